@@ -1,0 +1,262 @@
+/* flashmoe: runs Mixture-of-Experts language models that are larger than memory.
+ *
+ * Two objects carry everything. An *engine* is one opened checkpoint with its memory plan:
+ * trunk, expert slots, kernels, tokenizer. A *session* is one conversation on an engine: the
+ * tokens so far, its attention caches and recurrent state. Evaluate tokens in a session, read the
+ * logits of the last one, pick the next id with a sampler, turn ids into text with the engine's
+ * tokenizer.
+ *
+ * Functions that can fail return fm_status (0 is success) and describe the failure in an
+ * fm_error, which may be NULL. Nothing here prints, exits or aborts on bad input. One engine may
+ * be used by one thread at a time unless a function says otherwise.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FM_VERSION "0.1.0"
+
+/* ---- errors ------------------------------------------------------------------------------ */
+
+typedef enum {
+    FM_OK = 0,
+    FM_E_ARG,         /* the caller broke the contract                     */
+    FM_E_NOMEM,       /* an allocation failed, or the memory budget said no */
+    FM_E_IO,          /* the OS or the device failed; os_errno is kept      */
+    FM_E_FORMAT,      /* the bytes are not what the format promises         */
+    FM_E_UNSUPPORTED, /* valid, but this build or engine cannot do it       */
+    FM_E_LIMIT,       /* context full, request too large                    */
+    FM_E_CANCELLED,   /* the caller asked to stop                           */
+} fm_status;
+
+typedef struct {
+    fm_status code;
+    int os_errno;   /* 0 when no system call was involved      */
+    char msg[1000]; /* one message; may hold newlines (a plan) */
+} fm_error;
+
+/* ---- logging ----------------------------------------------------------------------------- */
+
+typedef enum { FM_LOG_ERROR, FM_LOG_WARN, FM_LOG_INFO, FM_LOG_DEBUG } fm_log_level;
+
+/* Receives one line without a newline. Called on the thread that called into the library. */
+typedef void (*fm_log_fn)(void *user, fm_log_level level, const char *line);
+
+/* ---- engine ------------------------------------------------------------------------------ */
+
+typedef struct fm_engine fm_engine;
+typedef struct fm_session fm_session;
+
+typedef enum { FM_KV_F16, FM_KV_F32 } fm_kv_type;
+
+typedef struct {
+    size_t struct_size;       /* set by fm_engine_options_init()                           */
+    const char *model_path;   /* GGUF file or first shard                                  */
+    uint64_t memory_budget;   /* bytes for everything this process holds; 0: what is free  */
+    int32_t n_threads;        /* 0: the cores this process may use                         */
+    int32_t n_ctx;            /* tokens a session can hold; 0: a default that fits         */
+    int32_t n_expert_used;    /* 0: as trained; other values change the output             */
+    int32_t n_batch;          /* tokens evaluated together; 0: 512                         */
+    fm_kv_type kv_type;       /* attention cache                                           */
+    const char *io_engine;    /* "uring", "pread", "mmap"; NULL: the best available        */
+    const char *kernels;      /* "reference", "generic", "avx2", "avx512"; NULL: the best  */
+    bool vocab_only;          /* tokenizer and metadata only: no plan, no weights          */
+    bool plan_only;           /* checkpoint and plan, nothing loaded                       */
+    fm_log_fn log;            /* NULL: silent                                              */
+    void *log_user;
+    /* Load progress, bytes. NULL: none. Return false to stop: the open fails, CANCELLED. */
+    bool (*load_progress)(void *user, uint64_t done, uint64_t total);
+    void *progress_user;
+} fm_engine_options;
+
+void fm_engine_options_init(fm_engine_options *opt);
+
+/* Opens the checkpoint, makes the plan and, unless plan_only/vocab_only, loads the trunk.
+ * *out is NULL on failure. `opt` and its strings may be freed afterwards. */
+fm_status fm_engine_open(fm_engine **out, const fm_engine_options *opt, fm_error *err);
+void fm_engine_close(fm_engine *engine); /* NULL is fine; sessions must be gone */
+
+/* ---- facts ------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *name;         /* from metadata, "" when absent           */
+    const char *architecture; /* "qwen35moe"                             */
+    const char *tokenizer;    /* pre-tokenizer name                      */
+    const char *kernels;      /* kernel set in use                       */
+    const char *io_engine;    /* I/O engine in use, "" before loading    */
+    int32_t n_layer, n_embd, n_vocab, n_head, n_head_kv, n_ctx_train;
+    int32_t n_expert, n_expert_used, n_expert_used_trained, n_moe_layer;
+    int32_t n_full_attention_layer, n_linear_attention_layer;
+    int32_t n_threads, n_ctx, n_batch;
+    uint64_t n_param, n_param_active;
+    uint64_t file_bytes, trunk_bytes, expert_bytes; /* expert_bytes: all routed experts   */
+    uint64_t bytes_per_expert_max;                  /* largest routed expert              */
+    uint64_t expert_bytes_per_token;                /* routed bytes one token activates   */
+    uint64_t trunk_bytes_per_token;                 /* resident bytes one token touches   */
+    int32_t n_shard;
+} fm_model_info;
+
+/* Strings live as long as the engine. */
+void fm_engine_model_info(const fm_engine *engine, fm_model_info *out);
+
+typedef struct {
+    const char *type; /* "Q4_K" */
+    uint64_t n_tensor, bytes_trunk, bytes_expert;
+} fm_type_use;
+
+/* One row per block format in the checkpoint, largest first; returns the number of rows
+ * (at most `cap` are written). */
+size_t fm_engine_type_use(const fm_engine *engine, fm_type_use *rows, size_t cap);
+
+typedef struct {
+    char name[48];
+    uint64_t bytes;
+} fm_plan_line;
+
+#define FM_PLAN_LINES_MAX 24
+typedef struct {
+    fm_plan_line lines[FM_PLAN_LINES_MAX];
+    int32_t n_line;
+    uint64_t total_bytes;      /* sum of lines, never above budget_bytes              */
+    uint64_t budget_bytes;     /* what the user gave, or what was found free          */
+    uint64_t min_memory_bytes; /* the smallest budget that is legal with these options */
+    int64_t expert_slots;      /* experts that fit in the cache                       */
+    int64_t experts_total;     /* layers x experts                                    */
+    int32_t trunk_units;       /* pieces of the trunk                                 */
+    int32_t trunk_resident;    /* of which stay in memory; the rest is streamed       */
+    int32_t n_ctx, n_batch;    /* as planned                                          */
+    bool budget_given;         /* false: chosen from the machine's free memory        */
+} fm_plan;
+
+void fm_engine_plan(const fm_engine *engine, fm_plan *out);
+
+/* ---- text -------------------------------------------------------------------------------- */
+
+#define FM_TOKENIZE_SPECIAL 1u /* special tokens in the text become their ids */
+
+typedef struct fm_tokenizer fm_tokenizer;
+
+/* Owned by the engine. */
+const fm_tokenizer *fm_engine_tokenizer(const fm_engine *engine);
+
+/* A tokenizer alone: from a tokenizer.json or a GGUF file. */
+fm_status fm_tokenizer_open(fm_tokenizer **out, const char *path, fm_error *err);
+void fm_tokenizer_close(fm_tokenizer *tok);
+
+/* Text (n bytes, need not be terminated, need not be valid UTF-8) to ids. *ids is malloc'd,
+ * the caller frees it with free(). No BOS is added. */
+fm_status fm_tokenize(const fm_tokenizer *tok, int32_t **ids, size_t *n_ids, const char *text,
+                      size_t n, unsigned flags, fm_error *err);
+
+/* Bytes of one token as they appear in text; length in *n. NULL for an id out of range.
+ * Borrowed, lives as long as the tokenizer. Special tokens give their literal text. */
+const char *fm_token_bytes(const fm_tokenizer *tok, int32_t id, size_t *n);
+
+bool fm_token_is_special(const fm_tokenizer *tok, int32_t id); /* control token        */
+bool fm_token_is_end(const fm_tokenizer *tok, int32_t id);     /* ends a generation    */
+int32_t fm_token_find(const fm_tokenizer *tok, const char *literal); /* exact; -1: none */
+int32_t fm_tokenizer_n_vocab(const fm_tokenizer *tok);
+
+/* Holds back bytes until they are whole UTF-8 characters; broken bytes become U+FFFD.
+ * Zero-initialise. */
+typedef struct {
+    unsigned char pending[4];
+    uint8_t n_pending;
+} fm_utf8_stream;
+
+/* Appends n bytes; writes whole characters to out (capacity at least 3 * (n + 3)); returns the
+ * number of bytes written. With n == 0 and flush, what is pending comes out as U+FFFD. */
+size_t fm_utf8_push(fm_utf8_stream *s, char *out, const char *bytes, size_t n, bool flush);
+
+/* ---- chat -------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *role;    /* "system", "user", "assistant", "tool" */
+    const char *content;
+} fm_message;
+
+/* Renders messages as the model expects them, with the opening of the assistant's turn when
+ * add_generation_prompt. *out is malloc'd and NUL-terminated. */
+fm_status fm_chat_render(const fm_engine *engine, char **out, const fm_message *messages,
+                         size_t n_messages, bool add_generation_prompt, fm_error *err);
+
+/* ---- session ----------------------------------------------------------------------------- */
+
+fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err);
+void fm_session_destroy(fm_session *session);
+
+/* Called between layers and chunks; return false to stop (the call returns FM_E_CANCELLED and the
+ * session keeps the tokens of completed chunks only). */
+typedef bool (*fm_eval_progress_fn)(void *user, int64_t tokens_done, int64_t tokens_total);
+
+/* Receives logits [n_vocab] of the token at position pos, in order. Return false to stop. */
+typedef bool (*fm_logits_fn)(void *user, int64_t pos, const float *logits);
+
+typedef struct {
+    size_t struct_size; /* sizeof(fm_eval_options) */
+    fm_eval_progress_fn progress;
+    void *progress_user;
+    fm_logits_fn every_logits; /* NULL: only the last token's logits are computed */
+    void *logits_user;
+} fm_eval_options;
+
+/* Appends n tokens to the session and computes their logits in chunks of the engine's n_batch.
+ * opt may be NULL. */
+fm_status fm_session_eval(fm_session *session, const int32_t *ids, size_t n,
+                          const fm_eval_options *opt, fm_error *err);
+
+/* Logits [n_vocab] of the last evaluated token; borrowed until the next eval. */
+const float *fm_session_logits(const fm_session *session);
+int64_t fm_session_n_past(const fm_session *session);
+void fm_session_reset(fm_session *session); /* forgets all tokens */
+
+/* ---- sampling ---------------------------------------------------------------------------- */
+
+typedef struct {
+    size_t struct_size; /* set by fm_sampler_options_init() */
+    float temperature;  /* 0: the largest logit             */
+    int32_t top_k;      /* 0: off                           */
+    float top_p;        /* 1: off                           */
+    float min_p;        /* 0: off                           */
+    float repeat_penalty; /* 1: off                         */
+    int32_t repeat_last_n;
+    uint64_t seed;
+} fm_sampler_options;
+
+typedef struct fm_sampler fm_sampler;
+void fm_sampler_options_init(fm_sampler_options *opt);
+fm_status fm_sampler_create(fm_sampler **out, int32_t n_vocab, const fm_sampler_options *opt,
+                            fm_error *err);
+void fm_sampler_destroy(fm_sampler *s);
+/* Picks an id from logits [n_vocab] and remembers it for the repeat penalty. No allocation. */
+int32_t fm_sampler_pick(fm_sampler *s, const float *logits);
+void fm_sampler_accept(fm_sampler *s, int32_t id); /* a token that was not sampled */
+
+/* ---- statistics -------------------------------------------------------------------------- */
+
+typedef struct {
+    uint64_t load_bytes;      /* read while opening                                     */
+    uint64_t bytes_read;      /* read since: experts and streamed trunk                 */
+    uint64_t expert_hits, expert_misses;
+    uint64_t disk_wait_us;    /* computation stood still for a read                     */
+    uint64_t prompt_us, gen_us; /* inside eval with more than one token / with one      */
+    uint64_t expert_us, attention_us, head_us; /* shares of the above                   */
+    uint64_t tokens_evaluated;
+    uint64_t peak_rss_bytes;  /* of the process (VmHWM)                                 */
+    uint64_t load_us;
+} fm_stats;
+
+void fm_engine_stats(const fm_engine *engine, fm_stats *out);
+
+/* True when the build carries fault injection or debug checks, for --version. */
+const char *fm_build_info(void);
+
+#ifdef __cplusplus
+}
+#endif

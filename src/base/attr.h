@@ -1,0 +1,24 @@
+/* Compiler extensions that are accepted everywhere, under names of our own. */
+#pragma once
+
+#if defined(__GNUC__) || defined(__clang__)
+#define FM_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#define FM_UNUSED __attribute__((unused))
+#define FM_ALWAYS_INLINE inline __attribute__((always_inline))
+#define FM_LIKELY(x) __builtin_expect(!!(x), 1)
+#define FM_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#else
+#define FM_PRINTF(fmt, args)
+#define FM_UNUSED
+#define FM_ALWAYS_INLINE inline
+#define FM_LIKELY(x) (x)
+#define FM_UNLIKELY(x) (x)
+#endif
+
+/* Checks of our own code that are too dear for release builds. */
+#ifdef FM_DEBUG
+#include <assert.h>
+#define FM_DEBUG_ASSERT(x) assert(x)
+#else
+#define FM_DEBUG_ASSERT(x) ((void)0)
+#endif

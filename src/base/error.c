@@ -1,0 +1,51 @@
+/* Error objects: formatting only. Who decides what to do with an error is the caller's caller. */
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+fm_status fm_fail(fm_error *err, fm_status code, const char *fmt, ...)
+{
+    if (!err) return code;
+    err->code = code;
+    err->os_errno = 0;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(err->msg, sizeof err->msg, fmt, ap);
+    va_end(ap);
+    return code;
+}
+
+fm_status fm_fail_errno(fm_error *err, int os_errno, const char *fmt, ...)
+{
+    const fm_status code = os_errno == ENOMEM ? FM_E_NOMEM : FM_E_IO;
+    if (!err) return code;
+    err->code = code;
+    err->os_errno = os_errno;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(err->msg, sizeof err->msg, fmt, ap);
+    va_end(ap);
+    const size_t n = strlen(err->msg);
+    char text[128];
+    /* strerror_r has two incompatible forms; the POSIX one is asked for by the build flags. */
+    if (strerror_r(os_errno, text, sizeof text) != 0) snprintf(text, sizeof text, "errno %d", os_errno);
+    snprintf(err->msg + n, sizeof err->msg - n, ": %s", text);
+    return code;
+}
+
+fm_status fm_fail_context(fm_error *err, const char *fmt, ...)
+{
+    if (!err) return FM_E_ARG;
+    char old[sizeof err->msg];
+    memcpy(old, err->msg, sizeof old);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(err->msg, sizeof err->msg, fmt, ap);
+    va_end(ap);
+    const size_t n = strlen(err->msg);
+    snprintf(err->msg + n, sizeof err->msg - n, ": %s", old);
+    return err->code;
+}

@@ -1,0 +1,44 @@
+/* The ledger: every large block of memory belongs to a named line with a limit that the plan set.
+ *
+ * A line is opened with the bytes the plan granted; allocations charge it and fail with
+ * FM_E_NOMEM when the line would be exceeded, so the sum never passes the budget. Blocks are
+ * anonymous page-aligned mappings (64-byte aligned within an arena). Not thread-safe: the
+ * ledger is touched only while an engine or session is being set up or torn down.
+ */
+#pragma once
+
+#include "base/error.h"
+
+#define FM_LEDGER_LINES 24
+
+typedef struct {
+    char name[48];
+    uint64_t limit_bytes;
+    uint64_t used_bytes;
+} fm_ledger_line;
+
+typedef struct fm_ledger {
+    fm_ledger_line lines[FM_LEDGER_LINES];
+    int n_line;
+} fm_ledger;
+
+/* Opens a line, or raises the limit of the line that has this name. Returns its index, -1 full. */
+int fm_ledger_open(fm_ledger *l, const char *name, uint64_t limit_bytes);
+
+/* Page-aligned zeroed memory, charged to `line`; NULL with *err filled when the line is full or
+ * the system refuses. `huge`: ask for transparent huge pages. */
+void *fm_ledger_alloc(fm_ledger *l, int line, size_t bytes, int huge, fm_error *err);
+void fm_ledger_free(fm_ledger *l, int line, void *p, size_t bytes);
+
+/* Charges memory that was allocated elsewhere (a library's); bytes may be negative. */
+fm_status fm_ledger_charge(fm_ledger *l, int line, int64_t bytes, fm_error *err);
+
+/* A bump allocator over one ledger block; working memory of a session comes from one of these. */
+typedef struct {
+    unsigned char *base;
+    size_t size, used;
+} fm_arena;
+
+/* 64-byte aligned; NULL when the arena is full. With base == NULL only sizes are counted: `used`
+ * grows, the result is NULL; so one function both measures and lays out. */
+void *fm_arena_take(fm_arena *a, size_t bytes);

@@ -1,0 +1,25 @@
+/* Fork-join thread pool for the arithmetic.
+ *
+ * fm_pool_run() hands out item numbers 0..n-1 to the calling thread and the workers; it returns
+ * when all are done. Which thread computes which item is not fixed, so an item's result must
+ * not depend on it. Workers spin for a few tens of microseconds after a run, because the next one
+ * follows at once while a token is computed, then sleep in the kernel.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct fm_pool fm_pool;
+
+/* item in [0, n_items); thread in [0, fm_pool_size()). */
+typedef void (*fm_pool_fn)(void *ctx, int64_t item, int thread);
+
+/* n_threads includes the caller; 1 makes no thread at all. */
+fm_status fm_pool_create(fm_pool **out, int n_threads, fm_error *err);
+void fm_pool_destroy(fm_pool *pool);
+int fm_pool_size(const fm_pool *pool);
+
+/* One run at a time, from one thread. Does not allocate. */
+void fm_pool_run(fm_pool *pool, fm_pool_fn fn, void *ctx, int64_t n_items);

@@ -1,0 +1,72 @@
+/* A checkpoint as it lies on disk: metadata, a directory of tensors, tokenizer sources. Headers only;
+ * weight bytes are never read here. Everything handed out has been validated: names unique,
+ * shapes and sizes without overflow, every extent inside its file. */
+#pragma once
+
+#include "base/error.h"
+
+typedef struct fm_checkpoint fm_checkpoint;
+
+enum { FM_MAX_DIMS = 4 };
+
+typedef struct {
+    const char *name;
+    uint32_t type;             /* GGUF type id; the name of unknown ones is in the error */
+    int32_t n_dim;
+    int64_t dim[FM_MAX_DIMS];  /* dim[0] is the contiguous one (columns); unused are 1   */
+    uint16_t file;             /* index for fm_checkpoint_file()                         */
+    uint64_t offset;           /* absolute in that file                                  */
+    uint64_t bytes;
+} fm_tensor_info;
+
+typedef enum {
+    FM_META_UINT,   /* u8, u16, u32, u64, bool */
+    FM_META_INT,    /* i8, i16, i32, i64       */
+    FM_META_FLOAT,  /* f32, f64                */
+    FM_META_STRING,
+    FM_META_ARRAY,
+} fm_meta_kind;
+
+typedef struct {
+    const char *data; /* not terminated by the format, but a NUL follows */
+    size_t len;
+} fm_str;
+
+/* path: a GGUF file or the first shard NAME-00001-of-000NN.gguf (any shard is accepted and the
+ * set is found from it). */
+fm_status fm_checkpoint_open(fm_checkpoint **out, const char *path, fm_error *err);
+void fm_checkpoint_close(fm_checkpoint *c);
+
+int32_t fm_checkpoint_n_file(const fm_checkpoint *c);
+const char *fm_checkpoint_file(const fm_checkpoint *c, int32_t file);
+uint64_t fm_checkpoint_file_bytes(const fm_checkpoint *c, int32_t file);
+/* Bytes of heap the directory and metadata hold, for the ledger. */
+uint64_t fm_checkpoint_memory(const fm_checkpoint *c);
+
+int64_t fm_checkpoint_n_tensor(const fm_checkpoint *c);
+const fm_tensor_info *fm_checkpoint_tensor(const fm_checkpoint *c, int64_t i);
+const fm_tensor_info *fm_checkpoint_find(const fm_checkpoint *c, const char *name); /* or NULL */
+
+bool fm_meta_has(const fm_checkpoint *c, const char *key);
+/* Typed gets. Missing key: FM_E_FORMAT naming the key. Wrong kind or out of range: FM_E_FORMAT with
+ * found and expected. The _or forms return `fallback` only when the key is absent. */
+fm_status fm_meta_u32(const fm_checkpoint *c, const char *key, uint32_t *out, fm_error *err);
+fm_status fm_meta_u32_or(const fm_checkpoint *c, const char *key, uint32_t *out, uint32_t fallback,
+                         fm_error *err);
+fm_status fm_meta_f32(const fm_checkpoint *c, const char *key, float *out, fm_error *err);
+fm_status fm_meta_f32_or(const fm_checkpoint *c, const char *key, float *out, float fallback,
+                         fm_error *err);
+fm_status fm_meta_bool_or(const fm_checkpoint *c, const char *key, bool *out, bool fallback,
+                          fm_error *err);
+fm_status fm_meta_str(const fm_checkpoint *c, const char *key, fm_str *out, fm_error *err);
+fm_status fm_meta_str_or(const fm_checkpoint *c, const char *key, fm_str *out, const char *fallback,
+                         fm_error *err);
+/* Arrays: element kind and count, then elements. FM_E_FORMAT if absent or not an array. */
+fm_status fm_meta_array(const fm_checkpoint *c, const char *key, fm_meta_kind *elem, uint64_t *count,
+                        fm_error *err);
+fm_status fm_meta_array_str(const fm_checkpoint *c, const char *key, uint64_t i, fm_str *out,
+                            fm_error *err); /* O(1) */
+fm_status fm_meta_array_int(const fm_checkpoint *c, const char *key, uint64_t i, int64_t *out,
+                            fm_error *err);
+/* Drops the tokenizer arrays once a tokenizer was built from them (they are tens of MB). */
+void fm_checkpoint_drop_tokenizer(fm_checkpoint *c);

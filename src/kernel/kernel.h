@@ -1,0 +1,106 @@
+/* Kernels: one table of functions per instruction set, chosen once.
+ *
+ * Conventions, everywhere: weights are row-major [out][in], y[out] = sum over in of W[out][in] x[in];
+ * the last dimension of a written shape is contiguous; activations are [token][channel]. Kernels
+ * know nothing about files, slots or layers. They compute a range of rows or heads, so that
+ * callers can spread the ranges over threads; a result never depends on the split nor on how many
+ * tokens are computed in one call.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "quant/quant.h"
+
+typedef enum { FM_LAYOUT_ROWS, FM_LAYOUT_PANELS } fm_layout;
+
+/* A weight matrix in memory. Borrowed bytes. */
+typedef struct {
+    const fm_type_traits *type;
+    const void *data;
+    int64_t n_out, n_in;
+    uint64_t row_bytes;
+    fm_layout layout;
+} fm_matrix;
+
+/* A matmul of some rows for some tokens:
+ *   y[t][row] for row in [row0, row1), t < n_tok, where y[t] points at the token's output vector
+ *   act[t] is the token's activation row in the form w->type->act (fm_act_bytes long, 64-byte
+ *   aligned start preferred, 16 required).
+ * row0 is a multiple of 16; row1 too unless it is n_out. Any n_tok >= 1. */
+typedef void (*fm_matmul_fn)(const fm_matrix *w, int64_t row0, int64_t row1,
+                             const void *const *act, float *const *y, int64_t n_tok);
+
+typedef struct fm_kernels {
+    const char *name;
+
+    /* dst <- activations of x [n] in form FM_ACT_Q8_32 / FM_ACT_Q8_256 / copy for F32. */
+    void (*quantize)(fm_act form, void *dst, const float *x, int64_t n);
+    fm_matmul_fn matmul;
+
+    /* y = w * x / sqrt(mean(x^2) + eps); y may be x. sum in f64 or fixed lanes. [n] */
+    void (*rmsnorm)(float *y, const float *x, const float *w, float eps, int64_t n);
+
+    /* x / sqrt(sum x^2 + eps) * scale, in place. [n] */
+    void (*l2norm)(float *x, float eps, float scale, int64_t n);
+
+    /* y[i] = silu(gate[i]) * up[i]; y may be gate. [n] */
+    void (*silu_mul)(float *y, const float *gate, const float *up, int64_t n);
+
+    /* y[i] *= sigmoid(g[i]) */
+    void (*sigmoid_mul)(float *y, const float *g, int64_t n);
+
+    /* y += a * x */
+    void (*axpy)(float *y, float a, const float *x, int64_t n);
+
+    /* Rotates pairs (x[i], x[i + n_rot/2]) of one head, i < n_rot/2, by cos/sin [n_rot/2]. */
+    void (*rope_half)(float *x, const float *cos_t, const float *sin_t, int64_t n_rot);
+
+    /* softmax in place over n values, maximum subtracted, sum in order. */
+    void (*softmax)(float *x, int64_t n);
+
+    /* Attention of one kv head for a group of query heads and one token, over the cached positions
+     * [pos0, pos1) of one unit, online softmax in blocks of 64 absolute positions:
+     *   q    [n_q][d]         f32, already scaled
+     *   k, v position p at k + p * stride elements (f16 or f32 as `f16`), d values
+     *   o    [n_q][d] unnormalised sum of exp(s - m) v;  m [n_q] maximum;  l [n_q] sum of exp
+     * The caller joins units in order. */
+    void (*attend)(float *o, float *m, float *l, const float *q, const void *k, const void *v,
+                   int64_t stride, int64_t pos0, int64_t pos1, int64_t d, int64_t n_q, int f16);
+
+    /* f32 -> f16, round to nearest even. */
+    void (*to_f16)(uint16_t *dst, const float *src, int64_t n);
+
+    /* Causal depthwise convolution over the last n_tap inputs and SiLU, channels [c0, c1):
+     *   state [n_tap-1][n_ch] previous inputs, oldest first, updated;  x [n_tok][stride] in,
+     *   y [n_tok][stride] out (may be x);  w [n_ch][n_tap], w[c][n_tap-1] is the newest. */
+    void (*conv_silu)(float *y, const float *x, float *state, const float *w, int64_t n_tok,
+                      int64_t stride, int64_t n_ch, int64_t n_tap, int64_t c0, int64_t c1);
+
+    /* Gated DeltaNet, one value head, one token (recurrent form):
+     *   S [dk][dv] state, updated;  q, k [dk] (normalised, q scaled);  v [dv];  o [dv] out
+     *   S = e^g S;  r = S^T k;  S += k (beta (v - r))^T;  o = S^T q */
+    void (*delta_step)(float *S, float *o, const float *q, const float *k, const float *v, float g,
+                       float beta, int64_t dk, int64_t dv);
+
+    /* The same for n <= 64 tokens in chunked form; row t of q,k at + t*qk_stride, of v at
+     * + t*v_stride, of o at + t*o_stride; g, beta [n] with stride gb_stride.
+     * scratch: fm_delta_scratch(dk, dv) floats. */
+    void (*delta_chunk)(float *S, float *o, const float *q, const float *k, const float *v,
+                        const float *g, const float *beta, int64_t n, int64_t qk_stride,
+                        int64_t v_stride, int64_t o_stride, int64_t gb_stride, int64_t dk,
+                        int64_t dv, float *scratch);
+} fm_kernels;
+
+enum { FM_DELTA_BLOCK = 64, FM_ATTN_BLOCK = 64 };
+
+/* Floats of scratch that delta_chunk needs. */
+size_t fm_delta_scratch(int64_t dk, int64_t dv);
+
+/* The set called `name`, or the best one this processor runs when name is NULL. NULL with *err
+ * when unknown or not runnable here (the message lists what is). "reference" computes every
+ * product in f32 on decoded weights with f32 activations. */
+const fm_kernels *fm_kernels_pick(const char *name, fm_error *err);
+
+/* Names this processor can run, best first, NULL-terminated. */
+const char *const *fm_kernels_available(void);

@@ -1,0 +1,25 @@
+/* Facts about this machine and process. Files under /proc and /sys are read once per call. */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct {
+    uint64_t total_bytes;     /* physical, or the cgroup's limit if that is lower         */
+    uint64_t available_bytes; /* what this process may still take: min of MemAvailable and
+                                 the room in every enclosing cgroup (v1 and v2)           */
+    bool cgroup_limited;
+} fm_mem_facts;
+void fm_os_memory(fm_mem_facts *out);
+
+int fm_os_cpu_count(void); /* processors this process may use (affinity and cgroup quota) */
+uint64_t fm_os_peak_rss(void); /* VmHWM in bytes */
+uint64_t fm_os_now_us(void);   /* monotonic */
+uint64_t fm_os_memlock_limit(void); /* bytes, UINT64_MAX unlimited */
+
+enum { FM_CPU_AVX2 = 1, FM_CPU_AVX512VNNI = 2, FM_CPU_F16C = 4, FM_CPU_FMA = 8 };
+unsigned fm_os_cpu_features(void);
+
+/* Locks pages; false when the limit forbids it (errno kept). */
+bool fm_os_lock(void *p, uint64_t bytes);

@@ -1,0 +1,72 @@
+/* Asynchronous reads of whole extents into aligned buffers.
+ *
+ * A read asks for bytes [offset, offset + bytes) of an opened file. With direct I/O the engine
+ * rounds the range out to the alignment on both sides, so the buffer must have room:
+ * fm_io_room(bytes) bytes from a base aligned to FM_IO_ALIGN; the data then starts at
+ * base + offset % FM_IO_ALIGN (in every engine, so that buffers look the same). Large reads
+ * may be split inside the engine; one completion is reported per request.
+ *
+ * One thread submits and waits; the engine's own threads (pread, mmap) are internal.
+ */
+#pragma once
+
+#include "base/error.h"
+
+enum { FM_IO_ALIGN = 4096 };
+
+typedef struct fm_io fm_io;
+typedef struct fm_io_file fm_io_file; /* one opened file of an engine */
+
+typedef struct {
+    const fm_io_file *file;
+    uint64_t offset; /* any alignment */
+    uint64_t bytes;
+    void *base;      /* FM_IO_ALIGN-aligned, fm_io_room(bytes) bytes */
+    uint64_t tag;    /* comes back with the completion               */
+} fm_io_read;
+
+typedef struct {
+    uint64_t tag;
+    fm_status status; /* FM_OK, or what fm_io_wait's err describes when it is the failed one */
+    fm_error error;   /* filled when status != FM_OK: file, offset, bytes, errno             */
+} fm_io_done;
+
+typedef struct {
+    const char *engine;  /* "uring", "pread", "mmap"; NULL: uring, else pread with a log line */
+    int depth;           /* device requests in flight; 0: default                        */
+    uint64_t split_bytes; /* larger reads are cut into pieces of this size; 0: default   */
+    fm_log_fn log;
+    void *log_user;
+} fm_io_options;
+
+fm_status fm_io_create(fm_io **out, const fm_io_options *opt, fm_error *err);
+void fm_io_destroy(fm_io *io); /* waits for what is in flight */
+const char *fm_io_name(const fm_io *io);
+int fm_io_depth(const fm_io *io);
+
+/* Opens read-only, direct where the file system has it (else buffered, with a log line). `bytes`
+ * is the size the checkpoint saw; a file that shrank is noticed by the read that falls short. */
+fm_status fm_io_open(fm_io *io, const fm_io_file **out, const char *path, uint64_t bytes,
+                     fm_error *err);
+
+static inline uint64_t fm_io_room(uint64_t bytes)
+{
+    return (bytes + 2 * FM_IO_ALIGN - 1) & ~(uint64_t)(FM_IO_ALIGN - 1);
+}
+
+/* Registers a long-lived buffer range with the kernel where that helps; refusal (RLIMIT_MEMLOCK) is
+ * logged once and not an error. */
+void fm_io_register(fm_io *io, void *base, uint64_t bytes);
+
+/* Queues reads; more than the depth is fine, the rest waits inside in order. No allocation after
+ * creation as long as at most fm_io_capacity() requests are outstanding. FM_E_LIMIT beyond. */
+fm_status fm_io_submit(fm_io *io, const fm_io_read *reads, int n, fm_error *err);
+int fm_io_capacity(const fm_io *io);
+int fm_io_outstanding(const fm_io *io);
+
+/* Takes up to `max` completions; blocks until at least one when `wait` and something is
+ * outstanding. Returns the count. Interrupted and short reads are retried inside; a read that
+ * still fails or stays short completes with an error. */
+int fm_io_reap(fm_io *io, fm_io_done *done, int max, bool wait);
+
+uint64_t fm_io_bytes_read(const fm_io *io); /* device bytes completed so far, rounded reads */
