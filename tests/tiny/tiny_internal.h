@@ -1,0 +1,83 @@
+/* Shared by the files of the tiny model generator; tests include tiny_model.h. */
+#pragma once
+
+#include "tiny_model.h"
+
+typedef enum { TINY_F32, TINY_Q8_0, TINY_Q4_K, TINY_Q6_K } tiny_type;
+
+typedef struct {
+    const char *name;
+    tiny_type type;
+    uint32_t gguf_id;
+    uint32_t file_type; /* general.file_type */
+    int block_elems;
+    int block_bytes;
+} tiny_format;
+
+/* Where row r of a GGUF tensor comes from in the Hugging Face parameter. */
+typedef enum {
+    TINY_ROW_SAME,
+    TINY_ROW_GATE,       /* first half of each expert's gate_up rows          */
+    TINY_ROW_UP,         /* second half                                       */
+    TINY_ROW_QKV_TILED,  /* q and k rows stay, value heads grouped -> tiled   */
+    TINY_ROW_HEAD_TILED, /* value heads of state_dim rows, grouped -> tiled   */
+    TINY_ROW_ONE_TILED,  /* one row per value head, grouped -> tiled          */
+    TINY_ROW_QKV_SPLIT,  /* q, k, v picked out of the per-key-head qkvz rows  */
+    TINY_ROW_Z_SPLIT,    /* z picked out of them                              */
+} tiny_row_map;
+
+typedef enum {
+    TINY_COL_SAME,
+    TINY_COL_HEAD_TILED, /* value heads of state_dim columns, grouped -> tiled */
+    TINY_COL_REVERSED,   /* fault */
+} tiny_col_map;
+
+typedef enum {
+    TINY_KEEP,
+    TINY_ONE_PLUS,  /* 1 + w                     */
+    TINY_NEG_EXP,   /* -exp(w)                   */
+    TINY_ZERO,      /* fault: 0                  */
+    TINY_STRONGER,  /* fault: -1.5 exp(w)        */
+    TINY_PLUS_HALF, /* fault: w + 0.5            */
+} tiny_effect;
+
+/* One tensor of the file and the recipe for its rows. */
+typedef struct {
+    char name[48]; /* in the GGUF file                                      */
+    char hf[80];   /* Hugging Face parameter that the values are keyed with */
+    const tiny_format *format;
+    int n_dims;
+    uint64_t dims[3]; /* GGUF order, dims[0] contiguous */
+    tiny_row_map rows;
+    tiny_col_map cols;
+    tiny_effect effect;
+    uint64_t swap_a, swap_b, swap_len; /* fault: GGUF rows a.. and b.. change places */
+    bool is_expert;
+    int layer; /* -1 for the global tensors */
+
+    /* set by the writer */
+    int shard;
+    bool is_alias; /* its bytes are those of an earlier tensor */
+    uint64_t size, offset;
+} tiny_tensor;
+
+typedef struct {
+    const tiny_spec *spec;
+    const tiny_format *format;
+    tiny_tensor *tensors; /* owned */
+    size_t n, cap;
+    bool is_out_of_memory;
+    double eps, rope_base; /* as written, faults included */
+    const char *fault;     /* "" for none */
+} tiny_plan;
+
+/* tiny_random.c */
+uint64_t tiny_key(const char *name, uint64_t seed);
+uint64_t tiny_word(uint64_t key, uint64_t i);
+const tiny_format *tiny_format_find(const char *name);
+const tiny_format *tiny_format_fit(const tiny_format *wanted, uint64_t n_col);
+/* Row r of t, in file form, into dst (row bytes of the format). */
+void tiny_fill_row(uint8_t *dst, const tiny_plan *plan, const tiny_tensor *t, uint64_t row);
+
+/* tiny_spec.c: fills plan->tensors; 0, or -1 when out of memory. */
+int tiny_plan_tensors(tiny_plan *plan);

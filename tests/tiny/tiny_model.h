@@ -1,0 +1,63 @@
+/* Small random models as GGUF files, for tests.
+ *
+ * The weights come from an integer generator keyed by the name of the Hugging Face parameter, so
+ * that a reference program can make the same float32 values without ever seeing a GGUF file; the
+ * reordering and folding which a conversion to GGUF does is repeated here. What the values are is
+ * defined in tests/vectors/model/README.md. Plain C11 and libc; knows nothing of the engine.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum { TINY_QWEN35MOE, TINY_QWEN3NEXT, TINY_QWEN3MOE } tiny_family;
+
+/* One model: all dimensions as the Hugging Face configuration would have them. */
+typedef struct {
+    const char *name; /* "<family>-<letter>" */
+    tiny_family family;
+    uint64_t seed;
+    int n_layer;
+    int n_embd;
+    int n_vocab;
+    int n_head, n_head_kv, head_dim;
+    int rope_dim; /* rotated part of head_dim */
+    double rope_base;
+    double eps;
+    int n_expert, n_expert_used, expert_ff;
+    bool is_tied; /* the output head is the embedding; no output.weight in the file */
+
+    /* qwen35moe and qwen3next only, 0 otherwise */
+    int full_interval; /* layer i holds full attention when (i + 1) % full_interval == 0 */
+    int n_key_head, n_value_head, state_dim;
+    int shared_ff;
+    bool has_quiet_head; /* key head 0 is 2^-11 of the others, so the eps of its L2 norm shows */
+} tiny_spec;
+
+typedef struct {
+    const char *spec;  /* a name of the list below                                            */
+    const char *type;  /* "F32", "Q8_0", "Q4_K", "Q6_K"; NULL = F32. A matrix whose row length
+                          does not allow the type falls back to Q8_0, then to F32             */
+    const char *fault; /* one deliberate error, see tiny_fault_name; NULL = a correct file     */
+    int n_shards;      /* 0 or 1 = one file; else PATH without .gguf gets -00001-of-0000N.gguf */
+    bool share_layers; /* routed experts of every layer are the bytes of layer 0 (same offset)  */
+} tiny_options;
+
+/* Writes the model. Returns 0, or -1 with one line in err (err may be NULL when err_len is 0).
+ * An existing file is overwritten. Any thread; nothing is kept between calls. */
+int tiny_write(const char *path, const tiny_options *opt, char *err, size_t err_len);
+
+/* The specs in order, NULL after the last; and one by name, NULL if there is none. */
+const tiny_spec *tiny_spec_at(size_t i);
+const tiny_spec *tiny_spec_find(const char *name);
+const char *tiny_family_name(tiny_family family);
+
+/* The faults in order, NULL after the last, and what each one does. */
+const char *tiny_fault_name(size_t i);
+const char *tiny_fault_text(size_t i);
+/* True if the fault changes a file of this spec (some need DeltaNet layers, for example). */
+bool tiny_fault_applies(const tiny_spec *spec, const char *fault);
+
+/* The token ids that the stored reference logits were made with: ids [n] out, each < n_vocab. */
+void tiny_token_ids(int32_t *ids, size_t n, const tiny_spec *spec);

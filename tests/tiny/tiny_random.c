@@ -1,0 +1,287 @@
+/* Values of the tiny models: the integer generator, the rule that turns its words into a weight
+ * or a quantized block, and the way from a GGUF row back to the Hugging Face row it holds.
+ * Everything that decides a value is integer arithmetic, or double arithmetic made of single
+ * correctly rounded operations, so that any other implementation gets the same bits. The one
+ * exception is exp() in ssm_a, where libraries may differ in the last bit.
+ */
+#include "tiny_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+#define GOLDEN 0x9E3779B97F4A7C15u
+
+static const tiny_format formats[] = {
+    {"F32", TINY_F32, 0, 0, 1, 4},
+    {"Q8_0", TINY_Q8_0, 8, 7, 32, 34},
+    {"Q4_K", TINY_Q4_K, 12, 15, 256, 144},
+    {"Q6_K", TINY_Q6_K, 14, 18, 256, 210},
+};
+
+const tiny_format *tiny_format_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+        if (strcmp(formats[i].name, name) == 0) return &formats[i];
+    }
+    return NULL;
+}
+
+const tiny_format *tiny_format_fit(const tiny_format *wanted, uint64_t n_col)
+{
+    if (n_col % (uint64_t)wanted->block_elems == 0) return wanted;
+    return n_col % 32 == 0 ? &formats[TINY_Q8_0] : &formats[TINY_F32];
+}
+
+/* FNV-1a of the name, mixed with the seed. */
+uint64_t tiny_key(const char *name, uint64_t seed)
+{
+    uint64_t h = 0xCBF29CE484222325u;
+    for (const char *p = name; *p; p++) h = (h ^ (uint8_t)*p) * 0x100000001B3u;
+    return h ^ (seed * GOLDEN);
+}
+
+/* Output i of splitmix64 started in state `key`. */
+uint64_t tiny_word(uint64_t key, uint64_t i)
+{
+    uint64_t z = key + (i + 1) * GOLDEN;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+void tiny_token_ids(int32_t *ids, size_t n, const tiny_spec *spec)
+{
+    const uint64_t key = tiny_key("tokens", spec->seed);
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = (int32_t)((tiny_word(key, i) >> 33) % (uint64_t)spec->n_vocab);
+    }
+}
+
+/* A weight is base + scale * u with u in [-1, 1). A matrix has the scale that gives it the
+ * standard deviation gain / sqrt(columns), or plain `gain` if the rule says so. */
+typedef struct {
+    const char *suffix;
+    enum { VECTOR, MATRIX, TABLE } kind;
+    double base;
+    double value; /* VECTOR: scale; MATRIX: gain; TABLE: standard deviation */
+} rule;
+
+/* First match wins, so longer suffixes come before those they end in. */
+static const rule rules[] = {
+    {"embed_tokens.weight", TABLE, 0.0, 0.5},
+    {"lm_head.weight", MATRIX, 0.0, 2.0},
+    {"linear_attn.norm.weight", VECTOR, 1.0, 0.3},
+    {"q_norm.weight", VECTOR, 0.5, 0.4}, /* zero-centred; see rule_of */
+    {"k_norm.weight", VECTOR, 0.5, 0.4},
+    {"norm.weight", VECTOR, 0.0, 0.3},
+    {"linear_attn.A_log", VECTOR, -1.0, 2.0},
+    {"linear_attn.dt_bias", VECTOR, -1.5, 2.5},
+    {"linear_attn.conv1d.weight", VECTOR, 0.0, 0.9},
+    {"self_attn.o_proj.weight", MATRIX, 0.0, 1.5},
+    {"linear_attn.out_proj.weight", MATRIX, 0.0, 1.5},
+    {"mlp.gate.weight", MATRIX, 0.0, 2.0},
+    {"mlp.shared_expert_gate.weight", MATRIX, 0.0, 1.5},
+    {"mlp.experts.gate_up_proj", MATRIX, 0.0, 1.25},
+    {"mlp.experts.down_proj", MATRIX, 0.0, 2.0},
+    {"mlp.shared_expert.down_proj.weight", MATRIX, 0.0, 2.0},
+    {"", MATRIX, 0.0, 1.0},
+};
+
+static rule rule_of(const tiny_spec *spec, const char *hf)
+{
+    const size_t len = strlen(hf);
+    size_t i = 0;
+    for (;; i++) {
+        const size_t n = strlen(rules[i].suffix);
+        if (n <= len && strcmp(hf + len - n, rules[i].suffix) == 0) break;
+    }
+    rule r = rules[i];
+    /* The norms of qwen3moe are plain: the same spread, around an effective 1 (or 1.5). */
+    if (spec->family == TINY_QWEN3MOE && strstr(hf, "norm.weight")) r.base += 1.0;
+    return r;
+}
+
+static double std_of(const rule *r, uint64_t n_col)
+{
+    return r->kind == TABLE ? r->value : r->value / sqrt((double)n_col);
+}
+
+/* The product is exact in double, so that a fused multiply-add makes no difference. */
+static float weight_at(const rule *r, float scale, uint64_t key, uint64_t i)
+{
+    const double u = (double)((int32_t)(tiny_word(key, i) >> 48) - 32768) / 32768.0;
+    return (float)(r->base + (double)scale * u);
+}
+
+/* f16 bits of a scale near `target`: one binade, ten random bits of mantissa. */
+static uint16_t half_near(double target, uint16_t random)
+{
+    int e;
+    const double f = frexp(target / 1.5, &e);
+    if (f < 0.70710678) e--;
+    const uint16_t mantissa = random & 1023;
+    if (e >= -14) return (uint16_t)((e + 15) << 10 | mantissa);
+    return (uint16_t)((1024 | mantissa) >> (-14 - e)); /* subnormal */
+}
+
+static void put_half(uint8_t *dst, uint16_t bits)
+{
+    dst[0] = (uint8_t)bits;
+    dst[1] = (uint8_t)(bits >> 8);
+}
+
+static uint16_t get_half(const uint8_t *src)
+{
+    return (uint16_t)(src[0] | src[1] << 8);
+}
+
+/* Random bytes are random codes in all three formats; only the f16 fields need a magnitude. The
+ * divisors are the root mean square of the integer part of a value. */
+static void fill_block(uint8_t *dst, const tiny_format *format, double std, uint64_t key,
+                       uint64_t block)
+{
+    const uint64_t n_word = ((uint64_t)format->block_bytes + 7) / 8;
+    for (int i = 0; i < format->block_bytes; i++) {
+        const uint64_t w = tiny_word(key, block * n_word + (uint64_t)i / 8);
+        dst[i] = (uint8_t)(w >> (8 * (i % 8)));
+    }
+    switch (format->type) {
+    case TINY_F32: break;
+    case TINY_Q8_0:
+        put_half(dst, half_near(std / 73.6, get_half(dst)));
+        for (int i = 2; i < 34; i++) {
+            if (dst[i] == 0x80) dst[i] = 0x81; /* no quantizer makes -128 */
+        }
+        break;
+    case TINY_Q4_K: /* 7.5 * d makes the mean of d*sc*q - dmin*mn zero */
+        put_half(dst, half_near(std / 258.0, get_half(dst)));
+        put_half(dst + 2, half_near(7.5 * std / 258.0, get_half(dst + 2)));
+        break;
+    case TINY_Q6_K: { /* d of either sign, as quantizers make it */
+        const uint16_t random = get_half(dst + 208);
+        put_half(dst + 208, half_near(std / 1367.0, random) | (random & 0x8000));
+        break;
+    }
+    }
+}
+
+/* Tiled value head t serves key head t % n_key; grouped head g serves g / (n_value / n_key). */
+static uint64_t grouped_of_tiled(const tiny_spec *spec, uint64_t t)
+{
+    const uint64_t n_key = (uint64_t)spec->n_key_head;
+    const uint64_t ratio = (uint64_t)spec->n_value_head / n_key;
+    return (t % n_key) * ratio + t / n_key;
+}
+
+static uint64_t tiled_item(const tiny_spec *spec, uint64_t i, uint64_t width)
+{
+    return grouped_of_tiled(spec, i / width) * width + i % width;
+}
+
+static uint64_t source_row(const tiny_spec *spec, const tiny_tensor *t, uint64_t r)
+{
+    if (r - t->swap_a < t->swap_len) {
+        r = r - t->swap_a + t->swap_b;
+    } else if (r - t->swap_b < t->swap_len) {
+        r = r - t->swap_b + t->swap_a;
+    }
+    const uint64_t ff = (uint64_t)spec->expert_ff;
+    const uint64_t dim = (uint64_t)spec->state_dim;
+    const uint64_t n_key_row = (uint64_t)spec->n_key_head * dim;
+    const uint64_t ratio = spec->n_key_head ? (uint64_t)(spec->n_value_head / spec->n_key_head) : 0;
+    /* rows of one key head in in_proj_qkvz: q, k, then its value heads, then their z */
+    const uint64_t group = (2 + 2 * ratio) * dim;
+    switch (t->rows) {
+    case TINY_ROW_SAME: break;
+    case TINY_ROW_GATE: return r / ff * 2 * ff + r % ff;
+    case TINY_ROW_UP: return r / ff * 2 * ff + ff + r % ff;
+    case TINY_ROW_QKV_TILED:
+        if (r < 2 * n_key_row) return r;
+        return 2 * n_key_row + tiled_item(spec, r - 2 * n_key_row, dim);
+    case TINY_ROW_HEAD_TILED: return tiled_item(spec, r, dim);
+    case TINY_ROW_ONE_TILED: return grouped_of_tiled(spec, r);
+    case TINY_ROW_QKV_SPLIT:
+        if (r < n_key_row) return r / dim * group + r % dim;
+        r -= n_key_row;
+        if (r < n_key_row) return r / dim * group + dim + r % dim;
+        r -= n_key_row;
+        return r / (ratio * dim) * group + 2 * dim + r % (ratio * dim);
+    case TINY_ROW_Z_SPLIT:
+        return r / (ratio * dim) * group + (2 + ratio) * dim + r % (ratio * dim);
+    }
+    return r;
+}
+
+static uint64_t source_col(const tiny_spec *spec, const tiny_tensor *t, uint64_t c)
+{
+    switch (t->cols) {
+    case TINY_COL_SAME: break;
+    case TINY_COL_HEAD_TILED: return tiled_item(spec, c, (uint64_t)spec->state_dim);
+    case TINY_COL_REVERSED: return t->dims[0] - 1 - c;
+    }
+    return c;
+}
+
+/* 2^-11 for the q and k rows of key head 0 in a spec with a quiet head, else 1. */
+static float row_factor(const tiny_spec *spec, const tiny_tensor *t, uint64_t hf_row)
+{
+    if (!spec->has_quiet_head) return 1.0f;
+    const uint64_t dim = (uint64_t)spec->state_dim;
+    const uint64_t n_key_row = (uint64_t)spec->n_key_head * dim;
+    bool is_quiet = false;
+    if (strstr(t->hf, "in_proj_qkvz")) {
+        is_quiet = hf_row < 2 * dim;
+    } else if (strstr(t->hf, "in_proj_qkv")) {
+        is_quiet = hf_row < dim || (hf_row >= n_key_row && hf_row < n_key_row + dim);
+    }
+    return is_quiet ? 1.0f / 2048 : 1.0f;
+}
+
+static float apply_effect(tiny_effect effect, float w)
+{
+    switch (effect) {
+    case TINY_KEEP: break;
+    case TINY_ONE_PLUS: return 1.0f + w;
+    case TINY_NEG_EXP: return (float)-exp((double)w);
+    case TINY_ZERO: return 0.0f;
+    case TINY_STRONGER: return (float)(-1.5 * exp((double)w));
+    case TINY_PLUS_HALF: return w + 0.5f;
+    }
+    return w;
+}
+
+static void put_float(uint8_t *dst, float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    for (int i = 0; i < 4; i++) dst[i] = (uint8_t)(bits >> (8 * i));
+}
+
+void tiny_fill_row(uint8_t *dst, const tiny_plan *plan, const tiny_tensor *t, uint64_t row)
+{
+    const tiny_spec *spec = plan->spec;
+    const uint64_t key = tiny_key(t->hf, spec->seed);
+    const rule r = rule_of(spec, t->hf);
+    const bool is_vector = t->n_dims == 1;
+    const uint64_t n_col = t->dims[0];
+    const uint64_t hf_row = is_vector ? 0 : source_row(spec, t, row);
+
+    if (t->format->type != TINY_F32) {
+        const uint64_t elems = (uint64_t)t->format->block_elems;
+        const uint64_t n_block = n_col / elems;
+        for (uint64_t b = 0; b < n_block; b++) {
+            const uint64_t hf_block = source_col(spec, t, b * elems) / elems;
+            fill_block(dst + b * (uint64_t)t->format->block_bytes, t->format, std_of(&r, n_col),
+                       key, hf_row * n_block + hf_block);
+        }
+        return;
+    }
+    const float scale = (float)(r.kind == VECTOR ? r.value : std_of(&r, n_col) * sqrt(3.0));
+    const float factor = row_factor(spec, t, hf_row);
+    for (uint64_t c = 0; c < n_col; c++) {
+        /* A vector has one element per GGUF "row" of its map, and no columns to permute. */
+        const uint64_t i = is_vector ? source_row(spec, t, c) : hf_row * n_col + source_col(spec, t, c);
+        const float w = weight_at(&r, scale, key, i) * factor;
+        put_float(dst + 4 * c, apply_effect(t->effect, w));
+    }
+}

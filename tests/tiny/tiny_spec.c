@@ -1,0 +1,361 @@
+/* The list of tiny models, the list of faults, and the tensor table of a model: GGUF name, shape,
+ * type, and which Hugging Face parameter each row comes from. The names and the effects of the
+ * conversion (folded norms, split projections, value heads from grouped to tiled) are those of
+ * published GGUF files of these architectures; the file format itself is in tiny_model.c.
+ */
+#include "tiny_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Dimensions are odd on purpose: no row is a multiple of a vector width unless it must be, heads
+ * come in 1, 2, 3 groups, expert counts cross 64 and 128, layers need not end on a full one. The
+ * seeds were picked so that no router decision is a near tie (tests/vectors/model/README.md). */
+static const tiny_spec specs[] = {
+    {.name = "qwen35moe-a", .family = TINY_QWEN35MOE, .seed = 1, .n_layer = 4, .n_embd = 96,
+     .n_vocab = 321, .n_head = 4, .n_head_kv = 2, .head_dim = 16, .rope_dim = 4,
+     .rope_base = 1e7, .eps = 1e-6, .n_expert = 20, .n_expert_used = 3, .expert_ff = 40,
+     .full_interval = 4, .n_key_head = 2, .n_value_head = 4, .state_dim = 16, .shared_ff = 56},
+    {.name = "qwen35moe-b", .family = TINY_QWEN35MOE, .seed = 2, .n_layer = 6, .n_embd = 112,
+     .n_vocab = 333, .n_head = 6, .n_head_kv = 1, .head_dim = 24, .rope_dim = 6,
+     .rope_base = 1e4, .eps = 1e-3, .n_expert = 72, .n_expert_used = 10, .expert_ff = 44,
+     .full_interval = 4, .n_key_head = 3, .n_value_head = 3, .state_dim = 24, .shared_ff = 52,
+     .has_quiet_head = true},
+    {.name = "qwen35moe-c", .family = TINY_QWEN35MOE, .seed = 3, .n_layer = 5, .n_embd = 72,
+     .n_vocab = 307, .n_head = 6, .n_head_kv = 3, .head_dim = 32, .rope_dim = 16,
+     .rope_base = 5e5, .eps = 1e-5, .n_expert = 130, .n_expert_used = 8, .expert_ff = 41,
+     .full_interval = 2, .n_key_head = 3, .n_value_head = 12, .state_dim = 20, .shared_ff = 70},
+    {.name = "qwen35moe-q", .family = TINY_QWEN35MOE, .seed = 4, .n_layer = 4, .n_embd = 256,
+     .n_vocab = 512, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .rope_dim = 16,
+     .rope_base = 1e7, .eps = 1e-6, .n_expert = 12, .n_expert_used = 3, .expert_ff = 256,
+     .full_interval = 4, .n_key_head = 2, .n_value_head = 8, .state_dim = 32, .shared_ff = 256},
+
+    {.name = "qwen3next-a", .family = TINY_QWEN3NEXT, .seed = 5, .n_layer = 4, .n_embd = 96,
+     .n_vocab = 319, .n_head = 4, .n_head_kv = 2, .head_dim = 16, .rope_dim = 4,
+     .rope_base = 1e7, .eps = 1e-6, .n_expert = 20, .n_expert_used = 4, .expert_ff = 48,
+     .full_interval = 4, .n_key_head = 2, .n_value_head = 4, .state_dim = 16, .shared_ff = 40},
+    {.name = "qwen3next-b", .family = TINY_QWEN3NEXT, .seed = 6, .n_layer = 7, .n_embd = 104,
+     .n_vocab = 331, .n_head = 3, .n_head_kv = 3, .head_dim = 20, .rope_dim = 10,
+     .rope_base = 1e4, .eps = 1e-5, .n_expert = 72, .n_expert_used = 10, .expert_ff = 44,
+     .full_interval = 3, .n_key_head = 2, .n_value_head = 8, .state_dim = 20, .shared_ff = 60},
+    {.name = "qwen3next-c", .family = TINY_QWEN3NEXT, .seed = 7, .n_layer = 4, .n_embd = 72,
+     .n_vocab = 309, .n_head = 5, .n_head_kv = 1, .head_dim = 32, .rope_dim = 8,
+     .rope_base = 1e6, .eps = 1e-3, .n_expert = 130, .n_expert_used = 7, .expert_ff = 52,
+     .full_interval = 4, .n_key_head = 5, .n_value_head = 5, .state_dim = 24, .shared_ff = 44,
+     .has_quiet_head = true},
+    {.name = "qwen3next-q", .family = TINY_QWEN3NEXT, .seed = 8, .n_layer = 4, .n_embd = 256,
+     .n_vocab = 512, .n_head = 8, .n_head_kv = 1, .head_dim = 32, .rope_dim = 8,
+     .rope_base = 1e7, .eps = 1e-6, .n_expert = 12, .n_expert_used = 4, .expert_ff = 256,
+     .full_interval = 4, .n_key_head = 2, .n_value_head = 4, .state_dim = 64, .shared_ff = 256},
+
+    {.name = "qwen3moe-a", .family = TINY_QWEN3MOE, .seed = 9, .n_layer = 4, .n_embd = 96,
+     .n_vocab = 323, .n_head = 4, .n_head_kv = 2, .head_dim = 16, .rope_dim = 16,
+     .rope_base = 1e6, .eps = 1e-6, .n_expert = 20, .n_expert_used = 3, .expert_ff = 40},
+    {.name = "qwen3moe-b", .family = TINY_QWEN3MOE, .seed = 10, .n_layer = 5, .n_embd = 80,
+     .n_vocab = 335, .n_head = 6, .n_head_kv = 1, .head_dim = 24, .rope_dim = 24,
+     .rope_base = 1e4, .eps = 1e-3, .n_expert = 72, .n_expert_used = 9, .expert_ff = 56,
+     .is_tied = true},
+    {.name = "qwen3moe-c", .family = TINY_QWEN3MOE, .seed = 11, .n_layer = 6, .n_embd = 68,
+     .n_vocab = 305, .n_head = 9, .n_head_kv = 3, .head_dim = 32, .rope_dim = 32,
+     .rope_base = 5e6, .eps = 1e-5, .n_expert = 130, .n_expert_used = 8, .expert_ff = 41},
+    {.name = "qwen3moe-q", .family = TINY_QWEN3MOE, .seed = 12, .n_layer = 4, .n_embd = 256,
+     .n_vocab = 512, .n_head = 8, .n_head_kv = 2, .head_dim = 64, .rope_dim = 64,
+     .rope_base = 1e6, .eps = 1e-6, .n_expert = 12, .n_expert_used = 3, .expert_ff = 256},
+};
+
+enum { N_SPEC = sizeof specs / sizeof specs[0] };
+
+const tiny_spec *tiny_spec_at(size_t i)
+{
+    return i < N_SPEC ? &specs[i] : NULL;
+}
+
+const tiny_spec *tiny_spec_find(const char *name)
+{
+    for (size_t i = 0; i < N_SPEC; i++) {
+        if (strcmp(specs[i].name, name) == 0) return &specs[i];
+    }
+    return NULL;
+}
+
+const char *tiny_family_name(tiny_family family)
+{
+    static const char *const names[] = {"qwen35moe", "qwen3next", "qwen3moe"};
+    return names[family];
+}
+
+static const struct {
+    const char *name;
+    const char *text;
+} faults[] = {
+    {"norm", "the norm before the experts of layer 1 without its 1+ (qwen3moe: with one)"},
+    {"qnorm", "the query norm of the first full layer without its 1+ (qwen3moe: with one)"},
+    {"rope", "rope.freq_base a tenth of what it should be"},
+    {"gate", "query and gate rows of head 0 exchanged in the first full layer"},
+    {"shared_gate", "shared expert gate of layer 0 all zero"},
+    {"decay", "ssm_a of layer 0 half as much again"},
+    {"dt", "0.5 added to the dt bias of layer 0"},
+    {"conv", "convolution taps of layer 0 in reverse"},
+    {"beta_alpha_swap", "beta and alpha rows exchanged in layer 0 (qwen3next: of key head 0)"},
+    {"router", "router rows of experts 0 and 1 exchanged in layer 0"},
+    {"head_order", "value heads left in grouped order in every layer (qwen35moe)"},
+    {"expert_down", "down matrices of experts 0 and 1 exchanged in layer 0"},
+    {"eps", "layer_norm_rms_epsilon 0.03 greater"},
+};
+
+enum { N_FAULT = sizeof faults / sizeof faults[0] };
+
+const char *tiny_fault_name(size_t i)
+{
+    return i < N_FAULT ? faults[i].name : NULL;
+}
+
+const char *tiny_fault_text(size_t i)
+{
+    return i < N_FAULT ? faults[i].text : NULL;
+}
+
+static bool is_one_of(const char *name, const char *const *list)
+{
+    for (; *list; list++) {
+        if (strcmp(name, *list) == 0) return true;
+    }
+    return false;
+}
+
+bool tiny_fault_applies(const tiny_spec *spec, const char *fault)
+{
+    static const char *const delta_net_only[] = {
+        "gate", "shared_gate", "decay", "dt", "conv", "beta_alpha_swap", NULL,
+    };
+    if (strcmp(fault, "head_order") == 0) {
+        return spec->family == TINY_QWEN35MOE && spec->n_key_head > 1 &&
+               spec->n_value_head > spec->n_key_head;
+    }
+    if (is_one_of(fault, delta_net_only)) return spec->family != TINY_QWEN3MOE;
+    for (size_t i = 0; i < N_FAULT; i++) {
+        if (strcmp(faults[i].name, fault) == 0) return true;
+    }
+    return false;
+}
+
+/* -------------------------------------------------------------------------- tensor table */
+
+static bool has_fault(const tiny_plan *plan, const char *fault)
+{
+    return strcmp(plan->fault, fault) == 0;
+}
+
+/* Appends a tensor of layer `layer` (-1: global). n_row 0 makes a vector; n_expert 0 a matrix.
+ * Always returns something to write to, so that callers need no checks; out of memory is
+ * remembered in the plan. */
+static tiny_tensor *add(tiny_plan *plan, int layer, const char *name, const char *hf,
+                        uint64_t n_col, uint64_t n_row, uint64_t n_expert)
+{
+    if (plan->n == plan->cap) {
+        const size_t cap = plan->cap ? 2 * plan->cap : 64;
+        tiny_tensor *grown = realloc(plan->tensors, cap * sizeof *grown);
+        if (grown) {
+            plan->tensors = grown;
+            plan->cap = cap;
+        } else {
+            plan->is_out_of_memory = true;
+            if (plan->n == 0) return NULL; /* not even the first: tiny_plan_tensors stops */
+            plan->n--;
+        }
+    }
+    tiny_tensor *t = &plan->tensors[plan->n++];
+    *t = (tiny_tensor){.layer = layer, .dims = {n_col, n_row, n_expert}};
+    t->n_dims = n_row == 0 ? 1 : n_expert == 0 ? 2 : 3;
+    t->format = tiny_format_find("F32");
+    if (layer < 0) {
+        snprintf(t->name, sizeof t->name, "%s", name);
+        snprintf(t->hf, sizeof t->hf, "%s", hf);
+    } else {
+        snprintf(t->name, sizeof t->name, "blk.%d.%s", layer, name);
+        snprintf(t->hf, sizeof t->hf, "model.layers.%d.%s", layer, hf);
+    }
+    return t;
+}
+
+/* A matrix in the type of the file, as far as its row length allows. */
+static tiny_tensor *add_linear(tiny_plan *plan, int layer, const char *name, const char *hf,
+                               uint64_t n_col, uint64_t n_row)
+{
+    tiny_tensor *t = add(plan, layer, name, hf, n_col, n_row, 0);
+    t->format = tiny_format_fit(plan->format, n_col);
+    return t;
+}
+
+/* A norm vector: zero-centred in the two families with DeltaNet, so the file holds 1 + w. */
+static tiny_tensor *add_norm(tiny_plan *plan, int layer, const char *name, const char *hf,
+                             uint64_t n)
+{
+    tiny_tensor *t = add(plan, layer, name, hf, n, 0, 0);
+    t->effect = plan->spec->family == TINY_QWEN3MOE ? TINY_KEEP : TINY_ONE_PLUS;
+    return t;
+}
+
+static void flip_norm(tiny_tensor *t)
+{
+    t->effect = t->effect == TINY_KEEP ? TINY_ONE_PLUS : TINY_KEEP;
+}
+
+static void add_attention(tiny_plan *plan, int layer, bool is_first)
+{
+    const tiny_spec *s = plan->spec;
+    const uint64_t embd = (uint64_t)s->n_embd, dim = (uint64_t)s->head_dim;
+    const uint64_t n_head = (uint64_t)s->n_head, n_kv = (uint64_t)s->n_head_kv;
+    const bool is_gated = s->family != TINY_QWEN3MOE; /* q rows per head: query, then gate */
+    tiny_tensor *t = add_linear(plan, layer, "attn_q.weight", "self_attn.q_proj.weight", embd,
+                                dim * n_head * (is_gated ? 2 : 1));
+    if (is_first && has_fault(plan, "gate")) {
+        t->swap_a = 0;
+        t->swap_b = dim;
+        t->swap_len = dim;
+    }
+    add_linear(plan, layer, "attn_k.weight", "self_attn.k_proj.weight", embd, dim * n_kv);
+    add_linear(plan, layer, "attn_v.weight", "self_attn.v_proj.weight", embd, dim * n_kv);
+    t = add_norm(plan, layer, "attn_q_norm.weight", "self_attn.q_norm.weight", dim);
+    if (is_first && has_fault(plan, "qnorm")) flip_norm(t);
+    add_norm(plan, layer, "attn_k_norm.weight", "self_attn.k_norm.weight", dim);
+    add_linear(plan, layer, "attn_output.weight", "self_attn.o_proj.weight", dim * n_head, embd);
+}
+
+/* A block of the format may not straddle two value heads where columns are reordered; for
+ * simplicity both families then use Q8_0, or F32 when that does not fit either. */
+static const tiny_format *out_format(const tiny_plan *plan)
+{
+    const uint64_t dim = (uint64_t)plan->spec->state_dim;
+    return tiny_format_fit(tiny_format_fit(plan->format, dim), dim);
+}
+
+static void add_delta_net(tiny_plan *plan, int layer)
+{
+    const tiny_spec *s = plan->spec;
+    const uint64_t embd = (uint64_t)s->n_embd, dim = (uint64_t)s->state_dim;
+    const uint64_t n_value = (uint64_t)s->n_value_head;
+    const uint64_t key = dim * (uint64_t)s->n_key_head, value = dim * n_value;
+    const bool is_next = s->family == TINY_QWEN3NEXT;
+    const bool is_tiled = !is_next && !has_fault(plan, "head_order");
+    const bool is_faulty = layer == 0; /* the layer that the faults of one layer hit */
+    const tiny_row_map one = is_tiled ? TINY_ROW_ONE_TILED : TINY_ROW_SAME;
+    const tiny_row_map qkv = is_tiled ? TINY_ROW_QKV_TILED : TINY_ROW_SAME;
+
+    tiny_tensor *t = add_linear(plan, layer, "attn_qkv.weight",
+                                is_next ? "linear_attn.in_proj_qkvz.weight"
+                                        : "linear_attn.in_proj_qkv.weight",
+                                embd, 2 * key + value);
+    t->rows = is_next ? TINY_ROW_QKV_SPLIT : qkv;
+    t = add_linear(plan, layer, "attn_gate.weight",
+                   is_next ? "linear_attn.in_proj_qkvz.weight" : "linear_attn.in_proj_z.weight",
+                   embd, value);
+    t->rows = is_next ? TINY_ROW_Z_SPLIT : is_tiled ? TINY_ROW_HEAD_TILED : TINY_ROW_SAME;
+    t = add(plan, layer, "ssm_conv1d.weight", "linear_attn.conv1d.weight", 4, 2 * key + value, 0);
+    t->rows = qkv;
+    if (is_faulty && has_fault(plan, "conv")) t->cols = TINY_COL_REVERSED;
+    t = add(plan, layer, "ssm_dt.bias", "linear_attn.dt_bias", n_value, 0, 0);
+    t->rows = one;
+    if (is_faulty && has_fault(plan, "dt")) t->effect = TINY_PLUS_HALF;
+    t = add(plan, layer, "ssm_a", "linear_attn.A_log", n_value, 0, 0);
+    t->rows = one;
+    t->effect = is_faulty && has_fault(plan, "decay") ? TINY_STRONGER : TINY_NEG_EXP;
+
+    const bool is_swapped = is_faulty && has_fault(plan, "beta_alpha_swap");
+    if (is_next) {
+        t = add_linear(plan, layer, "ssm_ba.weight", "linear_attn.in_proj_ba.weight", embd,
+                       2 * n_value);
+        if (is_swapped) {
+            const uint64_t ratio = n_value / (uint64_t)s->n_key_head;
+            t->swap_b = ratio;
+            t->swap_len = ratio;
+        }
+    } else {
+        const char *b = "linear_attn.in_proj_b.weight", *a = "linear_attn.in_proj_a.weight";
+        t = add_linear(plan, layer, "ssm_beta.weight", is_swapped ? a : b, embd, n_value);
+        t->rows = one;
+        t = add_linear(plan, layer, "ssm_alpha.weight", is_swapped ? b : a, embd, n_value);
+        t->rows = one;
+    }
+    add(plan, layer, "ssm_norm.weight", "linear_attn.norm.weight", dim, 0, 0);
+    t = add(plan, layer, "ssm_out.weight", "linear_attn.out_proj.weight", value, embd, 0);
+    t->format = out_format(plan);
+    if (is_tiled) t->cols = TINY_COL_HEAD_TILED;
+}
+
+static void add_experts(tiny_plan *plan, int layer)
+{
+    const tiny_spec *s = plan->spec;
+    const uint64_t embd = (uint64_t)s->n_embd, ff = (uint64_t)s->expert_ff;
+    const uint64_t n_expert = (uint64_t)s->n_expert, shared = (uint64_t)s->shared_ff;
+    static const struct {
+        const char *name, *hf;
+        tiny_row_map rows;
+    } parts[] = {
+        {"ffn_gate_exps.weight", "mlp.experts.gate_up_proj", TINY_ROW_GATE},
+        {"ffn_up_exps.weight", "mlp.experts.gate_up_proj", TINY_ROW_UP},
+        {"ffn_down_exps.weight", "mlp.experts.down_proj", TINY_ROW_SAME},
+    };
+    tiny_tensor *t = add(plan, layer, "ffn_gate_inp.weight", "mlp.gate.weight", embd, n_expert, 0);
+    if (layer == 0 && has_fault(plan, "router")) {
+        t->swap_b = 1;
+        t->swap_len = 1;
+    }
+    for (int i = 0; i < 3; i++) {
+        const bool is_down = i == 2;
+        t = add(plan, layer, parts[i].name, parts[i].hf, is_down ? ff : embd, is_down ? embd : ff,
+                n_expert);
+        t->format = tiny_format_fit(plan->format, t->dims[0]);
+        t->rows = parts[i].rows;
+        t->is_expert = true;
+        if (is_down && layer == 0 && has_fault(plan, "expert_down")) {
+            t->swap_b = embd;
+            t->swap_len = embd;
+        }
+    }
+    if (s->family == TINY_QWEN3MOE) return;
+    t = add(plan, layer, "ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight", embd, 0, 0);
+    if (layer == 0 && has_fault(plan, "shared_gate")) t->effect = TINY_ZERO;
+    add_linear(plan, layer, "ffn_gate_shexp.weight", "mlp.shared_expert.gate_proj.weight", embd,
+               shared);
+    add_linear(plan, layer, "ffn_up_shexp.weight", "mlp.shared_expert.up_proj.weight", embd,
+               shared);
+    add_linear(plan, layer, "ffn_down_shexp.weight", "mlp.shared_expert.down_proj.weight", shared,
+               embd);
+}
+
+int tiny_plan_tensors(tiny_plan *plan)
+{
+    const tiny_spec *s = plan->spec;
+    const uint64_t embd = (uint64_t)s->n_embd;
+    const bool is_hybrid = s->family != TINY_QWEN3MOE;
+    bool is_first_full = true;
+
+    plan->eps = s->eps + (has_fault(plan, "eps") ? 0.03 : 0.0);
+    plan->rope_base = has_fault(plan, "rope") ? s->rope_base / 10 : s->rope_base;
+    if (!add(plan, -1, "token_embd.weight", "model.embed_tokens.weight", embd,
+             (uint64_t)s->n_vocab, 0)) {
+        return -1;
+    }
+    plan->tensors[0].format = tiny_format_fit(plan->format, embd);
+    for (int layer = 0; layer < s->n_layer; layer++) {
+        add_norm(plan, layer, "attn_norm.weight", "input_layernorm.weight", embd);
+        if (is_hybrid && (layer + 1) % s->full_interval != 0) {
+            add_delta_net(plan, layer);
+        } else {
+            add_attention(plan, layer, is_first_full);
+            is_first_full = false;
+        }
+        tiny_tensor *t = add_norm(plan, layer,
+                                  is_hybrid ? "post_attention_norm.weight" : "ffn_norm.weight",
+                                  "post_attention_layernorm.weight", embd);
+        if (layer == 1 && has_fault(plan, "norm")) flip_norm(t);
+        add_experts(plan, layer);
+    }
+    add_norm(plan, -1, "output_norm.weight", "model.norm.weight", embd);
+    if (!s->is_tied) {
+        add_linear(plan, -1, "output.weight", "lm_head.weight", embd, (uint64_t)s->n_vocab);
+    }
+    return plan->is_out_of_memory ? -1 : 0;
+}

@@ -1,0 +1,223 @@
+"""Weights of the tiny test models, written independently of the C generator in tests/tiny.
+
+Gives every Hugging Face parameter by its name and shape. Knows nothing of GGUF names or of the
+reordering that a conversion to GGUF does; a quantized matrix is made as blocks along its rows and
+decoded here. The definition is in tests/vectors/model/README.md.
+"""
+import math
+
+import numpy as np
+
+GOLDEN = 0x9E3779B97F4A7C15
+MASK = (1 << 64) - 1
+
+# name -> (values per block, bytes per block)
+BLOCKS = {"F32": (1, 4), "Q8_0": (32, 34), "Q4_K": (256, 144), "Q6_K": (256, 210)}
+
+
+def _spec(family, seed, layers, hidden, vocab, heads, kv, head_dim, rope_dim, theta, eps, experts,
+          used, ff, interval=0, key_heads=0, value_heads=0, state=0, shared=0, quiet=False,
+          tied=False):
+    return dict(locals())
+
+
+SPECS = {
+    "qwen35moe-a": _spec("qwen35moe", 1, 4, 96, 321, 4, 2, 16, 4, 1e7, 1e-6, 20, 3, 40,
+                         4, 2, 4, 16, 56),
+    "qwen35moe-b": _spec("qwen35moe", 2, 6, 112, 333, 6, 1, 24, 6, 1e4, 1e-3, 72, 10, 44,
+                         4, 3, 3, 24, 52, quiet=True),
+    "qwen35moe-c": _spec("qwen35moe", 3, 5, 72, 307, 6, 3, 32, 16, 5e5, 1e-5, 130, 8, 41,
+                         2, 3, 12, 20, 70),
+    "qwen35moe-q": _spec("qwen35moe", 4, 4, 256, 512, 4, 2, 64, 16, 1e7, 1e-6, 12, 3, 256,
+                         4, 2, 8, 32, 256),
+    "qwen3next-a": _spec("qwen3next", 5, 4, 96, 319, 4, 2, 16, 4, 1e7, 1e-6, 20, 4, 48,
+                         4, 2, 4, 16, 40),
+    "qwen3next-b": _spec("qwen3next", 6, 7, 104, 331, 3, 3, 20, 10, 1e4, 1e-5, 72, 10, 44,
+                         3, 2, 8, 20, 60),
+    "qwen3next-c": _spec("qwen3next", 7, 4, 72, 309, 5, 1, 32, 8, 1e6, 1e-3, 130, 7, 52,
+                         4, 5, 5, 24, 44, quiet=True),
+    "qwen3next-q": _spec("qwen3next", 8, 4, 256, 512, 8, 1, 32, 8, 1e7, 1e-6, 12, 4, 256,
+                         4, 2, 4, 64, 256),
+    "qwen3moe-a": _spec("qwen3moe", 9, 4, 96, 323, 4, 2, 16, 16, 1e6, 1e-6, 20, 3, 40),
+    "qwen3moe-b": _spec("qwen3moe", 10, 5, 80, 335, 6, 1, 24, 24, 1e4, 1e-3, 72, 9, 56, tied=True),
+    "qwen3moe-c": _spec("qwen3moe", 11, 6, 68, 305, 9, 3, 32, 32, 5e6, 1e-5, 130, 8, 41),
+    "qwen3moe-q": _spec("qwen3moe", 12, 4, 256, 512, 8, 2, 64, 64, 1e6, 1e-6, 12, 3, 256),
+}
+
+
+def all_runs():
+    """(spec name, type) of every stored reference."""
+    for name in SPECS:
+        for fmt in ("Q8_0", "Q4_K", "Q6_K") if name.endswith("-q") else ("F32",):
+            yield name, fmt
+
+
+# ------------------------------------------------------------------------------- generator
+def key_of(name, seed):
+    h = 0xCBF29CE484222325
+    for byte in name.encode():
+        h = ((h ^ byte) * 0x100000001B3) & MASK
+    return h ^ ((seed * GOLDEN) & MASK)
+
+
+def words(key, n):
+    """The first n outputs of splitmix64 started in state key."""
+    i = np.arange(1, n + 1, dtype=np.uint64)
+    z = np.uint64(key) + i * np.uint64(GOLDEN)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def token_ids(spec, n):
+    w = words(key_of("tokens", spec["seed"]), n)
+    return ((w >> np.uint64(33)) % np.uint64(spec["vocab"])).astype(np.int32)
+
+
+# suffix -> kind, base, value; the first match wins
+RULES = [
+    ("embed_tokens.weight", "table", 0.0, 0.5),
+    ("lm_head.weight", "matrix", 0.0, 2.0),
+    ("linear_attn.norm.weight", "vector", 1.0, 0.3),
+    ("q_norm.weight", "vector", 0.5, 0.4),
+    ("k_norm.weight", "vector", 0.5, 0.4),
+    ("norm.weight", "vector", 0.0, 0.3),
+    ("linear_attn.A_log", "vector", -1.0, 2.0),
+    ("linear_attn.dt_bias", "vector", -1.5, 2.5),
+    ("linear_attn.conv1d.weight", "vector", 0.0, 0.9),
+    ("self_attn.o_proj.weight", "matrix", 0.0, 1.5),
+    ("linear_attn.out_proj.weight", "matrix", 0.0, 1.5),
+    ("mlp.gate.weight", "matrix", 0.0, 2.0),
+    ("mlp.shared_expert_gate.weight", "matrix", 0.0, 1.5),
+    ("mlp.experts.gate_up_proj", "matrix", 0.0, 1.25),
+    ("mlp.experts.down_proj", "matrix", 0.0, 2.0),
+    ("mlp.shared_expert.down_proj.weight", "matrix", 0.0, 2.0),
+    ("", "matrix", 0.0, 1.0),
+]
+
+
+def rule_of(spec, name):
+    for suffix, kind, base, value in RULES:
+        if name.endswith(suffix):
+            if spec["family"] == "qwen3moe" and "norm.weight" in name:
+                base += 1.0
+            return kind, base, value
+
+
+def format_of(spec, name, shape, wanted):
+    """The block format of a parameter in a file of type `wanted`."""
+    kind = rule_of(spec, name)[0]
+    if kind == "vector" or name.endswith(("mlp.gate.weight", "shared_expert_gate.weight")):
+        return "F32"
+    unit = spec["state"] if "linear_attn.out_proj" in name else shape[-1]
+    for fmt in (wanted, "Q8_0"):
+        if unit % BLOCKS[fmt][0] == 0:
+            return fmt
+    return "F32"
+
+
+def half_bits(target, random):
+    """f16 bits near target (array of random u16 in): one binade, ten random mantissa bits."""
+    f, e = math.frexp(target / 1.5)
+    if f < 0.70710678:
+        e -= 1
+    mantissa = random & np.uint16(1023)
+    if e >= -14:
+        return np.uint16((e + 15) << 10) | mantissa
+    return (np.uint16(1024) | mantissa) >> np.uint16(-14 - e)
+
+
+def blocks_of(key, n, fmt, std):
+    """n blocks as bytes [n][block bytes]."""
+    size = BLOCKS[fmt][1]
+    per = (size + 7) // 8
+    raw = words(key, n * per).astype("<u8").view(np.uint8).reshape(n, per * 8)[:, :size].copy()
+
+    def half(at, target, signed=False):
+        random = raw[:, at].astype(np.uint16) | raw[:, at + 1].astype(np.uint16) << np.uint16(8)
+        bits = half_bits(target, random)
+        if signed:
+            bits = bits | (random & np.uint16(0x8000))
+        raw[:, at:at + 2] = bits.astype("<u2").view(np.uint8).reshape(n, 2)
+
+    if fmt == "Q8_0":
+        half(0, std / 73.6)
+        codes = raw[:, 2:]
+        codes[codes == 0x80] = 0x81
+    elif fmt == "Q4_K":
+        half(0, std / 258.0)
+        half(2, 7.5 * std / 258.0)
+    elif fmt == "Q6_K":
+        half(208, std / 1367.0, signed=True)
+    return raw
+
+
+def parameter(spec, name, shape, fmt="F32"):
+    """The parameter `name` as float32 [shape], decoded if `fmt` stores it in blocks."""
+    kind, base, value = rule_of(spec, name)
+    key = key_of(name, spec["seed"])
+    n = int(np.prod(shape))
+    std = value / math.sqrt(shape[-1]) if kind == "matrix" else value
+    stored = format_of(spec, name, shape, fmt)
+    if stored != "F32":
+        raw = blocks_of(key, n // BLOCKS[stored][0], stored, std)
+        return decode(raw, stored).reshape(shape)
+    scale = np.float32(std if kind == "vector" else std * math.sqrt(3.0))
+    u = ((words(key, n) >> np.uint64(48)).astype(np.int32) - 32768) / 32768.0
+    w = (base + np.float64(scale) * u).astype(np.float32).reshape(shape)
+    if spec["quiet"] and "in_proj_qkv" in name:
+        dim, keys = spec["state"], spec["state"] * spec["key_heads"]
+        if name.endswith("in_proj_qkvz.weight"):
+            w[:2 * dim] *= np.float32(2.0 ** -11)
+        else:
+            w[:dim] *= np.float32(2.0 ** -11)
+            w[keys:keys + dim] *= np.float32(2.0 ** -11)
+    return w
+
+
+# -------------------------------------------------------------------------------- decoding
+def decode(raw, fmt):
+    """Blocks as bytes [n][block bytes] -> float32 [n][block elements]."""
+    return {"Q8_0": decode_q8_0, "Q4_K": decode_q4_k, "Q6_K": decode_q6_k}[fmt](raw)
+
+
+def halves(raw, at):
+    return raw[:, at:at + 2].copy().view("<f2").astype(np.float32)
+
+
+def decode_q8_0(raw):
+    return halves(raw, 0) * raw[:, 2:].view(np.int8).astype(np.float32)
+
+
+def decode_q4_k(raw):
+    d, dmin, packed, qs = halves(raw, 0), halves(raw, 2), raw[:, 4:16], raw[:, 16:]
+    out = np.empty((len(raw), 256), np.float32)
+    for k in range(8):
+        if k < 4:
+            sc, mn = packed[:, k] & 63, packed[:, k + 4] & 63
+        else:
+            sc = packed[:, k + 4] & 15 | packed[:, k - 4] >> 6 << 4
+            mn = packed[:, k + 4] >> 4 | packed[:, k] >> 6 << 4
+        pair = qs[:, 32 * (k // 2):32 * (k // 2) + 32]
+        q = pair >> 4 if k % 2 else pair & 15
+        scale = d * sc[:, None].astype(np.float32)
+        offset = dmin * mn[:, None].astype(np.float32)
+        out[:, 32 * k:32 * k + 32] = scale * q.astype(np.float32) - offset
+    return out
+
+
+def decode_q6_k(raw):
+    d, scales = halves(raw, 208), raw[:, 192:208].copy().view(np.int8).astype(np.float32)
+    out = np.empty((len(raw), 256), np.float32)
+    for half in range(2):
+        ql, qh = raw[:, 64 * half:64 * half + 64], raw[:, 128 + 32 * half:160 + 32 * half]
+        for part in range(4):
+            low = ql[:, 32 * (part % 2):32 * (part % 2) + 32]
+            low = low >> 4 if part >= 2 else low & 15
+            q = (low | (qh >> (2 * part) & 3) << 4).astype(np.float32) - 32
+            for side in range(2):
+                sub = 2 * part + side
+                at = 128 * half + 16 * sub
+                scale = d * scales[:, 8 * half + sub][:, None]
+                out[:, at:at + 16] = scale * q[:, 16 * side:16 * side + 16]
+    return out
