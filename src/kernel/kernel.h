@@ -25,16 +25,29 @@ typedef struct {
 
 /* A matmul of some rows for some tokens:
  *   y[t][row] for row in [row0, row1), t < n_tok, where y[t] points at the token's output vector
- *   act[t] is the token's activation row in the form w->type->act (fm_act_bytes long, 64-byte
- *   aligned start preferred, 16 required).
- * row0 is a multiple of 16; row1 too unless it is n_out. Any n_tok >= 1. */
+ *   act[t] is the token's activation row in the form act_form(w->type) (fm_act_bytes long,
+ *   64-byte aligned start preferred, 16 required).
+ * row0 is a multiple of 16; row1 too unless it is n_out. Any n_tok >= 1. Reads nothing outside
+ * the matrix and the activations; w->data needs no alignment.
+ *
+ * Quantized weights: quant.h fixes the arithmetic; the sets generic, avx2 and avx512 and both
+ * layouts agree bit for bit (a NaN may differ in its payload).
+ * F32, F16, BF16 weights: lane i of 16 sums the products of columns i, i+16, ... in order, with
+ * fused multiply-add in avx2 and avx512 and without it in generic; lanes are then added as a tree,
+ * lane i with lane i+8, then +4, +2, +1. */
 typedef void (*fm_matmul_fn)(const fm_matrix *w, int64_t row0, int64_t row1,
                              const void *const *act, float *const *y, int64_t n_tok);
 
 typedef struct fm_kernels {
     const char *name;
 
-    /* dst <- activations of x [n] in form FM_ACT_Q8_32 / FM_ACT_Q8_256 / copy for F32. */
+    /* The form in which matmul of this set wants activations for a weight type: t->act, and
+     * FM_ACT_F32 for every type in the set "reference". */
+    fm_act (*act_form)(const fm_type_traits *t);
+
+    /* dst <- activations of x [n] in form FM_ACT_Q8_32 / FM_ACT_Q8_256 / copy for F32.
+     * A block whose largest magnitude is below 127 * FLT_MIN becomes zeros (d = 0). A block that
+     * holds an Inf or NaN becomes d = NaN and q = 0, so every product with it is NaN. */
     void (*quantize)(fm_act form, void *dst, const float *x, int64_t n);
     fm_matmul_fn matmul;
 

@@ -1,0 +1,28 @@
+/* Between the files of kernel/ only: what each instruction set puts into its table.
+ *
+ * kernel.c builds the tables once. A set is filled by two functions: one for the products with
+ * weight matrices (matmul_*.c) and one for everything else (ops_*.c). Both may overwrite what an
+ * earlier set left in the table, so a set inherits what it does not improve.
+ */
+#pragma once
+
+#include "kernel/kernel.h"
+
+/* Fill every member except name, quantize, act_form and matmul. */
+void fm_ops_generic(fm_kernels *k);
+void fm_ops_avx2(fm_kernels *k);
+void fm_ops_avx512(fm_kernels *k);
+
+/* Fill quantize, act_form and matmul. */
+void fm_matmul_reference(fm_kernels *k);
+void fm_matmul_generic(fm_kernels *k);
+void fm_matmul_avx2(fm_kernels *k);
+void fm_matmul_avx512(fm_kernels *k);
+
+/* fm_kernels.quantize, see there. The quantized forms come out bit-identical. */
+void fm_quantize_generic(fm_act form, void *dst, const float *x, int64_t n);
+void fm_quantize_avx2(fm_act form, void *dst, const float *x, int64_t n);
+void fm_quantize_avx512(fm_act form, void *dst, const float *x, int64_t n);
+
+/* act_form of every set that computes with quantized activations: t->act. */
+fm_act fm_act_form_of_type(const fm_type_traits *t);
