@@ -1,0 +1,81 @@
+/* Attention over cached positions in plain C: one query head at a time, blocks of 64 absolute
+ * positions, online softmax. The caller owns the cache and joins the units.
+ *
+ * For every block with scores s_p = q . k_p:
+ *   m' = max(m, max_p s_p);  c = exp(m - m')
+ *   l  = c l + sum_p exp(s_p - m');  o = c o + sum_p exp(s_p - m') v_p;  m = m'
+ * Source of the online form: Milakov and Gimelshein, "Online normalizer calculation for softmax",
+ * 2018, section 3.
+ */
+#include "kernel/ops_internal.h"
+
+#include "kernel/ops_half.h"
+
+#include <math.h>
+
+enum { LANES = 8 };
+
+/* Element i of a cached row. */
+static float element(const void *row, int64_t i, int f16)
+{
+    return f16 ? fm_half_to_f32(((const uint16_t *)row)[i]) : ((const float *)row)[i];
+}
+
+static const void *row_at(const void *base, int64_t index, int f16)
+{
+    return f16 ? (const void *)((const uint16_t *)base + index)
+               : (const void *)((const float *)base + index);
+}
+
+/* Eight running sums, element i in sum i mod 8: a fixed order with a small rounding error. */
+static float dot(const float *q, const void *row, int64_t d, int f16)
+{
+    float lane[LANES] = {0};
+    for (int64_t i = 0; i < d; i++) lane[i % LANES] += q[i] * element(row, i, f16);
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
+           ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+/* One query head, one block of n <= 64 positions starting at rows k and v. */
+static void attend_block(float *o, float *m, float *l, const float *q, const void *k, const void *v,
+                         int64_t stride, int64_t n, int64_t d, int f16)
+{
+    float s[FM_ATTN_BLOCK];
+    float max = *m;
+    for (int64_t p = 0; p < n; p++) {
+        s[p] = dot(q, row_at(k, p * stride, f16), d, f16);
+        max = s[p] > max ? s[p] : max;
+    }
+    const float carry = expf(*m - max);
+    float sum = 0.0f;
+    for (int64_t p = 0; p < n; p++) {
+        s[p] = expf(s[p] - max);
+        sum += s[p];
+    }
+    for (int64_t i = 0; i < d; i++) o[i] *= carry;
+    for (int64_t p = 0; p < n; p++) {
+        const void *row = row_at(v, p * stride, f16);
+        for (int64_t i = 0; i < d; i++) o[i] += s[p] * element(row, i, f16);
+    }
+    *m = max;
+    *l = *l * carry + sum;
+}
+
+void fm_attend_generic(float *o, float *m, float *l, const float *q, const void *k, const void *v,
+                       int64_t stride, int64_t pos0, int64_t pos1, int64_t d, int64_t n_q, int f16)
+{
+    for (int64_t h = 0; h < n_q; h++) {
+        m[h] = -INFINITY;
+        l[h] = 0.0f;
+        for (int64_t i = 0; i < d; i++) o[h * d + i] = 0.0f;
+    }
+    for (int64_t pos = pos0; pos < pos1;) {
+        const int64_t block_end = (pos / FM_ATTN_BLOCK + 1) * FM_ATTN_BLOCK;
+        const int64_t end = block_end < pos1 ? block_end : pos1;
+        for (int64_t h = 0; h < n_q; h++) {
+            attend_block(o + h * d, m + h, l + h, q + h * d, row_at(k, pos * stride, f16),
+                         row_at(v, pos * stride, f16), stride, end - pos, d, f16);
+        }
+        pos = end;
+    }
+}

@@ -1,0 +1,90 @@
+/* Operations that are not matrix products, in plain C: norms, gates, rotation, softmax, and the
+ * table of all of them. Written for reading; the vector sets are compared with these. Attention
+ * and the linear-attention operations have files of their own.
+ *
+ * Sums run in f64, so that these serve as the reference for the f32 lanes of the other sets.
+ */
+#include "kernel/ops_internal.h"
+#include "kernel/kernel_internal.h"
+
+#include "kernel/ops_half.h"
+
+#include <math.h>
+
+static double sum_of_squares(const float *x, int64_t n)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * x[i];
+    return sum;
+}
+
+static void rmsnorm(float *y, const float *x, const float *w, float eps, int64_t n)
+{
+    const float scale = (float)(1.0 / sqrt(sum_of_squares(x, n) / (double)n + eps));
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] * scale * w[i];
+}
+
+static void l2norm(float *x, float eps, float scale, int64_t n)
+{
+    const float factor = (float)(scale / sqrt(sum_of_squares(x, n) + eps));
+    for (int64_t i = 0; i < n; i++) x[i] *= factor;
+}
+
+static void silu_mul(float *y, const float *gate, const float *up, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) y[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
+static void sigmoid_mul(float *y, const float *g, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) y[i] *= 1.0f / (1.0f + expf(-g[i]));
+}
+
+static void axpy(float *y, float a, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) y[i] += a * x[i];
+}
+
+static void rope_half(float *x, const float *cos_t, const float *sin_t, int64_t n_rot)
+{
+    const int64_t half = n_rot / 2;
+    for (int64_t i = 0; i < half; i++) {
+        const float a = x[i], b = x[i + half];
+        x[i] = a * cos_t[i] - b * sin_t[i];
+        x[i + half] = b * cos_t[i] + a * sin_t[i];
+    }
+}
+
+static void softmax(float *x, int64_t n)
+{
+    float max = -INFINITY;
+    for (int64_t i = 0; i < n; i++) max = x[i] > max ? x[i] : max;
+    double sum = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = expf(x[i] - max);
+        sum += x[i];
+    }
+    const float factor = (float)(1.0 / sum);
+    for (int64_t i = 0; i < n; i++) x[i] *= factor;
+}
+
+static void to_f16(uint16_t *dst, const float *src, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) dst[i] = fm_f32_to_half(src[i]);
+}
+
+void fm_ops_generic(fm_kernels *k)
+{
+    k->rmsnorm = rmsnorm;
+    k->l2norm = l2norm;
+    k->silu_mul = silu_mul;
+    k->sigmoid_mul = sigmoid_mul;
+    k->axpy = axpy;
+    k->rope_half = rope_half;
+    k->softmax = softmax;
+    k->to_f16 = to_f16;
+    k->attend = fm_attend_generic;
+    k->conv_silu = fm_conv_silu_generic;
+    k->delta_step = fm_delta_step_generic;
+    k->delta_chunk = fm_delta_chunk_generic;
+}
