@@ -1,6 +1,8 @@
 # flashmoe: make, make demo, make test. `make help` lists the rest.
 MODE    ?= release
 BUILD   ?= $(if $(filter release,$(MODE)),build,build/$(MODE))
+PREFIX  ?= /usr/local
+JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 
 CSTD        := -std=c11 -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -ffp-contract=off
 WARN        := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
@@ -8,34 +10,56 @@ OPT_release := -O3 -g
 OPT_debug   := -O1 -g3 -fno-omit-frame-pointer -DFM_DEBUG
 OPT_asan    := $(OPT_debug) -fsanitize=address,undefined -fno-sanitize-recover=all
 OPT_tsan    := $(OPT_debug) -fsanitize=thread
-$(if $(OPT_$(MODE)),,$(error MODE=$(MODE): expected release, debug, asan or tsan))
+OPT_fuzz    := $(OPT_asan) -fsanitize=fuzzer-no-link
+$(if $(OPT_$(MODE)),,$(error MODE=$(MODE): expected release, debug, asan, tsan or fuzz))
 
-PKGS     := liburing libpcre2-8 libutf8proc jansson libedit
+PKGS       := liburing libpcre2-8 libutf8proc jansson
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
-ALLFLAGS = $(CSTD) $(WARN) $(OPT_$(MODE)) -Iinclude -Isrc -Itests -pthread -MMD -MP $(PKG_CFLAGS) $(CFLAGS)
-LIBS     = $(PKG_LIBS) -pthread -lm
+WERROR     := $(if $(filter 1,$(WERROR)),-Werror)
+ALLFLAGS    = $(CSTD) $(WARN) $(WERROR) $(OPT_$(MODE)) -Iinclude -Isrc -Itests -pthread -MMD -MP \
+              $(PKG_CFLAGS) $(CFLAGS)
+LINK        = $(CC) $(OPT_$(MODE)) $(CFLAGS) $(LDFLAGS)
+LIBS        = $(PKG_LIBS) -pthread -lm
 
+# demo and test install what is missing first, so only the other goals need the libraries now.
+ifneq ($(filter-out test demo setup check-layers format clean help,$(or $(MAKECMDGOALS),all)),)
+ifeq ($(PKG_LIBS),)
+$(error pkg-config does not find all of $(PKGS); scripts/setup.sh installs or names what is missing)
+endif
+endif
+
+# Sources by pattern. Instruction sets of another processor are left out, nothing else.
+X86      := $(filter x86_64 i686 amd64,$(shell $(CC) -dumpmachine | cut -d- -f1))
 SRC      := $(sort $(wildcard src/*/*.c src/*/*/*.c))
+SRC      := $(if $(X86),$(SRC),$(filter-out src/kernel/x86/%,$(SRC)))
 LIB_SRC  := $(filter-out src/cli/%,$(SRC))
 CLI_SRC  := $(filter src/cli/%,$(SRC))
-UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c tests/model/test_*.c))
-HELP_SRC := $(sort $(wildcard tests/support/*.c)) tests/tiny/tiny_model.c
+TEST_SRC := $(sort $(wildcard tests/unit/test_*.c tests/model/test_*.c))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+HELP_SRC := $(sort $(wildcard tests/support/*.c) \
+              $(filter-out %/tiny_main.c,$(wildcard tests/tiny/*.c)))
 
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o)
 CLI_OBJ  := $(CLI_SRC:%.c=$(BUILD)/%.o)
 # Test programs link a library of their own, built with fault injection.
 TLIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/t/%.o)
-HELP_OBJ := $(wildcard $(HELP_SRC))
-HELP_OBJ := $(HELP_OBJ:%.c=$(BUILD)/t/%.o)
-UNIT_BIN := $(UNIT_SRC:%.c=$(BUILD)/t/%)
+TCLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/t/%.o)
+HELP_OBJ := $(HELP_SRC:%.c=$(BUILD)/t/%.o)
+TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/t/%)
+FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/t/%)
+UNIT_BIN := $(filter $(BUILD)/t/tests/unit/%,$(TEST_BIN))
+TINY_BIN := $(BUILD)/t/tests/tiny/tiny-gguf
+FMT_DIRS := include src tests bench tools
 
 all: $(BUILD)/flashmoe
 
 # One instruction set = one suffix = one flag set. Nothing else in the tree gets these.
 $(BUILD)/%_avx2.o $(BUILD)/t/%_avx2.o: ISA := -mavx2 -mfma -mf16c
-$(BUILD)/%_avx512.o $(BUILD)/t/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
+$(BUILD)/%_avx512.o $(BUILD)/t/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq \
+                                                  -mavx512vnni -mfma -mf16c
 
+# What only one part of the program uses: `t` in the path means fault injection is compiled in.
 $(BUILD)/t/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLFLAGS) -DFM_FAULTS $(ISA) -c $< -o $@
@@ -44,19 +68,97 @@ $(BUILD)/%.o: %.c
 	$(CC) $(ALLFLAGS) $(ISA) -c $< -o $@
 
 $(BUILD)/libflashmoe.a: $(LIB_OBJ)
-	rm -f $@ && ar rcs $@ $^
 $(BUILD)/t/libflashmoe.a: $(TLIB_OBJ)
+%/libflashmoe.a:
 	rm -f $@ && ar rcs $@ $^
 $(BUILD)/flashmoe: $(CLI_OBJ) $(BUILD)/libflashmoe.a
-	$(CC) $(OPT_$(MODE)) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
-$(UNIT_BIN): %: %.o $(HELP_OBJ) $(BUILD)/t/libflashmoe.a
-	$(CC) $(OPT_$(MODE)) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+	$(LINK) -o $@ $^ $(LIBS)
+$(BUILD)/t/flashmoe: $(TCLI_OBJ) $(BUILD)/t/libflashmoe.a
+	$(LINK) -o $@ $^ $(LIBS)
+# test_cli*.c look at the option tables, which live in src/cli.
+$(BUILD)/t/tests/unit/test_cli%: EXTRA = $(filter-out %/main.o,$(TCLI_OBJ))
+$(filter $(BUILD)/t/tests/unit/test_cli%,$(TEST_BIN)): $(TCLI_OBJ)
+$(TEST_BIN): %: %.o $(HELP_OBJ) $(BUILD)/t/libflashmoe.a
+	$(LINK) -o $@ $< $(EXTRA) $(HELP_OBJ) $(BUILD)/t/libflashmoe.a $(LIBS) -lcmocka
+$(TINY_BIN): $(BUILD)/t/tests/tiny/tiny_main.o $(filter %/tiny_%.o,$(HELP_OBJ))
+	$(LINK) -o $@ $^ -lm
+# Without a fuzzer a target is linked with a main() that replays files.
+FUZZ_MAIN := $(if $(filter fuzz,$(MODE)),,$(BUILD)/t/tests/fuzz/replay.o)
+$(FUZZ_BIN): %: %.o $(FUZZ_MAIN) $(BUILD)/t/libflashmoe.a
+	$(LINK) $(if $(FUZZ_MAIN),,-fsanitize=fuzzer) -o $@ $^ $(LIBS)
 
 unit: $(UNIT_BIN)
+test-programs: $(BUILD)/flashmoe $(BUILD)/t/flashmoe $(TEST_BIN) $(FUZZ_BIN) $(TINY_BIN)
+
+# ---- tests: everything in this mode; in release also what the sanitizers are best at -----------
+# Fast programs under address+undefined, and the parts with threads of their own under thread.
+ASAN_SET := $(patsubst %.c,%,$(filter tests/unit/% tests/model/test_damage%,$(TEST_SRC)) $(FUZZ_SRC))
+TSAN_SET := $(patsubst %.c,%,$(filter tests/unit/test_pool% tests/unit/test_store% \
+              tests/unit/test_io%,$(TEST_SRC)))
+
+test: setup
+	+$(MAKE) --no-print-directory -j$(JOBS) test-programs
+	+$(if $(filter release,$(MODE)),$(MAKE) --no-print-directory -j$(JOBS) sanitizer-programs)
+	@tests/run.sh $(BUILD) check-layers $(TEST_SRC:%.c=%) $(FUZZ_SRC:%.c=%) \
+	  $(sort $(wildcard tests/cli/test_*.sh)) \
+	  $(if $(filter release,$(MODE)),$(ASAN_SET:%=asan:%) $(TSAN_SET:%=tsan:%))
+
+sanitizer-programs:
+	+$(if $(ASAN_SET),$(MAKE) --no-print-directory MODE=asan $(ASAN_SET:%=build/asan/t/%))
+	+$(if $(TSAN_SET),$(MAKE) --no-print-directory MODE=tsan $(TSAN_SET:%=build/tsan/t/%))
+
+# ---- the model that ships, in less memory than it is large --------------------------------------
+DEMO_MODEL  ?= $(firstword $(wildcard model/*.gguf))
+DEMO_MEMORY ?= 24M
+demo: setup
+	+$(MAKE) --no-print-directory -j$(JOBS) all
+	@scripts/demo.sh $(BUILD)/flashmoe "$(DEMO_MODEL)" $(DEMO_MEMORY)
+
+# ---- the rest ------------------------------------------------------------------------------------
+setup:
+	@scripts/setup.sh
+
+FUZZ_SECONDS ?= 60
+fuzz:
+	+$(MAKE) --no-print-directory -j$(JOBS) MODE=fuzz CC=clang fuzz-programs
+	@scripts/fuzz.sh build/fuzz $(FUZZ_SECONDS) $(FUZZ_SRC:%.c=%)
+fuzz-programs: $(FUZZ_BIN)
+
+bench: all
+	@scripts/bench.sh $(BUILD)/flashmoe "$(DEMO_MODEL)"
+
+check-layers:
+	@python3 tools/check_layers.py --self-test
+	@python3 tools/check_layers.py .
+
+format:
+	find $(FMT_DIRS) -name '*.[ch]' | xargs clang-format -i
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
+	install -m 755 $(BUILD)/flashmoe $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(BUILD)/libflashmoe.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 include/flashmoe.h $(DESTDIR)$(PREFIX)/include/
 
 clean:
 	rm -rf build
 
-.PHONY: all unit clean
+help:
+	@echo 'make              build/flashmoe'
+	@echo 'make demo         install what is missing, build, run the model in model/'
+	@echo 'make test         install what is missing, build, run all tests'
+	@echo 'make unit         the test programs of tests/unit, built'
+	@echo 'make fuzz         fuzz every parser for FUZZ_SECONDS (60) each; needs clang'
+	@echo 'make bench        time the model in model/ with several budgets'
+	@echo 'make check-layers which folder may include which'
+	@echo 'make format       clang-format over the tree'
+	@echo 'make install      into PREFIX ($(PREFIX)); DESTDIR is respected'
+	@echo 'make clean        remove build/'
+	@echo 'MODE=release|debug|asan|tsan; others than release build into build/MODE'
+
+.PHONY: all unit test test-programs sanitizer-programs demo setup fuzz fuzz-programs bench \
+        check-layers format install clean help
 .SECONDARY:
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(wildcard $(patsubst %.o,%.d,$(LIB_OBJ) $(CLI_OBJ) $(TLIB_OBJ) $(TCLI_OBJ) $(HELP_OBJ)) \
+           $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(BUILD)/t/tests/fuzz/replay.d \
+           $(BUILD)/t/tests/tiny/tiny_main.d)

@@ -186,6 +186,13 @@ typedef struct {
 fm_status fm_chat_render(const fm_engine *engine, char **out, const fm_message *messages,
                          size_t n_messages, bool add_generation_prompt, fm_error *err);
 
+/* The same conversation as ids: what the form itself puts down becomes control tokens, what a
+ * message says does not, even when it spells one. *ids is malloc'd, the caller frees it with
+ * free(). FM_E_UNSUPPORTED when the model's tokenizer lacks the markers of the chat form. */
+fm_status fm_chat_tokenize(const fm_engine *engine, int32_t **ids, size_t *n_ids,
+                           const fm_message *messages, size_t n_messages,
+                           bool add_generation_prompt, fm_error *err);
+
 /* ---- session ----------------------------------------------------------------------------- */
 
 fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err);
@@ -225,16 +232,22 @@ typedef struct {
     float top_p;        /* 1: off                           */
     float min_p;        /* 0: off                           */
     float repeat_penalty; /* 1: off                         */
-    int32_t repeat_last_n;
-    uint64_t seed;
+    int32_t repeat_last_n; /* tokens it looks back on       */
+    uint64_t seed;      /* the same seed and logits give the same ids */
 } fm_sampler_options;
 
 typedef struct fm_sampler fm_sampler;
+/* Temperature 0.7, top_p 0.95, all else off, 64 tokens to look back on, a seed that differs from
+ * call to call. */
 void fm_sampler_options_init(fm_sampler_options *opt);
+/* FM_E_ARG when a value is out of its range. */
 fm_status fm_sampler_create(fm_sampler **out, int32_t n_vocab, const fm_sampler_options *opt,
                             fm_error *err);
 void fm_sampler_destroy(fm_sampler *s);
-/* Picks an id from logits [n_vocab] and remembers it for the repeat penalty. No allocation. */
+/* Picks an id from logits [n_vocab] and remembers it for the repeat penalty. In this order: repeat
+ * penalty, top_k, top_p, min_p (both on probabilities at temperature 1), temperature, draw. Equal
+ * logits count in order of their id. -1 when a logit is NaN or none is above -infinity: the logits
+ * cannot be trusted. No allocation. */
 int32_t fm_sampler_pick(fm_sampler *s, const float *logits);
 void fm_sampler_accept(fm_sampler *s, int32_t id); /* a token that was not sampled */
 

@@ -1,0 +1,334 @@
+/* The sampler of flashmoe.h: from logits to one id.
+ *
+ * All filters (top-k, top-p, min-p) keep a prefix of the candidates in one total order: larger
+ * logit first, lower id first on ties. So each of them only moves one boundary, which is found by
+ * partial selection without sorting the vocabulary, and the draw walks the survivors in order of
+ * their ids. The result depends on logits and seed alone.
+ *
+ * Source of the repeat penalty: Keskar et al., CTRL (2019), section 4.1, with the usual treatment
+ * of negative logits; of top-p: Holtzman et al. (2020); of min-p: Nguyen et al. (2024).
+ */
+#include "flashmoe.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+
+typedef struct {
+    float logit;
+    float weight; /* exp(logit - largest): probability times a common factor */
+    int32_t id;
+} candidate;
+
+struct fm_sampler {
+    /* set at creation */
+    fm_sampler_options opt;
+    int32_t n_vocab;
+    float *scores;         /* [n_vocab] logits after the penalty */
+    candidate *candidates; /* [n_vocab] scratch of one pick      */
+    int32_t *recent;       /* [repeat_last_n] ring               */
+
+    uint64_t rng[4];
+    int32_t n_recent, next_recent;
+};
+
+/* ---- random numbers: xoshiro256** seeded by splitmix64, Blackman and Vigna (2018), public domain */
+
+static uint64_t splitmix64(uint64_t *state)
+{
+    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static uint64_t rotate_left(uint64_t x, int k)
+{
+    return (x << k) | (x >> (64 - k));
+}
+
+static uint64_t next_random(uint64_t s[4])
+{
+    const uint64_t result = rotate_left(s[1] * 5, 7) * 9;
+    const uint64_t t = s[1] << 17;
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= t;
+    s[3] = rotate_left(s[3], 45);
+    return result;
+}
+
+/* In [0, 1), 53 bits. */
+static double next_uniform(uint64_t s[4])
+{
+    return (double)(next_random(s) >> 11) * 0x1.0p-53;
+}
+
+static uint64_t fresh_seed(const void *salt)
+{
+    struct timespec real, mono;
+    clock_gettime(CLOCK_REALTIME, &real);
+    clock_gettime(CLOCK_MONOTONIC, &mono);
+    uint64_t state = (uint64_t)real.tv_sec * UINT64_C(1000000000) + (uint64_t)real.tv_nsec;
+    state ^= splitmix64(&state) ^ (uint64_t)mono.tv_nsec << 32 ^ (uint64_t)(uintptr_t)salt;
+    return splitmix64(&state);
+}
+
+/* ---- selection ---------------------------------------------------------------------------- */
+
+static bool ranks_before(float logit_a, int32_t id_a, float logit_b, int32_t id_b)
+{
+    return logit_a > logit_b || (logit_a == logit_b && id_a < id_b);
+}
+
+static bool candidate_before(const candidate *a, const candidate *b)
+{
+    return ranks_before(a->logit, a->id, b->logit, b->id);
+}
+
+static void swap_candidates(candidate *a, candidate *b)
+{
+    const candidate t = *a;
+    *a = *b;
+    *b = t;
+}
+
+/* Puts the pivot of c[lo..hi) at its final place, better ones before it; returns that place.
+ * Median of three, so that ordered and constant inputs stay linear. */
+static int32_t partition(candidate *c, int32_t lo, int32_t hi)
+{
+    const int32_t mid = lo + (hi - lo) / 2;
+    const int32_t last = hi - 1;
+    if (candidate_before(&c[mid], &c[lo])) swap_candidates(&c[mid], &c[lo]);
+    if (candidate_before(&c[last], &c[lo])) swap_candidates(&c[last], &c[lo]);
+    if (candidate_before(&c[last], &c[mid])) swap_candidates(&c[last], &c[mid]);
+    swap_candidates(&c[mid], &c[last]);
+    const candidate pivot = c[last];
+    int32_t place = lo;
+    for (int32_t i = lo; i < last; i++) {
+        if (candidate_before(&c[i], &pivot)) swap_candidates(&c[i], &c[place++]);
+    }
+    swap_candidates(&c[place], &c[last]);
+    return place;
+}
+
+/* Moves the best candidates to the front until they are `n_wanted` (by_weight false) or weigh at
+ * least `weight_wanted` (by_weight true); returns how many that takes, at least 1. */
+static int32_t select_front(candidate *c, int32_t n, bool by_weight, int32_t n_wanted,
+                            double weight_wanted)
+{
+    int32_t lo = 0, hi = n;
+    double before = 0; /* weight of c[0..lo), all of which are kept */
+    while (hi - lo > 1) {
+        const int32_t place = partition(c, lo, hi);
+        double weight = before;
+        if (by_weight) {
+            for (int32_t i = lo; i < place; i++) weight += c[i].weight;
+        }
+        const bool is_enough_left = by_weight ? weight >= weight_wanted : place >= n_wanted;
+        if (is_enough_left && place > lo) {
+            hi = place;
+            continue;
+        }
+        weight += c[place].weight;
+        if (by_weight ? weight >= weight_wanted : place + 1 >= n_wanted) return place + 1;
+        lo = place + 1;
+        before = weight;
+    }
+    return lo < n ? lo + 1 : n;
+}
+
+/* ---- one pick ----------------------------------------------------------------------------- */
+
+static void apply_repeat_penalty(fm_sampler *s, const float *logits)
+{
+    const float penalty = s->opt.repeat_penalty;
+    if (penalty == 1.0f) return;
+    for (int32_t i = 0; i < s->n_recent; i++) {
+        const int32_t id = s->recent[i];
+        const float x = logits[id]; /* the original, so that repeats count once */
+        s->scores[id] = x > 0 ? x / penalty : x * penalty;
+    }
+}
+
+/* The largest score, lowest id on ties; -1 when the logits cannot be trusted. */
+static int32_t find_largest(const float *scores, int32_t n)
+{
+    int32_t best = -1;
+    for (int32_t i = 0; i < n; i++) {
+        if (isnan(scores[i])) return -1;
+        if (scores[i] > (best < 0 ? -INFINITY : scores[best])) best = i;
+    }
+    return best;
+}
+
+/* Sets weights against the largest logit and returns their sum. */
+static double weigh(candidate *c, int32_t n, float largest)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < n; i++) {
+        c[i].weight = expf(c[i].logit - largest);
+        sum += c[i].weight;
+    }
+    return sum;
+}
+
+/* The last candidate, in the total order, that passes all filters. */
+static candidate find_boundary(fm_sampler *s, float largest)
+{
+    const fm_sampler_options *o = &s->opt;
+    candidate *c = s->candidates;
+    int32_t n = 0;
+    for (int32_t i = 0; i < s->n_vocab; i++) {
+        if (s->scores[i] > -INFINITY) c[n++] = (candidate){.logit = s->scores[i], .id = i};
+    }
+    if (o->top_k > 0 && o->top_k < n) n = select_front(c, n, false, o->top_k, 0);
+    if (o->top_p < 1) {
+        const double sum = weigh(c, n, largest);
+        n = select_front(c, n, true, 0, o->top_p * sum);
+    }
+    if (o->min_p > 0) {
+        /* p >= min_p * p_largest, and the weight of the largest is 1 */
+        const float lowest = largest + logf(o->min_p);
+        int32_t kept = 0;
+        for (int32_t i = 0; i < n; i++) {
+            if (c[i].logit >= lowest) c[kept++] = c[i];
+        }
+        n = kept;
+    }
+    candidate boundary = c[0];
+    for (int32_t i = 1; i < n; i++) {
+        if (candidate_before(&boundary, &c[i])) boundary = c[i];
+    }
+    return boundary;
+}
+
+static int32_t draw(fm_sampler *s, float largest)
+{
+    const candidate boundary = find_boundary(s, largest);
+    candidate *c = s->candidates;
+    int32_t n = 0;
+    double sum = 0;
+    for (int32_t i = 0; i < s->n_vocab; i++) {
+        if (ranks_before(boundary.logit, boundary.id, s->scores[i], i)) continue;
+        const float weight = expf((s->scores[i] - largest) / s->opt.temperature);
+        if (!(weight > 0)) continue;
+        c[n++] = (candidate){.weight = weight, .id = i};
+        sum += weight;
+    }
+    double left = next_uniform(s->rng) * sum;
+    for (int32_t i = 0; i + 1 < n; i++) {
+        left -= c[i].weight;
+        if (left < 0) return c[i].id;
+    }
+    return c[n - 1].id; /* n >= 1: the largest has weight 1 */
+}
+
+int32_t fm_sampler_pick(fm_sampler *s, const float *logits)
+{
+    memcpy(s->scores, logits, (size_t)s->n_vocab * sizeof *logits);
+    apply_repeat_penalty(s, logits);
+    const int32_t best = find_largest(s->scores, s->n_vocab);
+    if (best < 0) return -1;
+    const float largest = s->scores[best];
+    const bool is_greedy = s->opt.temperature == 0 || s->opt.top_k == 1 || isinf(largest);
+    const int32_t id = is_greedy ? best : draw(s, largest);
+    fm_sampler_accept(s, id);
+    return id;
+}
+
+void fm_sampler_accept(fm_sampler *s, int32_t id)
+{
+    if (s->opt.repeat_last_n == 0 || id < 0 || id >= s->n_vocab) return;
+    s->recent[s->next_recent] = id;
+    s->next_recent = (s->next_recent + 1) % s->opt.repeat_last_n;
+    if (s->n_recent < s->opt.repeat_last_n) s->n_recent++;
+}
+
+/* ---- life --------------------------------------------------------------------------------- */
+
+void fm_sampler_options_init(fm_sampler_options *opt)
+{
+    *opt = (fm_sampler_options){
+        .struct_size = sizeof *opt,
+        .temperature = 0.7f,
+        .top_k = 0,
+        .top_p = 0.95f,
+        .min_p = 0,
+        .repeat_penalty = 1,
+        .repeat_last_n = 64,
+        .seed = fresh_seed(opt),
+    };
+}
+
+static fm_status check_options(const fm_sampler_options *o, int32_t n_vocab, fm_error *err)
+{
+    if (o->struct_size != sizeof *o) {
+        return fm_fail(err, FM_E_ARG, "sampler: options are not initialised");
+    }
+    if (n_vocab < 1) return fm_fail(err, FM_E_ARG, "sampler: a vocabulary of %d", (int)n_vocab);
+    /* Written so that NaN fails. */
+    if (!(o->temperature >= 0 && o->temperature <= 100)) {
+        return fm_fail(err, FM_E_ARG, "temperature %g: expected 0 to 100", (double)o->temperature);
+    }
+    if (o->top_k < 0) {
+        return fm_fail(err, FM_E_ARG, "top-k %d: expected 0 (off) or more", (int)o->top_k);
+    }
+    if (!(o->top_p > 0 && o->top_p <= 1)) {
+        return fm_fail(err, FM_E_ARG, "top-p %g: expected above 0, up to 1", (double)o->top_p);
+    }
+    if (!(o->min_p >= 0 && o->min_p <= 1)) {
+        return fm_fail(err, FM_E_ARG, "min-p %g: expected 0 to 1", (double)o->min_p);
+    }
+    if (!(o->repeat_penalty > 0 && o->repeat_penalty <= 100)) {
+        return fm_fail(err, FM_E_ARG, "repeat penalty %g: expected above 0, up to 100",
+                       (double)o->repeat_penalty);
+    }
+    if (o->repeat_last_n < 0 || o->repeat_last_n > 1 << 20) {
+        return fm_fail(err, FM_E_ARG, "repeat window %d: expected 0 to %d", (int)o->repeat_last_n,
+                       1 << 20);
+    }
+    return FM_OK;
+}
+
+fm_status fm_sampler_create(fm_sampler **out, int32_t n_vocab, const fm_sampler_options *opt,
+                            fm_error *err)
+{
+    *out = NULL;
+    FM_TRY(check_options(opt, n_vocab, err));
+    fm_sampler *s = calloc(1, sizeof *s);
+    if (!s) return fm_fail(err, FM_E_NOMEM, "sampler: no memory");
+    s->opt = *opt;
+    s->n_vocab = n_vocab;
+    const size_t n = (size_t)n_vocab;
+    const size_t n_recent = opt->repeat_last_n > 0 ? (size_t)opt->repeat_last_n : 1;
+    size_t bytes;
+    if (fm_mul_size(n, sizeof *s->candidates, &bytes)) {
+        s->scores = malloc(n * sizeof *s->scores);
+        s->candidates = malloc(bytes);
+        s->recent = malloc(n_recent * sizeof *s->recent);
+    }
+    if (!s->scores || !s->candidates || !s->recent) {
+        fm_sampler_destroy(s);
+        return fm_fail(err, FM_E_NOMEM, "sampler: no memory for a vocabulary of %d", (int)n_vocab);
+    }
+    uint64_t state = opt->seed;
+    for (int i = 0; i < 4; i++) s->rng[i] = splitmix64(&state);
+    *out = s;
+    return FM_OK;
+}
+
+void fm_sampler_destroy(fm_sampler *s)
+{
+    if (!s) return;
+    free(s->scores);
+    free(s->candidates);
+    free(s->recent);
+    free(s);
+}
