@@ -1,0 +1,250 @@
+/* The table of block formats, their names and sizes, and the panel layout. No arithmetic: that is
+ * in quant_decode.c and in kernel/. */
+#include "quant/quant.h"
+
+#include <string.h>
+
+#include "base/attr.h"
+#include "base/checked.h"
+#include "quant/quant_decode.h"
+
+/* On-disk blocks. Never used as types of memory (blocks have no alignment); they prove the sizes
+ * and offsets in the table below. */
+typedef struct { uint16_t d; uint8_t qs[16]; } disk_q4_0;
+typedef struct { uint16_t d, m; uint8_t qs[16]; } disk_q4_1;
+typedef struct { uint16_t d; uint8_t qh[4], qs[16]; } disk_q5_0;
+typedef struct { uint16_t d, m; uint8_t qh[4], qs[16]; } disk_q5_1;
+typedef struct { uint16_t d; int8_t qs[32]; } disk_q8_0;
+typedef struct { uint8_t e, qs[16]; } disk_mxfp4;
+typedef struct { uint8_t scales[16], qs[64]; uint16_t d, dmin; } disk_q2_k;
+typedef struct { uint8_t hmask[32], qs[64], scales[12]; uint16_t d; } disk_q3_k;
+typedef struct { uint16_t d, dmin; uint8_t scales[12], qs[128]; } disk_q4_k;
+typedef struct { uint16_t d, dmin; uint8_t scales[12], qh[32], qs[128]; } disk_q5_k;
+typedef struct { uint8_t ql[128], qh[64]; int8_t scales[16]; uint16_t d; } disk_q6_k;
+_Static_assert(sizeof(disk_q4_0) == 18, "Q4_0 block");
+_Static_assert(sizeof(disk_q4_1) == 20, "Q4_1 block");
+_Static_assert(sizeof(disk_q5_0) == 22, "Q5_0 block");
+_Static_assert(sizeof(disk_q5_1) == 24, "Q5_1 block");
+_Static_assert(sizeof(disk_q8_0) == 34, "Q8_0 block");
+_Static_assert(sizeof(disk_mxfp4) == 17, "MXFP4 block");
+_Static_assert(sizeof(disk_q2_k) == 84, "Q2_K block");
+_Static_assert(sizeof(disk_q3_k) == 110, "Q3_K block");
+_Static_assert(sizeof(disk_q4_k) == 144, "Q4_K block");
+_Static_assert(sizeof(disk_q5_k) == 176, "Q5_K block");
+_Static_assert(sizeof(disk_q6_k) == 210, "Q6_K block");
+_Static_assert(sizeof(fm_act_q8_32) == 40, "activation block of 32");
+_Static_assert(sizeof(fm_act_q8_256) == 304, "activation block of 256");
+_Static_assert(offsetof(fm_act_q8_256, q) % 16 == 0, "q on 16 bytes");
+
+/* A field of a disk_* block, transposed in units of `unit` bytes. */
+#define FIELD(type, member, unit) \
+    {(uint16_t)offsetof(type, member), (uint16_t)sizeof(((type *)0)->member), unit}
+
+#define QUANTIZED(nm, disk, elems, form, dec, count, ...)                                         \
+    {.name = #nm,                                                                                 \
+     .id = FM_TYPE_##nm,                                                                          \
+     .block_elems = elems,                                                                        \
+     .block_bytes = sizeof(disk),                                                                 \
+     .act = form,                                                                                 \
+     .n_field = count,                                                                            \
+     .field = {__VA_ARGS__},                                                                      \
+     .decode = dec}
+
+static const fm_type_traits types[] = {
+    {.name = "F32", .id = FM_TYPE_F32, .block_elems = 1, .block_bytes = 4, .act = FM_ACT_F32,
+     .decode = fm_decode_f32},
+    {.name = "F16", .id = FM_TYPE_F16, .block_elems = 1, .block_bytes = 2, .act = FM_ACT_F32,
+     .decode = fm_decode_f16},
+    {.name = "BF16", .id = FM_TYPE_BF16, .block_elems = 1, .block_bytes = 2, .act = FM_ACT_F32,
+     .decode = fm_decode_bf16},
+    QUANTIZED(Q4_0, disk_q4_0, 32, FM_ACT_Q8_32, fm_decode_q4_0, 2,
+              FIELD(disk_q4_0, d, 2), FIELD(disk_q4_0, qs, 4)),
+    QUANTIZED(Q4_1, disk_q4_1, 32, FM_ACT_Q8_32, fm_decode_q4_1, 3,
+              FIELD(disk_q4_1, d, 2), FIELD(disk_q4_1, m, 2), FIELD(disk_q4_1, qs, 4)),
+    QUANTIZED(Q5_0, disk_q5_0, 32, FM_ACT_Q8_32, fm_decode_q5_0, 3,
+              FIELD(disk_q5_0, d, 2), FIELD(disk_q5_0, qh, 4), FIELD(disk_q5_0, qs, 4)),
+    QUANTIZED(Q5_1, disk_q5_1, 32, FM_ACT_Q8_32, fm_decode_q5_1, 4,
+              FIELD(disk_q5_1, d, 2), FIELD(disk_q5_1, m, 2), FIELD(disk_q5_1, qh, 4),
+              FIELD(disk_q5_1, qs, 4)),
+    QUANTIZED(Q8_0, disk_q8_0, 32, FM_ACT_Q8_32, fm_decode_q8_0, 2,
+              FIELD(disk_q8_0, d, 2), FIELD(disk_q8_0, qs, 4)),
+    QUANTIZED(MXFP4, disk_mxfp4, 32, FM_ACT_Q8_32, fm_decode_mxfp4, 2,
+              FIELD(disk_mxfp4, e, 1), FIELD(disk_mxfp4, qs, 4)),
+    QUANTIZED(Q2_K, disk_q2_k, 256, FM_ACT_Q8_256, fm_decode_q2_k, 4,
+              FIELD(disk_q2_k, scales, 4), FIELD(disk_q2_k, qs, 4), FIELD(disk_q2_k, d, 2),
+              FIELD(disk_q2_k, dmin, 2)),
+    QUANTIZED(Q3_K, disk_q3_k, 256, FM_ACT_Q8_256, fm_decode_q3_k, 4,
+              FIELD(disk_q3_k, hmask, 4), FIELD(disk_q3_k, qs, 4), FIELD(disk_q3_k, scales, 4),
+              FIELD(disk_q3_k, d, 2)),
+    QUANTIZED(Q4_K, disk_q4_k, 256, FM_ACT_Q8_256, fm_decode_q4_k, 4,
+              FIELD(disk_q4_k, d, 2), FIELD(disk_q4_k, dmin, 2), FIELD(disk_q4_k, scales, 4),
+              FIELD(disk_q4_k, qs, 4)),
+    QUANTIZED(Q5_K, disk_q5_k, 256, FM_ACT_Q8_256, fm_decode_q5_k, 5,
+              FIELD(disk_q5_k, d, 2), FIELD(disk_q5_k, dmin, 2), FIELD(disk_q5_k, scales, 4),
+              FIELD(disk_q5_k, qh, 4), FIELD(disk_q5_k, qs, 4)),
+    QUANTIZED(Q6_K, disk_q6_k, 256, FM_ACT_Q8_256, fm_decode_q6_k, 4,
+              FIELD(disk_q6_k, ql, 4), FIELD(disk_q6_k, qh, 4), FIELD(disk_q6_k, scales, 4),
+              FIELD(disk_q6_k, d, 2)),
+};
+
+/* Every id that the format has defined, for messages and size checks. Ids without a size were
+ * withdrawn from the format. */
+typedef struct {
+    const char *name;
+    uint16_t block_elems, block_bytes;
+} type_fact;
+
+static const type_fact facts[] = {
+    [0] = {"F32", 1, 4},         [1] = {"F16", 1, 2},         [2] = {"Q4_0", 32, 18},
+    [3] = {"Q4_1", 32, 20},      [4] = {"Q4_2", 0, 0},        [5] = {"Q4_3", 0, 0},
+    [6] = {"Q5_0", 32, 22},      [7] = {"Q5_1", 32, 24},      [8] = {"Q8_0", 32, 34},
+    [9] = {"Q8_1", 32, 36},      [10] = {"Q2_K", 256, 84},    [11] = {"Q3_K", 256, 110},
+    [12] = {"Q4_K", 256, 144},   [13] = {"Q5_K", 256, 176},   [14] = {"Q6_K", 256, 210},
+    [15] = {"Q8_K", 256, 292},   [16] = {"IQ2_XXS", 256, 66}, [17] = {"IQ2_XS", 256, 74},
+    [18] = {"IQ3_XXS", 256, 98}, [19] = {"IQ1_S", 256, 50},   [20] = {"IQ4_NL", 32, 18},
+    [21] = {"IQ3_S", 256, 110},  [22] = {"IQ2_S", 256, 82},   [23] = {"IQ4_XS", 256, 136},
+    [24] = {"I8", 1, 1},         [25] = {"I16", 1, 2},        [26] = {"I32", 1, 4},
+    [27] = {"I64", 1, 8},        [28] = {"F64", 1, 8},        [29] = {"IQ1_M", 256, 56},
+    [30] = {"BF16", 1, 2},       [31] = {"Q4_0_4_4", 0, 0},   [32] = {"Q4_0_4_8", 0, 0},
+    [33] = {"Q4_0_8_8", 0, 0},   [34] = {"TQ1_0", 256, 54},   [35] = {"TQ2_0", 256, 66},
+    [36] = {"IQ4_NL_4_4", 0, 0}, [37] = {"IQ4_NL_4_8", 0, 0}, [38] = {"IQ4_NL_8_8", 0, 0},
+    [39] = {"MXFP4", 32, 17},    [40] = {"NVFP4", 64, 36},    [41] = {"Q1_0", 128, 18},
+};
+enum { N_FACT = sizeof facts / sizeof facts[0], N_TYPE = sizeof types / sizeof types[0] };
+
+const fm_type_traits *fm_type_get(uint32_t gguf_id)
+{
+    for (int i = 0; i < N_TYPE; i++)
+        if (types[i].id == gguf_id) return &types[i];
+    return NULL;
+}
+
+const char *fm_type_name(uint32_t gguf_id)
+{
+    return gguf_id < N_FACT ? facts[gguf_id].name : NULL;
+}
+
+int fm_type_geometry(uint32_t gguf_id, uint32_t *block_elems, uint32_t *block_bytes)
+{
+    if (gguf_id >= N_FACT || facts[gguf_id].block_bytes == 0) return 0;
+    *block_elems = facts[gguf_id].block_elems;
+    *block_bytes = facts[gguf_id].block_bytes;
+    return 1;
+}
+
+uint64_t fm_type_row_bytes(const fm_type_traits *t, int64_t n_in)
+{
+    uint64_t bytes;
+    if (n_in <= 0 || n_in % t->block_elems != 0) return 0;
+    if (!fm_mul_u64((uint64_t)(n_in / t->block_elems), t->block_bytes, &bytes)) return 0;
+    return bytes;
+}
+
+size_t fm_act_bytes(fm_act a, int64_t n)
+{
+    switch (a) {
+    case FM_ACT_Q8_32: return (size_t)(n / 32) * sizeof(fm_act_q8_32);
+    case FM_ACT_Q8_256: return (size_t)(n / 256) * sizeof(fm_act_q8_256);
+    default: return (size_t)n * sizeof(float);
+    }
+}
+
+/* dst[u][r] <- src[r][u], units of 4 bytes; u < n_unit, r < 16, rows row_bytes apart. Columns of
+ * the transpose are read in bundles of four, so that each visit of a row takes 16 bytes. */
+static void interleave_4(uint8_t *restrict dst, const uint8_t *restrict src, uint64_t row_bytes,
+                         int n_unit)
+{
+    int u = 0;
+    for (; u + 4 <= n_unit; u += 4) {
+        for (int r = 0; r < FM_PANEL_ROWS; r++) {
+            uint32_t v[4];
+            memcpy(v, src + (uint64_t)r * row_bytes + (size_t)u * 4, sizeof v);
+            for (int i = 0; i < 4; i++)
+                memcpy(dst + (size_t)((u + i) * FM_PANEL_ROWS + r) * 4, &v[i], 4);
+        }
+    }
+    for (; u < n_unit; u++)
+        for (int r = 0; r < FM_PANEL_ROWS; r++)
+            memcpy(dst + (size_t)(u * FM_PANEL_ROWS + r) * 4,
+                   src + (uint64_t)r * row_bytes + (size_t)u * 4, 4);
+}
+
+static FM_ALWAYS_INLINE void interleave_small(uint8_t *restrict dst, const uint8_t *restrict src,
+                                              uint64_t row_bytes, int n_unit, int unit)
+{
+    for (int u = 0; u < n_unit; u++)
+        for (int r = 0; r < FM_PANEL_ROWS; r++)
+            memcpy(dst + (size_t)(u * FM_PANEL_ROWS + r) * (size_t)unit,
+                   src + (uint64_t)r * row_bytes + (size_t)(u * unit), (size_t)unit);
+}
+
+static void pack_panel(const fm_type_traits *t, uint8_t *restrict dst, const uint8_t *restrict src,
+                       uint64_t row_bytes)
+{
+    const uint64_t n_block = row_bytes / t->block_bytes;
+    for (uint64_t b = 0; b < n_block; b++) {
+        for (int f = 0; f < t->n_field; f++) {
+            const fm_pack_field fd = t->field[f];
+            uint8_t *const to = dst + (size_t)fd.offset * FM_PANEL_ROWS;
+            const uint8_t *const from = src + fd.offset;
+            const int n_unit = fd.bytes / fd.unit;
+            if (fd.unit == 4)
+                interleave_4(to, from, row_bytes, n_unit);
+            else if (fd.unit == 2)
+                interleave_small(to, from, row_bytes, n_unit, 2);
+            else
+                interleave_small(to, from, row_bytes, n_unit, 1);
+        }
+        dst += (size_t)t->block_bytes * FM_PANEL_ROWS;
+        src += t->block_bytes;
+    }
+}
+
+void fm_pack_panels(const fm_type_traits *t, void *dst, const void *src, int64_t n_out,
+                    int64_t n_in, void *scratch)
+{
+    const uint64_t row_bytes = fm_type_row_bytes(t, n_in);
+    const uint64_t panel_bytes = row_bytes * FM_PANEL_ROWS;
+    const int64_t n_panel = t->n_field == 0 ? 0 : n_out / FM_PANEL_ROWS;
+    uint8_t *to = dst;
+    const uint8_t *from = src;
+    /* A panel that would be written over its own source goes through scratch; a later panel's
+     * source is never touched, because dst does not lie behind src. */
+    const int overlaps = (uintptr_t)from - (uintptr_t)to < panel_bytes;
+    for (int64_t p = 0; p < n_panel; p++, to += panel_bytes, from += panel_bytes) {
+        const uint8_t *rows = from;
+        if (overlaps) {
+            memcpy(scratch, from, panel_bytes);
+            rows = scratch;
+        }
+        pack_panel(t, to, rows, row_bytes);
+    }
+    if (to != from)
+        memmove(to, from, (size_t)(n_out - n_panel * FM_PANEL_ROWS) * row_bytes);
+}
+
+void fm_unpack_row(const fm_type_traits *t, void *dst_row, const void *packed, int64_t row,
+                   int64_t n_out, int64_t n_in)
+{
+    const uint64_t row_bytes = fm_type_row_bytes(t, n_in);
+    const int64_t panel = row / FM_PANEL_ROWS;
+    const size_t r = (size_t)(row % FM_PANEL_ROWS);
+    uint8_t *dst = dst_row;
+    if (t->n_field == 0 || panel >= n_out / FM_PANEL_ROWS) {
+        memcpy(dst, (const uint8_t *)packed + (uint64_t)row * row_bytes, row_bytes);
+        return;
+    }
+    const uint8_t *src = (const uint8_t *)packed + (uint64_t)panel * FM_PANEL_ROWS * row_bytes;
+    for (uint64_t done = 0; done < row_bytes; done += t->block_bytes) {
+        for (int f = 0; f < t->n_field; f++) {
+            const fm_pack_field fd = t->field[f];
+            const size_t unit = fd.unit;
+            for (size_t u = 0; u < fd.bytes / unit; u++)
+                memcpy(dst + fd.offset + u * unit,
+                       src + (size_t)fd.offset * FM_PANEL_ROWS + (u * FM_PANEL_ROWS + r) * unit,
+                       unit);
+        }
+        dst += t->block_bytes;
+        src += (size_t)t->block_bytes * FM_PANEL_ROWS;
+    }
+}
