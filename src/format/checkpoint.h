@@ -1,5 +1,5 @@
-/* A checkpoint as it lies on disk: metadata, a directory of tensors, tokenizer sources. Headers only;
- * weight bytes are never read here. Everything handed out has been validated: names unique,
+/* A checkpoint as it lies on disk: metadata, a directory of tensors, tokenizer sources. Headers
+ * only; weight bytes are never read here. Everything handed out has been validated: names unique,
  * shapes and sizes without overflow, every extent inside its file. */
 #pragma once
 
@@ -62,8 +62,8 @@ fm_status fm_meta_str(const fm_checkpoint *c, const char *key, fm_str *out, fm_e
 fm_status fm_meta_str_or(const fm_checkpoint *c, const char *key, fm_str *out, const char *fallback,
                          fm_error *err);
 /* Arrays: element kind and count, then elements. FM_E_FORMAT if absent or not an array. */
-fm_status fm_meta_array(const fm_checkpoint *c, const char *key, fm_meta_kind *elem, uint64_t *count,
-                        fm_error *err);
+fm_status fm_meta_array(const fm_checkpoint *c, const char *key, fm_meta_kind *elem,
+                        uint64_t *count, fm_error *err);
 fm_status fm_meta_array_str(const fm_checkpoint *c, const char *key, uint64_t i, fm_str *out,
                             fm_error *err); /* O(1) */
 fm_status fm_meta_array_int(const fm_checkpoint *c, const char *key, uint64_t i, int64_t *out,
