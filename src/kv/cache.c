@@ -1,0 +1,96 @@
+/* Attention caches and recurrent state of one session: storage and addresses, no mathematics. */
+#include "kv/cache.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+
+struct fm_kv {
+    fm_kv_shape shape;
+    fm_ledger *ledger;
+    int cache_line, state_line;
+    unsigned char *cache;
+    float *state;
+    uint64_t cache_bytes, state_bytes;
+    uint64_t head_bytes; /* one head of K or V: n_ctx * d_head elements */
+};
+
+enum { PAGE = 4096 };
+
+static uint64_t head_bytes(const fm_kv_shape *s)
+{
+    return (uint64_t)s->n_ctx * (uint64_t)s->d_head * (s->f16 ? 2 : 4);
+}
+
+uint64_t fm_kv_cache_bytes(const fm_kv_shape *s)
+{
+    return fm_round_up(head_bytes(s) * 2 * (uint64_t)s->n_head_kv * (uint64_t)s->n_attn_layer, PAGE);
+}
+
+uint64_t fm_kv_state_bytes(const fm_kv_shape *s)
+{
+    const uint64_t floats = (uint64_t)(s->conv_floats + s->state_floats);
+    return fm_round_up(floats * 4 * (uint64_t)s->n_delta_layer, PAGE);
+}
+
+fm_status fm_kv_create(fm_kv **out, const fm_kv_shape *shape, fm_ledger *ledger, fm_error *err)
+{
+    *out = NULL;
+    fm_kv *kv = calloc(1, sizeof *kv);
+    if (!kv) return fm_fail(err, FM_E_NOMEM, "no memory for a session");
+    kv->shape = *shape;
+    kv->ledger = ledger;
+    kv->head_bytes = head_bytes(shape);
+    kv->cache_bytes = fm_kv_cache_bytes(shape);
+    kv->state_bytes = fm_kv_state_bytes(shape);
+    kv->cache_line = fm_ledger_open(ledger, "attention cache", kv->cache_bytes);
+    kv->state_line = fm_ledger_open(ledger, "recurrent state", kv->state_bytes);
+    if (kv->cache_bytes) {
+        kv->cache = fm_ledger_alloc(ledger, kv->cache_line, kv->cache_bytes, 1, err);
+        if (!kv->cache) goto fail;
+    }
+    if (kv->state_bytes) {
+        kv->state = fm_ledger_alloc(ledger, kv->state_line, kv->state_bytes, 1, err);
+        if (!kv->state) goto fail;
+    }
+    *out = kv;
+    return FM_OK;
+fail:
+    fm_kv_destroy(kv);
+    return FM_E_NOMEM;
+}
+
+void fm_kv_destroy(fm_kv *kv)
+{
+    if (!kv) return;
+    fm_ledger_free(kv->ledger, kv->cache_line, kv->cache, kv->cache_bytes);
+    fm_ledger_free(kv->ledger, kv->state_line, kv->state, kv->state_bytes);
+    free(kv);
+}
+
+void fm_kv_reset(fm_kv *kv)
+{
+    if (kv->state) memset(kv->state, 0, kv->state_bytes);
+}
+
+static void *head_at(const fm_kv *kv, int32_t i, int32_t head, int32_t which)
+{
+    const uint64_t index = ((uint64_t)i * 2 + (uint64_t)which) * (uint64_t)kv->shape.n_head_kv + (uint64_t)head;
+    return kv->cache + index * kv->head_bytes;
+}
+
+void *fm_kv_k(const fm_kv *kv, int32_t i, int32_t head) { return head_at(kv, i, head, 0); }
+void *fm_kv_v(const fm_kv *kv, int32_t i, int32_t head) { return head_at(kv, i, head, 1); }
+
+float *fm_kv_conv(const fm_kv *kv, int32_t i)
+{
+    return kv->state + (int64_t)i * (kv->shape.conv_floats + kv->shape.state_floats);
+}
+
+float *fm_kv_state(const fm_kv *kv, int32_t i)
+{
+    return fm_kv_conv(kv, i) + kv->shape.conv_floats;
+}
+
+const fm_kv_shape *fm_kv_get_shape(const fm_kv *kv) { return &kv->shape; }

@@ -1,0 +1,443 @@
+/* From a checkpoint to a bound model: configuration keys, tensor names and shapes are resolved here
+ * once, so that the forward pass touches typed fields only. Every mismatch names the tensor or
+ * key, what was found and what was expected. */
+#include "model/family.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+
+static const fm_family *const families[] = {&fm_family_qwen35moe, &fm_family_qwen3next,
+                                            &fm_family_qwen3moe};
+enum { N_FAMILY = sizeof families / sizeof families[0] };
+
+/* Largest dimension that is accepted; keeps every later product of three inside 63 bits. */
+enum { DIM_MAX = 1 << 20 };
+
+/* ---- configuration ----------------------------------------------------------------------- */
+
+static fm_status arch_key(const fm_checkpoint *c, const char *key, char out[128], fm_error *err)
+{
+    fm_str arch;
+    FM_TRY(fm_meta_str(c, "general.architecture", &arch, err));
+    snprintf(out, 128, "%.*s.%s", (int)(arch.len < 64 ? arch.len : 64), arch.data, key);
+    return FM_OK;
+}
+
+static fm_status check_range(const fm_checkpoint *c, const char *name, uint32_t v, int32_t lo,
+                             int32_t hi, int32_t *out, fm_error *err)
+{
+    if (v > (uint32_t)INT32_MAX || (int32_t)v < lo || (int32_t)v > hi)
+        return fm_fail(err, FM_E_FORMAT, "%s: %s is %" PRIu32 ", expected %d to %d",
+                       fm_checkpoint_file(c, 0), name, v, lo, hi);
+    *out = (int32_t)v;
+    return FM_OK;
+}
+
+fm_status fm_hp_i32(const fm_checkpoint *c, const char *key, int32_t *out, int32_t lo, int32_t hi,
+                    fm_error *err)
+{
+    char name[128];
+    uint32_t v;
+    FM_TRY(arch_key(c, key, name, err));
+    FM_TRY(fm_meta_u32(c, name, &v, err));
+    return check_range(c, name, v, lo, hi, out, err);
+}
+
+fm_status fm_hp_i32_or(const fm_checkpoint *c, const char *key, int32_t *out, int32_t fallback,
+                       int32_t lo, int32_t hi, fm_error *err)
+{
+    char name[128];
+    FM_TRY(arch_key(c, key, name, err));
+    if (!fm_meta_has(c, name)) {
+        *out = fallback;
+        return FM_OK;
+    }
+    return fm_hp_i32(c, key, out, lo, hi, err);
+}
+
+fm_status fm_hp_f32(const fm_checkpoint *c, const char *key, float *out, fm_error *err)
+{
+    char name[128];
+    FM_TRY(arch_key(c, key, name, err));
+    FM_TRY(fm_meta_f32(c, name, out, err));
+    if (!(*out > 0.0f && *out < 1e30f))
+        return fm_fail(err, FM_E_FORMAT, "%s: %s is %g, expected a positive number",
+                       fm_checkpoint_file(c, 0), name, (double)*out);
+    return FM_OK;
+}
+
+fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
+{
+    int32_t n_extra;
+    FM_TRY(fm_hp_i32(c, "block_count", &hp->n_layer, 1, 4096, err));
+    FM_TRY(fm_hp_i32_or(c, "nextn_predict_layers", &n_extra, 0, 0, hp->n_layer - 1, err));
+    hp->n_layer -= n_extra;
+    FM_TRY(fm_hp_i32(c, "embedding_length", &hp->n_embd, 1, DIM_MAX, err));
+    FM_TRY(fm_hp_i32_or(c, "context_length", &hp->n_ctx_train, 4096, 1, INT32_MAX, err));
+    FM_TRY(fm_hp_i32(c, "attention.head_count", &hp->n_head, 1, 4096, err));
+    FM_TRY(fm_hp_i32_or(c, "attention.head_count_kv", &hp->n_head_kv, hp->n_head, 1, hp->n_head, err));
+    FM_TRY(fm_hp_i32_or(c, "attention.key_length", &hp->d_head, hp->n_embd / hp->n_head, 2, 4096, err));
+    int32_t d_value;
+    FM_TRY(fm_hp_i32_or(c, "attention.value_length", &d_value, hp->d_head, 1, 4096, err));
+    FM_TRY(fm_hp_i32_or(c, "rope.dimension_count", &hp->n_rot, hp->d_head, 2, 4096, err));
+    FM_TRY(fm_hp_f32(c, "rope.freq_base", &hp->rope_base, err));
+    FM_TRY(fm_hp_f32(c, "attention.layer_norm_rms_epsilon", &hp->eps, err));
+    FM_TRY(fm_hp_i32(c, "expert_count", &hp->n_expert, 1, 65536, err));
+    FM_TRY(fm_hp_i32(c, "expert_used_count", &hp->n_expert_used, 1, hp->n_expert, err));
+    FM_TRY(fm_hp_i32(c, "expert_feed_forward_length", &hp->n_ff_expert, 1, DIM_MAX, err));
+    if (d_value != hp->d_head)
+        return fm_fail(err, FM_E_UNSUPPORTED,
+                       "%s: attention.value_length %d differs from attention.key_length %d, which "
+                       "this architecture does not have",
+                       fm_checkpoint_file(c, 0), d_value, hp->d_head);
+    if (hp->n_head % hp->n_head_kv != 0)
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: attention.head_count %d is no multiple of attention.head_count_kv %d",
+                       fm_checkpoint_file(c, 0), hp->n_head, hp->n_head_kv);
+    if (hp->n_rot > hp->d_head || hp->n_rot % 2 != 0)
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: rope.dimension_count %d, expected an even number of at most %d",
+                       fm_checkpoint_file(c, 0), hp->n_rot, hp->d_head);
+    char name[128];
+    FM_TRY(arch_key(c, "rope.scaling.type", name, err));
+    fm_str scaling;
+    FM_TRY(fm_meta_str_or(c, name, &scaling, "none", err));
+    if (strncmp(scaling.data, "none", scaling.len) != 0)
+        return fm_fail(err, FM_E_UNSUPPORTED,
+                       "%s: %s is '%.*s'; only files without rope scaling can be run",
+                       fm_checkpoint_file(c, 0), name, (int)scaling.len, scaling.data);
+    return FM_OK;
+}
+
+fm_status fm_hp_delta(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
+{
+    int32_t inner;
+    FM_TRY(fm_hp_i32_or(c, "full_attention_interval", &hp->full_attention_interval, 4, 1, 4096, err));
+    FM_TRY(fm_hp_i32(c, "ssm.conv_kernel", &hp->n_conv, 2, 64, err));
+    FM_TRY(fm_hp_i32(c, "ssm.state_size", &hp->d_state, 1, 4096, err));
+    FM_TRY(fm_hp_i32(c, "ssm.group_count", &hp->n_k_head, 1, 4096, err));
+    FM_TRY(fm_hp_i32(c, "ssm.time_step_rank", &hp->n_v_head, 1, 4096, err));
+    FM_TRY(fm_hp_i32(c, "ssm.inner_size", &inner, 1, DIM_MAX, err));
+    FM_TRY(fm_hp_i32_or(c, "expert_shared_feed_forward_length", &hp->n_ff_shared, hp->n_ff_expert, 1,
+                        DIM_MAX, err));
+    if (hp->n_v_head % hp->n_k_head != 0)
+        return fm_fail(err, FM_E_FORMAT, "%s: ssm.time_step_rank %d is no multiple of ssm.group_count %d",
+                       fm_checkpoint_file(c, 0), hp->n_v_head, hp->n_k_head);
+    if (inner != hp->n_v_head * hp->d_state)
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: ssm.inner_size is %d, expected ssm.time_step_rank %d x ssm.state_size %d",
+                       fm_checkpoint_file(c, 0), inner, hp->n_v_head, hp->d_state);
+    return FM_OK;
+}
+
+/* ---- tensors ----------------------------------------------------------------------------- */
+
+static fm_status check_shape(const fm_checkpoint *c, const fm_tensor_info *t, int64_t d0, int64_t d1,
+                             int64_t d2, fm_error *err)
+{
+    if (t->dim[0] == d0 && t->dim[1] == d1 && t->dim[2] == d2 && t->dim[3] == 1) return FM_OK;
+    return fm_fail(err, FM_E_FORMAT,
+                   "%s: tensor %s has shape [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64
+                   "], expected [%" PRId64 ", %" PRId64 ", %" PRId64 "]",
+                   fm_checkpoint_file(c, t->file), t->name, t->dim[0], t->dim[1], t->dim[2], t->dim[3],
+                   d0, d1, d2);
+}
+
+static fm_status find_tensor(const fm_checkpoint *c, const char *name, const fm_tensor_info **out,
+                             fm_error *err)
+{
+    *out = fm_checkpoint_find(c, name);
+    if (*out) return FM_OK;
+    return fm_fail(err, FM_E_FORMAT, "%s: tensor %s is missing", fm_checkpoint_file(c, 0), name);
+}
+
+/* A tensor in a type this build computes with. */
+static fm_status check_type(const fm_checkpoint *c, const fm_tensor_info *t, const fm_type_traits **out,
+                            fm_error *err)
+{
+    *out = fm_type_get(t->type);
+    if (*out) return FM_OK;
+    const char *name = fm_type_name(t->type);
+    return fm_fail(err, FM_E_UNSUPPORTED, "%s: tensor %s is stored as %s (type %" PRIu32
+                   "), which cannot be computed with yet",
+                   fm_checkpoint_file(c, t->file), t->name, name ? name : "an unknown type", t->type);
+}
+
+static fm_status bind(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out,
+                      bool need_f32)
+{
+    char name[96];
+    snprintf(name, sizeof name, "blk.%d.%s", b->index, suffix);
+    const fm_tensor_info *t;
+    const fm_type_traits *type;
+    FM_TRY(find_tensor(b->c, name, &t, b->err));
+    FM_TRY(check_type(b->c, t, &type, b->err));
+    FM_TRY(check_shape(b->c, t, n_in, n_out, 1, b->err));
+    if (need_f32 && t->type != FM_TYPE_F32)
+        return fm_fail(b->err, FM_E_UNSUPPORTED, "%s: tensor %s is stored as %s, expected F32",
+                       fm_checkpoint_file(b->c, t->file), name, type->name);
+    fm_layer *l = b->layer;
+    l->piece_of[w] = (int16_t)l->n_piece;
+    l->pieces[l->n_piece++] = (fm_trunk_piece){.tensor = t, .offset = 0, .bytes = t->bytes};
+    return FM_OK;
+}
+
+fm_status fm_bind_matrix(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out)
+{
+    return bind(b, w, suffix, n_in, n_out, false);
+}
+
+fm_status fm_bind_vector(fm_binder *b, fm_weight w, const char *suffix, int64_t n)
+{
+    return bind(b, w, suffix, n, 1, true);
+}
+
+fm_status fm_bind_table(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out)
+{
+    return bind(b, w, suffix, n_in, n_out, true);
+}
+
+fm_status fm_bind_attention(fm_binder *b)
+{
+    const fm_hparams *hp = b->hp;
+    const int64_t q = (int64_t)hp->n_head * hp->d_head, kv = (int64_t)hp->n_head_kv * hp->d_head;
+    FM_TRY(fm_bind_matrix(b, FM_W_Q, "attn_q.weight", hp->n_embd, hp->gated_attention ? 2 * q : q));
+    FM_TRY(fm_bind_matrix(b, FM_W_K, "attn_k.weight", hp->n_embd, kv));
+    FM_TRY(fm_bind_matrix(b, FM_W_V, "attn_v.weight", hp->n_embd, kv));
+    FM_TRY(fm_bind_matrix(b, FM_W_O, "attn_output.weight", q, hp->n_embd));
+    FM_TRY(fm_bind_vector(b, FM_W_Q_NORM, "attn_q_norm.weight", hp->d_head));
+    return fm_bind_vector(b, FM_W_K_NORM, "attn_k_norm.weight", hp->d_head);
+}
+
+fm_status fm_bind_delta(fm_binder *b)
+{
+    const fm_hparams *hp = b->hp;
+    const int64_t key = (int64_t)hp->n_k_head * hp->d_state, val = (int64_t)hp->n_v_head * hp->d_state;
+    FM_TRY(fm_bind_matrix(b, FM_W_QKV, "attn_qkv.weight", hp->n_embd, 2 * key + val));
+    FM_TRY(fm_bind_matrix(b, FM_W_Z, "attn_gate.weight", hp->n_embd, val));
+    FM_TRY(fm_bind_table(b, FM_W_CONV, "ssm_conv1d.weight", hp->n_conv, 2 * key + val));
+    FM_TRY(fm_bind_vector(b, FM_W_DT, "ssm_dt.bias", hp->n_v_head));
+    FM_TRY(fm_bind_vector(b, FM_W_A, "ssm_a", hp->n_v_head));
+    if (hp->fused_ba) {
+        FM_TRY(fm_bind_matrix(b, FM_W_BA, "ssm_ba.weight", hp->n_embd, 2 * (int64_t)hp->n_v_head));
+    } else {
+        FM_TRY(fm_bind_matrix(b, FM_W_BETA, "ssm_beta.weight", hp->n_embd, hp->n_v_head));
+        FM_TRY(fm_bind_matrix(b, FM_W_ALPHA, "ssm_alpha.weight", hp->n_embd, hp->n_v_head));
+    }
+    FM_TRY(fm_bind_vector(b, FM_W_SSM_NORM, "ssm_norm.weight", hp->d_state));
+    return fm_bind_matrix(b, FM_W_SSM_OUT, "ssm_out.weight", val, hp->n_embd);
+}
+
+static fm_status bind_expert_tensor(fm_binder *b, const char *suffix, int64_t n_in, int64_t n_out,
+                                    const fm_type_traits **type)
+{
+    char name[96];
+    snprintf(name, sizeof name, "blk.%d.%s", b->index, suffix);
+    const fm_tensor_info *t;
+    FM_TRY(find_tensor(b->c, name, &t, b->err));
+    FM_TRY(check_type(b->c, t, type, b->err));
+    FM_TRY(check_shape(b->c, t, n_in, n_out, b->hp->n_expert, b->err));
+    const uint64_t one = t->bytes / (uint64_t)b->hp->n_expert;
+    fm_expert_layer *e = &b->layer->experts;
+    e->part[e->n_part++] =
+        (fm_expert_part){.file = t->file, .offset = t->offset, .stride = one, .bytes = one};
+    return FM_OK;
+}
+
+fm_status fm_bind_experts(fm_binder *b)
+{
+    const fm_hparams *hp = b->hp;
+    fm_layer *l = b->layer;
+    FM_TRY(fm_bind_matrix(b, FM_W_ROUTER, "ffn_gate_inp.weight", hp->n_embd, hp->n_expert));
+    l->experts.n_expert = hp->n_expert;
+    char name[64];
+    snprintf(name, sizeof name, "blk.%d.ffn_gate_up_exps.weight", b->index);
+    l->fused_gate_up = fm_checkpoint_find(b->c, name) != NULL;
+    if (l->fused_gate_up) {
+        FM_TRY(bind_expert_tensor(b, "ffn_gate_up_exps.weight", hp->n_embd, 2 * (int64_t)hp->n_ff_expert,
+                                  &l->type_gate));
+        l->type_up = l->type_gate;
+    } else {
+        FM_TRY(bind_expert_tensor(b, "ffn_gate_exps.weight", hp->n_embd, hp->n_ff_expert, &l->type_gate));
+        FM_TRY(bind_expert_tensor(b, "ffn_up_exps.weight", hp->n_embd, hp->n_ff_expert, &l->type_up));
+    }
+    return bind_expert_tensor(b, "ffn_down_exps.weight", hp->n_ff_expert, hp->n_embd, &l->type_down);
+}
+
+fm_status fm_bind_shared_expert(fm_binder *b)
+{
+    const fm_hparams *hp = b->hp;
+    FM_TRY(fm_bind_matrix(b, FM_W_SH_ROUTER, "ffn_gate_inp_shexp.weight", hp->n_embd, 1));
+    FM_TRY(fm_bind_matrix(b, FM_W_SH_GATE, "ffn_gate_shexp.weight", hp->n_embd, hp->n_ff_shared));
+    FM_TRY(fm_bind_matrix(b, FM_W_SH_UP, "ffn_up_shexp.weight", hp->n_embd, hp->n_ff_shared));
+    return fm_bind_matrix(b, FM_W_SH_DOWN, "ffn_down_shexp.weight", hp->n_ff_shared, hp->n_embd);
+}
+
+/* ---- model ------------------------------------------------------------------------------- */
+
+static fm_status bind_layers(fm_model *m, const fm_checkpoint *c, const fm_family *family, fm_error *err)
+{
+    m->layers = calloc((size_t)m->hp.n_layer, sizeof *m->layers);
+    if (!m->layers) return fm_fail(err, FM_E_NOMEM, "no memory for %d layers", m->hp.n_layer);
+    for (int32_t i = 0; i < m->hp.n_layer; i++) {
+        fm_layer *l = &m->layers[i];
+        memset(l->piece_of, 0xff, sizeof l->piece_of);
+        const bool full = (i + 1) % m->hp.full_attention_interval == 0;
+        l->mixer = full ? FM_MIX_ATTENTION : FM_MIX_DELTA;
+        l->kv_index = full ? m->n_attention++ : m->n_delta++;
+        fm_binder b = {.c = c, .hp = &m->hp, .layer = l, .index = i, .err = err};
+        FM_TRY(family->bind_layer(&b));
+    }
+    return FM_OK;
+}
+
+static fm_status bind_ends(fm_model *m, const fm_checkpoint *c, fm_error *err)
+{
+    const fm_type_traits *type;
+    FM_TRY(find_tensor(c, "token_embd.weight", &m->embd, err));
+    FM_TRY(check_type(c, m->embd, &type, err));
+    if (m->embd->dim[1] < 1 || m->embd->dim[1] > (1 << 24))
+        return fm_fail(err, FM_E_FORMAT, "%s: token_embd.weight has %" PRId64 " rows",
+                       fm_checkpoint_file(c, 0), m->embd->dim[1]);
+    m->hp.n_vocab = (int32_t)m->embd->dim[1];
+    FM_TRY(check_shape(c, m->embd, m->hp.n_embd, m->hp.n_vocab, 1, err));
+    m->head = fm_checkpoint_find(c, "output.weight");
+    m->tied = m->head == NULL;
+    if (m->tied) m->head = m->embd;
+    FM_TRY(check_type(c, m->head, &type, err));
+    FM_TRY(check_shape(c, m->head, m->hp.n_embd, m->hp.n_vocab, 1, err));
+    FM_TRY(find_tensor(c, "output_norm.weight", &m->out_norm, err));
+    FM_TRY(check_shape(c, m->out_norm, m->hp.n_embd, 1, 1, err));
+    if (m->out_norm->type != FM_TYPE_F32)
+        return fm_fail(err, FM_E_UNSUPPORTED, "%s: output_norm.weight is not F32",
+                       fm_checkpoint_file(c, m->out_norm->file));
+    return FM_OK;
+}
+
+/* Layer units, then the head cut into row ranges no larger than the largest layer, so that a
+ * streamed trunk needs no buffer for the whole head. */
+static fm_status make_units(fm_model *m, fm_error *err)
+{
+    uint64_t largest = 0;
+    for (int32_t i = 0; i < m->hp.n_layer; i++) {
+        uint64_t sum = 0;
+        for (int32_t p = 0; p < m->layers[i].n_piece; p++) sum += m->layers[i].pieces[p].bytes;
+        if (sum > largest) largest = sum;
+    }
+    const uint64_t row = m->head->bytes / (uint64_t)m->hp.n_vocab;
+    int64_t rows = (int64_t)(largest / row) / 64 * 64;
+    if (rows < 64) rows = 64;
+    if (rows > m->hp.n_vocab) rows = m->hp.n_vocab;
+    m->head_rows = rows;
+    const int32_t n_head_unit = (int32_t)((m->hp.n_vocab + rows - 1) / rows);
+    m->n_unit = m->hp.n_layer + n_head_unit;
+    m->units = calloc((size_t)m->n_unit, sizeof *m->units);
+    m->head_pieces = calloc((size_t)n_head_unit + 1, sizeof *m->head_pieces);
+    if (!m->units || !m->head_pieces) return fm_fail(err, FM_E_NOMEM, "no memory for %d units", m->n_unit);
+    for (int32_t i = 0; i < m->hp.n_layer; i++)
+        m->units[i] = (fm_trunk_unit){.piece = m->layers[i].pieces, .n_piece = m->layers[i].n_piece};
+    /* The first head unit also carries the final norm, as its last piece. Pieces lie in the order
+     * rows 0, norm, rows 1, rows 2, ... */
+    fm_trunk_piece *p = m->head_pieces;
+    for (int32_t i = 0; i < n_head_unit; i++) {
+        const int64_t r0 = i * rows;
+        const int64_t n = m->hp.n_vocab - r0 < rows ? m->hp.n_vocab - r0 : rows;
+        m->units[m->hp.n_layer + i] = (fm_trunk_unit){.piece = p, .n_piece = i == 0 ? 2 : 1};
+        *p++ = (fm_trunk_piece){.tensor = m->head, .offset = (uint64_t)r0 * row, .bytes = (uint64_t)n * row};
+        if (i == 0) *p++ = (fm_trunk_piece){.tensor = m->out_norm, .offset = 0, .bytes = m->out_norm->bytes};
+    }
+    return FM_OK;
+}
+
+static void count_parameters(fm_model *m, const fm_checkpoint *c)
+{
+    const int64_t n = fm_checkpoint_n_tensor(c);
+    for (int64_t i = 0; i < n; i++) {
+        const fm_tensor_info *t = fm_checkpoint_tensor(c, i);
+        m->n_param += (uint64_t)(t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]);
+    }
+    for (int32_t u = 0; u < m->n_unit; u++)
+        for (int32_t p = 0; p < m->units[u].n_piece; p++) {
+            const fm_trunk_piece *piece = &m->units[u].piece[p];
+            const fm_tensor_info *t = piece->tensor;
+            m->trunk_bytes += piece->bytes;
+            m->n_param_active += (uint64_t)(t->dim[0] * t->dim[1] * t->dim[2]) * piece->bytes / t->bytes;
+        }
+    const uint64_t per_expert = 3 * (uint64_t)m->hp.n_embd * (uint64_t)m->hp.n_ff_expert;
+    m->n_param_active += per_expert * (uint64_t)m->hp.n_expert_used * (uint64_t)m->hp.n_layer;
+    for (int32_t i = 0; i < m->hp.n_layer; i++)
+        for (int32_t p = 0; p < m->layers[i].experts.n_part; p++)
+            m->expert_bytes += m->layers[i].experts.part[p].bytes * (uint64_t)m->hp.n_expert;
+}
+
+fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert_used, fm_error *err)
+{
+    *out = NULL;
+    fm_str arch;
+    FM_TRY(fm_meta_str(c, "general.architecture", &arch, err));
+    const fm_family *family = NULL;
+    for (int i = 0; i < N_FAMILY; i++)
+        if (strlen(families[i]->architecture) == arch.len &&
+            memcmp(families[i]->architecture, arch.data, arch.len) == 0)
+            family = families[i];
+    if (!family) {
+        char known[200] = "";
+        for (int i = 0; i < N_FAMILY; i++) {
+            const size_t at = strlen(known);
+            snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", families[i]->architecture);
+        }
+        return fm_fail(err, FM_E_UNSUPPORTED, "%s: architecture '%.*s' is not supported; these are: %s",
+                       fm_checkpoint_file(c, 0), (int)arch.len, arch.data, known);
+    }
+    fm_model *m = calloc(1, sizeof *m);
+    if (!m) return fm_fail(err, FM_E_NOMEM, "no memory for the model");
+    m->architecture = family->architecture;
+    fm_status st = family->read(c, &m->hp, err);
+    if (st != FM_OK) goto fail;
+    if (n_expert_used > m->hp.n_expert) {
+        st = fm_fail(err, FM_E_ARG, "%d experts per token asked for, the model has %d", n_expert_used,
+                     m->hp.n_expert);
+        goto fail;
+    }
+    if (n_expert_used > 0) m->hp.n_expert_used = n_expert_used;
+    st = fm_hp_i32_or(c, "nextn_predict_layers", &m->n_extra_layer, 0, 0, 4096, err);
+    if (st == FM_OK) st = bind_ends(m, c, err);
+    if (st == FM_OK) st = bind_layers(m, c, family, err);
+    if (st == FM_OK) st = make_units(m, err);
+    if (st != FM_OK) goto fail;
+    count_parameters(m, c);
+    *out = m;
+    return FM_OK;
+fail:
+    fm_model_free(m);
+    return st;
+}
+
+void fm_model_free(fm_model *m)
+{
+    if (!m) return;
+    free(m->layers);
+    free(m->units);
+    free(m->head_pieces);
+    free(m);
+}
+
+fm_kv_shape fm_model_kv_shape(const fm_model *m, int64_t n_ctx, bool f16)
+{
+    const fm_hparams *hp = &m->hp;
+    const int64_t channels = (int64_t)(2 * hp->n_k_head + hp->n_v_head) * hp->d_state;
+    return (fm_kv_shape){
+        .n_attn_layer = m->n_attention,
+        .n_delta_layer = m->n_delta,
+        .n_head_kv = hp->n_head_kv,
+        .d_head = hp->d_head,
+        .n_ctx = n_ctx,
+        .f16 = f16,
+        .conv_floats = m->n_delta ? (hp->n_conv - 1) * channels : 0,
+        .state_floats = (int64_t)hp->n_v_head * hp->d_state * hp->d_state,
+    };
+}

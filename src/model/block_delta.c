@@ -1,0 +1,145 @@
+/* Gated DeltaNet: linear attention with a decaying state per value head.
+ *
+ * One token takes the recurrent step; several take the chunked form in blocks that end at absolute
+ * multiples of 64 positions (or at the end of the pass), so the result depends on where blocks
+ * start, which the caller's batch fixes, and on nothing else.
+ * Source: S. Yang et al., Gated Delta Networks (arXiv 2412.06464); transformers, models/qwen3_next.
+ */
+#include "model/run.h"
+
+#include <math.h>
+
+typedef struct {
+    fm_run *r;
+    const fm_layer *l;
+    const float *conv_w, *dt, *a, *norm_w;
+    float *u, *z, *o; /* [n_tok][channels], [n_tok][value], [n_tok][value] */
+    int64_t channels, key, value;
+    float *beta, *decay; /* [n_tok][2 * n_v_head]: row stride 2 * n_v_head */
+} delta_job;
+
+enum { CONV_CHANNELS_PER_ITEM = 512 };
+
+static void conv_item(void *ctx, int64_t item, int thread)
+{
+    (void)thread;
+    const delta_job *j = ctx;
+    const int64_t c0 = item * CONV_CHANNELS_PER_ITEM;
+    const int64_t c1 = c0 + CONV_CHANNELS_PER_ITEM < j->channels ? c0 + CONV_CHANNELS_PER_ITEM : j->channels;
+    j->r->k->conv_silu(j->u, j->u, fm_kv_conv(j->r->kv, j->l->kv_index), j->conv_w, j->r->n_tok,
+                       j->channels, j->channels, j->r->hp->n_conv, c0, c1);
+}
+
+static float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
+
+/* Norms of q and k, beta and decay of one token. */
+static void token_item(void *ctx, int64_t t, int thread)
+{
+    (void)thread;
+    const delta_job *j = ctx;
+    fm_run *r = j->r;
+    const fm_hparams *hp = r->hp;
+    const int64_t d = hp->d_state, n_v = hp->n_v_head, ratio = n_v / hp->n_k_head;
+    float *u = j->u + t * j->channels;
+    for (int64_t h = 0; h < hp->n_k_head; h++) {
+        r->k->l2norm(u + h * d, 1e-6f, 1.0f / sqrtf((float)d), d);
+        r->k->l2norm(u + j->key + h * d, 1e-6f, 1.0f, d);
+    }
+    /* Raw values come from mix_ba: [b of all heads | a of all heads], or with one fused projection
+     * per key head [b .. | a ..]. They are replaced by beta and decay in place, head by head of a
+     * copy, because the fused order differs. */
+    float *ba = r->mix_ba + t * 2 * n_v;
+    float *out = ba + (int64_t)r->opt.n_batch * 2 * n_v;
+    for (int64_t h = 0; h < n_v; h++) {
+        const int64_t fused = (h / ratio) * 2 * ratio + h % ratio;
+        const float b = ba[hp->fused_ba ? fused : h];
+        const float a = ba[hp->fused_ba ? fused + ratio : n_v + h];
+        out[h] = 1.0f / (1.0f + expf(-b));
+        out[n_v + h] = j->a[h] * softplus(a + j->dt[h]);
+    }
+}
+
+static void head_item(void *ctx, int64_t h, int thread)
+{
+    const delta_job *j = ctx;
+    fm_run *r = j->r;
+    const fm_hparams *hp = r->hp;
+    const int64_t d = hp->d_state, n_v = hp->n_v_head;
+    const int64_t hk = hp->tiled_heads ? h % hp->n_k_head : h / (n_v / hp->n_k_head);
+    float *S = fm_kv_state(r->kv, j->l->kv_index) + h * d * d;
+    const float *q = j->u + hk * d, *k = j->u + j->key + hk * d, *v = j->u + 2 * j->key + h * d;
+    float *o = j->o + h * d;
+    for (int64_t t = 0; t < r->n_tok;) {
+        const int64_t pos = r->pos0 + t;
+        int64_t n = FM_DELTA_BLOCK - pos % FM_DELTA_BLOCK;
+        if (n > r->n_tok - t) n = r->n_tok - t;
+        const float *g = j->decay + t * 2 * n_v + h, *beta = j->beta + t * 2 * n_v + h;
+        if (n == 1) {
+            r->k->delta_step(S, o + t * j->value, q + t * j->channels, k + t * j->channels,
+                             v + t * j->channels, *g, *beta, d, d);
+        } else {
+            r->k->delta_chunk(S, o + t * j->value, q + t * j->channels, k + t * j->channels,
+                              v + t * j->channels, g, beta, n, j->channels, j->channels, j->value,
+                              2 * n_v, d, d, r->delta_scratch + thread * r->delta_scratch_each);
+        }
+        t += n;
+    }
+    for (int64_t t = 0; t < r->n_tok; t++) {
+        float *row = o + t * j->value;
+        r->k->rmsnorm(row, row, j->norm_w, hp->eps, d);
+        r->k->silu_mul(row, j->z + t * j->value + h * d, row, d);
+    }
+}
+
+void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
+{
+    const fm_hparams *hp = r->hp;
+    const int64_t key = (int64_t)hp->n_k_head * hp->d_state, value = (int64_t)hp->n_v_head * hp->d_state;
+    const int64_t n_v = hp->n_v_head;
+    float *beta = r->mix_ba + (int64_t)r->opt.n_batch * 2 * n_v;
+    delta_job j = {
+        .r = r,
+        .l = l,
+        .conv_w = fm_weight_vector(l, ptr, FM_W_CONV),
+        .dt = fm_weight_vector(l, ptr, FM_W_DT),
+        .a = fm_weight_vector(l, ptr, FM_W_A),
+        .norm_w = fm_weight_vector(l, ptr, FM_W_SSM_NORM),
+        .u = r->mix_a,
+        .z = r->mix_b,
+        .o = r->mix_o,
+        .channels = 2 * key + value,
+        .key = key,
+        .value = value,
+        .beta = beta,
+        .decay = beta + n_v,
+    };
+    const fm_matrix wu = fm_weight_matrix(l, ptr, FM_W_QKV), wz = fm_weight_matrix(l, ptr, FM_W_Z);
+    const fm_matrix wo = fm_weight_matrix(l, ptr, FM_W_SSM_OUT);
+    fm_matrix wb, wa;
+    fm_linear_op in[4] = {{&wu, j.u, j.channels}, {&wz, j.z, value}};
+    int n_in = 2;
+    if (hp->fused_ba) {
+        wb = fm_weight_matrix(l, ptr, FM_W_BA);
+        in[n_in++] = (fm_linear_op){&wb, r->mix_ba, 2 * n_v};
+    } else {
+        wb = fm_weight_matrix(l, ptr, FM_W_BETA);
+        wa = fm_weight_matrix(l, ptr, FM_W_ALPHA);
+        in[n_in++] = (fm_linear_op){&wb, r->mix_ba, 2 * n_v};
+        in[n_in++] = (fm_linear_op){&wa, r->mix_ba + n_v, 2 * n_v};
+    }
+    fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
+    fm_linear(r, &r->in, in, n_in);
+    fm_pool_run(r->pool, conv_item, &j, (j.channels + CONV_CHANNELS_PER_ITEM - 1) / CONV_CHANNELS_PER_ITEM);
+    if (r->n_tok == 1) {
+        token_item(&j, 0, 0);
+    } else {
+        fm_pool_run(r->pool, token_item, &j, r->n_tok);
+    }
+    fm_pool_run(r->pool, head_item, &j, n_v);
+
+    const fm_linear_op out = {&wo, r->normed, hp->n_embd};
+    fm_acts_set(&r->in, j.o, value, value, r->n_tok);
+    fm_linear(r, &r->in, &out, 1);
+    for (int64_t t = 0; t < r->n_tok; t++)
+        r->k->axpy(r->x + t * hp->n_embd, 1.0f, r->normed + t * hp->n_embd, hp->n_embd);
+}

@@ -1,0 +1,376 @@
+/* Mixture of experts: router, routed experts on loan from the store, gated shared expert.
+ *
+ * This is where expert numbers meet bytes. Experts that are in memory are computed while reads of
+ * the others are in flight; each missing one is computed when it lands. Every (token, expert) pair
+ * has an output row of its own, and rows are summed in the router's order at the end, so neither
+ * arrival nor placement shows in the result.
+ *
+ * An expert fresh from disk lies in rows; the items that compute with it bring it into panels first,
+ * range by range, so the rearranging reads what the computation is about to read anyway.
+ * Source: softmax over all experts, top k, renormalised (transformers, Qwen3*MoeSparseMoeBlock).
+ */
+#include "model/run.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+enum { TOKENS_PER_CALL = 64, ROUTER_TOKENS_PER_ITEM = 8 };
+
+/* One expert and the tokens it computes. */
+typedef struct {
+    fm_matrix gate, up, down;
+    uint8_t *gate_data, *up_data, *down_data;
+    bool fresh;             /* bytes are rows; pack while computing              */
+    int64_t n_tok;
+    const int32_t *pair;    /* [n_tok] pair numbers; token = pair / div          */
+    int32_t div;
+    float *out;             /* row of a pair: out + pair * n_embd                 */
+    int64_t row0;           /* first row in ff_gate, ff_up                        */
+    fm_expert_ref ref;      /* routed: what goes back to the store                */
+    bool routed;
+    int64_t first_in, first_out, rows_in, rows_out; /* work items                 */
+} moe_job;
+
+typedef struct {
+    fm_run *r;
+    moe_job job[FM_MOE_JOBS + 1];
+    int n_job;
+    int64_t n_row; /* rows used in ff_gate */
+    const unsigned char *act[3];
+    size_t act_stride[3];
+} moe_set;
+
+/* ---- router ------------------------------------------------------------------------------ */
+
+/* Chooses the k largest of logits [n] after softmax; on equal values the lower number wins. */
+static void route(const fm_kernels *kern, float *p, int32_t n, int32_t k, int32_t *ids, float *weights)
+{
+    kern->softmax(p, n);
+    for (int32_t i = 0; i < k; i++) {
+        ids[i] = -1;
+        weights[i] = -1.0f;
+    }
+    for (int32_t e = 0; e < n; e++) {
+        if (!(p[e] > weights[k - 1])) continue;
+        int32_t at = k - 1;
+        for (; at > 0 && p[e] > weights[at - 1]; at--) {
+            weights[at] = weights[at - 1];
+            ids[at] = ids[at - 1];
+        }
+        weights[at] = p[e];
+        ids[at] = e;
+    }
+    /* Not a number everywhere (a broken file): any fixed choice keeps the indices legal. */
+    for (int32_t i = 0; i < k; i++)
+        if (ids[i] < 0) ids[i] = i;
+    float sum = 0.0f;
+    for (int32_t i = 0; i < k; i++) sum += weights[i];
+    for (int32_t i = 0; i < k; i++) weights[i] /= sum;
+}
+
+static void route_item(void *ctx, int64_t item, int thread)
+{
+    (void)thread;
+    fm_run *r = ctx;
+    const fm_hparams *hp = r->hp;
+    const int64_t t1 = (item + 1) * ROUTER_TOKENS_PER_ITEM;
+    for (int64_t t = item * ROUTER_TOKENS_PER_ITEM; t < t1 && t < r->n_tok; t++)
+        route(r->k, r->router + t * hp->n_expert, hp->n_expert, hp->n_expert_used,
+              r->ids + t * hp->n_expert_used, r->weights + t * hp->n_expert_used);
+}
+
+/* Groups pairs by expert; need_ids gets the experts in use, ascending. Returns their number. */
+static int32_t group(fm_run *r)
+{
+    const fm_hparams *hp = r->hp;
+    const int32_t n_pair = r->n_tok * hp->n_expert_used;
+    memset(r->expert_count, 0, ((size_t)hp->n_expert + 1) * sizeof *r->expert_count);
+    for (int32_t p = 0; p < n_pair; p++) r->expert_count[r->ids[p]]++;
+    int32_t at = 0, n_need = 0;
+    for (int32_t e = 0; e < hp->n_expert; e++) {
+        r->expert_start[e] = at;
+        at += r->expert_count[e];
+        if (r->expert_count[e] == 0) continue;
+        r->need_weight[n_need] = r->expert_count[e];
+        r->need_ids[n_need++] = e;
+    }
+    for (int32_t p = 0; p < n_pair; p++) r->pairs[r->expert_start[r->ids[p]]++] = p;
+    for (int32_t e = 0; e < hp->n_expert; e++) r->expert_start[e] -= r->expert_count[e];
+    return n_need;
+}
+
+/* ---- computing a set of experts ---------------------------------------------------------- */
+
+/* Packs the panels of rows [row0, row1) of w in place; rows past the last whole panel stay. */
+static void pack_rows(fm_run *r, const fm_matrix *w, uint8_t *data, int64_t row0, int64_t row1, int thread)
+{
+    if (!w->type->n_field) return;
+    const int64_t whole = (row1 - row0) / FM_PANEL_ROWS * FM_PANEL_ROWS;
+    uint8_t *at = data + (uint64_t)row0 * w->row_bytes;
+    fm_pack_panels(w->type, at, at, whole, w->n_in, r->pack_scratch + (size_t)thread * r->pack_each);
+}
+
+static const moe_job *job_of(const moe_set *s, int64_t item, bool out)
+{
+    int j = s->n_job - 1;
+    while (item < (out ? s->job[j].first_out : s->job[j].first_in)) j--;
+    return &s->job[j];
+}
+
+/* silu(gate x) * (up x) for a range of rows of one expert, all its tokens. */
+static void in_item(void *ctx, int64_t item, int thread)
+{
+    const moe_set *s = ctx;
+    fm_run *r = s->r;
+    const moe_job *j = job_of(s, item, false);
+    const int64_t ff = j->gate.n_out, row0 = (item - j->first_in) * j->rows_in;
+    const int64_t row1 = row0 + j->rows_in < ff ? row0 + j->rows_in : ff;
+    if (j->fresh) {
+        pack_rows(r, &j->gate, j->gate_data, row0, row1, thread);
+        pack_rows(r, &j->up, j->up_data, row0, row1, thread);
+    }
+    const fm_act form_g = r->k->act_form(j->gate.type), form_u = r->k->act_form(j->up.type);
+    for (int64_t i0 = 0; i0 < j->n_tok; i0 += TOKENS_PER_CALL) {
+        const int64_t n = j->n_tok - i0 < TOKENS_PER_CALL ? j->n_tok - i0 : TOKENS_PER_CALL;
+        const void *act_g[TOKENS_PER_CALL], *act_u[TOKENS_PER_CALL];
+        float *g[TOKENS_PER_CALL], *u[TOKENS_PER_CALL];
+        for (int64_t i = 0; i < n; i++) {
+            const size_t t = (size_t)(j->pair[i0 + i] / j->div);
+            act_g[i] = s->act[form_g] + t * s->act_stride[form_g];
+            act_u[i] = s->act[form_u] + t * s->act_stride[form_u];
+            g[i] = r->ff_gate + (j->row0 + i0 + i) * r->ff_max;
+            u[i] = r->ff_up + (j->row0 + i0 + i) * r->ff_max;
+        }
+        r->k->matmul(&j->gate, row0, row1, act_g, g, n);
+        r->k->matmul(&j->up, row0, row1, act_u, u, n);
+        for (int64_t i = 0; i < n; i++) r->k->silu_mul(g[i] + row0, g[i] + row0, u[i] + row0, row1 - row0);
+    }
+}
+
+/* The hidden rows in the form the down projection wants. */
+static void quantize_item(void *ctx, int64_t row, int thread)
+{
+    (void)thread;
+    const moe_set *s = ctx;
+    fm_run *r = s->r;
+    int i = s->n_job - 1;
+    while (row < s->job[i].row0) i--;
+    const fm_matrix *down = &s->job[i].down;
+    const fm_act form = r->k->act_form(down->type);
+    if (form == FM_ACT_F32) return;
+    r->k->quantize(form, r->ff_act.form[form] + (size_t)row * r->ff_act.form_bytes[form],
+                   r->ff_gate + row * r->ff_max, down->n_in);
+}
+
+static void out_item(void *ctx, int64_t item, int thread)
+{
+    const moe_set *s = ctx;
+    fm_run *r = s->r;
+    const moe_job *j = job_of(s, item, true);
+    const int64_t n_embd = r->hp->n_embd, row0 = (item - j->first_out) * j->rows_out;
+    const int64_t row1 = row0 + j->rows_out < n_embd ? row0 + j->rows_out : n_embd;
+    if (j->fresh) pack_rows(r, &j->down, j->down_data, row0, row1, thread);
+    const fm_act form = r->k->act_form(j->down.type);
+    for (int64_t i0 = 0; i0 < j->n_tok; i0 += TOKENS_PER_CALL) {
+        const int64_t n = j->n_tok - i0 < TOKENS_PER_CALL ? j->n_tok - i0 : TOKENS_PER_CALL;
+        const void *act[TOKENS_PER_CALL];
+        float *y[TOKENS_PER_CALL];
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t row = j->row0 + i0 + i;
+            act[i] = form == FM_ACT_F32 ? (const void *)(r->ff_gate + row * r->ff_max)
+                                        : r->ff_act.form[form] + (size_t)row * r->ff_act.form_bytes[form];
+            y[i] = j->out + j->pair[i0 + i] * n_embd;
+        }
+        r->k->matmul(&j->down, row0, row1, act, y, n);
+    }
+}
+
+/* Rows per work item: whole panels, a few items per thread over the whole set. */
+static int64_t rows_per_item(const fm_run *r, int64_t n_out, int n_job)
+{
+    int64_t want = (int64_t)r->n_thread * 4 / n_job;
+    if (want < 1) want = 1;
+    if (r->n_thread > 1 && n_job < 4 && want < r->n_thread) want = r->n_thread;
+    int64_t rows = (n_out + want - 1) / want;
+    rows = (rows + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
+    return rows < FM_PANEL_ROWS ? FM_PANEL_ROWS : rows;
+}
+
+static void compute_set(moe_set *s)
+{
+    fm_run *r = s->r;
+    if (s->n_job == 0) return;
+    int64_t n_in = 0, n_out = 0;
+    for (int i = 0; i < s->n_job; i++) {
+        moe_job *j = &s->job[i];
+        j->rows_in = rows_per_item(r, j->gate.n_out, s->n_job);
+        j->rows_out = rows_per_item(r, j->down.n_out, s->n_job);
+        j->first_in = n_in;
+        j->first_out = n_out;
+        n_in += (j->gate.n_out + j->rows_in - 1) / j->rows_in;
+        n_out += (j->down.n_out + j->rows_out - 1) / j->rows_out;
+    }
+    fm_pool_run(r->pool, in_item, s, n_in);
+    if (s->n_row < 16) {
+        for (int64_t i = 0; i < s->n_row; i++) quantize_item(s, i, 0);
+    } else {
+        fm_pool_run(r->pool, quantize_item, s, s->n_row);
+    }
+    fm_pool_run(r->pool, out_item, s, n_out);
+    for (int i = 0; i < s->n_job; i++) {
+        moe_job *j = &s->job[i];
+        if (!j->routed) continue;
+        if (j->fresh) fm_lease_prepared(r->opt.store, &j->ref);
+        fm_lease_done(r->opt.store, &j->ref);
+    }
+    s->n_job = 0;
+    s->n_row = 0;
+}
+
+static fm_matrix part_matrix(const fm_type_traits *type, const uint8_t *data, int64_t n_in, int64_t n_out)
+{
+    return (fm_matrix){.type = type,
+                       .data = data,
+                       .n_out = n_out,
+                       .n_in = n_in,
+                       .row_bytes = fm_type_row_bytes(type, n_in),
+                       .layout = type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS};
+}
+
+static void add_expert(moe_set *s, const fm_layer *l, const fm_expert_ref *ref)
+{
+    fm_run *r = s->r;
+    const fm_hparams *hp = r->hp;
+    const int64_t ff = hp->n_ff_expert;
+    moe_job *j = &s->job[s->n_job++];
+    memset(j, 0, sizeof *j);
+    j->ref = *ref;
+    j->routed = true;
+    j->fresh = ref->fresh;
+    j->gate_data = ref->part[0];
+    j->gate = part_matrix(l->type_gate, j->gate_data, hp->n_embd, ff);
+    j->up_data = l->fused_gate_up ? ref->part[0] + (uint64_t)ff * j->gate.row_bytes : ref->part[1];
+    j->up = part_matrix(l->type_up, j->up_data, hp->n_embd, ff);
+    j->down_data = ref->part[l->fused_gate_up ? 1 : 2];
+    j->down = part_matrix(l->type_down, j->down_data, ff, hp->n_embd);
+    j->n_tok = r->expert_count[ref->expert];
+    j->pair = r->pairs + r->expert_start[ref->expert];
+    j->div = hp->n_expert_used;
+    j->out = r->expert_out;
+    j->row0 = s->n_row;
+    s->n_row += j->n_tok;
+}
+
+static void add_shared(moe_set *s, const fm_layer *l, uint8_t *const *ptr)
+{
+    fm_run *r = s->r;
+    moe_job *j = &s->job[s->n_job++];
+    memset(j, 0, sizeof *j);
+    j->gate = fm_weight_matrix(l, ptr, FM_W_SH_GATE);
+    j->up = fm_weight_matrix(l, ptr, FM_W_SH_UP);
+    j->down = fm_weight_matrix(l, ptr, FM_W_SH_DOWN);
+    j->n_tok = r->n_tok;
+    j->pair = r->identity;
+    j->div = 1;
+    j->out = r->shared_out;
+    j->row0 = s->n_row;
+    s->n_row += r->n_tok;
+}
+
+/* ---- the block --------------------------------------------------------------------------- */
+
+static void combine_item(void *ctx, int64_t t, int thread)
+{
+    (void)thread;
+    fm_run *r = ctx;
+    const fm_hparams *hp = r->hp;
+    const int64_t n = hp->n_embd, k = hp->n_expert_used;
+    float *sum = r->normed + t * n;
+    memset(sum, 0, (size_t)n * sizeof *sum);
+    for (int64_t i = 0; i < k; i++)
+        r->k->axpy(sum, r->weights[t * k + i], r->expert_out + (t * k + i) * n, n);
+    if (hp->n_ff_shared) {
+        const float gate = 1.0f / (1.0f + expf(-r->shared_gate[t]));
+        r->k->axpy(sum, gate, r->shared_out + t * n, n);
+    }
+    r->k->axpy(r->x + t * n, 1.0f, sum, n);
+}
+
+/* Activations in every form that the experts of this layer ask for. */
+static void set_acts(moe_set *s, const fm_layer *l, uint8_t *const *ptr)
+{
+    fm_run *r = s->r;
+    const fm_type_traits *types[4] = {l->type_gate, l->type_up};
+    int n = 2;
+    if (r->hp->n_ff_shared) {
+        types[n++] = fm_weight_matrix(l, ptr, FM_W_SH_GATE).type;
+        types[n++] = fm_weight_matrix(l, ptr, FM_W_SH_UP).type;
+    }
+    for (int i = 0; i < n; i++) {
+        const fm_act form = r->k->act_form(types[i]);
+        s->act[form] = fm_acts_need(r, &r->in, types[i], &s->act_stride[form]);
+    }
+}
+
+static bool stopped(const fm_run *r)
+{
+    return r->hooks && r->hooks->keep_going && !r->hooks->keep_going(r->hooks->keep_user);
+}
+
+static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr,
+                             int32_t n_need, fm_error *err)
+{
+    fm_store *store = r->opt.store;
+    const bool one = r->n_tok == 1;
+    FM_TRY(fm_store_demand(store, layer, one ? r->ids : r->need_ids, one ? NULL : r->need_weight, n_need,
+                           one ? FM_DEMAND_TOKEN : FM_DEMAND_BATCH, err));
+    moe_set set = {.r = r};
+    set_acts(&set, l, ptr);
+    if (r->hp->n_ff_shared) {
+        add_shared(&set, l, ptr);
+        /* The shared expert of a batch fills the buffers alone; its time covers the first reads. */
+        if (!one) compute_set(&set);
+    }
+    while (fm_lease_left(store) > 0) {
+        if (stopped(r)) return fm_fail(err, FM_E_CANCELLED, "stopped");
+        /* Wait only when there is nothing to compute. */
+        fm_expert_ref ref;
+        bool got = false;
+        FM_TRY(fm_lease_next(store, &ref, set.n_job == 0, &got, err));
+        if (got) {
+            if (set.n_job > 0 && set.n_row + r->expert_count[ref.expert] > r->ff_rows) compute_set(&set);
+            add_expert(&set, l, &ref);
+        }
+        if (!got || set.n_job == FM_MOE_JOBS) compute_set(&set);
+    }
+    compute_set(&set);
+    return FM_OK;
+}
+
+fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr, fm_error *err)
+{
+    const fm_hparams *hp = r->hp;
+    const fm_matrix router = fm_weight_matrix(l, ptr, FM_W_ROUTER);
+    fm_matrix sh_router;
+    fm_linear_op ops[2] = {{&router, r->router, hp->n_expert}};
+    int n_op = 1;
+    if (hp->n_ff_shared) {
+        sh_router = fm_weight_matrix(l, ptr, FM_W_SH_ROUTER);
+        ops[n_op++] = (fm_linear_op){&sh_router, r->shared_gate, 1};
+    }
+    fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
+    fm_linear(r, &r->in, ops, n_op);
+    fm_pool_run(r->pool, route_item, r, (r->n_tok + ROUTER_TOKENS_PER_ITEM - 1) / ROUTER_TOKENS_PER_ITEM);
+    const int32_t n_need = group(r);
+
+    const fm_status st = run_experts(r, layer, l, ptr, n_need, err);
+    fm_store_demand_end(r->opt.store);
+    if (st != FM_OK) return st;
+    if (r->n_tok == 1) {
+        combine_item(r, 0, 0);
+    } else {
+        fm_pool_run(r->pool, combine_item, r, r->n_tok);
+    }
+    return FM_OK;
+}

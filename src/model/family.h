@@ -1,0 +1,45 @@
+/* What a family file supplies: reading its configuration and binding one layer. Used by bind.c. */
+#pragma once
+
+#include "model/model.h"
+
+/* Binds tensors of one layer with shape checks. */
+typedef struct {
+    const fm_checkpoint *c;
+    const fm_hparams *hp;
+    fm_layer *layer;
+    int32_t index;
+    fm_error *err;
+} fm_binder;
+
+typedef struct {
+    const char *architecture;
+    fm_status (*read)(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
+    fm_status (*bind_layer)(fm_binder *b);
+} fm_family;
+
+extern const fm_family fm_family_qwen35moe;
+extern const fm_family fm_family_qwen3next;
+extern const fm_family fm_family_qwen3moe;
+
+/* "A.key" of the checkpoint's architecture A; the value must lie in [lo, hi]. */
+fm_status fm_hp_i32(const fm_checkpoint *c, const char *key, int32_t *out, int32_t lo, int32_t hi,
+                    fm_error *err);
+fm_status fm_hp_i32_or(const fm_checkpoint *c, const char *key, int32_t *out, int32_t fallback,
+                       int32_t lo, int32_t hi, fm_error *err);
+fm_status fm_hp_f32(const fm_checkpoint *c, const char *key, float *out, fm_error *err);
+
+/* Parts that all families here share: sizes, attention, experts. */
+fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
+fm_status fm_hp_delta(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
+
+/* blk.<index>.<suffix>: a matrix [n_out][n_in] of any computable type, or an f32 vector [n]. */
+fm_status fm_bind_matrix(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out);
+fm_status fm_bind_vector(fm_binder *b, fm_weight w, const char *suffix, int64_t n);
+/* An f32 matrix that is used element by element (convolution). */
+fm_status fm_bind_table(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out);
+
+fm_status fm_bind_attention(fm_binder *b);      /* q, k, v, o, q_norm, k_norm               */
+fm_status fm_bind_delta(fm_binder *b);          /* qkv, z, conv, dt, a, b/a, norm, out      */
+fm_status fm_bind_experts(fm_binder *b);        /* router and ffn_*_exps                    */
+fm_status fm_bind_shared_expert(fm_binder *b);  /* ffn_*_shexp and its gate                 */

@@ -1,0 +1,297 @@
+/* The forward pass: embedding, layers, head; and the working memory that all blocks share. Every
+ * buffer is laid out once by one function that also measures, so the plan knows the exact size. */
+#include "model/run.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+
+static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static void layout_acts(fm_acts *a, fm_arena *arena, int64_t rows, int64_t width)
+{
+    for (int form = 0; form < FM_ACT_COUNT; form++) {
+        if (form == FM_ACT_F32) continue;
+        const int64_t block = 256;
+        a->form_bytes[form] =
+            (size_t)fm_round_up(fm_act_bytes((fm_act)form, (width + block - 1) / block * block), 64);
+        a->form[form] = fm_arena_take(arena, (size_t)rows * a->form_bytes[form]);
+    }
+}
+
+/* Lays out every buffer of r in a; with a->base == NULL it only measures. */
+static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
+{
+    const fm_hparams *hp = r->hp;
+    const int64_t H = hp->n_embd, E = hp->n_expert, K = hp->n_expert_used, T = r->n_thread;
+    const int64_t q = (int64_t)hp->n_head * hp->d_head, kv = (int64_t)hp->n_head_kv * hp->d_head;
+    const int64_t key = (int64_t)hp->n_k_head * hp->d_state, val = (int64_t)hp->n_v_head * hp->d_state;
+    const bool delta = r->model->n_delta > 0;
+    const int64_t width_a = max_i64((hp->gated_attention ? 2 : 1) * q, delta ? 2 * key + val : 0);
+    const int64_t width_b = max_i64(2 * kv, delta ? val : 0);
+    const int64_t width_o = max_i64(q, delta ? val : 0);
+#define FLOATS(n) fm_arena_take(a, (size_t)(n) * sizeof(float))
+#define INTS(n) fm_arena_take(a, (size_t)(n) * sizeof(int32_t))
+    r->x = FLOATS(B * H);
+    r->normed = FLOATS(B * H);
+    layout_acts(&r->in, a, B, max_i64(H, width_o));
+    r->mix_a = FLOATS(B * width_a);
+    r->mix_b = FLOATS(B * width_b);
+    r->mix_o = FLOATS(B * width_o);
+    r->mix_ba = FLOATS(2 * B * 2 * hp->n_v_head);
+    r->rope_cos = FLOATS(B * (hp->n_rot / 2));
+    r->rope_sin = FLOATS(B * (hp->n_rot / 2));
+    fm_attention_layout(r, a, B, n_ctx);
+    r->delta_scratch_each = delta ? (int64_t)fm_round_up(fm_delta_scratch(hp->d_state, hp->d_state), 16) : 0;
+    r->delta_scratch = FLOATS(T * r->delta_scratch_each);
+
+    r->router = FLOATS(B * E);
+    r->ids = INTS(B * K);
+    r->weights = FLOATS(B * K);
+    r->expert_count = INTS(E + 1);
+    r->expert_start = INTS(E + 1);
+    r->need_ids = INTS(E);
+    r->need_weight = INTS(E);
+    r->pairs = INTS(B * K);
+    r->identity = INTS(B);
+    r->expert_out = FLOATS(B * K * H);
+    r->shared_out = FLOATS(hp->n_ff_shared ? B * H : 0);
+    r->shared_gate = FLOATS(B);
+    /* A token's routed experts and its shared one, or all tokens of one expert. */
+    r->ff_rows = max_i64(B, K + 1);
+    r->ff_max = (int64_t)fm_round_up((uint64_t)max_i64(hp->n_ff_expert, hp->n_ff_shared), 16);
+    r->ff_gate = FLOATS(r->ff_rows * r->ff_max);
+    r->ff_up = FLOATS(r->ff_rows * r->ff_max);
+    layout_acts(&r->ff_act, a, r->ff_rows, r->ff_max);
+    r->pack_each = fm_round_up(fm_model_pack_scratch(r->model), 64);
+    r->pack_scratch = fm_arena_take(a, (size_t)T * r->pack_each);
+    r->logits = FLOATS((B > 1 ? FM_HEAD_GROUP : 1) * (int64_t)hp->n_vocab);
+    r->embd_row = fm_arena_take(a, (size_t)(r->model->embd->bytes / (uint64_t)hp->n_vocab));
+#undef FLOATS
+#undef INTS
+}
+
+uint64_t fm_run_bytes(const fm_model *m, int32_t n_batch, int64_t n_ctx, int n_thread)
+{
+    fm_run r = {.model = m, .hp = &m->hp, .n_thread = n_thread};
+    fm_arena a = {0};
+    layout(&r, &a, n_batch, n_ctx);
+    return fm_round_up(a.used, 4096);
+}
+
+fm_status fm_run_create(fm_run **out, const fm_run_options *opt, fm_ledger *ledger, fm_error *err)
+{
+    *out = NULL;
+    fm_run *r = calloc(1, sizeof *r);
+    if (!r) return fm_fail(err, FM_E_NOMEM, "no memory for a forward pass");
+    r->opt = *opt;
+    r->model = opt->model;
+    r->hp = &opt->model->hp;
+    r->k = opt->kernels;
+    r->pool = opt->pool;
+    r->n_thread = fm_pool_size(opt->pool);
+    r->ledger = ledger;
+    r->arena.size = fm_run_bytes(opt->model, opt->n_batch, opt->n_ctx, r->n_thread);
+    r->ledger_line = fm_ledger_open(ledger, "scratch", r->arena.size);
+    r->arena.base = fm_ledger_alloc(ledger, r->ledger_line, r->arena.size, 1, err);
+    if (!r->arena.base) {
+        free(r);
+        return FM_E_NOMEM;
+    }
+    layout(r, &r->arena, opt->n_batch, opt->n_ctx);
+    for (int32_t i = 0; i < opt->n_batch; i++) r->identity[i] = i;
+    *out = r;
+    return FM_OK;
+}
+
+void fm_run_destroy(fm_run *r)
+{
+    if (!r) return;
+    fm_ledger_free(r->ledger, r->ledger_line, r->arena.base, r->arena.size);
+    free(r);
+}
+
+const float *fm_run_logits(const fm_run *r) { return r->logits; }
+void fm_run_stats_get(const fm_run *r, fm_run_stats *out) { *out = r->stats; }
+
+/* ---- pieces of a pass -------------------------------------------------------------------- */
+
+static fm_status embed(fm_run *r, const int32_t *ids, fm_error *err)
+{
+    const fm_tensor_info *t = r->model->embd;
+    const fm_type_traits *type = fm_type_get(t->type);
+    const int64_t n = r->hp->n_embd;
+    const uint64_t row = t->bytes / (uint64_t)r->hp->n_vocab;
+    for (int32_t i = 0; i < r->n_tok; i++) {
+        FM_TRY(r->opt.read_embd(r->opt.read_user, r->embd_row, (size_t)row,
+                                t->offset + (uint64_t)ids[i] * row, err));
+        type->decode(r->x + i * n, r->embd_row, n);
+    }
+    return FM_OK;
+}
+
+/* cos and sin of p * base^(-2i / n_rot): frequencies and angles in double, then rounded. */
+static void rope_tables(fm_run *r)
+{
+    const int64_t half = r->hp->n_rot / 2;
+    for (int64_t t = 0; t < r->n_tok; t++)
+        for (int64_t i = 0; i < half; i++) {
+            const double f = pow((double)r->hp->rope_base, -2.0 * (double)i / (double)r->hp->n_rot);
+            const double angle = (double)(r->pos0 + t) * f;
+            r->rope_cos[t * half + i] = (float)cos(angle);
+            r->rope_sin[t * half + i] = (float)sin(angle);
+        }
+}
+
+static bool stopped(const fm_run *r)
+{
+    return r->hooks && r->hooks->keep_going && !r->hooks->keep_going(r->hooks->keep_user);
+}
+
+static fm_status layer_pass(fm_run *r, int32_t i, fm_error *err)
+{
+    const fm_layer *l = &r->model->layers[i];
+    uint8_t *const *ptr;
+    FM_TRY(fm_trunk_acquire(r->opt.store, i, &ptr, err));
+    const uint64_t t0 = fm_now_us();
+    fm_norm_rows(r, r->normed, r->x, fm_weight_vector(l, ptr, FM_W_ATTN_NORM));
+    if (l->mixer == FM_MIX_ATTENTION) {
+        fm_block_attention(r, l, ptr);
+    } else {
+        fm_block_delta(r, l, ptr);
+    }
+    fm_norm_rows(r, r->normed, r->x, fm_weight_vector(l, ptr, FM_W_FFN_NORM));
+    const uint64_t t1 = fm_now_us();
+    const fm_status st = fm_block_moe(r, i, l, ptr, err);
+    r->stats.attention_us += t1 - t0;
+    r->stats.expert_us += fm_now_us() - t1;
+    fm_trunk_release(r->opt.store, i);
+    return st;
+}
+
+/* Logits of tokens [t0, t0 + n) of the pass into r->logits. The head is used in row ranges, which may
+ * be streamed. */
+static fm_status head_pass(fm_run *r, int32_t t0, int32_t n, fm_error *err)
+{
+    const fm_model *m = r->model;
+    const int64_t n_embd = r->hp->n_embd;
+    const fm_type_traits *type = fm_type_get(m->head->type);
+    const uint64_t row_bytes = fm_type_row_bytes(type, n_embd);
+    for (int32_t u = m->hp.n_layer; u < m->n_unit; u++) {
+        uint8_t *const *ptr;
+        FM_TRY(fm_trunk_acquire(r->opt.store, u, &ptr, err));
+        if (u == m->hp.n_layer) {
+            const float *w = (const float *)(const void *)ptr[1];
+            for (int32_t t = 0; t < n; t++)
+                r->k->rmsnorm(r->normed + t * n_embd, r->x + (t0 + t) * n_embd, w, r->hp->eps, n_embd);
+            fm_acts_set(&r->in, r->normed, n_embd, n_embd, n);
+        }
+        const int64_t row0 = (int64_t)(u - m->hp.n_layer) * m->head_rows;
+        const fm_matrix w = {.type = type,
+                             .data = ptr[0],
+                             .n_out = (int64_t)(m->units[u].piece[0].bytes / row_bytes),
+                             .n_in = n_embd,
+                             .row_bytes = row_bytes,
+                             .layout = type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS};
+        const fm_linear_op op = {&w, r->logits + row0, r->hp->n_vocab};
+        fm_linear(r, &r->in, &op, 1);
+        fm_trunk_release(r->opt.store, u);
+    }
+    return FM_OK;
+}
+
+static fm_status heads(fm_run *r, fm_head_mode mode, fm_error *err)
+{
+    const uint64_t t0 = fm_now_us();
+    fm_status st = FM_OK;
+    if (mode == FM_HEAD_LAST) {
+        st = head_pass(r, r->n_tok - 1, 1, err);
+    } else if (mode == FM_HEAD_ALL) {
+        const int32_t group = r->opt.n_batch > 1 ? FM_HEAD_GROUP : 1;
+        for (int32_t t = 0; t < r->n_tok && st == FM_OK; t += group) {
+            const int32_t n = r->n_tok - t < group ? r->n_tok - t : group;
+            st = head_pass(r, t, n, err);
+            for (int32_t i = 0; i < n && st == FM_OK; i++)
+                if (!r->hooks->logits(r->hooks->logits_user, r->pos0 + t + i,
+                                      r->logits + (int64_t)i * r->hp->n_vocab))
+                    st = fm_fail(err, FM_E_CANCELLED, "stopped");
+            if (st == FM_OK && t + n == r->n_tok && n > 1)
+                memmove(r->logits, r->logits + (int64_t)(n - 1) * r->hp->n_vocab,
+                        (size_t)r->hp->n_vocab * sizeof *r->logits);
+        }
+    }
+    r->stats.head_us += fm_now_us() - t0;
+    return st;
+}
+
+fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64_t pos0, fm_head_mode head,
+                      const fm_pass_hooks *hooks, fm_error *err)
+{
+    r->kv = kv;
+    r->pos0 = pos0;
+    r->n_tok = n;
+    r->hooks = hooks;
+    FM_TRY(embed(r, ids, err));
+    rope_tables(r);
+    for (int32_t i = 0; i < r->hp->n_layer; i++) {
+        if (stopped(r)) return fm_fail(err, FM_E_CANCELLED, "stopped");
+        FM_TRY(layer_pass(r, i, err));
+    }
+    return heads(r, head, err);
+}
+
+/* ---- preparing weights ------------------------------------------------------------------- */
+
+size_t fm_model_pack_scratch(const fm_model *m)
+{
+    uint64_t most = 0;
+    for (int32_t u = 0; u < m->n_unit; u++)
+        for (int32_t p = 0; p < m->units[u].n_piece; p++) {
+            const fm_tensor_info *t = m->units[u].piece[p].tensor;
+            const fm_type_traits *type = fm_type_get(t->type);
+            const uint64_t row = type && type->n_field ? fm_type_row_bytes(type, t->dim[0]) : 0;
+            if (row > most) most = row;
+        }
+    for (int32_t i = 0; i < m->hp.n_layer; i++) {
+        const fm_layer *l = &m->layers[i];
+        const uint64_t in = fm_type_row_bytes(l->type_gate, m->hp.n_embd);
+        const uint64_t up = fm_type_row_bytes(l->type_up, m->hp.n_embd);
+        const uint64_t down = fm_type_row_bytes(l->type_down, m->hp.n_ff_expert);
+        if (in > most) most = in;
+        if (up > most) most = up;
+        if (down > most) most = down;
+    }
+    return (size_t)most * FM_PANEL_ROWS;
+}
+
+typedef struct {
+    const fm_prepare_ctx *p;
+    const fm_type_traits *type;
+    uint8_t *data;
+    int64_t n_in;
+    uint64_t row_bytes;
+} pack_job;
+
+static void pack_item(void *ctx, int64_t panel, int thread)
+{
+    const pack_job *j = ctx;
+    uint8_t *at = j->data + (uint64_t)panel * FM_PANEL_ROWS * j->row_bytes;
+    fm_pack_panels(j->type, at, at, FM_PANEL_ROWS, j->n_in,
+                   j->p->pack_scratch + (size_t)thread * j->p->pack_scratch_each);
+}
+
+void fm_model_prepare_unit(void *prepare_ctx, int32_t unit, uint8_t *const *ptr)
+{
+    const fm_prepare_ctx *p = prepare_ctx;
+    const fm_trunk_unit *u = &p->model->units[unit];
+    for (int32_t i = 0; i < u->n_piece; i++) {
+        const fm_tensor_info *t = u->piece[i].tensor;
+        const fm_type_traits *type = fm_type_get(t->type);
+        if (!type->n_field) continue;
+        pack_job j = {p, type, ptr[i], t->dim[0], fm_type_row_bytes(type, t->dim[0])};
+        const int64_t rows = (int64_t)(u->piece[i].bytes / j.row_bytes);
+        fm_pool_run(p->pool, pack_item, &j, rows / FM_PANEL_ROWS);
+    }
+}

@@ -1,0 +1,160 @@
+/* Matrix products of a pass, spread over the thread pool. A work item is a range of rows of one
+ * matrix for all tokens; results do not depend on the ranges (see kernel.h). */
+#include "model/run.h"
+
+#include <assert.h>
+
+enum {
+    TOKENS_PER_CALL = 64, /* rows of pointers kept on the stack                           */
+    ITEMS_PER_THREAD = 6, /* enough to even out threads of unequal speed                  */
+    MAX_ROWS_PER_ITEM = 512,
+    MAX_OPS = 8,
+};
+
+void fm_acts_set(fm_acts *a, const float *x, int64_t n, int64_t stride, int64_t n_tok)
+{
+    a->x = x;
+    a->n = n;
+    a->stride = stride;
+    a->n_tok = n_tok;
+    for (int i = 0; i < FM_ACT_COUNT; i++) a->have[i] = false;
+}
+
+typedef struct {
+    const fm_kernels *k;
+    fm_acts *a;
+    fm_act form;
+} quantize_job;
+
+static void quantize_item(void *ctx, int64_t t, int thread)
+{
+    (void)thread;
+    const quantize_job *j = ctx;
+    j->k->quantize(j->form, j->a->form[j->form] + (size_t)t * j->a->form_bytes[j->form],
+                   j->a->x + t * j->a->stride, j->a->n);
+}
+
+const unsigned char *fm_acts_need(fm_run *r, fm_acts *a, const fm_type_traits *type, size_t *stride)
+{
+    const fm_act form = r->k->act_form(type);
+    if (form == FM_ACT_F32) {
+        *stride = (size_t)a->stride * sizeof(float);
+        return (const unsigned char *)a->x;
+    }
+    if (!a->have[form]) {
+        quantize_job j = {r->k, a, form};
+        if (a->n_tok < 4) {
+            for (int64_t t = 0; t < a->n_tok; t++) quantize_item(&j, t, 0);
+        } else {
+            fm_pool_run(r->pool, quantize_item, &j, a->n_tok);
+        }
+        a->have[form] = true;
+    }
+    *stride = a->form_bytes[form];
+    return a->form[form];
+}
+
+typedef struct {
+    fm_run *r;
+    int64_t n_tok;
+    int n_op;
+    struct {
+        const fm_linear_op *op;
+        const unsigned char *act;
+        size_t act_stride;
+        int64_t rows_per_item, first_item;
+    } part[MAX_OPS];
+} linear_job;
+
+static void linear_item(void *ctx, int64_t item, int thread)
+{
+    (void)thread;
+    const linear_job *j = ctx;
+    int p = j->n_op - 1;
+    while (item < j->part[p].first_item) p--;
+    const fm_linear_op *op = j->part[p].op;
+    const int64_t row0 = (item - j->part[p].first_item) * j->part[p].rows_per_item;
+    int64_t row1 = row0 + j->part[p].rows_per_item;
+    if (row1 > op->w->n_out) row1 = op->w->n_out;
+    for (int64_t t0 = 0; t0 < j->n_tok; t0 += TOKENS_PER_CALL) {
+        const int64_t n = j->n_tok - t0 < TOKENS_PER_CALL ? j->n_tok - t0 : TOKENS_PER_CALL;
+        const void *act[TOKENS_PER_CALL];
+        float *y[TOKENS_PER_CALL];
+        for (int64_t t = 0; t < n; t++) {
+            act[t] = j->part[p].act + (size_t)(t0 + t) * j->part[p].act_stride;
+            y[t] = op->y + (t0 + t) * op->y_stride;
+        }
+        j->r->k->matmul(op->w, row0, row1, act, y, n);
+    }
+}
+
+void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op)
+{
+    assert(n_op <= MAX_OPS);
+    linear_job j = {.r = r, .n_tok = a->n_tok, .n_op = n_op};
+    int64_t items = 0;
+    for (int i = 0; i < n_op; i++) {
+        const fm_matrix *w = ops[i].w;
+        assert(w->n_in == a->n);
+        j.part[i].op = &ops[i];
+        j.part[i].act = fm_acts_need(r, a, w->type, &j.part[i].act_stride);
+        int64_t rows = w->n_out / ((int64_t)r->n_thread * ITEMS_PER_THREAD);
+        rows = (rows + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
+        if (rows < FM_PANEL_ROWS) rows = FM_PANEL_ROWS;
+        if (rows > MAX_ROWS_PER_ITEM) rows = MAX_ROWS_PER_ITEM;
+        j.part[i].rows_per_item = rows;
+        j.part[i].first_item = items;
+        items += (w->n_out + rows - 1) / rows;
+    }
+    fm_pool_run(r->pool, linear_item, &j, items);
+}
+
+/* ---- bound weights ----------------------------------------------------------------------- */
+
+fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
+{
+    const int piece = l->piece_of[w];
+    assert(piece >= 0);
+    const fm_tensor_info *t = l->pieces[piece].tensor;
+    const fm_type_traits *type = fm_type_get(t->type);
+    return (fm_matrix){
+        .type = type,
+        .data = ptr[piece],
+        .n_out = t->dim[1],
+        .n_in = t->dim[0],
+        .row_bytes = fm_type_row_bytes(type, t->dim[0]),
+        .layout = type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS,
+    };
+}
+
+const float *fm_weight_vector(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
+{
+    assert(l->piece_of[w] >= 0);
+    return (const float *)(const void *)ptr[l->piece_of[w]];
+}
+
+/* ---- norms ------------------------------------------------------------------------------- */
+
+typedef struct {
+    fm_run *r;
+    float *y;
+    const float *x, *w;
+} norm_job;
+
+static void norm_item(void *ctx, int64_t t, int thread)
+{
+    (void)thread;
+    const norm_job *j = ctx;
+    const int64_t n = j->r->hp->n_embd;
+    j->r->k->rmsnorm(j->y + t * n, j->x + t * n, j->w, j->r->hp->eps, n);
+}
+
+void fm_norm_rows(fm_run *r, float *y, const float *x, const float *w)
+{
+    norm_job j = {r, y, x, w};
+    if (r->n_tok < 4) {
+        for (int64_t t = 0; t < r->n_tok; t++) norm_item(&j, t, 0);
+    } else {
+        fm_pool_run(r->pool, norm_item, &j, r->n_tok);
+    }
+}

@@ -1,0 +1,124 @@
+/* A model: one architecture's configuration and tensors bound to typed fields, and its forward pass
+ * built from shared blocks. Knows shapes and mathematics; does not know whether bytes come
+ * from memory or disk (that is store/).
+ */
+#pragma once
+
+#include "base/pool.h"
+#include "format/checkpoint.h"
+#include "kernel/kernel.h"
+#include "kv/cache.h"
+#include "store/store.h"
+
+/* Every number comes from the checkpoint's metadata. */
+typedef struct {
+    int32_t n_layer, n_embd, n_vocab, n_ctx_train;
+    int32_t n_head, n_head_kv, d_head, n_rot;
+    float rope_base, eps;
+    int32_t n_expert, n_expert_used, n_ff_expert;
+    int32_t n_ff_shared;                         /* 0: no shared expert                       */
+    int32_t full_attention_interval;             /* layer i is attention iff (i+1) % it == 0  */
+    int32_t n_k_head, n_v_head, d_state, n_conv; /* gated DeltaNet; 0 when there is none      */
+    bool gated_attention; /* q rows per head are [query | gate]                               */
+    bool tiled_heads;     /* value head h uses key head h % n_k_head, else h / (n_v / n_k)    */
+    bool fused_ba;        /* ssm_ba, per key head [b.. | a..], instead of ssm_beta, ssm_alpha */
+} fm_hparams;
+
+typedef enum { FM_MIX_ATTENTION, FM_MIX_DELTA } fm_mixer;
+
+typedef enum {
+    FM_W_ATTN_NORM, FM_W_FFN_NORM,
+    FM_W_Q, FM_W_K, FM_W_V, FM_W_O, FM_W_Q_NORM, FM_W_K_NORM,
+    FM_W_QKV, FM_W_Z, FM_W_CONV, FM_W_DT, FM_W_A, FM_W_BETA, FM_W_ALPHA, FM_W_BA,
+    FM_W_SSM_NORM, FM_W_SSM_OUT,
+    FM_W_ROUTER, FM_W_SH_ROUTER, FM_W_SH_GATE, FM_W_SH_UP, FM_W_SH_DOWN,
+    FM_W_COUNT
+} fm_weight;
+
+typedef struct {
+    fm_mixer mixer;
+    int32_t kv_index;                    /* number among the layers of the same mixer */
+    int16_t piece_of[FM_W_COUNT];        /* index into pieces, -1: not in this layer  */
+    fm_trunk_piece pieces[FM_W_COUNT];
+    int32_t n_piece;
+    fm_expert_layer experts;             /* parts: gate, up, down, or gate_up, down   */
+    const fm_type_traits *type_gate, *type_up, *type_down;
+    bool fused_gate_up;
+} fm_layer;
+
+typedef struct fm_model {
+    const char *architecture;
+    fm_hparams hp;
+    fm_layer *layers;     /* [n_layer]                                                 */
+    int32_t n_attention, n_delta;
+    const fm_tensor_info *embd, *head, *out_norm;
+    bool tied;            /* the head is the embedding                                 */
+    fm_trunk_unit *units; /* [n_unit]: layer i is unit i, then the head in row ranges   */
+    fm_trunk_piece *head_pieces;
+    int32_t n_unit;
+    int64_t head_rows;    /* rows of one head unit (the last may have fewer)           */
+    uint64_t n_param, n_param_active, trunk_bytes, expert_bytes;
+    int32_t n_extra_layer; /* layers of the file that are not evaluated (draft heads)   */
+} fm_model;
+
+/* Binds a checkpoint: reads the configuration, finds every tensor and checks its type and shape.
+ * The checkpoint must outlive the model. n_expert_used: 0 as trained. */
+fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert_used, fm_error *err);
+void fm_model_free(fm_model *m);
+
+/* Brings a trunk unit into the layout the kernels want; the store's prepare callback. */
+typedef struct {
+    const fm_model *model;
+    const fm_kernels *kernels;
+    fm_pool *pool;
+    unsigned char *pack_scratch; /* [n_thread][pack_scratch_each] */
+    size_t pack_scratch_each;
+} fm_prepare_ctx;
+void fm_model_prepare_unit(void *prepare_ctx, int32_t unit, uint8_t *const *ptr);
+size_t fm_model_pack_scratch(const fm_model *m); /* bytes one thread needs */
+
+fm_kv_shape fm_model_kv_shape(const fm_model *m, int64_t n_ctx, bool f16);
+
+/* ---- forward pass ------------------------------------------------------------------------ */
+
+typedef struct fm_run fm_run;
+
+typedef struct {
+    const fm_model *model;
+    const fm_kernels *kernels;
+    fm_pool *pool;
+    fm_store *store;
+    /* Reads n bytes of the file that holds the embedding, for single rows. */
+    fm_status (*read_embd)(void *user, void *dst, size_t n, uint64_t offset, fm_error *err);
+    void *read_user;
+    int64_t n_ctx;
+    int32_t n_batch;       /* tokens in one pass */
+} fm_run_options;
+
+/* Bytes of working memory for these sizes. */
+uint64_t fm_run_bytes(const fm_model *m, int32_t n_batch, int64_t n_ctx, int n_thread);
+
+/* Working memory comes from the ledger's line "scratch". */
+fm_status fm_run_create(fm_run **out, const fm_run_options *opt, fm_ledger *ledger, fm_error *err);
+void fm_run_destroy(fm_run *r);
+
+/* Which tokens of a pass get logits. */
+typedef enum { FM_HEAD_NONE, FM_HEAD_LAST, FM_HEAD_ALL } fm_head_mode;
+
+typedef struct {
+    bool (*keep_going)(void *user); /* asked between layers and experts; NULL: never stop */
+    void *keep_user;
+    fm_logits_fn logits;            /* FM_HEAD_ALL: receives each row                     */
+    void *logits_user;
+} fm_pass_hooks;
+
+/* Evaluates n <= n_batch tokens at positions pos0.. of the session state kv. With FM_HEAD_LAST the
+ * logits of the last are in fm_run_logits(). An error or a stop leaves kv unusable. */
+fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64_t pos0,
+                      fm_head_mode head, const fm_pass_hooks *hooks, fm_error *err);
+const float *fm_run_logits(const fm_run *r); /* [n_vocab] */
+
+typedef struct {
+    uint64_t attention_us, expert_us, head_us;
+} fm_run_stats;
+void fm_run_stats_get(const fm_run *r, fm_run_stats *out);

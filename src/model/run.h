@@ -1,0 +1,107 @@
+/* Inside of the forward pass: working memory and the blocks that share it. */
+#pragma once
+
+#include "base/clock.h"
+#include "model/model.h"
+
+/* A batch of activation rows and, made when first asked for, their quantized forms. */
+typedef struct {
+    const float *x; /* [n_tok][stride] */
+    int64_t n, stride, n_tok;
+    unsigned char *form[FM_ACT_COUNT]; /* FM_ACT_F32 unused; others [n_tok][form_bytes]  */
+    size_t form_bytes[FM_ACT_COUNT];
+    bool have[FM_ACT_COUNT];
+} fm_acts;
+
+/* One of several products of the same activations. */
+typedef struct {
+    const fm_matrix *w;
+    float *y; /* [n_tok][y_stride] */
+    int64_t y_stride;
+} fm_linear_op;
+
+/* What attention needs per pass. */
+typedef struct {
+    const float *cos_t, *sin_t; /* [n_tok][n_rot / 2] */
+} fm_rope_tables;
+
+enum {
+    FM_ATTN_UNIT = 1024, /* positions whose attention is one work item; a multiple of FM_ATTN_BLOCK */
+    FM_HEAD_GROUP = 8,   /* tokens whose logits are computed together when all are wanted           */
+    FM_MOE_JOBS = 64,    /* experts computed together                                               */
+};
+
+struct fm_run {
+    fm_run_options opt;
+    const fm_model *model;
+    const fm_hparams *hp;
+    const fm_kernels *k;
+    fm_pool *pool;
+    int n_thread;
+    fm_ledger *ledger;
+    int ledger_line;
+    fm_arena arena;
+    fm_run_stats stats;
+    const fm_pass_hooks *hooks;
+
+    /* set for each pass */
+    fm_kv *kv;
+    int64_t pos0;
+    int32_t n_tok;
+
+    /* working memory, laid out once by fm_run_layout(); B = n_batch, T = threads */
+    float *x;            /* [B][n_embd] residual stream                                */
+    float *normed;       /* [B][n_embd]                                                */
+    fm_acts in;          /* activations of a block's input, width max of all inputs    */
+    float *mix_a;        /* [B][width_a] q (and gate) | qkv                             */
+    float *mix_b;        /* [B][width_b] k, v | z                                       */
+    float *mix_o;        /* [B][width_o] attention output | DeltaNet output             */
+    float *mix_ba;       /* [B][2 * n_v_head] raw b and a, then beta and decay          */
+    float *rope_cos, *rope_sin; /* [B][n_rot / 2]                                       */
+    float *attn_part;    /* partial attention of work items                             */
+    int64_t attn_part_each;
+    float *delta_scratch; /* [T][delta_scratch_each]                                    */
+    int64_t delta_scratch_each;
+
+    float *router;       /* [B][n_expert]                                               */
+    int32_t *ids;        /* [B][K] chosen experts, best first                           */
+    float *weights;      /* [B][K]                                                      */
+    int32_t *expert_count, *expert_start; /* [n_expert + 1]                             */
+    int32_t *need_ids, *need_weight;      /* [n_expert]                                 */
+    int32_t *pairs;      /* [B * K] (token, rank) pairs grouped by expert               */
+    int32_t *identity;   /* [B] 0, 1, 2, ...                                            */
+    float *expert_out;   /* [B * K][n_embd] one row per pair                            */
+    float *shared_out;   /* [B][n_embd]                                                 */
+    float *shared_gate;  /* [B]                                                         */
+    float *ff_gate, *ff_up; /* [ff_rows][ff_max]                                        */
+    fm_acts ff_act;      /* of ff_gate                                                  */
+    int64_t ff_rows, ff_max;
+    unsigned char *pack_scratch; /* [T][pack_each]                                      */
+    size_t pack_each;
+
+    float *logits;       /* [FM_HEAD_GROUP][n_vocab]                                    */
+    unsigned char *embd_row; /* one row as stored                                       */
+};
+
+/* ---- linear.c ---------------------------------------------------------------------------- */
+
+/* Points acts at rows x [n_tok][stride] of n values; quantized forms are forgotten. */
+void fm_acts_set(fm_acts *a, const float *x, int64_t n, int64_t stride, int64_t n_tok);
+/* Makes the form that `type` needs and returns the rows' base address and stride in bytes. */
+const unsigned char *fm_acts_need(fm_run *r, fm_acts *a, const fm_type_traits *type, size_t *stride);
+/* y = W x for several W and one input, spread over the pool. */
+void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op);
+/* The matrix of a bound weight, given the addresses of the layer's pieces. */
+fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
+const float *fm_weight_vector(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
+/* y[t] = norm of x[t] with weight w, for all tokens of the pass; rows of n_embd. */
+void fm_norm_rows(fm_run *r, float *y, const float *x, const float *w);
+
+/* ---- blocks: read r->normed (already normalised), add their result to r->x ----------------- */
+
+void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
+void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
+fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr, fm_error *err);
+
+/* Width of the attention block's working rows, for the layout. */
+void fm_attention_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx);
