@@ -403,6 +403,7 @@ fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert
                      m->hp.n_expert);
         goto fail;
     }
+    m->n_expert_used_trained = m->hp.n_expert_used;
     if (n_expert_used > 0) m->hp.n_expert_used = n_expert_used;
     st = fm_hp_i32_or(c, "nextn_predict_layers", &m->n_extra_layer, 0, 0, 4096, err);
     if (st == FM_OK) st = bind_ends(m, c, err);

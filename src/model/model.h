@@ -58,6 +58,7 @@ typedef struct fm_model {
     int32_t n_unit;
     int64_t head_rows;    /* rows of one head unit (the last may have fewer)           */
     uint64_t n_param, n_param_active, trunk_bytes, expert_bytes;
+    int32_t n_expert_used_trained;
     int32_t n_extra_layer; /* layers of the file that are not evaluated (draft heads)   */
 } fm_model;
 

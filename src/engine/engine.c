@@ -1,0 +1,330 @@
+/* The engine: opens a checkpoint, makes the plan, loads the trunk, and answers questions about all of
+ * it. The only place that joins the parts; implements the engine half of flashmoe.h. */
+#include "engine/engine_internal.h"
+
+#include <fcntl.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "os/facts.h"
+#include "os/file.h"
+#include "text/tokenizer.h"
+
+enum { IO_DEPTH = 8, THREADS_MAX = 1024 };
+
+void fm_engine_options_init(fm_engine_options *opt)
+{
+    memset(opt, 0, sizeof *opt);
+    opt->struct_size = sizeof *opt;
+}
+
+void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...)
+{
+    if (!e->log) return;
+    char line[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    e->log(e->log_user, level, line);
+}
+
+static fm_status check_options(const fm_engine_options *o, fm_error *err)
+{
+    if (o->struct_size != sizeof *o)
+        return fm_fail(err, FM_E_ARG, "fm_engine_options: size %zu, this library has %zu; was "
+                                      "fm_engine_options_init() called?",
+                       o->struct_size, sizeof *o);
+    if (!o->model_path || !o->model_path[0]) return fm_fail(err, FM_E_ARG, "no model was named");
+    if (o->n_threads < 0 || o->n_threads > THREADS_MAX)
+        return fm_fail(err, FM_E_ARG, "threads: %d, expected 1 to %d (0: all cores)", o->n_threads,
+                       THREADS_MAX);
+    if (o->n_ctx < 0) return fm_fail(err, FM_E_ARG, "context: %d tokens, expected 1 or more", o->n_ctx);
+    if (o->n_batch < 0 || o->n_batch > (1 << 16))
+        return fm_fail(err, FM_E_ARG, "batch: %d tokens, expected 1 to %d", o->n_batch, 1 << 16);
+    if (o->n_expert_used < 0)
+        return fm_fail(err, FM_E_ARG, "experts: %d, expected 1 or more", o->n_expert_used);
+    return FM_OK;
+}
+
+static fm_status read_names(fm_engine *e, fm_error *err)
+{
+    FM_TRY(fm_meta_str_or(e->checkpoint, "general.name", &e->name, "", err));
+    FM_TRY(fm_meta_str_or(e->checkpoint, "general.architecture", &e->architecture, "", err));
+    return fm_meta_str_or(e->checkpoint, "tokenizer.ggml.pre", &e->pre, "", err);
+}
+
+/* A file without a usable tokenizer can still be measured and asked for logits; what needs text
+ * reports the reason that is kept here. */
+static void make_tokenizer(fm_engine *e)
+{
+    if (fm_tokenizer_from_checkpoint(&e->tokenizer, e->checkpoint, &e->tokenizer_error) == FM_OK) {
+        if (e->model && fm_tokenizer_n_vocab(e->tokenizer) > e->model->hp.n_vocab)
+            fm_engine_log(e, FM_LOG_WARN, "the tokenizer has %d tokens, the embedding %d rows",
+                          fm_tokenizer_n_vocab(e->tokenizer), e->model->hp.n_vocab);
+    }
+    fm_checkpoint_drop_tokenizer(e->checkpoint);
+#ifdef __GLIBC__
+    malloc_trim(0); /* the merges of a large vocabulary were tens of MB */
+#endif
+}
+
+static fm_status read_embd(void *user, void *dst, size_t n, uint64_t offset, fm_error *err)
+{
+    const fm_engine *e = user;
+    return fm_file_read_at(e->embd_fd, fm_checkpoint_file(e->checkpoint, e->model->embd->file), dst, n,
+                           offset, err);
+}
+
+static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error *err)
+{
+    const fm_model *m = e->model;
+    const int32_t n_file = fm_checkpoint_n_file(e->checkpoint);
+    fm_expert_layer *layers = calloc((size_t)m->hp.n_layer, sizeof *layers);
+    const char **path = calloc((size_t)n_file, sizeof *path);
+    uint64_t *bytes = calloc((size_t)n_file, sizeof *bytes);
+    fm_status st;
+    if (!layers || !path || !bytes) {
+        st = fm_fail(err, FM_E_NOMEM, "no memory for the store's tables");
+    } else {
+        for (int32_t i = 0; i < m->hp.n_layer; i++) layers[i] = m->layers[i].experts;
+        for (int32_t i = 0; i < n_file; i++) {
+            path[i] = fm_checkpoint_file(e->checkpoint, i);
+            bytes[i] = fm_checkpoint_file_bytes(e->checkpoint, i);
+        }
+        const fm_io_options io = {
+            .engine = o->io_engine, .depth = IO_DEPTH, .log = e->log, .log_user = e->log_user};
+        const fm_store_options so = {
+            .path = path,
+            .file_bytes = bytes,
+            .n_file = n_file,
+            .plan = &e->plan,
+            .layer = layers,
+            .n_layer = m->hp.n_layer,
+            .unit = m->units,
+            .n_unit = m->n_unit,
+            .ledger = &e->ledger,
+            .io = &io,
+            .log = e->log,
+            .log_user = e->log_user,
+        };
+        st = fm_store_create(&e->store, &so, err);
+    }
+    free(layers);
+    free(path);
+    free(bytes);
+    return st;
+}
+
+static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
+{
+    const fm_model *m = e->model;
+    FM_TRY(fm_pool_create(&e->pool, e->n_thread, err));
+    FM_TRY(fm_file_open(&e->embd_fd, NULL, fm_checkpoint_file(e->checkpoint, m->embd->file), err));
+    /* Single rows are wanted; without this the kernel reads megabytes around each. */
+    (void)posix_fadvise(e->embd_fd, 0, 0, POSIX_FADV_RANDOM);
+    FM_TRY(create_store(e, o, err));
+    const size_t each = fm_model_pack_scratch(m);
+    e->pack_scratch = malloc(each * (size_t)e->n_thread + 1);
+    if (!e->pack_scratch) return fm_fail(err, FM_E_NOMEM, "no memory for loading");
+    e->prepare = (fm_prepare_ctx){.model = m,
+                                  .kernels = e->kernels,
+                                  .pool = e->pool,
+                                  .pack_scratch = e->pack_scratch,
+                                  .pack_scratch_each = each};
+    fm_store_set_trunk_prepare(e->store, fm_model_prepare_unit, &e->prepare);
+    FM_TRY(fm_store_load_trunk(e->store, o->load_progress, o->progress_user, err));
+    const fm_run_options ro = {
+        .model = m,
+        .kernels = e->kernels,
+        .pool = e->pool,
+        .store = e->store,
+        .read_embd = read_embd,
+        .read_user = e,
+        .n_ctx = e->plan.report.n_ctx,
+        .n_batch = e->plan.n_batch,
+    };
+    return fm_run_create(&e->run, &ro, &e->ledger, err);
+}
+
+fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *err)
+{
+    *out = NULL;
+    FM_TRY(check_options(o, err));
+    const uint64_t t0 = fm_now_us();
+    fm_engine *e = calloc(1, sizeof *e);
+    if (!e) return fm_fail(err, FM_E_NOMEM, "no memory for the engine");
+    e->embd_fd = -1;
+    e->log = o->log;
+    e->log_user = o->log_user;
+    e->kv_type = o->kv_type;
+    e->n_thread = o->n_threads ? o->n_threads : fm_os_cpu_count();
+    e->path = strdup(o->model_path);
+
+    fm_status st = e->path ? fm_checkpoint_open(&e->checkpoint, o->model_path, err)
+                           : fm_fail(err, FM_E_NOMEM, "no memory for the engine");
+    if (st == FM_OK) st = read_names(e, err);
+    if (st == FM_OK && !o->vocab_only) {
+        e->kernels = fm_kernels_pick(o->kernels, err);
+        st = e->kernels ? fm_model_bind(&e->model, e->checkpoint, o->n_expert_used, err)
+                        : (err ? err->code : FM_E_ARG);
+    }
+    if (st == FM_OK) make_tokenizer(e);
+    if (st == FM_OK && o->vocab_only && !e->tokenizer) {
+        if (err) *err = e->tokenizer_error;
+        st = e->tokenizer_error.code;
+    }
+    if (st == FM_OK && !o->vocab_only)
+        st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, IO_DEPTH, err);
+    if (st == FM_OK && !o->vocab_only && !o->plan_only) st = load(e, o, err);
+    if (st != FM_OK) {
+        fm_engine_close(e);
+        return st;
+    }
+    e->load_us = fm_now_us() - t0;
+    *out = e;
+    return FM_OK;
+}
+
+void fm_engine_close(fm_engine *e)
+{
+    if (!e) return;
+    fm_run_destroy(e->run);
+    fm_store_destroy(e->store);
+    fm_pool_destroy(e->pool);
+    fm_file_close(e->embd_fd);
+    free(e->pack_scratch);
+    fm_tokenizer_close(e->tokenizer);
+    fm_model_free(e->model);
+    fm_checkpoint_close(e->checkpoint);
+    free(e->path);
+    free(e);
+}
+
+/* ---- facts ------------------------------------------------------------------------------- */
+
+static uint64_t largest_expert(const fm_model *m)
+{
+    uint64_t most = 0;
+    for (int32_t i = 0; i < m->hp.n_layer; i++) {
+        uint64_t sum = 0;
+        for (int32_t p = 0; p < m->layers[i].experts.n_part; p++) sum += m->layers[i].experts.part[p].bytes;
+        if (sum > most) most = sum;
+    }
+    return most;
+}
+
+void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
+{
+    memset(out, 0, sizeof *out);
+    out->name = e->name.data;
+    out->architecture = e->architecture.data;
+    out->tokenizer = e->pre.data;
+    out->kernels = e->kernels ? e->kernels->name : "";
+    out->io_engine = e->store ? fm_store_io_name(e->store) : "";
+    out->n_threads = e->n_thread;
+    out->n_shard = fm_checkpoint_n_file(e->checkpoint);
+    for (int32_t i = 0; i < out->n_shard; i++) out->file_bytes += fm_checkpoint_file_bytes(e->checkpoint, i);
+    const fm_model *m = e->model;
+    if (!m) return;
+    const fm_hparams *hp = &m->hp;
+    out->n_layer = hp->n_layer;
+    out->n_embd = hp->n_embd;
+    out->n_vocab = hp->n_vocab;
+    out->n_head = hp->n_head;
+    out->n_head_kv = hp->n_head_kv;
+    out->n_ctx_train = hp->n_ctx_train;
+    out->n_expert = hp->n_expert;
+    out->n_expert_used = hp->n_expert_used;
+    out->n_expert_used_trained = m->n_expert_used_trained;
+    out->n_moe_layer = hp->n_layer;
+    out->n_full_attention_layer = m->n_attention;
+    out->n_linear_attention_layer = m->n_delta;
+    out->n_ctx = e->plan.report.n_ctx;
+    out->n_batch = e->plan.n_batch;
+    out->n_param = m->n_param;
+    out->n_param_active = m->n_param_active;
+    out->trunk_bytes = m->trunk_bytes;
+    out->expert_bytes = m->expert_bytes;
+    out->bytes_per_expert_max = largest_expert(m);
+    out->expert_bytes_per_token =
+        m->expert_bytes / (uint64_t)hp->n_expert * (uint64_t)hp->n_expert_used;
+    out->trunk_bytes_per_token = m->trunk_bytes;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const fm_type_use *x = a, *y = b;
+    const uint64_t sx = x->bytes_trunk + x->bytes_expert, sy = y->bytes_trunk + y->bytes_expert;
+    return sx < sy ? 1 : sx > sy ? -1 : strcmp(x->type, y->type);
+}
+
+size_t fm_engine_type_use(const fm_engine *e, fm_type_use *rows, size_t cap)
+{
+    fm_type_use all[64];
+    size_t n = 0;
+    const int64_t n_tensor = fm_checkpoint_n_tensor(e->checkpoint);
+    for (int64_t i = 0; i < n_tensor; i++) {
+        const fm_tensor_info *t = fm_checkpoint_tensor(e->checkpoint, i);
+        const char *name = fm_type_name(t->type);
+        if (!name) name = "?";
+        size_t at = 0;
+        while (at < n && strcmp(all[at].type, name) != 0) at++;
+        if (at == 64) continue;
+        if (at == n) all[n++] = (fm_type_use){.type = name};
+        all[at].n_tensor++;
+        if (strstr(t->name, "_exps.")) {
+            all[at].bytes_expert += t->bytes;
+        } else {
+            all[at].bytes_trunk += t->bytes;
+        }
+    }
+    qsort(all, n, sizeof *all, by_size);
+    for (size_t i = 0; i < n && i < cap; i++) rows[i] = all[i];
+    return n;
+}
+
+void fm_engine_plan(const fm_engine *e, fm_plan *out) { *out = e->plan.report; }
+const fm_tokenizer *fm_engine_tokenizer(const fm_engine *e) { return e->tokenizer; }
+
+void fm_engine_stats(const fm_engine *e, fm_stats *out)
+{
+    memset(out, 0, sizeof *out);
+    out->peak_rss_bytes = fm_os_peak_rss();
+    out->load_us = e->load_us;
+    out->prompt_us = e->prompt_us;
+    out->gen_us = e->gen_us;
+    out->tokens_evaluated = e->tokens_evaluated;
+    if (e->store) {
+        fm_store_stats s;
+        fm_store_stats_get(e->store, &s);
+        out->load_bytes = s.load_bytes;
+        out->bytes_read = s.bytes_read;
+        out->expert_hits = s.hits;
+        out->expert_misses = s.misses;
+        out->disk_wait_us = s.wait_us;
+    }
+    if (e->run) {
+        fm_run_stats r;
+        fm_run_stats_get(e->run, &r);
+        out->expert_us = r.expert_us;
+        out->attention_us = r.attention_us;
+        out->head_us = r.head_us;
+    }
+}
+
+const char *fm_build_info(void)
+{
+#if defined(FM_DEBUG)
+    return "debug checks";
+#elif defined(FM_FAULTS)
+    return "fault injection";
+#else
+    return "release";
+#endif
+}

@@ -1,0 +1,49 @@
+/* Inside the engine: what an opened checkpoint owns, and the seams between its files. */
+#pragma once
+
+#include <stdarg.h>
+
+#include "base/ledger.h"
+#include "base/pool.h"
+#include "format/checkpoint.h"
+#include "model/model.h"
+#include "store/store.h"
+
+struct fm_engine {
+    /* set at open, read-only afterwards */
+    char *path;
+    fm_checkpoint *checkpoint;
+    fm_model *model;          /* NULL with vocab_only                     */
+    fm_tokenizer *tokenizer;  /* NULL when the file carries none          */
+    fm_error tokenizer_error; /* why not                                  */
+    const fm_kernels *kernels;
+    fm_store_plan plan;
+    int n_thread;
+    fm_kv_type kv_type;
+    fm_str name, architecture, pre;
+    fm_log_fn log;
+    void *log_user;
+    uint64_t load_us;
+    int32_t n_batch_asked;    /* defines the chunks; passes may be shorter */
+
+    /* only after loading */
+    fm_ledger ledger;
+    fm_pool *pool;
+    fm_store *store;
+    fm_run *run;
+    int embd_fd;
+    unsigned char *pack_scratch;
+    fm_prepare_ctx prepare;
+
+    /* statistics of sessions */
+    uint64_t prompt_us, gen_us, tokens_evaluated;
+};
+
+void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...) FM_PRINTF(3, 4);
+
+/* plan_glue.c: machine facts and model sizes into e->plan. n_ctx, n_batch: 0 for the default. */
+fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
+                              int io_depth, fm_error *err);
+
+/* tokenizer_glue.c */
+fm_status fm_tokenizer_from_checkpoint(fm_tokenizer **out, const fm_checkpoint *c, fm_error *err);

@@ -1,0 +1,93 @@
+/* From machine facts and the model's sizes to a memory plan. Nothing large is allocated here. */
+#include "engine/engine_internal.h"
+
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "os/facts.h"
+#include "text/tokenizer.h"
+
+enum {
+    DEFAULT_BATCH = 512,
+    DEFAULT_CTX = 8192,
+    SMALLEST_DEFAULT_CTX = 1024,
+    BATCH_STEP = 64, /* the planner may shrink a pass to this many tokens */
+};
+
+/* Code, libraries, thread stacks, small allocations of a running process: measured at 14 MiB with
+ * two threads and doubled, plus 256 KiB of touched stack per thread. */
+#define PROGRAM_BYTES (UINT64_C(32) << 20)
+#define THREAD_BYTES (UINT64_C(256) << 10)
+
+/* What may be used when the user names no budget: what is free, less a reserve that keeps the
+ * machine usable. */
+static uint64_t default_budget(void)
+{
+    fm_mem_facts facts;
+    fm_os_memory(&facts);
+    uint64_t reserve = facts.total_bytes / 16;
+    if (reserve < (UINT64_C(256) << 20)) reserve = UINT64_C(256) << 20;
+    return facts.available_bytes > reserve ? facts.available_bytes - reserve : facts.available_bytes / 2;
+}
+
+static fm_status plan_for(fm_engine *e, fm_plan_input *in, int64_t n_ctx, int32_t n_batch, fm_error *err)
+{
+    const fm_model *m = e->model;
+    const fm_kv_shape kv = fm_model_kv_shape(m, n_ctx, e->kv_type == FM_KV_F16);
+    in->n_ctx = (int32_t)n_ctx;
+    in->n_batch = n_batch;
+    in->kv_bytes = fm_kv_cache_bytes(&kv);
+    in->state_bytes = fm_kv_state_bytes(&kv);
+    if (n_batch <= BATCH_STEP) {
+        in->scratch_fixed_bytes = fm_run_bytes(m, n_batch, n_ctx, e->n_thread);
+        in->scratch_token_bytes = 0;
+    } else {
+        /* Linear in the batch but for rounding of each buffer to 64 bytes and the total to pages. */
+        const uint64_t b1 = fm_run_bytes(m, BATCH_STEP, n_ctx, e->n_thread);
+        const uint64_t b2 = fm_run_bytes(m, 2 * BATCH_STEP, n_ctx, e->n_thread);
+        in->scratch_token_bytes = (b2 - b1) / BATCH_STEP + 64;
+        in->scratch_fixed_bytes = b1 - BATCH_STEP * (in->scratch_token_bytes - 64) + 8192;
+    }
+    return fm_plan_make(&e->plan, in, err);
+}
+
+fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch, int io_depth,
+                              fm_error *err)
+{
+    const fm_model *m = e->model;
+    if (n_ctx > m->hp.n_ctx_train)
+        return fm_fail(err, FM_E_ARG, "a context of %d tokens was asked for; the model was trained for %d",
+                       n_ctx, m->hp.n_ctx_train);
+    if (n_batch == 0) n_batch = DEFAULT_BATCH;
+    e->n_batch_asked = n_batch;
+    fm_expert_layer *experts = calloc((size_t)m->hp.n_layer, sizeof *experts);
+    if (!experts) return fm_fail(err, FM_E_NOMEM, "no memory for the plan");
+    for (int32_t i = 0; i < m->hp.n_layer; i++) experts[i] = m->layers[i].experts;
+    fm_plan_input in = {
+        .layer = experts,
+        .n_layer = m->hp.n_layer,
+        .unit = m->units,
+        .n_unit = m->n_unit,
+        .budget_bytes = budget ? budget : default_budget(),
+        .io_depth = io_depth,
+        .program_bytes = PROGRAM_BYTES + THREAD_BYTES * (uint64_t)e->n_thread +
+                         fm_round_up(fm_model_pack_scratch(m) * (uint64_t)e->n_thread, 4096),
+        .metadata_bytes = fm_checkpoint_memory(e->checkpoint) +
+                          (e->tokenizer ? fm_tokenizer_memory(e->tokenizer) : 0),
+    };
+    fm_status st;
+    if (n_ctx > 0) {
+        st = plan_for(e, &in, n_ctx, n_batch, err);
+    } else {
+        /* The longest default context whose cache takes at most an eighth of the budget. */
+        int64_t ctx = m->hp.n_ctx_train < DEFAULT_CTX ? m->hp.n_ctx_train : DEFAULT_CTX;
+        for (; ctx > SMALLEST_DEFAULT_CTX; ctx /= 2) {
+            const fm_kv_shape kv = fm_model_kv_shape(m, ctx, e->kv_type == FM_KV_F16);
+            if (fm_kv_cache_bytes(&kv) <= in.budget_bytes / 8) break;
+        }
+        st = plan_for(e, &in, ctx, n_batch, err);
+    }
+    e->plan.report.budget_given = budget != 0;
+    free(experts);
+    return st;
+}

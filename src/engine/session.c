@@ -1,0 +1,134 @@
+/* Sessions: one conversation's state and the loop that feeds tokens through the model in chunks.
+ *
+ * A chunk never changes results by its size alone: attention and the recurrent layers work in blocks
+ * that start at absolute multiples of 64 positions. A pass may therefore be shorter than the batch the
+ * user asked for (when memory is tight), as long as it ends at such a multiple or where the asked
+ * chunk ends; so for one --batch the blocks, and with them the bits, are the same in every plan. */
+#include "engine/engine_internal.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+
+struct fm_session {
+    fm_engine *engine;
+    fm_kv *kv;
+    int64_t n_past;
+    bool has_logits;
+};
+
+fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err)
+{
+    *out = NULL;
+    if (!engine->run) return fm_fail(err, FM_E_ARG, "the engine was opened without weights");
+    fm_session *s = calloc(1, sizeof *s);
+    if (!s) return fm_fail(err, FM_E_NOMEM, "no memory for a session");
+    s->engine = engine;
+    const fm_kv_shape shape =
+        fm_model_kv_shape(engine->model, engine->plan.report.n_ctx, engine->kv_type == FM_KV_F16);
+    const fm_status st = fm_kv_create(&s->kv, &shape, &engine->ledger, err);
+    if (st != FM_OK) {
+        free(s);
+        return st;
+    }
+    *out = s;
+    return FM_OK;
+}
+
+void fm_session_destroy(fm_session *s)
+{
+    if (!s) return;
+    fm_kv_destroy(s->kv);
+    free(s);
+}
+
+const float *fm_session_logits(const fm_session *s)
+{
+    return s->has_logits ? fm_run_logits(s->engine->run) : NULL;
+}
+
+int64_t fm_session_n_past(const fm_session *s) { return s->n_past; }
+
+void fm_session_reset(fm_session *s)
+{
+    fm_kv_reset(s->kv);
+    s->n_past = 0;
+    s->has_logits = false;
+}
+
+typedef struct {
+    const fm_eval_options *opt;
+    int64_t done, total;
+} progress;
+
+static bool keep_going(void *user)
+{
+    const progress *p = user;
+    return !p->opt || !p->opt->progress || p->opt->progress(p->opt->progress_user, p->done, p->total);
+}
+
+/* Tokens of the next pass: up to the end of the chunk that the user's batch defines, or less when
+ * the plan allows only shorter passes, then up to a multiple of the block. */
+static int64_t pass_length(const fm_engine *e, int64_t pos, int64_t chunk_end)
+{
+    const int64_t left = chunk_end - pos, most = e->plan.n_batch;
+    if (left <= most) return left;
+    const int64_t end = (pos + most) / FM_DELTA_BLOCK * FM_DELTA_BLOCK;
+    return end > pos ? end - pos : most;
+}
+
+fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_eval_options *opt,
+                          fm_error *err)
+{
+    fm_engine *e = s->engine;
+    if (opt && opt->struct_size != sizeof *opt)
+        return fm_fail(err, FM_E_ARG, "fm_eval_options: size %zu, this library has %zu", opt->struct_size,
+                       sizeof *opt);
+    if (n == 0) return fm_fail(err, FM_E_ARG, "no tokens to evaluate");
+    const int32_t n_vocab = e->model->hp.n_vocab;
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= n_vocab)
+            return fm_fail(err, FM_E_ARG, "token %zu has id %" PRId32 ", the model has ids 0 to %" PRId32, i,
+                           ids[i], n_vocab - 1);
+    const int64_t n_ctx = e->plan.report.n_ctx;
+    if (n > (size_t)(n_ctx - s->n_past))
+        return fm_fail(err, FM_E_LIMIT,
+                       "%zu tokens do not fit: the context holds %" PRId64 " and has %" PRId64
+                       " (a longer one: --ctx)",
+                       n, n_ctx, s->n_past);
+
+    const uint64_t t0 = fm_now_us();
+    progress p = {.opt = opt, .done = 0, .total = (int64_t)n};
+    const fm_pass_hooks hooks = {
+        .keep_going = keep_going,
+        .keep_user = &p,
+        .logits = opt ? opt->every_logits : NULL,
+        .logits_user = opt ? opt->logits_user : NULL,
+    };
+    const int64_t start = s->n_past, end = start + (int64_t)n, batch = e->n_batch_asked;
+    fm_status st = FM_OK;
+    while (s->n_past < end && st == FM_OK) {
+        int64_t chunk_end = start + ((s->n_past - start) / batch + 1) * batch;
+        if (chunk_end > end) chunk_end = end;
+        const int64_t n_pass = pass_length(e, s->n_past, chunk_end);
+        const bool last = s->n_past + n_pass == end;
+        const fm_head_mode head = hooks.logits ? FM_HEAD_ALL : last ? FM_HEAD_LAST : FM_HEAD_NONE;
+        st = fm_run_pass(e->run, s->kv, ids + p.done, (int32_t)n_pass, s->n_past, head, &hooks, err);
+        if (st != FM_OK) break;
+        s->n_past += n_pass;
+        p.done += n_pass;
+        e->tokens_evaluated += (uint64_t)n_pass;
+        if (!keep_going(&p) && p.done < p.total) st = fm_fail(err, FM_E_CANCELLED, "stopped");
+    }
+    const uint64_t us = fm_now_us() - t0;
+    if (n == 1) {
+        e->gen_us += us;
+    } else {
+        e->prompt_us += us;
+    }
+    s->has_logits = st == FM_OK;
+    /* A pass that broke off has moved the recurrent state of some layers and not of others. */
+    if (st != FM_OK) fm_session_reset(s);
+    return st;
+}
