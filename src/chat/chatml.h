@@ -11,7 +11,7 @@
 #include "base/error.h"
 
 typedef struct {
-    char *text;      /* n bytes and a terminating NUL, owned by the array */
+    char *text; /* n bytes and a terminating NUL, owned by the array */
     size_t n;
     bool is_control; /* tokenize with FM_TOKENIZE_SPECIAL; else as plain text */
 } fm_chat_segment;

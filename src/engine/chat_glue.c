@@ -1,14 +1,18 @@
-/* Conversations to ids: joins the chat form with the engine's tokenizer. Uses only the public
- * functions of both, so it knows nothing of how an engine is made. */
-#include "flashmoe.h"
+/* Conversations to ids: joins the chat form with the engine's tokenizer. */
+#include "engine/engine_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "chat/chatml.h"
 
-static fm_status check_tokenizer(const fm_tokenizer *tok, fm_error *err)
+static fm_status check_tokenizer(const fm_engine *engine, fm_error *err)
 {
+    const fm_tokenizer *tok = fm_engine_tokenizer(engine);
+    if (!tok) {
+        if (err) *err = engine->tokenizer_error;
+        return engine->tokenizer_error.code;
+    }
     static const char *const needed[] = {FM_CHATML_START, FM_CHATML_END};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
         if (fm_token_find(tok, needed[i]) < 0) {
@@ -33,10 +37,9 @@ fm_status fm_chat_tokenize(const fm_engine *engine, int32_t **ids, size_t *n_ids
     int32_t *all = NULL;
     size_t n = 0;
 
-    fm_status st = check_tokenizer(tok, err);
+    fm_status st = check_tokenizer(engine, err);
     if (st != FM_OK) return st;
-    st = fm_chatml_render(&segments, &n_segments, messages, n_messages, add_generation_prompt,
-                          err);
+    st = fm_chatml_render(&segments, &n_segments, messages, n_messages, add_generation_prompt, err);
     for (size_t i = 0; i < n_segments && st == FM_OK; i++) {
         int32_t *part = NULL;
         size_t n_part = 0;
@@ -70,10 +73,9 @@ fm_status fm_chat_render(const fm_engine *engine, char **out, const fm_message *
     *out = NULL;
     fm_chat_segment *segments = NULL;
     size_t n_segments = 0;
-    fm_status st = check_tokenizer(fm_engine_tokenizer(engine), err);
+    fm_status st = check_tokenizer(engine, err);
     if (st != FM_OK) return st;
-    st = fm_chatml_render(&segments, &n_segments, messages, n_messages, add_generation_prompt,
-                          err);
+    st = fm_chatml_render(&segments, &n_segments, messages, n_messages, add_generation_prompt, err);
     if (st != FM_OK) return st;
     *out = fm_chat_segments_join(segments, n_segments);
     fm_chat_segments_free(segments, n_segments);

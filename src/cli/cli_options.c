@@ -1,0 +1,312 @@
+/* The options of all commands, each written down once: spelling, argument, default, help. Parsing
+ * and --help both come from this table, so they cannot disagree. */
+#include "cli/cli.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+typedef enum {
+    OPT_FLAG,   /* bool                       */
+    OPT_TEXT,   /* const char *               */
+    OPT_LIST,   /* fm_cli_list, repeatable    */
+    OPT_CHOICE, /* const char *, one of `arg` */
+    OPT_SIZE,   /* uint64_t                   */
+    OPT_INT,    /* int32_t                    */
+    OPT_REAL,   /* float                      */
+    OPT_SEED,   /* uint64_t, sets has_seed    */
+} option_kind;
+
+typedef struct {
+    const char *group; /* heading in the help */
+    const char *short_name, *name;
+    const char *arg; /* what stands for the value in the help; choices separated by '|' */
+    option_kind kind;
+    size_t offset; /* in fm_cli_options */
+    unsigned commands;
+    int32_t min, max;     /* OPT_INT */
+    const char *fallback; /* the default, parsed like a given value; NULL: off or automatic */
+    const char *help;     /* may hold newlines */
+} option;
+
+#define FIELD(f) offsetof(fm_cli_options, f)
+#define ENGINE_COMMANDS (FM_CMD_RUN | FM_CMD_PLAN | FM_CMD_LOGITS)
+#define ALL_COMMANDS (FM_CMD_RUN | FM_CMD_INFO | FM_CMD_PLAN | FM_CMD_LOGITS | FM_CMD_TOKENIZE)
+
+// clang-format off
+static const option OPTIONS[] = {
+    {"input", "-p", "--prompt", "TEXT", OPT_TEXT, FIELD(prompt), FM_CMD_RUN | FM_CMD_TOKENIZE,
+     0, 0, NULL, "the text"},
+    {"input", "-f", "--file", "FILE", OPT_TEXT, FIELD(prompt_file), FM_CMD_RUN | FM_CMD_TOKENIZE,
+     0, 0, NULL, "the text from a file, - for standard input; with -p as well,\n"
+                 "the file comes first and TEXT starts on a new line"},
+    {"input", NULL, "--raw", NULL, OPT_FLAG, FIELD(is_raw), FM_CMD_RUN,
+     0, 0, NULL, "evaluate the text as it is, special tokens included, instead of\n"
+                 "as one user turn of a chat"},
+    {"input", NULL, "--no-special", NULL, OPT_FLAG, FIELD(no_special), FM_CMD_TOKENIZE,
+     0, 0, NULL, "read special tokens in the text as plain text"},
+    {"input", NULL, "--decode", "IDS", OPT_TEXT, FIELD(decode_ids), FM_CMD_TOKENIZE,
+     0, 0, NULL, "print the text of these ids (separated by commas)"},
+    {"input", NULL, "--ids", "IDS", OPT_TEXT, FIELD(ids), FM_CMD_LOGITS,
+     0, 0, NULL, "token ids, separated by commas"},
+    {"input", NULL, "--ids-file", "FILE", OPT_TEXT, FIELD(ids_file), FM_CMD_LOGITS,
+     0, 0, NULL, "token ids from a file, separated by commas or white space;\n"
+                 "- for standard input"},
+
+    {"output", NULL, "--out", "FILE", OPT_TEXT, FIELD(out_path), FM_CMD_LOGITS,
+     0, 0, NULL, "the .npy file to write, float32 [tokens][vocabulary]; it appears\n"
+                 "under this name when it is complete"},
+    {"output", "-n", "--tokens", "N", OPT_INT, FIELD(n_predict), FM_CMD_RUN,
+     0, INT32_MAX, NULL, "generate at most N tokens (default: until the end token or until\n"
+                         "the context is full)"},
+    {"output", NULL, "--stop", "TEXT", OPT_LIST, FIELD(stops), FM_CMD_RUN,
+     0, 0, NULL, "end the answer before TEXT; may be given several times"},
+    {"output", NULL, "--json", NULL, OPT_FLAG, FIELD(is_json), ALL_COMMANDS & ~FM_CMD_LOGITS,
+     0, 0, NULL, "print one JSON object and nothing else on standard output"},
+    {"output", "-q", "--quiet", NULL, OPT_FLAG, FIELD(is_quiet), FM_CMD_RUN | FM_CMD_LOGITS,
+     0, 0, NULL, "only errors and warnings on standard error"},
+
+    {"sampling", NULL, "--temp", "T", OPT_REAL, FIELD(temperature), FM_CMD_RUN,
+     0, 0, "0.7", "temperature; 0 always takes the likeliest token"},
+    {"sampling", NULL, "--top-k", "K", OPT_INT, FIELD(top_k), FM_CMD_RUN,
+     0, INT32_MAX, "0", "choose among the K likeliest tokens; 0 is off"},
+    {"sampling", NULL, "--top-p", "P", OPT_REAL, FIELD(top_p), FM_CMD_RUN,
+     0, 0, "0.95", "choose among the likeliest tokens that together reach\n"
+                   "probability P; 1 is off"},
+    {"sampling", NULL, "--min-p", "P", OPT_REAL, FIELD(min_p), FM_CMD_RUN,
+     0, 0, "0", "drop tokens below P times the likeliest one's probability"},
+    {"sampling", NULL, "--repeat-penalty", "R", OPT_REAL, FIELD(repeat_penalty), FM_CMD_RUN,
+     0, 0, "1", "make the last 64 tokens less likely; 1 is off"},
+    {"sampling", NULL, "--seed", "S", OPT_SEED, FIELD(seed), FM_CMD_RUN,
+     0, 0, NULL, "the same seed gives the same text (default: differs every time)"},
+
+    {"memory and machine", "-M", "--memory", "SIZE", OPT_SIZE, FIELD(memory_bytes), ENGINE_COMMANDS,
+     0, 0, NULL, "all the memory this program may use: 512M, 4G, 1.5G; K, M, G are\n"
+                 "KiB, MiB, GiB (default: what the machine can spare)"},
+    {"memory and machine", "-c", "--ctx", "N", OPT_INT, FIELD(n_ctx), ENGINE_COMMANDS,
+     1, INT32_MAX, NULL, "tokens of context, prompt and answer together (default: chosen\n"
+                         "to fit; for logits the number of ids)"},
+    {"memory and machine", NULL, "--batch", "N", OPT_INT, FIELD(n_batch), ENGINE_COMMANDS,
+     1, 1 << 16, "512", "tokens of a prompt that are evaluated together"},
+    {"memory and machine", NULL, "--kv", "f16|f32", OPT_CHOICE, FIELD(kv), ENGINE_COMMANDS,
+     0, 0, "f16", "type of the attention cache"},
+    {"memory and machine", "-t", "--threads", "N", OPT_INT, FIELD(n_threads), ENGINE_COMMANDS,
+     1, 1024, NULL, "threads (default: the cores this program may use)"},
+    {"memory and machine", NULL, "--experts", "K", OPT_INT, FIELD(n_expert_used), ENGINE_COMMANDS,
+     1, INT32_MAX, NULL, "experts per token; changes the output (default: as trained)"},
+    {"memory and machine", NULL, "--io", "uring|pread|mmap", OPT_CHOICE, FIELD(io), ENGINE_COMMANDS,
+     0, 0, NULL, "how the disk is read; never changes the output (default: the\n"
+                 "best that works here)"},
+    {"memory and machine", NULL, "--kernels", "reference|generic|avx2|avx512", OPT_CHOICE,
+     FIELD(kernels), ENGINE_COMMANDS,
+     0, 0, NULL, "instruction set (default: the best this processor has)"},
+
+    {"help", "-h", "--help", NULL, OPT_FLAG, FIELD(wants_help), ALL_COMMANDS,
+     0, 0, NULL, "this text"},
+};
+// clang-format on
+#define N_OPTION (sizeof OPTIONS / sizeof OPTIONS[0])
+
+/* ---- help ----------------------------------------------------------------------------------- */
+
+static void print_option(FILE *out, const option *opt)
+{
+    enum { COLUMN = 26 };
+    char left[80];
+    const int n = snprintf(left, sizeof left, "  %s%s%s%s%s",
+                           opt->short_name ? opt->short_name : "", opt->short_name ? ", " : "",
+                           opt->name, opt->arg ? " " : "", opt->arg ? opt->arg : "");
+    fputs(left, out);
+    if (n + 2 > COLUMN) fputc('\n', out);
+    int at = n + 2 > COLUMN ? 0 : n;
+    for (const char *line = opt->help; line;) {
+        const char *end = strchr(line, '\n');
+        const int length = end ? (int)(end - line) : (int)strlen(line);
+        fprintf(out, "%*s%.*s", COLUMN - at, "", length, line);
+        if (!end && opt->fallback) fprintf(out, " (default %s)", opt->fallback);
+        fputc('\n', out);
+        at = 0;
+        line = end ? end + 1 : NULL;
+    }
+}
+
+void fm_cli_print_help(FILE *out, const fm_cli_command *command)
+{
+    fprintf(out, "usage: flashmoe %s %s\n\n%s\n%s", command->name, command->synopsis,
+            command->summary, command->details);
+    const char *group = NULL;
+    for (size_t i = 0; i < N_OPTION; i++) {
+        if (!(OPTIONS[i].commands & command->bit)) continue;
+        if (!group || strcmp(group, OPTIONS[i].group) != 0) {
+            group = OPTIONS[i].group;
+            fprintf(out, "\n%s\n", group);
+        }
+        print_option(out, &OPTIONS[i]);
+    }
+}
+
+/* ---- parsing -------------------------------------------------------------------------------- */
+
+int fm_cli_usage_error(const fm_cli_options *o, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    fprintf(stderr, "flashmoe %s: ", o->command);
+    vfprintf(stderr, fmt, args);
+    fprintf(stderr, "\nsee: flashmoe %s --help\n", o->command);
+    va_end(args);
+    return FM_EXIT_USAGE;
+}
+
+static const option *find_option(const char *word, size_t length, unsigned command)
+{
+    for (size_t i = 0; i < N_OPTION; i++) {
+        const option *opt = &OPTIONS[i];
+        if (!(opt->commands & command)) continue;
+        if (strlen(opt->name) == length && strncmp(opt->name, word, length) == 0) return opt;
+        if (opt->short_name && strlen(opt->short_name) == length &&
+            strncmp(opt->short_name, word, length) == 0) {
+            return opt;
+        }
+    }
+    return NULL;
+}
+
+static bool is_choice(const char *choices, const char *value)
+{
+    const size_t n = strlen(value);
+    for (const char *p = choices; p && n > 0;) {
+        const char *end = strchr(p, '|');
+        const size_t length = end ? (size_t)(end - p) : strlen(p);
+        if (length == n && strncmp(p, value, n) == 0) return true;
+        p = end ? end + 1 : NULL;
+    }
+    return false;
+}
+
+static int set_option(fm_cli_options *o, const option *opt, const char *value)
+{
+    void *field = (char *)o + opt->offset;
+    int64_t whole;
+    double real;
+    switch (opt->kind) {
+    case OPT_FLAG:
+        *(bool *)field = true;
+        return FM_EXIT_OK;
+    case OPT_TEXT:
+        *(const char **)field = value;
+        return FM_EXIT_OK;
+    case OPT_LIST: {
+        fm_cli_list *list = field;
+        if (!*value) return fm_cli_usage_error(o, "%s: the text is empty", opt->name);
+        if (list->n == FM_CLI_STOPS_MAX) {
+            return fm_cli_usage_error(o, "%s: given more than %d times", opt->name,
+                                      FM_CLI_STOPS_MAX);
+        }
+        list->items[list->n++] = value;
+        return FM_EXIT_OK;
+    }
+    case OPT_CHOICE:
+        if (!is_choice(opt->arg, value)) {
+            return fm_cli_usage_error(o, "%s %s: expected %s", opt->name, value, opt->arg);
+        }
+        *(const char **)field = value;
+        return FM_EXIT_OK;
+    case OPT_SIZE:
+        if (!fm_cli_parse_size(value, field) || *(uint64_t *)field == 0) {
+            return fm_cli_usage_error(o, "%s %s: expected a size such as 512M, 4G or 1.5G",
+                                      opt->name, value);
+        }
+        return FM_EXIT_OK;
+    case OPT_INT:
+        if (!fm_cli_parse_int(value, opt->min, opt->max, &whole)) {
+            return fm_cli_usage_error(o, "%s %s: expected a whole number from %d to %d", opt->name,
+                                      value, (int)opt->min, (int)opt->max);
+        }
+        *(int32_t *)field = (int32_t)whole;
+        return FM_EXIT_OK;
+    case OPT_REAL:
+        if (!fm_cli_parse_real(value, &real)) {
+            return fm_cli_usage_error(o, "%s %s: expected a number", opt->name, value);
+        }
+        *(float *)field = (float)real;
+        return FM_EXIT_OK;
+    case OPT_SEED:
+        if (!fm_cli_parse_u64(value, field)) {
+            return fm_cli_usage_error(o, "%s %s: expected a whole number from 0", opt->name, value);
+        }
+        o->has_seed = true;
+        return FM_EXIT_OK;
+    }
+    return FM_EXIT_USAGE;
+}
+
+/* One argument that starts with '-'. Moves *i past the value that it took. */
+static int parse_option(fm_cli_options *o, const fm_cli_command *command, int *i, int argc,
+                        char **argv)
+{
+    const char *word = argv[*i];
+    const char *equals = strncmp(word, "--", 2) == 0 ? strchr(word, '=') : NULL;
+    const size_t length = equals ? (size_t)(equals - word) : strlen(word);
+    const option *opt = find_option(word, length, command->bit);
+    if (!opt) return fm_cli_usage_error(o, "unknown option %.*s", (int)length, word);
+    if (opt->kind == OPT_FLAG) {
+        if (equals) return fm_cli_usage_error(o, "%s takes no value", opt->name);
+        return set_option(o, opt, NULL);
+    }
+    const char *value = equals ? equals + 1 : NULL;
+    if (!value) {
+        if (*i + 1 >= argc) return fm_cli_usage_error(o, "%s needs a value: %s", word, opt->arg);
+        value = argv[++*i];
+    }
+    return set_option(o, opt, value);
+}
+
+int fm_cli_parse(fm_cli_options *o, const fm_cli_command *command, int argc, char **argv)
+{
+    *o = (fm_cli_options){.command = command->name, .n_predict = -1};
+    for (size_t k = 0; k < N_OPTION; k++) {
+        const option *opt = &OPTIONS[k];
+        if (!opt->fallback) continue;
+        const int status = set_option(o, opt, opt->fallback);
+        if (status != FM_EXIT_OK) return status;
+    }
+    bool is_options_end = false;
+    for (int i = 0; i < argc; i++) {
+        const char *word = argv[i];
+        if (!is_options_end && strcmp(word, "--") == 0) {
+            is_options_end = true;
+        } else if (!is_options_end && word[0] == '-' && word[1]) {
+            const int status = parse_option(o, command, &i, argc, argv);
+            if (status != FM_EXIT_OK) return status;
+            if (o->wants_help) return FM_EXIT_OK;
+        } else if (!o->model) {
+            o->model = word;
+        } else {
+            return fm_cli_usage_error(o, "unexpected argument \"%s\"", word);
+        }
+    }
+    if (!o->model || !*o->model) return fm_cli_usage_error(o, "which model? give its file");
+    return FM_EXIT_OK;
+}
+
+/* ---- commands ------------------------------------------------------------------------------- */
+
+const fm_cli_command fm_cli_commands[] = {
+    {"run", FM_CMD_RUN, "MODEL -p TEXT [options]", "Answers one prompt; the text streams out.",
+     "\nThe memory plan, progress and a line of figures go to standard error. Ctrl-C stops the\n"
+     "answer (exit status 130); a second one ends the program at once.\n",
+     fm_cmd_run},
+    {"info", FM_CMD_INFO, "MODEL [--json]", "Says what a model is: family, sizes, types, experts.",
+     "", fm_cmd_info},
+    {"plan", FM_CMD_PLAN, "MODEL [options]",
+     "Shows what would lie in memory, without loading anything.", "", fm_cmd_plan},
+    {"logits", FM_CMD_LOGITS, "MODEL (--ids IDS | --ids-file FILE) --out FILE.npy [options]",
+     "Writes the raw logits of given token ids.",
+     "\nWith --batch 1 the ids are evaluated one by one, otherwise in chunks of that size.\n",
+     fm_cmd_logits},
+    {"tokenize", FM_CMD_TOKENIZE,
+     "MODEL|tokenizer.json (-p TEXT | -f FILE | --decode IDS) [options]",
+     "Turns text into token ids, or ids into text.", "", fm_cmd_tokenize},
+    {NULL, 0, NULL, NULL, NULL, NULL},
+};

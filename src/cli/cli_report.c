@@ -1,0 +1,76 @@
+/* Figures and tables for people. */
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+const char *fm_cli_bytes(char out[FM_CLI_FIGURE], uint64_t bytes)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    while (value >= 1000 && unit + 1 < sizeof units / sizeof units[0]) {
+        value /= 1024;
+        unit++;
+    }
+    const int decimals = unit == 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2;
+    snprintf(out, FM_CLI_FIGURE, "%.*f %s", decimals, value, units[unit]);
+    return out;
+}
+
+const char *fm_cli_count(char out[FM_CLI_FIGURE], uint64_t n)
+{
+    char digits[24];
+    const int length = snprintf(digits, sizeof digits, "%" PRIu64, n);
+    char *p = out;
+    for (int i = 0; i < length; i++) {
+        if (i > 0 && (length - i) % 3 == 0) *p++ = ',';
+        *p++ = digits[i];
+    }
+    *p = '\0';
+    return out;
+}
+
+const char *fm_cli_seconds(char out[FM_CLI_FIGURE], double seconds)
+{
+    if (seconds > 1e9) seconds = 1e9;
+    const long long whole = (long long)(seconds + 0.5);
+    if (whole < 60) {
+        snprintf(out, FM_CLI_FIGURE, "%lld s", whole);
+    } else if (whole < 3600) {
+        snprintf(out, FM_CLI_FIGURE, "%lld min %02lld s", whole / 60, whole % 60);
+    } else {
+        snprintf(out, FM_CLI_FIGURE, "%lld h %02lld min", whole / 3600, whole / 60 % 60);
+    }
+    return out;
+}
+
+void fm_cli_print_plan(FILE *out, const fm_plan *plan)
+{
+    char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE];
+    fprintf(out, "memory plan\n");
+    for (int32_t i = 0; i < plan->n_line; i++) {
+        fprintf(out, "  %-30s %12s\n", plan->lines[i].name, fm_cli_bytes(a, plan->lines[i].bytes));
+    }
+    fprintf(out, "  %-30s %12s   of %s (%s)\n", "total", fm_cli_bytes(a, plan->total_bytes),
+            fm_cli_bytes(b, plan->budget_bytes),
+            plan->budget_given ? "given" : "what the machine can spare");
+    fprintf(out, "  experts in memory: %s of %s",
+            fm_cli_count(a, (uint64_t)(plan->expert_slots > 0 ? plan->expert_slots : 0)),
+            fm_cli_count(b, (uint64_t)(plan->experts_total > 0 ? plan->experts_total : 0)));
+    if (plan->experts_total > 0) {
+        fprintf(out, " (%.1f %%)",
+                100.0 * (double)plan->expert_slots / (double)plan->experts_total);
+    }
+    fputc('\n', out);
+    if (plan->trunk_resident < plan->trunk_units) {
+        fprintf(out,
+                "  the trunk does not fit: %d of its %d pieces stay in memory, the rest is read "
+                "for every token (slow)\n",
+                (int)plan->trunk_resident, (int)plan->trunk_units);
+    }
+    fprintf(out, "  context %s tokens, prompts in chunks of %s; smallest budget %s\n",
+            fm_cli_count(a, (uint64_t)(plan->n_ctx > 0 ? plan->n_ctx : 0)),
+            fm_cli_count(b, (uint64_t)(plan->n_batch > 0 ? plan->n_batch : 0)),
+            fm_cli_bytes((char[FM_CLI_FIGURE]){0}, plan->min_memory_bytes));
+}

@@ -1,0 +1,178 @@
+/* flashmoe info: what a checkpoint is. flashmoe plan: what would lie in memory, without loading. */
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void print_row(const char *name, const char *value)
+{
+    printf("%-20s %s\n", name, value);
+}
+
+static void print_info(const fm_model_info *m, const fm_type_use *types, size_t n_type)
+{
+    char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE], line[256];
+
+    print_row("model", m->name[0] ? m->name : "(no name)");
+    print_row("family", m->architecture);
+    snprintf(line, sizeof line, "%.3g B, %.3g B active per token", (double)m->n_param / 1e9,
+             (double)m->n_param_active / 1e9);
+    if (m->n_param < 1000000000) {
+        snprintf(line, sizeof line, "%.3g M, %.3g M active per token", (double)m->n_param / 1e6,
+                 (double)m->n_param_active / 1e6);
+    }
+    print_row("parameters", line);
+    snprintf(line, sizeof line,
+             "%d: %d with full attention, %d with linear attention, %d with experts",
+             (int)m->n_layer, (int)m->n_full_attention_layer, (int)m->n_linear_attention_layer,
+             (int)m->n_moe_layer);
+    print_row("layers", line);
+    snprintf(line, sizeof line, "%d wide; %d heads, %d for keys and values", (int)m->n_embd,
+             (int)m->n_head, (int)m->n_head_kv);
+    print_row("dimensions", line);
+    snprintf(line, sizeof line, "%d per layer, %d chosen for a token; up to %s each",
+             (int)m->n_expert, (int)m->n_expert_used_trained,
+             fm_cli_bytes(a, m->bytes_per_expert_max));
+    print_row("experts", line);
+    snprintf(line, sizeof line, "%s in %d %s: trunk %s, experts %s", fm_cli_bytes(a, m->file_bytes),
+             (int)m->n_shard, m->n_shard == 1 ? "file" : "files", fm_cli_bytes(b, m->trunk_bytes),
+             fm_cli_bytes(c, m->expert_bytes));
+    print_row("size", line);
+    snprintf(line, sizeof line, "%s: trunk %s, experts %s",
+             fm_cli_bytes(a, m->trunk_bytes_per_token + m->expert_bytes_per_token),
+             fm_cli_bytes(b, m->trunk_bytes_per_token), fm_cli_bytes(c, m->expert_bytes_per_token));
+    print_row("bytes per token", line);
+    snprintf(line, sizeof line, "%s tokens as trained",
+             fm_cli_count(a, (uint64_t)(m->n_ctx_train > 0 ? m->n_ctx_train : 0)));
+    print_row("context", line);
+    snprintf(line, sizeof line, "%s, %s tokens", m->tokenizer,
+             fm_cli_count(a, (uint64_t)(m->n_vocab > 0 ? m->n_vocab : 0)));
+    print_row("tokenizer", line);
+    for (size_t i = 0; i < n_type; i++) {
+        snprintf(line, sizeof line, "%-6s %5" PRIu64 " tensors, trunk %s, experts %s",
+                 types[i].type, types[i].n_tensor, fm_cli_bytes(a, types[i].bytes_trunk),
+                 fm_cli_bytes(b, types[i].bytes_expert));
+        print_row(i == 0 ? "types" : "", line);
+    }
+}
+
+static void json_string(fm_json_out *j, const char *key, const char *text)
+{
+    fm_json_text(j, key, text, strlen(text));
+}
+
+static void json_count(fm_json_out *j, const char *key, int64_t n)
+{
+    fm_json_u64(j, key, n > 0 ? (uint64_t)n : 0);
+}
+
+static void print_info_json(const fm_model_info *m, const fm_type_use *types, size_t n_type)
+{
+    fm_json_out j = {.out = stdout};
+    fm_json_open(&j, NULL, '{');
+    json_string(&j, "name", m->name);
+    json_string(&j, "family", m->architecture);
+    fm_json_u64(&j, "parameters", m->n_param);
+    fm_json_u64(&j, "active_parameters", m->n_param_active);
+    json_count(&j, "layers", m->n_layer);
+    json_count(&j, "full_attention_layers", m->n_full_attention_layer);
+    json_count(&j, "linear_attention_layers", m->n_linear_attention_layer);
+    json_count(&j, "moe_layers", m->n_moe_layer);
+    json_count(&j, "embedding", m->n_embd);
+    json_count(&j, "heads", m->n_head);
+    json_count(&j, "kv_heads", m->n_head_kv);
+    json_count(&j, "experts", m->n_expert);
+    json_count(&j, "experts_used", m->n_expert_used_trained);
+    json_count(&j, "context", m->n_ctx_train);
+    json_string(&j, "tokenizer", m->tokenizer);
+    json_count(&j, "vocabulary", m->n_vocab);
+    json_count(&j, "shards", m->n_shard);
+    fm_json_u64(&j, "file_bytes", m->file_bytes);
+    fm_json_u64(&j, "trunk_bytes", m->trunk_bytes);
+    fm_json_u64(&j, "expert_bytes", m->expert_bytes);
+    fm_json_u64(&j, "bytes_per_expert_max", m->bytes_per_expert_max);
+    fm_json_u64(&j, "trunk_bytes_per_token", m->trunk_bytes_per_token);
+    fm_json_u64(&j, "expert_bytes_per_token", m->expert_bytes_per_token);
+    fm_json_open(&j, "types", '[');
+    for (size_t i = 0; i < n_type; i++) {
+        fm_json_open(&j, NULL, '{');
+        json_string(&j, "type", types[i].type);
+        fm_json_u64(&j, "tensors", types[i].n_tensor);
+        fm_json_u64(&j, "trunk_bytes", types[i].bytes_trunk);
+        fm_json_u64(&j, "expert_bytes", types[i].bytes_expert);
+        fm_json_close(&j, '}');
+    }
+    fm_json_close(&j, ']');
+    fm_json_close(&j, '}');
+}
+
+int fm_cmd_info(const fm_cli_options *o)
+{
+    fm_error err = {0};
+    fm_engine *engine;
+    fm_engine_options opt;
+    fm_cli_engine_options(&opt, o);
+    /* Only the checkpoint's facts are wanted, also of models that this machine could not hold:
+     * the plan is made for more memory than there is, and nothing is allocated for it. */
+    opt.plan_only = true;
+    opt.memory_budget = UINT64_C(1) << 60;
+    if (fm_cli_open(&engine, &opt, o, &err) != FM_OK) return fm_cli_fail(&err);
+
+    enum { MAX_TYPE = 64 };
+    fm_type_use types[MAX_TYPE];
+    size_t n_type = fm_engine_type_use(engine, types, MAX_TYPE);
+    if (n_type > MAX_TYPE) n_type = MAX_TYPE;
+    fm_model_info info;
+    fm_engine_model_info(engine, &info);
+    if (o->is_json) {
+        print_info_json(&info, types, n_type);
+    } else {
+        print_info(&info, types, n_type);
+    }
+    fm_engine_close(engine);
+    return FM_EXIT_OK;
+}
+
+static void print_plan_json(const fm_plan *plan)
+{
+    fm_json_out j = {.out = stdout};
+    fm_json_open(&j, NULL, '{');
+    fm_json_open(&j, "lines", '[');
+    for (int32_t i = 0; i < plan->n_line; i++) {
+        fm_json_open(&j, NULL, '{');
+        json_string(&j, "name", plan->lines[i].name);
+        fm_json_u64(&j, "bytes", plan->lines[i].bytes);
+        fm_json_close(&j, '}');
+    }
+    fm_json_close(&j, ']');
+    fm_json_u64(&j, "total_bytes", plan->total_bytes);
+    fm_json_u64(&j, "budget_bytes", plan->budget_bytes);
+    fm_json_u64(&j, "min_memory_bytes", plan->min_memory_bytes);
+    json_count(&j, "expert_slots", plan->expert_slots);
+    json_count(&j, "experts_total", plan->experts_total);
+    json_count(&j, "trunk_units", plan->trunk_units);
+    json_count(&j, "trunk_resident", plan->trunk_resident);
+    json_count(&j, "context", plan->n_ctx);
+    json_count(&j, "batch", plan->n_batch);
+    fm_json_close(&j, '}');
+}
+
+int fm_cmd_plan(const fm_cli_options *o)
+{
+    fm_error err = {0};
+    fm_engine *engine;
+    fm_engine_options opt;
+    fm_cli_engine_options(&opt, o);
+    opt.plan_only = true;
+    if (fm_cli_open(&engine, &opt, o, &err) != FM_OK) return fm_cli_fail(&err);
+    fm_plan plan;
+    fm_engine_plan(engine, &plan);
+    if (o->is_json) {
+        print_plan_json(&plan);
+    } else {
+        fm_cli_print_plan(stdout, &plan);
+    }
+    fm_engine_close(engine);
+    return FM_EXIT_OK;
+}
