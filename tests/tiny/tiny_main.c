@@ -49,7 +49,7 @@ int main(int argc, char **argv)
         const char *name;
         const char **value;
     } options[] = {
-        {"--spec", &opt.spec},   {"--type", &opt.type}, {"--fault", &opt.fault},
+        {"--spec", &opt.spec}, {"--type", &opt.type}, {"--fault", &opt.fault},
         {"--shards", &shards}, {"--out", &out},
     };
     for (int i = 1; i < argc; i++) {

@@ -185,7 +185,7 @@ static void expand_merge(char *out, size_t len, const char *rule, bool is_joined
 static int put_tokenizer(buffer *b, const tiny_spec *s)
 {
     static const char *const merges[] = {
-        "_ t", "h e", "i n", "_ a", "r e", "o n", "_ s", "e r",  "_t he",
+        "_ t",  "h e", "i n", "_ a", "r e", "o n", "_ s", "e r",  "_t he",
         "in g", "a n", "_ o", "o r", "_ w", "a t", "e n", "_a n", "_an d",
     };
     static const char *const specials[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};

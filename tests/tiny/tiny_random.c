@@ -146,7 +146,8 @@ static void fill_block(uint8_t *dst, const tiny_format *format, double std, uint
         dst[i] = (uint8_t)(w >> (8 * (i % 8)));
     }
     switch (format->type) {
-    case TINY_F32: break;
+    case TINY_F32:
+        break;
     case TINY_Q8_0:
         put_half(dst, half_near(std / 73.6, get_half(dst)));
         for (int i = 2; i < 34; i++) {
@@ -192,14 +193,19 @@ static uint64_t source_row(const tiny_spec *spec, const tiny_tensor *t, uint64_t
     /* rows of one key head in in_proj_qkvz: q, k, then its value heads, then their z */
     const uint64_t group = (2 + 2 * ratio) * dim;
     switch (t->rows) {
-    case TINY_ROW_SAME: break;
-    case TINY_ROW_GATE: return r / ff * 2 * ff + r % ff;
-    case TINY_ROW_UP: return r / ff * 2 * ff + ff + r % ff;
+    case TINY_ROW_SAME:
+        break;
+    case TINY_ROW_GATE:
+        return r / ff * 2 * ff + r % ff;
+    case TINY_ROW_UP:
+        return r / ff * 2 * ff + ff + r % ff;
     case TINY_ROW_QKV_TILED:
         if (r < 2 * n_key_row) return r;
         return 2 * n_key_row + tiled_item(spec, r - 2 * n_key_row, dim);
-    case TINY_ROW_HEAD_TILED: return tiled_item(spec, r, dim);
-    case TINY_ROW_ONE_TILED: return grouped_of_tiled(spec, r);
+    case TINY_ROW_HEAD_TILED:
+        return tiled_item(spec, r, dim);
+    case TINY_ROW_ONE_TILED:
+        return grouped_of_tiled(spec, r);
     case TINY_ROW_QKV_SPLIT:
         if (r < n_key_row) return r / dim * group + r % dim;
         r -= n_key_row;
@@ -215,9 +221,12 @@ static uint64_t source_row(const tiny_spec *spec, const tiny_tensor *t, uint64_t
 static uint64_t source_col(const tiny_spec *spec, const tiny_tensor *t, uint64_t c)
 {
     switch (t->cols) {
-    case TINY_COL_SAME: break;
-    case TINY_COL_HEAD_TILED: return tiled_item(spec, c, (uint64_t)spec->state_dim);
-    case TINY_COL_REVERSED: return t->dims[0] - 1 - c;
+    case TINY_COL_SAME:
+        break;
+    case TINY_COL_HEAD_TILED:
+        return tiled_item(spec, c, (uint64_t)spec->state_dim);
+    case TINY_COL_REVERSED:
+        return t->dims[0] - 1 - c;
     }
     return c;
 }
@@ -240,12 +249,18 @@ static float row_factor(const tiny_spec *spec, const tiny_tensor *t, uint64_t hf
 static float apply_effect(tiny_effect effect, float w)
 {
     switch (effect) {
-    case TINY_KEEP: break;
-    case TINY_ONE_PLUS: return 1.0f + w;
-    case TINY_NEG_EXP: return (float)-exp((double)w);
-    case TINY_ZERO: return 0.0f;
-    case TINY_STRONGER: return (float)(-1.5 * exp((double)w));
-    case TINY_PLUS_HALF: return w + 0.5f;
+    case TINY_KEEP:
+        break;
+    case TINY_ONE_PLUS:
+        return 1.0f + w;
+    case TINY_NEG_EXP:
+        return (float)-exp((double)w);
+    case TINY_ZERO:
+        return 0.0f;
+    case TINY_STRONGER:
+        return (float)(-1.5 * exp((double)w));
+    case TINY_PLUS_HALF:
+        return w + 0.5f;
     }
     return w;
 }
@@ -280,7 +295,8 @@ void tiny_fill_row(uint8_t *dst, const tiny_plan *plan, const tiny_tensor *t, ui
     const float factor = row_factor(spec, t, hf_row);
     for (uint64_t c = 0; c < n_col; c++) {
         /* A vector has one element per GGUF "row" of its map, and no columns to permute. */
-        const uint64_t i = is_vector ? source_row(spec, t, c) : hf_row * n_col + source_col(spec, t, c);
+        const uint64_t i =
+            is_vector ? source_row(spec, t, c) : hf_row * n_col + source_col(spec, t, c);
         const float w = weight_at(&r, scale, key, i) * factor;
         put_float(dst + 4 * c, apply_effect(t->effect, w));
     }

@@ -12,57 +12,59 @@
 /* Dimensions are odd on purpose: no row is a multiple of a vector width unless it must be, heads
  * come in 1, 2, 3 groups, expert counts cross 64 and 128, layers need not end on a full one. The
  * seeds were picked so that no router decision is a near tie (tests/vectors/model/README.md). */
+// clang-format off
 static const tiny_spec specs[] = {
-    {.name = "qwen35moe-a", .family = TINY_QWEN35MOE, .seed = 1, .n_layer = 4, .n_embd = 96,
+    {.name = "qwen35moe-a", .family = TINY_QWEN35MOE, .seed = 2, .n_layer = 4, .n_embd = 96,
      .n_vocab = 321, .n_head = 4, .n_head_kv = 2, .head_dim = 16, .rope_dim = 4,
      .rope_base = 1e7, .eps = 1e-6, .n_expert = 20, .n_expert_used = 3, .expert_ff = 40,
      .full_interval = 4, .n_key_head = 2, .n_value_head = 4, .state_dim = 16, .shared_ff = 56},
-    {.name = "qwen35moe-b", .family = TINY_QWEN35MOE, .seed = 2, .n_layer = 6, .n_embd = 112,
+    {.name = "qwen35moe-b", .family = TINY_QWEN35MOE, .seed = 7, .n_layer = 6, .n_embd = 112,
      .n_vocab = 333, .n_head = 6, .n_head_kv = 1, .head_dim = 24, .rope_dim = 6,
      .rope_base = 1e4, .eps = 1e-3, .n_expert = 72, .n_expert_used = 10, .expert_ff = 44,
      .full_interval = 4, .n_key_head = 3, .n_value_head = 3, .state_dim = 24, .shared_ff = 52,
      .has_quiet_head = true},
-    {.name = "qwen35moe-c", .family = TINY_QWEN35MOE, .seed = 3, .n_layer = 5, .n_embd = 72,
+    {.name = "qwen35moe-c", .family = TINY_QWEN35MOE, .seed = 15, .n_layer = 5, .n_embd = 72,
      .n_vocab = 307, .n_head = 6, .n_head_kv = 3, .head_dim = 32, .rope_dim = 16,
      .rope_base = 5e5, .eps = 1e-5, .n_expert = 130, .n_expert_used = 8, .expert_ff = 41,
      .full_interval = 2, .n_key_head = 3, .n_value_head = 12, .state_dim = 20, .shared_ff = 70},
-    {.name = "qwen35moe-q", .family = TINY_QWEN35MOE, .seed = 4, .n_layer = 4, .n_embd = 256,
+    {.name = "qwen35moe-q", .family = TINY_QWEN35MOE, .seed = 14, .n_layer = 4, .n_embd = 256,
      .n_vocab = 512, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .rope_dim = 16,
      .rope_base = 1e7, .eps = 1e-6, .n_expert = 12, .n_expert_used = 3, .expert_ff = 256,
      .full_interval = 4, .n_key_head = 2, .n_value_head = 8, .state_dim = 32, .shared_ff = 256},
 
-    {.name = "qwen3next-a", .family = TINY_QWEN3NEXT, .seed = 5, .n_layer = 4, .n_embd = 96,
+    {.name = "qwen3next-a", .family = TINY_QWEN3NEXT, .seed = 38, .n_layer = 4, .n_embd = 96,
      .n_vocab = 319, .n_head = 4, .n_head_kv = 2, .head_dim = 16, .rope_dim = 4,
      .rope_base = 1e7, .eps = 1e-6, .n_expert = 20, .n_expert_used = 4, .expert_ff = 48,
      .full_interval = 4, .n_key_head = 2, .n_value_head = 4, .state_dim = 16, .shared_ff = 40},
-    {.name = "qwen3next-b", .family = TINY_QWEN3NEXT, .seed = 6, .n_layer = 7, .n_embd = 104,
+    {.name = "qwen3next-b", .family = TINY_QWEN3NEXT, .seed = 29, .n_layer = 7, .n_embd = 104,
      .n_vocab = 331, .n_head = 3, .n_head_kv = 3, .head_dim = 20, .rope_dim = 10,
      .rope_base = 1e4, .eps = 1e-5, .n_expert = 72, .n_expert_used = 10, .expert_ff = 44,
      .full_interval = 3, .n_key_head = 2, .n_value_head = 8, .state_dim = 20, .shared_ff = 60},
-    {.name = "qwen3next-c", .family = TINY_QWEN3NEXT, .seed = 7, .n_layer = 4, .n_embd = 72,
+    {.name = "qwen3next-c", .family = TINY_QWEN3NEXT, .seed = 39, .n_layer = 4, .n_embd = 72,
      .n_vocab = 309, .n_head = 5, .n_head_kv = 1, .head_dim = 32, .rope_dim = 8,
      .rope_base = 1e6, .eps = 1e-3, .n_expert = 130, .n_expert_used = 7, .expert_ff = 52,
      .full_interval = 4, .n_key_head = 5, .n_value_head = 5, .state_dim = 24, .shared_ff = 44,
      .has_quiet_head = true},
-    {.name = "qwen3next-q", .family = TINY_QWEN3NEXT, .seed = 8, .n_layer = 4, .n_embd = 256,
+    {.name = "qwen3next-q", .family = TINY_QWEN3NEXT, .seed = 9, .n_layer = 4, .n_embd = 256,
      .n_vocab = 512, .n_head = 8, .n_head_kv = 1, .head_dim = 32, .rope_dim = 8,
      .rope_base = 1e7, .eps = 1e-6, .n_expert = 12, .n_expert_used = 4, .expert_ff = 256,
      .full_interval = 4, .n_key_head = 2, .n_value_head = 4, .state_dim = 64, .shared_ff = 256},
 
-    {.name = "qwen3moe-a", .family = TINY_QWEN3MOE, .seed = 9, .n_layer = 4, .n_embd = 96,
+    {.name = "qwen3moe-a", .family = TINY_QWEN3MOE, .seed = 28, .n_layer = 4, .n_embd = 96,
      .n_vocab = 323, .n_head = 4, .n_head_kv = 2, .head_dim = 16, .rope_dim = 16,
      .rope_base = 1e6, .eps = 1e-6, .n_expert = 20, .n_expert_used = 3, .expert_ff = 40},
-    {.name = "qwen3moe-b", .family = TINY_QWEN3MOE, .seed = 10, .n_layer = 5, .n_embd = 80,
+    {.name = "qwen3moe-b", .family = TINY_QWEN3MOE, .seed = 24, .n_layer = 5, .n_embd = 80,
      .n_vocab = 335, .n_head = 6, .n_head_kv = 1, .head_dim = 24, .rope_dim = 24,
      .rope_base = 1e4, .eps = 1e-3, .n_expert = 72, .n_expert_used = 9, .expert_ff = 56,
      .is_tied = true},
-    {.name = "qwen3moe-c", .family = TINY_QWEN3MOE, .seed = 11, .n_layer = 6, .n_embd = 68,
+    {.name = "qwen3moe-c", .family = TINY_QWEN3MOE, .seed = 23, .n_layer = 6, .n_embd = 68,
      .n_vocab = 305, .n_head = 9, .n_head_kv = 3, .head_dim = 32, .rope_dim = 32,
      .rope_base = 5e6, .eps = 1e-5, .n_expert = 130, .n_expert_used = 8, .expert_ff = 41},
-    {.name = "qwen3moe-q", .family = TINY_QWEN3MOE, .seed = 12, .n_layer = 4, .n_embd = 256,
+    {.name = "qwen3moe-q", .family = TINY_QWEN3MOE, .seed = 30, .n_layer = 4, .n_embd = 256,
      .n_vocab = 512, .n_head = 8, .n_head_kv = 2, .head_dim = 64, .rope_dim = 64,
      .rope_base = 1e6, .eps = 1e-6, .n_expert = 12, .n_expert_used = 3, .expert_ff = 256},
 };
+// clang-format on
 
 enum { N_SPEC = sizeof specs / sizeof specs[0] };
 
@@ -91,7 +93,7 @@ static const struct {
 } faults[] = {
     {"norm", "the norm before the experts of layer 1 without its 1+ (qwen3moe: with one)"},
     {"qnorm", "the query norm of the first full layer without its 1+ (qwen3moe: with one)"},
-    {"rope", "rope.freq_base a tenth of what it should be"},
+    {"rope", "rope.freq_base 100"},
     {"gate", "query and gate rows of head 0 exchanged in the first full layer"},
     {"shared_gate", "shared expert gate of layer 0 all zero"},
     {"decay", "ssm_a of layer 0 half as much again"},
@@ -243,10 +245,10 @@ static void add_delta_net(tiny_plan *plan, int layer)
     const tiny_row_map one = is_tiled ? TINY_ROW_ONE_TILED : TINY_ROW_SAME;
     const tiny_row_map qkv = is_tiled ? TINY_ROW_QKV_TILED : TINY_ROW_SAME;
 
-    tiny_tensor *t = add_linear(plan, layer, "attn_qkv.weight",
-                                is_next ? "linear_attn.in_proj_qkvz.weight"
-                                        : "linear_attn.in_proj_qkv.weight",
-                                embd, 2 * key + value);
+    tiny_tensor *t =
+        add_linear(plan, layer, "attn_qkv.weight",
+                   is_next ? "linear_attn.in_proj_qkvz.weight" : "linear_attn.in_proj_qkv.weight",
+                   embd, 2 * key + value);
     t->rows = is_next ? TINY_ROW_QKV_SPLIT : qkv;
     t = add_linear(plan, layer, "attn_gate.weight",
                    is_next ? "linear_attn.in_proj_qkvz.weight" : "linear_attn.in_proj_z.weight",
@@ -333,9 +335,9 @@ int tiny_plan_tensors(tiny_plan *plan)
     bool is_first_full = true;
 
     plan->eps = s->eps + (has_fault(plan, "eps") ? 0.03 : 0.0);
-    plan->rope_base = has_fault(plan, "rope") ? s->rope_base / 10 : s->rope_base;
-    if (!add(plan, -1, "token_embd.weight", "model.embed_tokens.weight", embd,
-             (uint64_t)s->n_vocab, 0)) {
+    plan->rope_base = has_fault(plan, "rope") ? 100 : s->rope_base;
+    if (!add(plan, -1, "token_embd.weight", "model.embed_tokens.weight", embd, (uint64_t)s->n_vocab,
+             0)) {
         return -1;
     }
     plan->tensors[0].format = tiny_format_fit(plan->format, embd);
@@ -347,9 +349,9 @@ int tiny_plan_tensors(tiny_plan *plan)
             add_attention(plan, layer, is_first_full);
             is_first_full = false;
         }
-        tiny_tensor *t = add_norm(plan, layer,
-                                  is_hybrid ? "post_attention_norm.weight" : "ffn_norm.weight",
-                                  "post_attention_layernorm.weight", embd);
+        tiny_tensor *t =
+            add_norm(plan, layer, is_hybrid ? "post_attention_norm.weight" : "ffn_norm.weight",
+                     "post_attention_layernorm.weight", embd);
         if (layer == 1 && has_fault(plan, "norm")) flip_norm(t);
         add_experts(plan, layer);
     }

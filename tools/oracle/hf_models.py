@@ -38,15 +38,18 @@ def config_of(spec, eps=None, theta=None):
     return transformers.Qwen3_5MoeTextConfig(**common)
 
 
+def class_of(spec):
+    return {"qwen3moe": transformers.Qwen3MoeForCausalLM,
+            "qwen3next": transformers.Qwen3NextForCausalLM,
+            "qwen35moe": transformers.Qwen3_5MoeForCausalLM}[spec["family"]]
+
+
 def build(spec, weight_of, eps=None, theta=None):
     """The model with every parameter set to weight_of(name, shape)."""
     config = config_of(spec, eps, theta)
     config._attn_implementation = "eager"
     config._experts_implementation = "eager"
-    cls = {"qwen3moe": transformers.Qwen3MoeForCausalLM,
-           "qwen3next": transformers.Qwen3NextForCausalLM,
-           "qwen35moe": transformers.Qwen3_5MoeForCausalLM}[spec["family"]]
-    model = cls(config).float().eval()
+    model = class_of(spec)(config).float().eval()
     rotary = getattr(model.model.rotary_emb, "inv_freq")
     if 2 * len(rotary) != spec["rope_dim"]:
         raise SystemExit("rotary dimension is %d, wanted %d" % (2 * len(rotary), spec["rope_dim"]))

@@ -22,26 +22,26 @@ def _spec(family, seed, layers, hidden, vocab, heads, kv, head_dim, rope_dim, th
 
 
 SPECS = {
-    "qwen35moe-a": _spec("qwen35moe", 1, 4, 96, 321, 4, 2, 16, 4, 1e7, 1e-6, 20, 3, 40,
+    "qwen35moe-a": _spec("qwen35moe", 2, 4, 96, 321, 4, 2, 16, 4, 1e7, 1e-6, 20, 3, 40,
                          4, 2, 4, 16, 56),
-    "qwen35moe-b": _spec("qwen35moe", 2, 6, 112, 333, 6, 1, 24, 6, 1e4, 1e-3, 72, 10, 44,
+    "qwen35moe-b": _spec("qwen35moe", 7, 6, 112, 333, 6, 1, 24, 6, 1e4, 1e-3, 72, 10, 44,
                          4, 3, 3, 24, 52, quiet=True),
-    "qwen35moe-c": _spec("qwen35moe", 3, 5, 72, 307, 6, 3, 32, 16, 5e5, 1e-5, 130, 8, 41,
+    "qwen35moe-c": _spec("qwen35moe", 15, 5, 72, 307, 6, 3, 32, 16, 5e5, 1e-5, 130, 8, 41,
                          2, 3, 12, 20, 70),
-    "qwen35moe-q": _spec("qwen35moe", 4, 4, 256, 512, 4, 2, 64, 16, 1e7, 1e-6, 12, 3, 256,
+    "qwen35moe-q": _spec("qwen35moe", 14, 4, 256, 512, 4, 2, 64, 16, 1e7, 1e-6, 12, 3, 256,
                          4, 2, 8, 32, 256),
-    "qwen3next-a": _spec("qwen3next", 5, 4, 96, 319, 4, 2, 16, 4, 1e7, 1e-6, 20, 4, 48,
+    "qwen3next-a": _spec("qwen3next", 38, 4, 96, 319, 4, 2, 16, 4, 1e7, 1e-6, 20, 4, 48,
                          4, 2, 4, 16, 40),
-    "qwen3next-b": _spec("qwen3next", 6, 7, 104, 331, 3, 3, 20, 10, 1e4, 1e-5, 72, 10, 44,
+    "qwen3next-b": _spec("qwen3next", 29, 7, 104, 331, 3, 3, 20, 10, 1e4, 1e-5, 72, 10, 44,
                          3, 2, 8, 20, 60),
-    "qwen3next-c": _spec("qwen3next", 7, 4, 72, 309, 5, 1, 32, 8, 1e6, 1e-3, 130, 7, 52,
+    "qwen3next-c": _spec("qwen3next", 39, 4, 72, 309, 5, 1, 32, 8, 1e6, 1e-3, 130, 7, 52,
                          4, 5, 5, 24, 44, quiet=True),
-    "qwen3next-q": _spec("qwen3next", 8, 4, 256, 512, 8, 1, 32, 8, 1e7, 1e-6, 12, 4, 256,
+    "qwen3next-q": _spec("qwen3next", 9, 4, 256, 512, 8, 1, 32, 8, 1e7, 1e-6, 12, 4, 256,
                          4, 2, 4, 64, 256),
-    "qwen3moe-a": _spec("qwen3moe", 9, 4, 96, 323, 4, 2, 16, 16, 1e6, 1e-6, 20, 3, 40),
-    "qwen3moe-b": _spec("qwen3moe", 10, 5, 80, 335, 6, 1, 24, 24, 1e4, 1e-3, 72, 9, 56, tied=True),
-    "qwen3moe-c": _spec("qwen3moe", 11, 6, 68, 305, 9, 3, 32, 32, 5e6, 1e-5, 130, 8, 41),
-    "qwen3moe-q": _spec("qwen3moe", 12, 4, 256, 512, 8, 2, 64, 64, 1e6, 1e-6, 12, 3, 256),
+    "qwen3moe-a": _spec("qwen3moe", 28, 4, 96, 323, 4, 2, 16, 16, 1e6, 1e-6, 20, 3, 40),
+    "qwen3moe-b": _spec("qwen3moe", 24, 5, 80, 335, 6, 1, 24, 24, 1e4, 1e-3, 72, 9, 56, tied=True),
+    "qwen3moe-c": _spec("qwen3moe", 23, 6, 68, 305, 9, 3, 32, 32, 5e6, 1e-5, 130, 8, 41),
+    "qwen3moe-q": _spec("qwen3moe", 30, 4, 256, 512, 8, 2, 64, 64, 1e6, 1e-6, 12, 3, 256),
 }
 
 

@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+"""Checks the files of tiny-gguf against the transformers models, without the engine.
+
+  check_gguf.py --tiny-gguf PROGRAM              every spec and type: metadata, names, shapes; the
+                                                 mapping undone gives the parameters bit for bit;
+                                                 shards and shared layers hold the same tensors
+  check_gguf.py --tiny-gguf PROGRAM --faults     measures what each fault does to the logits: the
+                                                 faulty file is undone into a transformers model
+  check_gguf.py --tiny-gguf PROGRAM --names FILE compares names, shapes and metadata keys with a
+                                                 Python module that has all_tensors and meta_of
+
+Files are read with the PyPI package gguf, whose decoders also check ours.
+"""
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+
+import gguf
+import numpy as np
+
+import tiny_weights
+
+
+class File:
+    """Metadata and decoded tensors (numpy order: rows, columns) of one file or all its shards."""
+
+    def __init__(self, paths):
+        self.meta, self.tensors, self.types, self.offsets = {}, {}, {}, {}
+        for path in paths:
+            reader = gguf.GGUFReader(path)
+            for field in reader.fields.values():
+                if not field.name.startswith(("split.", "GGUF.")):
+                    self.meta.setdefault(field.name, field.contents())
+            for t in reader.tensors:
+                if t.name in self.tensors:
+                    raise SystemExit("%s: %s twice" % (path, t.name))
+                raw = np.asarray(t.data)
+                fmt = t.tensor_type.name
+                if fmt == "F32":
+                    data = raw.astype(np.float32)
+                else:
+                    data = gguf.dequantize(raw, t.tensor_type)
+                    rows = raw.reshape(-1, tiny_weights.BLOCKS[fmt][1])
+                    ours = tiny_weights.decode(rows, fmt)
+                    if not np.array_equal(ours.reshape(data.shape), data):
+                        raise SystemExit("%s: decoders disagree" % t.name)
+                shape = [int(x) for x in reversed(t.shape)]
+                self.tensors[t.name] = np.array(data).reshape(shape)
+                self.types[t.name] = fmt
+                self.offsets[t.name] = (path, int(t.data_offset))
+
+
+def expected_metadata(spec):
+    arch = spec["family"]
+    want = {
+        "block_count": spec["layers"], "embedding_length": spec["hidden"],
+        "vocab_size": spec["vocab"], "attention.head_count": spec["heads"],
+        "attention.head_count_kv": spec["kv"], "attention.key_length": spec["head_dim"],
+        "attention.value_length": spec["head_dim"], "expert_count": spec["experts"],
+        "expert_used_count": spec["used"], "expert_feed_forward_length": spec["ff"],
+        "rope.freq_base": np.float32(spec["theta"]),
+        "attention.layer_norm_rms_epsilon": np.float32(spec["eps"])}
+    if arch != "qwen3moe":
+        want.update({
+            "rope.dimension_count": spec["rope_dim"], "ssm.conv_kernel": 4,
+            "ssm.state_size": spec["state"], "ssm.group_count": spec["key_heads"],
+            "ssm.time_step_rank": spec["value_heads"],
+            "ssm.inner_size": spec["state"] * spec["value_heads"],
+            "expert_shared_feed_forward_length": spec["shared"],
+            "full_attention_interval": spec["interval"]})
+    return {arch + "." + k: v for k, v in want.items()}
+
+
+def undo(spec, tensors):
+    """GGUF tensors -> transformers parameters. Every tensor must be used exactly once."""
+    left = dict(tensors)
+    out = {}
+    zero_centred = 0 if spec["family"] == "qwen3moe" else 1
+    keys, values, dim = spec["key_heads"], spec["value_heads"], spec["state"]
+    ratio = values // keys if keys else 0
+
+    def take(name):
+        return left.pop(name)
+
+    def norm(name):
+        return take(name) - np.float32(zero_centred)
+
+    def grouped(x):
+        """First axis: value heads times width, from tiled [ratio][key] to grouped [key][ratio]."""
+        if spec["family"] != "qwen35moe":
+            return x
+        return x.reshape(ratio, keys, -1, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
+
+    def grouped_tail(x):
+        return np.concatenate([x[:2 * keys * dim], grouped(x[2 * keys * dim:])])
+
+    out["model.embed_tokens.weight"] = take("token_embd.weight")
+    out["model.norm.weight"] = norm("output_norm.weight")
+    if not spec["tied"]:
+        out["lm_head.weight"] = take("output.weight")
+    for i in range(spec["layers"]):
+        b, m = "blk.%d." % i, "model.layers.%d." % i
+        out[m + "input_layernorm.weight"] = norm(b + "attn_norm.weight")
+        out[m + "post_attention_layernorm.weight"] = norm(
+            b + ("post_attention_norm.weight" if zero_centred else "ffn_norm.weight"))
+        if not zero_centred or (i + 1) % spec["interval"] == 0:
+            a = m + "self_attn."
+            out[a + "q_proj.weight"] = take(b + "attn_q.weight")
+            out[a + "k_proj.weight"] = take(b + "attn_k.weight")
+            out[a + "v_proj.weight"] = take(b + "attn_v.weight")
+            out[a + "o_proj.weight"] = take(b + "attn_output.weight")
+            out[a + "q_norm.weight"] = norm(b + "attn_q_norm.weight")
+            out[a + "k_norm.weight"] = norm(b + "attn_k_norm.weight")
+        else:
+            a = m + "linear_attn."
+            qkv, z = take(b + "attn_qkv.weight"), take(b + "attn_gate.weight")
+            if spec["family"] == "qwen3next":
+                q, k, v = np.split(qkv, [keys * dim, 2 * keys * dim])
+                parts = [x.reshape(keys, -1, x.shape[1]) for x in (q, k, v, z)]
+                out[a + "in_proj_qkvz.weight"] = np.concatenate(parts, 1).reshape(-1, qkv.shape[1])
+                out[a + "in_proj_ba.weight"] = take(b + "ssm_ba.weight")
+            else:
+                out[a + "in_proj_qkv.weight"] = grouped_tail(qkv)
+                out[a + "in_proj_z.weight"] = grouped(z)
+                out[a + "in_proj_b.weight"] = grouped(take(b + "ssm_beta.weight"))
+                out[a + "in_proj_a.weight"] = grouped(take(b + "ssm_alpha.weight"))
+            out[a + "conv1d.weight"] = grouped_tail(take(b + "ssm_conv1d.weight"))[:, None, :]
+            out[a + "A_log"] = np.log(-grouped(take(b + "ssm_a"))).astype(np.float32)
+            out[a + "dt_bias"] = grouped(take(b + "ssm_dt.bias"))
+            out[a + "norm.weight"] = take(b + "ssm_norm.weight")
+            out[a + "out_proj.weight"] = grouped(take(b + "ssm_out.weight").T).T
+        f = m + "mlp."
+        out[f + "gate.weight"] = take(b + "ffn_gate_inp.weight")
+        out[f + "experts.gate_up_proj"] = np.concatenate(
+            [take(b + "ffn_gate_exps.weight"), take(b + "ffn_up_exps.weight")], 1)
+        out[f + "experts.down_proj"] = take(b + "ffn_down_exps.weight")
+        if zero_centred:
+            out[f + "shared_expert_gate.weight"] = take(b + "ffn_gate_inp_shexp.weight")[None]
+            for part in ("gate", "up", "down"):
+                gguf_name = b + "ffn_%s_shexp.weight" % part
+                out[f + "shared_expert.%s_proj.weight" % part] = take(gguf_name)
+    if left:
+        raise SystemExit("tensors nobody asked for: " + " ".join(sorted(left)))
+    return out
+
+
+def compare(spec, fmt, params, where):
+    """Bit for bit, except where the file holds 1 + w or exp(A_log): there within rounding."""
+    for name, got in params.items():
+        want = tiny_weights.parameter(spec, name, got.shape, fmt)
+        folded = name.endswith("A_log") or (
+            spec["family"] != "qwen3moe" and "norm.weight" in name
+            and "linear_attn.norm" not in name)
+        same = np.abs(got - want).max() < 5e-7 if folded else np.array_equal(got, want)
+        if not same:
+            raise SystemExit("%s: %s differs by up to %g" % (where, name, np.abs(got - want).max()))
+
+
+def check_shapes(spec, params):
+    """The transformers class agrees that these are its parameters."""
+    import hf_models
+    import torch
+    with torch.device("meta"):
+        cls = hf_models.class_of(spec)
+        model = cls(hf_models.config_of(spec))
+    want = {n: tuple(p.shape) for n, p in model.named_parameters()}
+    got = {n: p.shape for n, p in params.items()}
+    if want != got:
+        raise SystemExit("parameters differ: %s" % sorted(set(want.items()) ^ set(got.items())))
+
+
+def check_names(module_path, spec, f):
+    """Names, shapes (GGUF order) and metadata keys as another writer has them."""
+    loader = importlib.util.spec_from_file_location("other", module_path)
+    other = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(other)
+    half = spec["rope_dim"] // 2
+    p = dict(
+        arch=spec["family"], block_count=spec["layers"], embedding_length=spec["hidden"],
+        context_length=4096, vocab=spec["vocab"], head_count=spec["heads"],
+        head_count_kv=spec["kv"], key_length=spec["head_dim"], value_length=spec["head_dim"],
+        rope_dim=spec["rope_dim"], rope_base=spec["theta"], eps=spec["eps"],
+        full_attention_interval=spec["interval"], conv_kernel=4, state_size=spec["state"],
+        group_count=spec["key_heads"], time_step_rank=spec["value_heads"],
+        expert_count=spec["experts"], expert_used=spec["used"], expert_ff=spec["ff"],
+        shared_ff=spec["shared"],
+        rope_sections=[(half + 2) // 3, (half + 1) // 3, half // 3, 0]
+        if spec["family"] == "qwen35moe" else None,
+        feed_forward_length=0 if spec["family"] == "qwen35moe" else 3 * spec["hidden"])
+    want = [(t.name, list(reversed(t.shape))) for t in other.all_tensors(p, spec["tied"])]
+    got = [(n, list(t.shape)) for n, t in f.tensors.items()]
+    if sorted(want) != sorted(got):
+        raise SystemExit("names or shapes differ: %s" % [x for x in want + got
+                                                         if (x in want) != (x in got)])
+    keys = {k: v for k, _, v in other.meta_of(p, "", 0) + other.tokenizer_of(spec["vocab"], "")}
+    if set(keys) != set(f.meta):
+        raise SystemExit("metadata keys differ: %s" % sorted(set(keys) ^ set(f.meta)))
+    for k, v in keys.items():
+        if k in ("general.name", "general.file_type", "tokenizer.ggml.pre"):
+            continue
+        v = v[1] if isinstance(v, tuple) else np.float32(v) if isinstance(v, float) else v
+        if f.meta[k] != v:
+            raise SystemExit("%s: %r, other writer has %r" % (k, f.meta[k], v))
+
+
+def write(program, out, name, fmt, *more):
+    subprocess.run([program, "--spec", name, "--type", fmt, "--out", out, *more], check=True)
+
+
+def check_all(program, names_module, folder):
+    path = folder + "/m.gguf"
+    for name, spec in tiny_weights.SPECS.items():
+        for fmt in tiny_weights.BLOCKS:
+            write(program, path, name, fmt)
+            f = File([path])
+            for k, v in expected_metadata(spec).items():
+                if f.meta[k] != v:
+                    raise SystemExit("%s: %s is %s, not %s" % (name, k, f.meta[k], v))
+            params = undo(spec, f.tensors)
+            check_shapes(spec, params)
+            compare(spec, fmt, params, "%s %s" % (name, fmt))
+            if names_module:
+                check_names(names_module, spec, f)
+            kinds = sorted(set(f.types.values()))
+            print("%-12s %-5s %3d tensors, %s, %.1f MB" % (
+                name, fmt, len(f.tensors), "+".join(kinds), os.path.getsize(path) / 1e6))
+        # the last type again in shards, then with shared experts
+        write(program, path, name, fmt, "--shards", "3")
+        shards = File([folder + "/m-%05d-of-00003.gguf" % (i + 1) for i in range(3)])
+        if shards.meta != f.meta or any(
+                not np.array_equal(t, shards.tensors[n]) for n, t in f.tensors.items()):
+            raise SystemExit(name + ": shards differ from the whole")
+        write(program, path, name, fmt, "--share-layers")
+        shared = File([path])
+        for n, t in f.tensors.items():
+            base = n if "_exps" not in n else "blk.0." + n.split(".", 2)[2]
+            if shared.offsets[n] != shared.offsets[base]:
+                raise SystemExit("%s: %s is not shared" % (name, n))
+            if not np.array_equal(shared.tensors[n], f.tensors[base]):
+                raise SystemExit("%s: %s has other values when shared" % (name, n))
+    print("all good: files, shards, shared layers")
+
+
+def measure_faults(program, folder):
+    import hf_models
+    import make_reference
+    path = folder + "/m.gguf"
+    listing = subprocess.run([program, "--list"], check=True, capture_output=True, text=True).stdout
+    faults = [line.split()[0] for line in listing.split("\nfault\n")[1].splitlines()]
+    for name, spec in tiny_weights.SPECS.items():
+        if name.endswith("-q"):
+            continue
+        ids = tiny_weights.token_ids(spec, hf_models.N_TOKENS)
+        truth = None
+        cells = []
+        for fault in [None] + faults:
+            args = ["--fault", fault] if fault else []
+            done = subprocess.run([program, "--spec", name, "--out", path, *args],
+                                  capture_output=True, text=True)
+            if done.returncode:
+                continue
+            f = File([path])
+            params = undo(spec, f.tensors)
+            logits = hf_models.run(hf_models.build(
+                spec, lambda n, shape: params[n],
+                float(f.meta[spec["family"] + ".attention.layer_norm_rms_epsilon"]),
+                float(f.meta[spec["family"] + ".rope.freq_base"])), ids)
+            if truth is None:
+                _, truth, _ = make_reference.logits_of(name, "F32")
+            rows = np.abs(logits - truth).max(-1) / np.abs(truth).max(-1)
+            cells.append("%s %.0e/%d" % (fault or "none", rows.max(), (rows > 1e-2).sum()))
+        print("%s: %s" % (name, ", ".join(cells)), flush=True)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__,
+                                 formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--tiny-gguf", required=True, metavar="PROGRAM")
+    ap.add_argument("--names", metavar="FILE")
+    ap.add_argument("--faults", action="store_true")
+    args = ap.parse_args()
+    os.nice(10)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.faults:
+            measure_faults(args.tiny_gguf, folder)
+        else:
+            check_all(args.tiny_gguf, args.names, folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
