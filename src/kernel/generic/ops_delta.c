@@ -27,7 +27,7 @@ static int64_t round16(int64_t n)
 
 size_t fm_delta_scratch(int64_t dk, int64_t dv)
 {
-    return (size_t)(2 * BLOCK * BLOCK + BLOCK * (round16(dk) + round16(dv)) + 16);
+    return (size_t)(2 * BLOCK * BLOCK + BLOCK * (2 * round16(dk) + round16(dv)) + 16);
 }
 
 fm_delta_parts fm_delta_split(float *scratch, int64_t dk, int64_t dv)
@@ -37,7 +37,8 @@ fm_delta_parts fm_delta_split(float *scratch, int64_t dk, int64_t dv)
     parts.a = scratch;
     parts.p = parts.a + BLOCK * BLOCK;
     parts.kt = parts.p + BLOCK * BLOCK;
-    parts.vn = parts.kt + BLOCK * round16(dk);
+    parts.qt = parts.kt + BLOCK * round16(dk);
+    parts.vn = parts.qt + BLOCK * round16(dk);
     parts.vn_stride = round16(dv);
     return parts;
 }

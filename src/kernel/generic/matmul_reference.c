@@ -1,0 +1,42 @@
+/* The set "reference": every weight is decoded to f32 and multiplied with the f32 activation,
+ * sums in f64. Slow, and the answer to how much the quantization of activations costs. */
+#include "kernel/kernel_internal.h"
+
+#include "kernel/generic/matmul_rows.h"
+
+static fm_act act_form_f32(const fm_type_traits *t FM_UNUSED)
+{
+    return FM_ACT_F32;
+}
+
+static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                   float *const *y, int64_t n_tok)
+{
+    const fm_type_traits *const type = w->type;
+    /* Types of one element are decoded 256 at a time too. */
+    const int64_t step = type->block_elems == 1 ? 256 : type->block_elems;
+    for (int64_t row = row0; row < row1; row++) {
+        for (int64_t t0 = 0; t0 < n_tok; t0 += FM_ROW_TOKENS) {
+            const int nt = (int)(n_tok - t0 < FM_ROW_TOKENS ? n_tok - t0 : FM_ROW_TOKENS);
+            double acc[FM_ROW_TOKENS] = {0};
+            for (int64_t c0 = 0; c0 < w->n_in; c0 += step) {
+                const int64_t n = w->n_in - c0 < step ? w->n_in - c0 : step;
+                uint8_t buf[256];
+                float weight[256];
+                type->decode(weight, fm_matrix_block(w, row, c0 / type->block_elems, buf), n);
+                for (int t = 0; t < nt; t++) {
+                    const float *const x = (const float *)act[t0 + t] + c0;
+                    for (int64_t c = 0; c < n; c++) acc[t] += (double)weight[c] * x[c];
+                }
+            }
+            for (int t = 0; t < nt; t++) y[t0 + t][row] = (float)acc[t];
+        }
+    }
+}
+
+void fm_matmul_reference(fm_kernels *k)
+{
+    k->act_form = act_form_f32;
+    k->quantize = fm_quantize_generic;
+    k->matmul = matmul;
+}

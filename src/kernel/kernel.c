@@ -1,0 +1,73 @@
+/* The tables of kernel sets and the choice between them. Built once, read-only afterwards; any
+ * thread may ask. */
+#include "kernel/kernel.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernel/kernel_internal.h"
+#include "os/facts.h"
+
+/* Best first. */
+enum { SET_AVX512, SET_AVX2, SET_GENERIC, SET_REFERENCE, SET_COUNT };
+
+static fm_kernels sets[SET_COUNT];
+static const char *available[SET_COUNT + 1];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void build_tables(void)
+{
+    unsigned can_run = 1u << SET_GENERIC | 1u << SET_REFERENCE;
+    for (int i = 0; i < SET_COUNT; i++) fm_ops_generic(&sets[i]);
+    sets[SET_REFERENCE].name = "reference";
+    fm_matmul_reference(&sets[SET_REFERENCE]);
+    sets[SET_GENERIC].name = "generic";
+    fm_matmul_generic(&sets[SET_GENERIC]);
+    sets[SET_AVX2].name = "avx2";
+    sets[SET_AVX512].name = "avx512";
+#if defined(__x86_64__)
+    const unsigned need_avx2 = FM_CPU_AVX2 | FM_CPU_FMA | FM_CPU_F16C;
+    const unsigned have = fm_os_cpu_features();
+    fm_ops_avx2(&sets[SET_AVX2]);
+    fm_matmul_avx2(&sets[SET_AVX2]);
+    fm_ops_avx2(&sets[SET_AVX512]);
+    fm_ops_avx512(&sets[SET_AVX512]);
+    fm_matmul_avx512(&sets[SET_AVX512]);
+    if ((have & need_avx2) == need_avx2) {
+        can_run |= 1u << SET_AVX2;
+        if (have & FM_CPU_AVX512VNNI) can_run |= 1u << SET_AVX512;
+    }
+#endif
+    int n = 0;
+    for (int i = 0; i < SET_COUNT; i++)
+        if (can_run & 1u << i) available[n++] = sets[i].name;
+}
+
+const char *const *fm_kernels_available(void)
+{
+    pthread_once(&once, build_tables);
+    return available;
+}
+
+const fm_kernels *fm_kernels_pick(const char *name, fm_error *err)
+{
+    const char *const *const names = fm_kernels_available();
+    const char *const wanted = name ? name : names[0];
+    char list[64] = "";
+    for (int i = 0; names[i]; i++) {
+        const size_t used = strlen(list);
+        snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
+        if (strcmp(names[i], wanted) != 0) continue;
+        for (int s = 0; s < SET_COUNT; s++)
+            if (strcmp(sets[s].name, wanted) == 0) return &sets[s];
+    }
+    for (int s = 0; s < SET_COUNT; s++) {
+        if (strcmp(sets[s].name, wanted) != 0) continue;
+        fm_fail(err, FM_E_UNSUPPORTED, "kernels \"%s\": this processor lacks the instructions; "
+                "it can run: %s", wanted, list);
+        return NULL;
+    }
+    fm_fail(err, FM_E_ARG, "kernels \"%s\": no such set; this processor can run: %s", wanted, list);
+    return NULL;
+}

@@ -1,0 +1,47 @@
+/* Between the files of the avx2 matmul: the panel kernels by type id, and helpers. A panel of 16
+ * rows is two halves of 8 lanes: unit u of the first half lies at 64 u, of the second at 64 u + 32.
+ *
+ * vpmaddubsw adds two products of an unsigned weight and a signed activation into 16 bits with
+ * saturation. Weights of n bits give at most 2 * (2^n - 1) * 127, so how many such pairs a 16-bit
+ * sum can take without saturating is: 4 bits 8, 5 bits 4, 6 bits 2 (and 24, for MXFP4, 5). */
+#pragma once
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "kernel/x86/matmul_panels.h"
+
+/* Entries of the types whose activations come in blocks of 32 resp. 256; the others are NULL. */
+extern const fm_panel_kernels fm_panels_32_avx2[FM_KERNEL_TYPES];
+extern const fm_panel_kernels fm_panels_256_avx2[FM_KERNEL_TYPES];
+
+static FM_ALWAYS_INLINE __m256i load_256(const void *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+/* Four bytes in every lane: four activations against four columns of each row. */
+static FM_ALWAYS_INLINE __m256i repeat_32(const void *p)
+{
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return _mm256_set1_epi32(v);
+}
+
+/* 8 halves, one per row. */
+static FM_ALWAYS_INLINE __m256 load_half(const uint8_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+
+/* The bytes of the low resp. high nibbles of every byte. */
+static FM_ALWAYS_INLINE __m256i low_nibbles(__m256i v)
+{
+    return _mm256_and_si256(v, _mm256_set1_epi32(0x0f0f0f0f));
+}
+
+static FM_ALWAYS_INLINE __m256i high_nibbles(__m256i v)
+{
+    return low_nibbles(_mm256_srli_epi32(v, 4));
+}
+#endif

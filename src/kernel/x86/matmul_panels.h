@@ -1,0 +1,69 @@
+/* What the panel kernels of both x86 sets share: how rows and tokens are grouped.
+ *
+ * A panel kernel computes 16 rows for a fixed number of tokens; its results go to out [nt][16].
+ * Weights are taken apart once per call, so more tokens per call means less work per product.
+ */
+#pragma once
+
+#include "kernel/generic/matmul_rows.h"
+
+#if defined(__clang__)
+#define FM_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FM_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* act [nt]: the tokens' activation rows. */
+typedef void (*fm_panel_fn)(float *out, const uint8_t *panel, int64_t n_block,
+                            const void *const *act);
+
+/* Kernels of one type for 1, 2, 4 and 8 tokens; by_log2[3] may be NULL. */
+typedef struct {
+    fm_panel_fn by_log2[4];
+} fm_panel_kernels;
+
+/* A stretch of panels that stays in the second-level cache while all tokens visit it. */
+enum { FM_PANEL_STRETCH_BYTES = 256 * 1024 };
+
+/* Panels [row0, row1), both multiples of 16. A group of tokens that is not 1, 2, 4 or 8 is filled
+ * up with its first token, whose surplus results are dropped. */
+static inline void fm_matmul_panel_rows(const fm_matrix *w, int64_t row0, int64_t row1,
+                                        const void *const *act, float *const *y, int64_t n_tok,
+                                        const fm_panel_kernels *kernels)
+{
+    const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
+    const int64_t n_block = w->n_in / w->type->block_elems;
+    const int64_t group = kernels->by_log2[3] ? 8 : 4;
+    int64_t stretch = (int64_t)(FM_PANEL_STRETCH_BYTES / panel_bytes) * FM_PANEL_ROWS;
+    if (stretch < FM_PANEL_ROWS) stretch = FM_PANEL_ROWS;
+    for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
+        const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
+        for (int64_t t0 = 0; t0 < n_tok; t0 += group) {
+            const int64_t nt = n_tok - t0 < group ? n_tok - t0 : group;
+            const int log2 = nt > 4 ? 3 : nt > 2 ? 2 : nt > 1 ? 1 : 0;
+            const void *x[8];
+            for (int64_t t = 0; t < 8; t++) x[t] = act[t0 + (t < nt ? t : 0)];
+            const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)r0 * w->row_bytes;
+            for (int64_t row = r0; row < r1; row += FM_PANEL_ROWS, panel += panel_bytes) {
+                float out[8 * FM_PANEL_ROWS];
+                kernels->by_log2[log2](out, panel, n_block, x);
+                for (int64_t t = 0; t < nt; t++)
+                    memcpy(y[t0 + t] + row, out + t * FM_PANEL_ROWS, FM_PANEL_ROWS * sizeof *out);
+            }
+        }
+    }
+}
+
+/* A whole quantized product: panels, then rows. kernels: by type id. */
+static inline void fm_matmul_quantized(const fm_matrix *w, int64_t row0, int64_t row1,
+                                       const void *const *act, float *const *y, int64_t n_tok,
+                                       const fm_panel_kernels *kernels)
+{
+    const int64_t panel_rows = fm_matrix_panel_rows(w);
+    const int64_t split = row1 < panel_rows ? row1 : panel_rows;
+    if (row0 < split) {
+        fm_matmul_panel_rows(w, row0, split, act, y, n_tok, &kernels[w->type->id]);
+        row0 = split;
+    }
+    if (row0 < row1) fm_rows_kernels[w->type->id](w, row0, row1, act, y, n_tok);
+}

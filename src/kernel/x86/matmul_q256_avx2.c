@@ -1,0 +1,295 @@
+/* Panel kernels of the formats with blocks of 256, for AVX2. A lane is a row; the two halves of a
+ * panel are computed one after the other.
+ *
+ * All formats have the same shape: a head (scales), and groups of 16 columns whose weights are small
+ * unsigned integers with one scale. A format supplies two functions, one that reads the head of 8
+ * blocks and one that takes a group apart; half_256 does the sums: 16-bit pair sums (matmul_avx2.h
+ * says how many fit), which vpmaddwd multiplies by the scale and joins to 32 bits.
+ *
+ * Ranges (per block, so independent of the row length): a group's sum is at most
+ * 16 * 63 * 127 = 128016, times a scale of at most 128, times 16 groups: 2.7e8. The second sum has
+ * 16 terms of at most 128 * 2032, times the offset 32: 1.4e8.
+ */
+#include "kernel/x86/matmul_avx2.h"
+
+#if defined(__x86_64__)
+
+typedef struct {
+    __m256i sc[16];  /* scale of group k, the same i16 twice                                 */
+    __m256i pair[8]; /* what meets isum[2m], isum[2m+1]: minima, or scales when q has offset */
+    __m256 d, m;
+} head_256;
+
+typedef void head_fn(head_256 *, const uint8_t *, int); /* panel, half */
+typedef void group_fn(__m256i *, const uint8_t *, int); /* panel + 32 * half, group */
+
+/* Properties of a format that the compiler resolves. */
+typedef struct {
+    int block_bytes;
+    int n_pair;  /* units whose pair sums fit 16 bits: 2 or 4                 */
+    int offset;  /* subtracted from every q; 0 for formats with a minimum     */
+    int has_min;
+} shape_256;
+
+/* Integer sums of one block for nt tokens and 8 rows, then the float step of quant.h. */
+static FM_ALWAYS_INLINE void half_256(float *out, const uint8_t *panel, int64_t n_block,
+                                      const void *const *act, const int nt, const shape_256 shape,
+                                      head_fn *head, group_fn *group, int half)
+{
+    __m256 acc[4];
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) acc[t] = _mm256_setzero_ps();
+    for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
+        const fm_act_q8_256 *x[4];
+        head_256 h;
+        __m256i sum[4], low[4];
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            x[t] = (const fm_act_q8_256 *)act[t] + b;
+            sum[t] = low[t] = _mm256_setzero_si256();
+        }
+        head(&h, panel, half);
+        for (int k = 0; k < 16; k++) {
+            __m256i w[4];
+            group(w, panel + 32 * half, k);
+            FM_UNROLL
+            for (int t = 0; t < nt; t++) {
+                const int8_t *const q = x[t]->q + 16 * k;
+                __m256i a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], repeat_32(q)),
+                                             _mm256_maddubs_epi16(w[1], repeat_32(q + 4)));
+                __m256i c = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], repeat_32(q + 8)),
+                                             _mm256_maddubs_epi16(w[3], repeat_32(q + 12)));
+                if (shape.n_pair == 4) {
+                    a = _mm256_madd_epi16(_mm256_add_epi16(a, c), h.sc[k]);
+                } else {
+                    a = _mm256_madd_epi16(a, h.sc[k]);
+                    c = _mm256_madd_epi16(c, h.sc[k]);
+                    a = _mm256_add_epi32(a, c);
+                }
+                sum[t] = _mm256_add_epi32(sum[t], a);
+            }
+        }
+        FM_UNROLL
+        for (int m = 0; m < 8; m++) {
+            FM_UNROLL
+            for (int t = 0; t < nt; t++)
+                low[t] = _mm256_add_epi32(
+                    low[t], _mm256_madd_epi16(h.pair[m], repeat_32(x[t]->isum + 2 * m)));
+        }
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            const __m256 dx = _mm256_set1_ps(x[t]->d);
+            if (shape.offset != 0)
+                sum[t] = _mm256_sub_epi32(
+                    sum[t], _mm256_mullo_epi32(low[t], _mm256_set1_epi32(shape.offset)));
+            __m256 term = _mm256_mul_ps(_mm256_mul_ps(h.d, dx), _mm256_cvtepi32_ps(sum[t]));
+            if (shape.has_min)
+                term = _mm256_sub_ps(
+                    term, _mm256_mul_ps(_mm256_mul_ps(h.m, dx), _mm256_cvtepi32_ps(low[t])));
+            acc[t] = _mm256_add_ps(acc[t], term);
+        }
+    }
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) _mm256_storeu_ps(out + t * FM_PANEL_ROWS + 8 * half, acc[t]);
+}
+
+/* Byte i of every lane, sign-extended to the same i16 in both halves of the lane. */
+static FM_ALWAYS_INLINE __m256i byte_twice(__m256i v, int i)
+{
+    const __m256i spread = _mm256_set1_epi32((int)(0x00800080u | (uint32_t)i * 0x01000100u));
+    const __m256i lane = _mm256_set_epi32(0x0c000c00, 0x08000800, 0x04000400, 0, 0x0c000c00,
+                                          0x08000800, 0x04000400, 0);
+    return _mm256_srai_epi16(_mm256_shuffle_epi8(v, _mm256_add_epi8(spread, lane)), 8);
+}
+
+/* Bytes 2j and 2j + 1 of every lane as two i16, sign-extended. */
+static FM_ALWAYS_INLINE __m256i byte_pair(__m256i v, int j)
+{
+    const __m256i spread =
+        _mm256_set1_epi32((int)(0x01800080u + (uint32_t)(2 * j) * 0x01000100u));
+    const __m256i lane = _mm256_set_epi32(0x0c000c00, 0x08000800, 0x04000400, 0, 0x0c000c00,
+                                          0x08000800, 0x04000400, 0);
+    return _mm256_srai_epi16(_mm256_shuffle_epi8(v, _mm256_add_epi8(spread, lane)), 8);
+}
+
+/* Four vectors of 4 scales, bytes, groups 4j .. 4j+3; minima or second use in mn. */
+static FM_ALWAYS_INLINE void expand_head(head_256 *h, const __m256i *sc, const __m256i *mn)
+{
+    FM_UNROLL
+    for (int j = 0; j < 4; j++) {
+        FM_UNROLL
+        for (int i = 0; i < 4; i++) h->sc[4 * j + i] = byte_twice(sc[j], i);
+        h->pair[2 * j] = byte_pair(mn[j], 0);
+        h->pair[2 * j + 1] = byte_pair(mn[j], 1);
+    }
+}
+
+/* 6-bit scales and minima of Q4_K and Q5_K; p at the 12 bytes. One serves 32 columns: two groups,
+ * and both halves of a pair. */
+static FM_ALWAYS_INLINE void head_6bit(head_256 *h, const uint8_t *p)
+{
+    const __m256i a = load_256(p), b = load_256(p + 64), c = load_256(p + 128);
+    const __m256i m6 = _mm256_set1_epi32(0x3f3f3f3f), top = _mm256_set1_epi32(0x30303030);
+    const __m256i sc0 = _mm256_and_si256(a, m6), mn0 = _mm256_and_si256(b, m6);
+    const __m256i sc1 = _mm256_or_si256(low_nibbles(c),
+                                        _mm256_and_si256(_mm256_srli_epi32(a, 2), top));
+    const __m256i mn1 = _mm256_or_si256(high_nibbles(c),
+                                        _mm256_and_si256(_mm256_srli_epi32(b, 2), top));
+    FM_UNROLL
+    for (int i = 0; i < 4; i++) {
+        h->sc[2 * i] = h->sc[2 * i + 1] = byte_twice(sc0, i);
+        h->sc[8 + 2 * i] = h->sc[9 + 2 * i] = byte_twice(sc1, i);
+        h->pair[i] = byte_twice(mn0, i);
+        h->pair[4 + i] = byte_twice(mn1, i);
+    }
+}
+
+static FM_ALWAYS_INLINE void head_q4_k(head_256 *h, const uint8_t *p, int half)
+{
+    h->d = load_half(p + 16 * half);
+    h->m = load_half(p + 2 * 16 + 16 * half);
+    head_6bit(h, p + 4 * 16 + 32 * half);
+}
+
+/* Columns 16 k ..: nibble k / 2 % 2 of units 8 (k / 4) + 4 (k % 2) + u of qs. */
+static FM_ALWAYS_INLINE void group_q4_k(__m256i *w, const uint8_t *p, int k)
+{
+    const uint8_t *const qs = p + 16 * 16 + (size_t)(8 * (k >> 2) + 4 * (k & 1)) * 64;
+    const __m128i shift = _mm_cvtsi32_si128(4 * (k >> 1 & 1));
+    FM_UNROLL
+    for (int u = 0; u < 4; u++) w[u] = low_nibbles(_mm256_srl_epi32(load_256(qs + 64 * u), shift));
+}
+
+/* The fifth bit is bit k / 2 of the bytes of qh. */
+static FM_ALWAYS_INLINE void group_q5_k(__m256i *w, const uint8_t *p, int k)
+{
+    const uint8_t *const qh = p + 16 * 16 + (size_t)(4 * (k & 1)) * 64;
+    const uint8_t *const qs = p + 48 * 16 + (size_t)(8 * (k >> 2) + 4 * (k & 1)) * 64;
+    const __m128i shift = _mm_cvtsi32_si128(4 * (k >> 1 & 1));
+    const __m128i shift_high = _mm_cvtsi32_si128(k >> 1);
+    FM_UNROLL
+    for (int u = 0; u < 4; u++) {
+        const __m256i bit = _mm256_and_si256(_mm256_srl_epi32(load_256(qh + 64 * u), shift_high),
+                                             _mm256_set1_epi32(0x01010101));
+        w[u] = _mm256_or_si256(low_nibbles(_mm256_srl_epi32(load_256(qs + 64 * u), shift)),
+                               _mm256_slli_epi32(bit, 4));
+    }
+}
+
+static FM_ALWAYS_INLINE void head_q6_k(head_256 *h, const uint8_t *p, int half)
+{
+    __m256i sc[4];
+    h->d = load_half(p + 208 * 16 + 16 * half);
+    h->m = _mm256_setzero_ps();
+    FM_UNROLL
+    for (int j = 0; j < 4; j++) sc[j] = load_256(p + 192 * 16 + 64 * j + 32 * half);
+    expand_head(h, sc, sc);
+}
+
+/* Group k is columns 32 c + 16 g of half n, k = 8 n + 2 c + g: nibble c / 2 of ql, pair c of qh. */
+static FM_ALWAYS_INLINE void group_q6_k(__m256i *w, const uint8_t *p, int k)
+{
+    const int n = k >> 3, c = k >> 1 & 3, g = k & 1;
+    const uint8_t *const ql = p + (size_t)(16 * n + 8 * (c & 1) + 4 * g) * 64;
+    const uint8_t *const qh = p + 128 * 16 + (size_t)(8 * n + 4 * g) * 64;
+    const __m128i shift = _mm_cvtsi32_si128(4 * (c >> 1)), shift_high = _mm_cvtsi32_si128(2 * c);
+    FM_UNROLL
+    for (int u = 0; u < 4; u++) {
+        const __m256i high = _mm256_and_si256(_mm256_srl_epi32(load_256(qh + 64 * u), shift_high),
+                                              _mm256_set1_epi32(0x03030303));
+        w[u] = _mm256_or_si256(low_nibbles(_mm256_srl_epi32(load_256(ql + 64 * u), shift)),
+                               _mm256_slli_epi32(high, 4));
+    }
+}
+
+static FM_ALWAYS_INLINE void head_q3_k(head_256 *h, const uint8_t *p, int half)
+{
+    const uint8_t *const s = p + 96 * 16 + 32 * half;
+    const __m256i a = load_256(s), b = load_256(s + 64), c = load_256(s + 128);
+    const __m256i top = _mm256_set1_epi32(0x30303030);
+    __m256i sc[4]; /* bytes: 6-bit scales of groups 4j .. 4j+3, less 32 */
+    sc[0] = _mm256_or_si256(low_nibbles(a), _mm256_and_si256(_mm256_slli_epi32(c, 4), top));
+    sc[1] = _mm256_or_si256(low_nibbles(b), _mm256_and_si256(_mm256_slli_epi32(c, 2), top));
+    sc[2] = _mm256_or_si256(high_nibbles(a), _mm256_and_si256(c, top));
+    sc[3] = _mm256_or_si256(high_nibbles(b), _mm256_and_si256(_mm256_srli_epi32(c, 2), top));
+    FM_UNROLL
+    for (int j = 0; j < 4; j++) sc[j] = _mm256_sub_epi8(sc[j], _mm256_set1_epi8(32));
+    h->d = load_half(p + 108 * 16 + 16 * half);
+    h->m = _mm256_setzero_ps();
+    expand_head(h, sc, sc);
+}
+
+/* Group k = 8 n + 2 j + g: bit pair j of units 8 n + 4 g + u of qs, bit 4 n + j of hmask. */
+static FM_ALWAYS_INLINE void group_q3_k(__m256i *w, const uint8_t *p, int k)
+{
+    const int n = k >> 3, j = k >> 1 & 3, g = k & 1;
+    const uint8_t *const hm = p + (size_t)g * 4 * 64;
+    const uint8_t *const qs = p + 32 * 16 + (size_t)(8 * n + 4 * g) * 64;
+    const __m128i shift = _mm_cvtsi32_si128(2 * j), shift_high = _mm_cvtsi32_si128(4 * n + j);
+    FM_UNROLL
+    for (int u = 0; u < 4; u++) {
+        const __m256i low = _mm256_and_si256(_mm256_srl_epi32(load_256(qs + 64 * u), shift),
+                                             _mm256_set1_epi32(0x03030303));
+        const __m256i bit = _mm256_and_si256(_mm256_srl_epi32(load_256(hm + 64 * u), shift_high),
+                                             _mm256_set1_epi32(0x01010101));
+        w[u] = _mm256_or_si256(low, _mm256_slli_epi32(bit, 2));
+    }
+}
+
+static FM_ALWAYS_INLINE void head_q2_k(head_256 *h, const uint8_t *p, int half)
+{
+    __m256i sc[4], mn[4];
+    h->d = load_half(p + 80 * 16 + 16 * half);
+    h->m = load_half(p + 82 * 16 + 16 * half);
+    FM_UNROLL
+    for (int j = 0; j < 4; j++) {
+        const __m256i s = load_256(p + 64 * j + 32 * half);
+        sc[j] = low_nibbles(s);
+        mn[j] = high_nibbles(s);
+    }
+    expand_head(h, sc, mn);
+}
+
+static FM_ALWAYS_INLINE void group_q2_k(__m256i *w, const uint8_t *p, int k)
+{
+    const int n = k >> 3, j = k >> 1 & 3, g = k & 1;
+    const uint8_t *const qs = p + 16 * 16 + (size_t)(8 * n + 4 * g) * 64;
+    const __m128i shift = _mm_cvtsi32_si128(2 * j);
+    FM_UNROLL
+    for (int u = 0; u < 4; u++)
+        w[u] = _mm256_and_si256(_mm256_srl_epi32(load_256(qs + 64 * u), shift),
+                                _mm256_set1_epi32(0x03030303));
+}
+
+static const shape_256 shape_q2_k = {84, 4, 0, 1};
+static const shape_256 shape_q3_k = {110, 4, 4, 0};
+static const shape_256 shape_q4_k = {144, 4, 0, 1};
+static const shape_256 shape_q5_k = {176, 4, 0, 1};
+static const shape_256 shape_q6_k = {210, 2, 32, 0};
+
+#define KERNEL(type, nt, head, group)                                                             \
+    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \
+                            const void *const *act)                                               \
+    {                                                                                             \
+        half_256(out, panel, n_block, act, nt, shape_##type, head, group, 0);                     \
+        half_256(out, panel, n_block, act, nt, shape_##type, head, group, 1);                     \
+    }
+#define KERNELS(type, head, group)                                                                \
+    KERNEL(type, 1, head, group)                                                                  \
+    KERNEL(type, 2, head, group)                                                                  \
+    KERNEL(type, 4, head, group)
+KERNELS(q2_k, head_q2_k, group_q2_k)
+KERNELS(q3_k, head_q3_k, group_q3_k)
+KERNELS(q4_k, head_q4_k, group_q4_k)
+KERNELS(q5_k, head_q4_k, group_q5_k)
+KERNELS(q6_k, head_q6_k, group_q6_k)
+
+const fm_panel_kernels fm_panels_256_avx2[FM_KERNEL_TYPES] = {
+    [FM_TYPE_Q2_K] = {{q2_k_1, q2_k_2, q2_k_4, NULL}},
+    [FM_TYPE_Q3_K] = {{q3_k_1, q3_k_2, q3_k_4, NULL}},
+    [FM_TYPE_Q4_K] = {{q4_k_1, q4_k_2, q4_k_4, NULL}},
+    [FM_TYPE_Q5_K] = {{q5_k_1, q5_k_2, q5_k_4, NULL}},
+    [FM_TYPE_Q6_K] = {{q6_k_1, q6_k_2, q6_k_4, NULL}},
+};
+
+#endif

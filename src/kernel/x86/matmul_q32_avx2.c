@@ -1,0 +1,185 @@
+/* Panel kernels of the formats with blocks of 32, for AVX2. A lane is a row; the two halves of a
+ * panel are computed one after the other.
+ *
+ * Weights are brought to unsigned bytes q + offset, and the sum starts at -offset * isum. Q8_0 is
+ * the exception: its weights stay signed, and their sign moves to the activation. The largest sum is
+ * 32 * 128 * 127 = 5.2e5, per block, so the row length does not matter.
+ */
+#include "kernel/x86/matmul_avx2.h"
+
+#if defined(__x86_64__)
+
+typedef struct {
+    __m256i w[8]; /* unit u: columns 4u .. 4u+3 */
+    __m256 d, m;
+} block_256;
+
+typedef void block_fn(block_256 *, const uint8_t *, int); /* panel, half */
+
+typedef struct {
+    int block_bytes;
+    int n_pair;  /* units whose pair sums fit 16 bits: 1 (signed weights), 4 or 8 */
+    int offset;  /* in the unsigned weights */
+    int has_min;
+} shape_32;
+
+static FM_ALWAYS_INLINE __m256i pairs(__m256i w, const int8_t *q, const int is_signed)
+{
+    const __m256i x = repeat_32(q);
+    /* |-128| is 128 as an unsigned byte, and activations are at least -127, so this is exact:
+     * two products of 128 * 127 are 32512. */
+    if (is_signed) return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return _mm256_maddubs_epi16(w, x);
+}
+
+static FM_ALWAYS_INLINE void half_32(float *out, const uint8_t *panel, int64_t n_block,
+                                     const void *const *act, const int nt, const shape_32 shape,
+                                     block_fn *unpack, int half)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256 acc[4];
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) acc[t] = _mm256_setzero_ps();
+    for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
+        block_256 wb;
+        unpack(&wb, panel, half);
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            const fm_act_q8_32 *const x = (const fm_act_q8_32 *)act[t] + b;
+            __m256i s = _mm256_set1_epi32(-shape.offset * x->isum);
+            FM_UNROLL
+            for (int u = 0; u < 8; u += shape.n_pair) {
+                __m256i p = pairs(wb.w[u], x->q + 4 * u, shape.n_pair == 1);
+                FM_UNROLL
+                for (int i = 1; i < shape.n_pair; i++)
+                    p = _mm256_add_epi16(p, pairs(wb.w[u + i], x->q + 4 * (u + i), 0));
+                s = _mm256_add_epi32(s, _mm256_madd_epi16(p, ones));
+            }
+            const __m256 dx = _mm256_set1_ps(x->d);
+            __m256 term = _mm256_mul_ps(_mm256_mul_ps(wb.d, dx), _mm256_cvtepi32_ps(s));
+            if (shape.has_min)
+                term = _mm256_add_ps(
+                    term, _mm256_mul_ps(wb.m, _mm256_set1_ps(x->d * (float)x->isum)));
+            acc[t] = _mm256_add_ps(acc[t], term);
+        }
+    }
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) _mm256_storeu_ps(out + t * FM_PANEL_ROWS + 8 * half, acc[t]);
+}
+
+/* 16 bytes of nibbles per row: low nibbles are columns 0..15, high ones 16..31. */
+static FM_ALWAYS_INLINE void unpack_nibbles(__m256i *w, const uint8_t *qs, int half)
+{
+    FM_UNROLL
+    for (int u = 0; u < 4; u++) {
+        const __m256i v = load_256(qs + 64 * u + 32 * half);
+        w[u] = low_nibbles(v);
+        w[4 + u] = high_nibbles(v);
+    }
+}
+
+/* Sets bit 4 of column c where bit c of the row's dword in qh is set. */
+static FM_ALWAYS_INLINE void add_fifth_bits(__m256i *w, const uint8_t *qh, int half)
+{
+    const __m256i bits = load_256(qh + 32 * half);
+    const __m256i lane = _mm256_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0, 0x0c0c0c0c,
+                                          0x08080808, 0x04040404, 0);
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) {
+        /* Byte u / 2 of the dword to all four bytes, then one bit of each. */
+        const __m256i from = _mm256_add_epi8(lane, _mm256_set1_epi8((char)(u / 2)));
+        const __m256i bit = _mm256_set1_epi32(u & 1 ? (int)0x80402010u : 0x08040201);
+        const __m256i v = _mm256_and_si256(_mm256_shuffle_epi8(bits, from), bit);
+        w[u] = _mm256_or_si256(w[u], _mm256_and_si256(_mm256_cmpeq_epi8(v, bit),
+                                                      _mm256_set1_epi8(16)));
+    }
+}
+
+static FM_ALWAYS_INLINE void unpack_q4_0(block_256 *b, const uint8_t *p, int half)
+{
+    b->d = load_half(p + 16 * half);
+    unpack_nibbles(b->w, p + 2 * 16, half);
+}
+
+static FM_ALWAYS_INLINE void unpack_q4_1(block_256 *b, const uint8_t *p, int half)
+{
+    b->d = load_half(p + 16 * half);
+    b->m = load_half(p + 2 * 16 + 16 * half);
+    unpack_nibbles(b->w, p + 4 * 16, half);
+}
+
+static FM_ALWAYS_INLINE void unpack_q5_0(block_256 *b, const uint8_t *p, int half)
+{
+    b->d = load_half(p + 16 * half);
+    unpack_nibbles(b->w, p + 6 * 16, half);
+    add_fifth_bits(b->w, p + 2 * 16, half);
+}
+
+static FM_ALWAYS_INLINE void unpack_q5_1(block_256 *b, const uint8_t *p, int half)
+{
+    b->d = load_half(p + 16 * half);
+    b->m = load_half(p + 2 * 16 + 16 * half);
+    unpack_nibbles(b->w, p + 8 * 16, half);
+    add_fifth_bits(b->w, p + 4 * 16, half);
+}
+
+static FM_ALWAYS_INLINE void unpack_q8_0(block_256 *b, const uint8_t *p, int half)
+{
+    b->d = load_half(p + 16 * half);
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) b->w[u] = load_256(p + 2 * 16 + 64 * u + 32 * half);
+}
+
+/* fm_e8m0_half for 8 exponents. */
+static FM_ALWAYS_INLINE __m256 e8m0_half(const uint8_t *p)
+{
+    const __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+    const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+    const __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+    const __m256i is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, is_small));
+}
+
+static FM_ALWAYS_INLINE void unpack_mxfp4(block_256 *b, const uint8_t *p, int half)
+{
+    /* Doubled values plus 12, so that all are unsigned. */
+    const __m256i value = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    b->d = e8m0_half(p + 8 * half);
+    unpack_nibbles(b->w, p + 1 * 16, half);
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) b->w[u] = _mm256_shuffle_epi8(value, b->w[u]);
+}
+
+static const shape_32 shape_q4_0 = {18, 8, 8, 0};
+static const shape_32 shape_q4_1 = {20, 8, 0, 1};
+static const shape_32 shape_q5_0 = {22, 4, 16, 0};
+static const shape_32 shape_q5_1 = {24, 4, 0, 1};
+static const shape_32 shape_q8_0 = {34, 1, 0, 0};
+static const shape_32 shape_mxfp4 = {17, 4, 12, 0};
+
+#define KERNEL(type, nt)                                                                          \
+    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \
+                            const void *const *act)                                               \
+    {                                                                                             \
+        half_32(out, panel, n_block, act, nt, shape_##type, unpack_##type, 0);                    \
+        half_32(out, panel, n_block, act, nt, shape_##type, unpack_##type, 1);                    \
+    }
+#define KERNELS(type) KERNEL(type, 1) KERNEL(type, 2) KERNEL(type, 4)
+KERNELS(q4_0)
+KERNELS(q4_1)
+KERNELS(q5_0)
+KERNELS(q5_1)
+KERNELS(q8_0)
+KERNELS(mxfp4)
+
+const fm_panel_kernels fm_panels_32_avx2[FM_KERNEL_TYPES] = {
+    [FM_TYPE_Q4_0] = {{q4_0_1, q4_0_2, q4_0_4, NULL}},
+    [FM_TYPE_Q4_1] = {{q4_1_1, q4_1_2, q4_1_4, NULL}},
+    [FM_TYPE_Q5_0] = {{q5_0_1, q5_0_2, q5_0_4, NULL}},
+    [FM_TYPE_Q5_1] = {{q5_1_1, q5_1_2, q5_1_4, NULL}},
+    [FM_TYPE_Q8_0] = {{q8_0_1, q8_0_2, q8_0_4, NULL}},
+    [FM_TYPE_MXFP4] = {{mxfp4_1, mxfp4_2, mxfp4_4, NULL}},
+};
+
+#endif

@@ -1,0 +1,170 @@
+/* Panel kernels of the formats with blocks of 32, for AVX-512 with VNNI. A lane is a row.
+ *
+ * vpdpbusd multiplies unsigned weights with signed activations, so every format brings its weights
+ * to unsigned bytes q + offset, and the sum starts at -offset * isum. The largest sum is
+ * 32 * 255 * 127 = 1.0e6, per block, so the row length does not matter.
+ */
+#include "kernel/x86/matmul_avx512.h"
+
+#if defined(__x86_64__)
+
+typedef struct {
+    __m512i w[8]; /* unit u: columns 4u .. 4u+3, unsigned */
+    __m512 d, m;
+} block_512;
+
+typedef void block_fn(block_512 *, const uint8_t *);
+
+typedef struct {
+    int block_bytes;
+    int offset; /* in the unsigned weights */
+    int has_min;
+} shape_32;
+
+static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t n_block,
+                                      const void *const *act, const int nt, const shape_32 shape,
+                                      block_fn *unpack)
+{
+    __m512 acc[8];
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
+    for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
+        block_512 wb;
+        unpack(&wb, panel);
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            const fm_act_q8_32 *const x = (const fm_act_q8_32 *)act[t] + b;
+            __m512i s = shape.offset ? _mm512_set1_epi32(-shape.offset * x->isum)
+                                     : _mm512_setzero_si512();
+            FM_UNROLL
+            for (int u = 0; u < 8; u++)
+                s = _mm512_dpbusd_epi32(s, wb.w[u], repeat_32(x->q + 4 * u));
+            const __m512 dx = _mm512_set1_ps(x->d);
+            __m512 term = _mm512_mul_ps(_mm512_mul_ps(wb.d, dx), _mm512_cvtepi32_ps(s));
+            if (shape.has_min)
+                term = _mm512_add_ps(
+                    term, _mm512_mul_ps(wb.m, _mm512_set1_ps(x->d * (float)x->isum)));
+            acc[t] = _mm512_add_ps(acc[t], term);
+        }
+    }
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) _mm512_storeu_ps(out + t * FM_PANEL_ROWS, acc[t]);
+}
+
+/* 16 bytes of nibbles per row: low nibbles are columns 0..15, high ones 16..31. */
+static FM_ALWAYS_INLINE void unpack_nibbles(__m512i *w, const uint8_t *qs)
+{
+    const __m512i mask = _mm512_set1_epi32(0x0f0f0f0f);
+    FM_UNROLL
+    for (int u = 0; u < 4; u++) {
+        const __m512i v = load_512(qs + 64 * u);
+        w[u] = _mm512_and_si512(v, mask);
+        w[4 + u] = _mm512_and_si512(_mm512_srli_epi32(v, 4), mask);
+    }
+}
+
+/* Sets bit 4 of column c where bit c of the row's dword in qh is set. */
+static FM_ALWAYS_INLINE void add_fifth_bits(__m512i *w, const uint8_t *qh)
+{
+    const __m512i bits = load_512(qh), sixteen = _mm512_set1_epi8(16);
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) {
+        /* Byte u / 2 of the dword to all four bytes, then one bit of each. */
+        const __m512i spread = _mm512_set1_epi32((u / 2) * 0x01010101);
+        const __m512i lane = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
+        const __m512i byte = _mm512_shuffle_epi8(bits, _mm512_add_epi8(spread, lane));
+        const __m512i bit = _mm512_set1_epi32(u & 1 ? (int)0x80402010u : 0x08040201);
+        w[u] = _mm512_or_si512(w[u],
+                               _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(byte, bit),
+                                                     sixteen));
+    }
+}
+
+static FM_ALWAYS_INLINE void unpack_q4_0(block_512 *b, const uint8_t *p)
+{
+    b->d = load_half(p);
+    unpack_nibbles(b->w, p + 2 * 16);
+}
+
+static FM_ALWAYS_INLINE void unpack_q4_1(block_512 *b, const uint8_t *p)
+{
+    b->d = load_half(p);
+    b->m = load_half(p + 2 * 16);
+    unpack_nibbles(b->w, p + 4 * 16);
+}
+
+static FM_ALWAYS_INLINE void unpack_q5_0(block_512 *b, const uint8_t *p)
+{
+    b->d = load_half(p);
+    unpack_nibbles(b->w, p + 6 * 16);
+    add_fifth_bits(b->w, p + 2 * 16);
+}
+
+static FM_ALWAYS_INLINE void unpack_q5_1(block_512 *b, const uint8_t *p)
+{
+    b->d = load_half(p);
+    b->m = load_half(p + 2 * 16);
+    unpack_nibbles(b->w, p + 8 * 16);
+    add_fifth_bits(b->w, p + 4 * 16);
+}
+
+static FM_ALWAYS_INLINE void unpack_q8_0(block_512 *b, const uint8_t *p)
+{
+    b->d = load_half(p);
+    FM_UNROLL
+    for (int u = 0; u < 8; u++)
+        b->w[u] = _mm512_xor_si512(load_512(p + 2 * 16 + 64 * u), _mm512_set1_epi8(-128));
+}
+
+/* fm_e8m0_half for 16 exponents. */
+static FM_ALWAYS_INLINE __m512 e8m0_half(const uint8_t *p)
+{
+    const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+    const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    const __m512i small = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+    const __mmask16 is_small = _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2));
+    return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, is_small, small));
+}
+
+static FM_ALWAYS_INLINE void unpack_mxfp4(block_512 *b, const uint8_t *p)
+{
+    /* Doubled values plus 12, so that all are unsigned. */
+    const __m512i value = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    b->d = e8m0_half(p);
+    unpack_nibbles(b->w, p + 1 * 16);
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) b->w[u] = _mm512_shuffle_epi8(value, b->w[u]);
+}
+
+static const shape_32 shape_q4_0 = {18, 8, 0};
+static const shape_32 shape_q4_1 = {20, 0, 1};
+static const shape_32 shape_q5_0 = {22, 16, 0};
+static const shape_32 shape_q5_1 = {24, 0, 1};
+static const shape_32 shape_q8_0 = {34, 128, 0};
+static const shape_32 shape_mxfp4 = {17, 12, 0};
+
+#define KERNEL(type, nt)                                                                          \
+    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \
+                            const void *const *act)                                               \
+    {                                                                                             \
+        panel_32(out, panel, n_block, act, nt, shape_##type, unpack_##type);                      \
+    }
+#define KERNELS(type) KERNEL(type, 1) KERNEL(type, 2) KERNEL(type, 4) KERNEL(type, 8)
+KERNELS(q4_0)
+KERNELS(q4_1)
+KERNELS(q5_0)
+KERNELS(q5_1)
+KERNELS(q8_0)
+KERNELS(mxfp4)
+
+const fm_panel_kernels fm_panels_32_avx512[FM_KERNEL_TYPES] = {
+    [FM_TYPE_Q4_0] = {{q4_0_1, q4_0_2, q4_0_4, q4_0_8}},
+    [FM_TYPE_Q4_1] = {{q4_1_1, q4_1_2, q4_1_4, q4_1_8}},
+    [FM_TYPE_Q5_0] = {{q5_0_1, q5_0_2, q5_0_4, q5_0_8}},
+    [FM_TYPE_Q5_1] = {{q5_1_1, q5_1_2, q5_1_4, q5_1_8}},
+    [FM_TYPE_Q8_0] = {{q8_0_1, q8_0_2, q8_0_4, q8_0_8}},
+    [FM_TYPE_MXFP4] = {{mxfp4_1, mxfp4_2, mxfp4_4, mxfp4_8}},
+};
+
+#endif

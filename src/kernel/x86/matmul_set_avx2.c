@@ -1,0 +1,226 @@
+/* The avx2 set's matmul and quantize: entry points, products with f32, f16 and bf16 weights, and
+ * quantization of activations. The panel kernels are in matmul_q32_avx2.c and matmul_q256_avx2.c.
+ */
+#include "kernel/kernel_internal.h"
+
+#include "kernel/x86/matmul_avx2.h"
+
+#if defined(__x86_64__)
+
+#include <float.h>
+
+/* ---- float weights ----------------------------------------------------------------------- */
+
+/* 8 weights from element i on. */
+typedef __m256 load_fn(const uint8_t *, int64_t);
+
+static FM_ALWAYS_INLINE __m256 load_f32(const uint8_t *p, int64_t i)
+{
+    return _mm256_loadu_ps((const float *)(const void *)(p + 4 * i));
+}
+
+static FM_ALWAYS_INLINE __m256 load_f16(const uint8_t *p, int64_t i)
+{
+    return load_half(p + 2 * i);
+}
+
+static FM_ALWAYS_INLINE __m256 load_bf16(const uint8_t *p, int64_t i)
+{
+    const __m128i v = _mm_loadu_si128((const __m128i *)(p + 2 * i));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+
+/* Lane i plus lane i + 8 (low and high), then + 4, + 2, + 1. */
+static FM_ALWAYS_INLINE float add_lanes(__m256 low, __m256 high)
+{
+    const __m256 a = _mm256_add_ps(low, high);
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
+/* nr rows for nt tokens, each pair with 16 sums of its own: the same lanes, in the same order, as
+ * the avx512 set. elem: bytes per weight. */
+static FM_ALWAYS_INLINE void float_tile(const fm_matrix *w, int64_t row, const void *const *act,
+                                        float *const *y, const int nr, const int nt, load_fn *load,
+                                        const size_t elem)
+{
+    const uint8_t *const src = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes;
+    const int64_t whole = w->n_in / 16 * 16;
+    const size_t left = (size_t)(w->n_in - whole);
+    __m256 acc[4][2][2];
+    FM_UNROLL
+    for (int r = 0; r < nr; r++) {
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) acc[r][t][0] = acc[r][t][1] = _mm256_setzero_ps();
+    }
+    for (int64_t i = 0; i < whole; i += 16) {
+        __m256 x[2][2];
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            x[t][0] = _mm256_loadu_ps((const float *)act[t] + i);
+            x[t][1] = _mm256_loadu_ps((const float *)act[t] + i + 8);
+        }
+        FM_UNROLL
+        for (int r = 0; r < nr; r++) {
+            const __m256 v0 = load(src + (uint64_t)r * w->row_bytes, i);
+            const __m256 v1 = load(src + (uint64_t)r * w->row_bytes, i + 8);
+            FM_UNROLL
+            for (int t = 0; t < nt; t++) {
+                acc[r][t][0] = _mm256_fmadd_ps(v0, x[t][0], acc[r][t][0]);
+                acc[r][t][1] = _mm256_fmadd_ps(v1, x[t][1], acc[r][t][1]);
+            }
+        }
+    }
+    FM_UNROLL
+    for (int r = 0; r < nr; r++) {
+        uint8_t weights[64] = {0}; /* the last columns, filled up with zeros */
+        memcpy(weights, src + (uint64_t)r * w->row_bytes + (size_t)whole * elem, left * elem);
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            if (left > 0) {
+                float x[16] = {0};
+                memcpy(x, (const float *)act[t] + whole, left * sizeof *x);
+                acc[r][t][0] = _mm256_fmadd_ps(load(weights, 0), _mm256_loadu_ps(x), acc[r][t][0]);
+                acc[r][t][1] =
+                    _mm256_fmadd_ps(load(weights, 8), _mm256_loadu_ps(x + 8), acc[r][t][1]);
+            }
+            y[t][row + r] = add_lanes(acc[r][t][0], acc[r][t][1]);
+        }
+    }
+}
+
+static FM_ALWAYS_INLINE void float_rows(const fm_matrix *w, int64_t row0, int64_t row1,
+                                        const void *const *act, float *const *y, int64_t n_tok,
+                                        load_fn *load, const size_t elem)
+{
+    int64_t row = row0;
+    for (; row + 2 <= row1; row += 2) {
+        int64_t t = 0;
+        for (; t + 2 <= n_tok; t += 2) float_tile(w, row, act + t, y + t, 2, 2, load, elem);
+        for (; t < n_tok; t++) float_tile(w, row, act + t, y + t, 2, 1, load, elem);
+    }
+    for (; row < row1; row++)
+        for (int64_t t = 0; t < n_tok; t++) float_tile(w, row, act + t, y + t, 1, 1, load, elem);
+}
+
+static void rows_f32(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                     float *const *y, int64_t n_tok)
+{
+    float_rows(w, row0, row1, act, y, n_tok, load_f32, 4);
+}
+
+static void rows_f16(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                     float *const *y, int64_t n_tok)
+{
+    float_rows(w, row0, row1, act, y, n_tok, load_f16, 2);
+}
+
+static void rows_bf16(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                      float *const *y, int64_t n_tok)
+{
+    float_rows(w, row0, row1, act, y, n_tok, load_bf16, 2);
+}
+
+/* By type id. */
+static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
+    [FM_TYPE_F32] = rows_f32, [FM_TYPE_F16] = rows_f16, [FM_TYPE_BF16] = rows_bf16};
+
+static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                   float *const *y, int64_t n_tok)
+{
+    switch (w->type->act) {
+    case FM_ACT_Q8_32:
+        fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx2);
+        break;
+    case FM_ACT_Q8_256:
+        fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx2);
+        break;
+    default: float_kernels[w->type->id](w, row0, row1, act, y, n_tok);
+    }
+}
+
+/* ---- quantization of activations: fm_quantize_generic has the reasons --------------------- */
+
+static FM_ALWAYS_INLINE float block_scale(const float *x, int n, float *inverse)
+{
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    __m256i top = _mm256_setzero_si256();
+    for (int i = 0; i < n; i += 8)
+        top = _mm256_max_epu32(top, _mm256_and_si256(load_256(x + i), magnitude));
+    __m128i m = _mm_max_epu32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
+    m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
+    m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
+    const uint32_t amax = (uint32_t)_mm_cvtsi128_si32(m);
+    *inverse = 0.0f;
+    if (amax >= 0x7f800000u) return fm_f32_from_bits(0x7fc00000u);
+    const float d = fm_f32_from_bits(amax) / 127.0f;
+    if (d < FLT_MIN) return 0.0f;
+    *inverse = 1.0f / d;
+    return d;
+}
+
+/* Rounds 16 columns to q and returns their sum; cvtps rounds to nearest even. */
+static FM_ALWAYS_INLINE int32_t round_16(int8_t *q, const float *x, float inverse)
+{
+    const __m256 scale = _mm256_set1_ps(inverse);
+    const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale));
+    const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), scale));
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+    _mm_storeu_si128((__m128i *)q, _mm_packs_epi16(_mm256_castsi256_si128(packed),
+                                                   _mm256_extracti128_si256(packed, 1)));
+    const __m256i s = _mm256_add_epi32(a, b);
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+    return _mm_cvtsi128_si32(sum);
+}
+
+static void quantize_32(fm_act_q8_32 *dst, const float *x)
+{
+    float inverse;
+    dst->d = block_scale(x, 32, &inverse);
+    if (inverse == 0.0f) {
+        dst->isum = 0;
+        memset(dst->q, 0, sizeof dst->q);
+        return;
+    }
+    const int32_t first = round_16(dst->q, x, inverse);
+    dst->isum = first + round_16(dst->q + 16, x + 16, inverse);
+}
+
+static void quantize_256(fm_act_q8_256 *dst, const float *x)
+{
+    float inverse;
+    dst->d = block_scale(x, 256, &inverse);
+    memset(dst->pad, 0, sizeof dst->pad);
+    if (inverse == 0.0f) {
+        memset(dst->isum, 0, sizeof dst->isum);
+        memset(dst->q, 0, sizeof dst->q);
+        return;
+    }
+    for (int j = 0; j < 16; j++)
+        dst->isum[j] = (int16_t)round_16(dst->q + 16 * j, x + 16 * j, inverse);
+}
+
+void fm_quantize_avx2(fm_act form, void *dst, const float *x, int64_t n)
+{
+    switch (form) {
+    case FM_ACT_Q8_32:
+        for (int64_t b = 0; b < n / 32; b++) quantize_32((fm_act_q8_32 *)dst + b, x + 32 * b);
+        break;
+    case FM_ACT_Q8_256:
+        for (int64_t b = 0; b < n / 256; b++) quantize_256((fm_act_q8_256 *)dst + b, x + 256 * b);
+        break;
+    default: memcpy(dst, x, (size_t)n * sizeof *x);
+    }
+}
+
+void fm_matmul_avx2(fm_kernels *k)
+{
+    k->act_form = fm_act_form_of_type;
+    k->quantize = fm_quantize_avx2;
+    k->matmul = matmul;
+}
+
+#endif

@@ -1,0 +1,200 @@
+/* The avx512 set's matmul and quantize: entry points, products with f32, f16 and bf16 weights, and
+ * quantization of activations. The panel kernels are in matmul_q32_avx512.c and
+ * matmul_q256_avx512.c. */
+#include "kernel/kernel_internal.h"
+
+#include "kernel/x86/matmul_avx512.h"
+
+#if defined(__x86_64__)
+
+#include <float.h>
+
+/* ---- float weights ----------------------------------------------------------------------- */
+
+typedef __m512 load_fn(const uint8_t *, int64_t, __mmask16);
+
+/* 16 weights from element i on; elements outside mask are not read and give 0. */
+static FM_ALWAYS_INLINE __m512 load_f32(const uint8_t *p, int64_t i, __mmask16 mask)
+{
+    return _mm512_maskz_loadu_ps(mask, p + 4 * i);
+}
+
+static FM_ALWAYS_INLINE __m512 load_f16(const uint8_t *p, int64_t i, __mmask16 mask)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p + 2 * i));
+}
+
+static FM_ALWAYS_INLINE __m512 load_bf16(const uint8_t *p, int64_t i, __mmask16 mask)
+{
+    const __m512i v = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p + 2 * i));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+}
+
+/* Lane i plus lane i + 8, then + 4, + 2, + 1. */
+static FM_ALWAYS_INLINE float add_lanes(__m512 v)
+{
+    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
+/* nr rows for nt tokens, each pair with a sum of its own. */
+static FM_ALWAYS_INLINE void float_tile(const fm_matrix *w, int64_t row, const void *const *act,
+                                        float *const *y, const int nr, const int nt, load_fn *load)
+{
+    const uint8_t *const src = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes;
+    __m512 acc[4][4];
+    FM_UNROLL
+    for (int r = 0; r < nr; r++) {
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) acc[r][t] = _mm512_setzero_ps();
+    }
+    for (int64_t i = 0; i < w->n_in; i += 16) {
+        const int64_t left = w->n_in - i;
+        const __mmask16 mask = left < 16 ? (__mmask16)((1u << left) - 1) : (__mmask16)0xffff;
+        __m512 x[4];
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) x[t] = _mm512_maskz_loadu_ps(mask, (const float *)act[t] + i);
+        FM_UNROLL
+        for (int r = 0; r < nr; r++) {
+            const __m512 v = load(src + (uint64_t)r * w->row_bytes, i, mask);
+            FM_UNROLL
+            for (int t = 0; t < nt; t++) acc[r][t] = _mm512_fmadd_ps(v, x[t], acc[r][t]);
+        }
+    }
+    FM_UNROLL
+    for (int r = 0; r < nr; r++) {
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) y[t][row + r] = add_lanes(acc[r][t]);
+    }
+}
+
+static FM_ALWAYS_INLINE void float_rows(const fm_matrix *w, int64_t row0, int64_t row1,
+                                        const void *const *act, float *const *y, int64_t n_tok,
+                                        load_fn *load)
+{
+    int64_t row = row0;
+    for (; row + 4 <= row1; row += 4) {
+        int64_t t = 0;
+        for (; t + 4 <= n_tok; t += 4) float_tile(w, row, act + t, y + t, 4, 4, load);
+        for (; t < n_tok; t++) float_tile(w, row, act + t, y + t, 4, 1, load);
+    }
+    for (; row < row1; row++)
+        for (int64_t t = 0; t < n_tok; t++) float_tile(w, row, act + t, y + t, 1, 1, load);
+}
+
+static void rows_f32(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                     float *const *y, int64_t n_tok)
+{
+    float_rows(w, row0, row1, act, y, n_tok, load_f32);
+}
+
+static void rows_f16(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                     float *const *y, int64_t n_tok)
+{
+    float_rows(w, row0, row1, act, y, n_tok, load_f16);
+}
+
+static void rows_bf16(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                      float *const *y, int64_t n_tok)
+{
+    float_rows(w, row0, row1, act, y, n_tok, load_bf16);
+}
+
+/* By type id. */
+static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
+    [FM_TYPE_F32] = rows_f32, [FM_TYPE_F16] = rows_f16, [FM_TYPE_BF16] = rows_bf16};
+
+static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                   float *const *y, int64_t n_tok)
+{
+    switch (w->type->act) {
+    case FM_ACT_Q8_32:
+        fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx512);
+        break;
+    case FM_ACT_Q8_256:
+        fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx512);
+        break;
+    default: float_kernels[w->type->id](w, row0, row1, act, y, n_tok);
+    }
+}
+
+/* ---- quantization of activations: fm_quantize_generic has the reasons --------------------- */
+
+/* 16 columns as integers; cvtps rounds to nearest even. */
+static FM_ALWAYS_INLINE __m512i round_16(const float *x, __m512 inverse)
+{
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inverse));
+}
+
+static FM_ALWAYS_INLINE float block_scale(const float *x, int n, float *inverse)
+{
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512i top = _mm512_setzero_si512();
+    for (int i = 0; i < n; i += 16)
+        top = _mm512_max_epu32(top, _mm512_and_si512(load_512(x + i), magnitude));
+    const uint32_t amax = _mm512_reduce_max_epu32(top);
+    *inverse = 0.0f;
+    if (amax >= 0x7f800000u) return fm_f32_from_bits(0x7fc00000u);
+    const float d = fm_f32_from_bits(amax) / 127.0f;
+    if (d < FLT_MIN) return 0.0f;
+    *inverse = 1.0f / d;
+    return d;
+}
+
+static void quantize_32(fm_act_q8_32 *dst, const float *x)
+{
+    float inverse;
+    dst->d = block_scale(x, 32, &inverse);
+    if (inverse == 0.0f) {
+        dst->isum = 0;
+        memset(dst->q, 0, sizeof dst->q);
+        return;
+    }
+    const __m512 scale = _mm512_set1_ps(inverse);
+    const __m512i a = round_16(x, scale), b = round_16(x + 16, scale);
+    dst->isum = _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+    _mm_storeu_si128((__m128i *)dst->q, _mm512_cvtepi32_epi8(a));
+    _mm_storeu_si128((__m128i *)(dst->q + 16), _mm512_cvtepi32_epi8(b));
+}
+
+static void quantize_256(fm_act_q8_256 *dst, const float *x)
+{
+    float inverse;
+    dst->d = block_scale(x, 256, &inverse);
+    memset(dst->pad, 0, sizeof dst->pad);
+    if (inverse == 0.0f) {
+        memset(dst->isum, 0, sizeof dst->isum);
+        memset(dst->q, 0, sizeof dst->q);
+        return;
+    }
+    const __m512 scale = _mm512_set1_ps(inverse);
+    for (int j = 0; j < 16; j++) {
+        const __m512i v = round_16(x + 16 * j, scale);
+        dst->isum[j] = (int16_t)_mm512_reduce_add_epi32(v);
+        _mm_storeu_si128((__m128i *)(dst->q + 16 * j), _mm512_cvtepi32_epi8(v));
+    }
+}
+
+void fm_quantize_avx512(fm_act form, void *dst, const float *x, int64_t n)
+{
+    switch (form) {
+    case FM_ACT_Q8_32:
+        for (int64_t b = 0; b < n / 32; b++) quantize_32((fm_act_q8_32 *)dst + b, x + 32 * b);
+        break;
+    case FM_ACT_Q8_256:
+        for (int64_t b = 0; b < n / 256; b++) quantize_256((fm_act_q8_256 *)dst + b, x + 256 * b);
+        break;
+    default: memcpy(dst, x, (size_t)n * sizeof *x);
+    }
+}
+
+void fm_matmul_avx512(fm_kernels *k)
+{
+    k->act_form = fm_act_form_of_type;
+    k->quantize = fm_quantize_avx512;
+    k->matmul = matmul;
+}
+
+#endif
