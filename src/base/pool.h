@@ -21,5 +21,10 @@ fm_status fm_pool_create(fm_pool **out, int n_threads, fm_error *err);
 void fm_pool_destroy(fm_pool *pool);
 int fm_pool_size(const fm_pool *pool);
 
-/* One run at a time, from one thread. Does not allocate. */
+/* At most n_cpu threads (with the caller) are kept awake; the others of a larger pool stay asleep.
+ * The default is the machine's processors; a program that knows its affinity or quota says so. */
+void fm_pool_limit(fm_pool *pool, int n_cpu);
+
+/* One run at a time, from one thread. Does not allocate. A run started inside an item of the same
+ * pool computes in place, on the thread of that item. */
 void fm_pool_run(fm_pool *pool, fm_pool_fn fn, void *ctx, int64_t n_items);

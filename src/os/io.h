@@ -23,7 +23,10 @@ typedef struct {
     uint64_t bytes;
     void *base;      /* FM_IO_ALIGN-aligned, fm_io_room(bytes) bytes */
     uint64_t tag;    /* comes back with the completion               */
+    int priority;    /* 0 first; 1, 2: only when nothing above waits */
 } fm_io_read;
+
+enum { FM_IO_PRIORITIES = 3 };
 
 typedef struct {
     uint64_t tag;
@@ -35,6 +38,7 @@ typedef struct {
     const char *engine;  /* "uring", "pread", "mmap"; NULL: uring, else pread with a log line */
     int depth;           /* device requests in flight; 0: default                        */
     uint64_t split_bytes; /* larger reads are cut into pieces of this size; 0: default   */
+    int capacity;         /* requests outstanding at most; 0: 1024                       */
     fm_log_fn log;
     void *log_user;
 } fm_io_options;
@@ -45,7 +49,8 @@ const char *fm_io_name(const fm_io *io);
 int fm_io_depth(const fm_io *io);
 
 /* Opens read-only, direct where the file system has it (else buffered, with a log line). `bytes`
- * is the size the checkpoint saw; a file that shrank is noticed by the read that falls short. */
+ * is the size the checkpoint saw: a file that is shorter by now is refused, one that shrinks later
+ * is noticed by the read that falls short. The handle lives as long as the engine. */
 fm_status fm_io_open(fm_io *io, const fm_io_file **out, const char *path, uint64_t bytes,
                      fm_error *err);
 
@@ -58,8 +63,10 @@ static inline uint64_t fm_io_room(uint64_t bytes)
  * logged once and not an error. */
 void fm_io_register(fm_io *io, void *base, uint64_t bytes);
 
-/* Queues reads; more than the depth is fine, the rest waits inside in order. No allocation after
- * creation as long as at most fm_io_capacity() requests are outstanding. FM_E_LIMIT beyond. */
+/* Queues reads; more than the depth is fine, the rest waits inside, by priority and then in order.
+ * What waits moves on when completions are reaped, so a thread that computes for long calls
+ * fm_io_reap() now and then. Does not allocate. All or none: FM_E_LIMIT when more than
+ * fm_io_capacity() would be outstanding. */
 fm_status fm_io_submit(fm_io *io, const fm_io_read *reads, int n, fm_error *err);
 int fm_io_capacity(const fm_io *io);
 int fm_io_outstanding(const fm_io *io);

@@ -1,0 +1,276 @@
+/* Fork-join thread pool: see pool.h.
+ *
+ * A run is a counter of items that nobody has taken yet. Taking one is a single atomic decrement,
+ * and a positive result *is* the permission to compute that item: while it is being computed the
+ * run cannot end, so the description of the run (fn, ctx, n_items) cannot change under the one who
+ * holds it. A thread that comes late finds nothing left and needs no part in the run's end;
+ * therefore a run never waits for a thread that sleeps or was not scheduled, which is what
+ * keeps more threads than processors fast.
+ */
+#include "base/pool.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    LINE = 128, /* two cache lines: neighbours are fetched in pairs on x86 */
+    /* Longer than the gaps between two runs inside one token (norms, router, sampling), shorter
+     * than a read from disk; waiting longer than this in user mode only burns power. */
+    SPIN_NS = 80 * 1000,
+    PAUSES_PER_CLOCK = 32,
+    MAX_THREADS = 1024,
+};
+
+typedef struct {
+    struct fm_pool *pool;
+    pthread_t thread;
+    int index;
+} worker;
+
+struct fm_pool {
+    /* set at creation, read-only afterwards */
+    int n_thread; /* with the caller */
+    int n_started;
+    worker *workers;
+
+    /* set by the caller between runs */
+    int n_awake_max; /* workers worth waking: processors less the caller's */
+
+    /* the run: written by the caller while no item is out, read by who holds an item */
+    fm_pool_fn fn;
+    void *ctx;
+    int64_t n_items;
+
+    _Alignas(LINE) _Atomic int64_t n_left;  /* items not taken; below 1: nothing to take  */
+    _Alignas(LINE) _Atomic int64_t n_unfinished; /* items not computed                    */
+    _Alignas(LINE) _Atomic int n_sleeping;  /* workers at or near pthread_cond_wait       */
+    _Atomic bool caller_sleeps;
+    _Atomic bool stop;
+
+    pthread_mutex_t mu; /* guards nothing but the sleeping itself */
+    pthread_cond_t work_came;
+    pthread_cond_t work_done;
+};
+
+/* Which pool this thread computes for, so that a run started inside an item runs in place. */
+static _Thread_local const fm_pool *tls_pool;
+static _Thread_local int tls_index;
+
+static inline void cpu_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("isb");
+#endif
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* Computes items until none is left to take. */
+static void take_items(fm_pool *pool, int index)
+{
+    int64_t n_computed = 0;
+    while (atomic_load_explicit(&pool->n_left, memory_order_relaxed) > 0) {
+        const int64_t left = atomic_fetch_sub(&pool->n_left, 1);
+        if (left <= 0) break;
+        pool->fn(pool->ctx, pool->n_items - left, index);
+        n_computed++;
+    }
+    if (n_computed == 0) return;
+    if (atomic_fetch_sub(&pool->n_unfinished, n_computed) != n_computed) return;
+    /* This thread computed the last item. The caller announces its sleep before it looks at
+     * n_unfinished for the last time, so one of the two sees the other. */
+    if (atomic_load(&pool->caller_sleeps)) {
+        pthread_mutex_lock(&pool->mu);
+        pthread_cond_signal(&pool->work_done);
+        pthread_mutex_unlock(&pool->mu);
+    }
+}
+
+static bool work_waits(fm_pool *pool)
+{
+    return atomic_load(&pool->n_left) > 0 || atomic_load(&pool->stop);
+}
+
+static bool spin_for_work(fm_pool *pool)
+{
+    const int64_t end = now_ns() + SPIN_NS;
+    do {
+        for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
+            if (work_waits(pool)) return true;
+            cpu_pause();
+        }
+    } while (now_ns() < end);
+    return false;
+}
+
+static void sleep_for_work(fm_pool *pool)
+{
+    pthread_mutex_lock(&pool->mu);
+    /* First announced, then looked: the caller publishes items first and then looks for sleepers. */
+    atomic_fetch_add(&pool->n_sleeping, 1);
+    while (!work_waits(pool)) pthread_cond_wait(&pool->work_came, &pool->mu);
+    atomic_fetch_sub(&pool->n_sleeping, 1);
+    pthread_mutex_unlock(&pool->mu);
+}
+
+static void *worker_main(void *arg)
+{
+    const worker *w = arg;
+    fm_pool *pool = w->pool;
+    tls_pool = pool;
+    tls_index = w->index;
+    while (!atomic_load(&pool->stop)) {
+        if (!spin_for_work(pool)) sleep_for_work(pool);
+        take_items(pool, w->index);
+    }
+    return NULL;
+}
+
+void fm_pool_limit(fm_pool *pool, int n_cpu)
+{
+    const int n_worker = pool->n_thread - 1;
+    int n = n_cpu < 1 ? 0 : n_cpu - 1;
+    if (n > n_worker) n = n_worker;
+    pool->n_awake_max = n;
+}
+
+fm_status fm_pool_create(fm_pool **out, int n_threads, fm_error *err)
+{
+    *out = NULL;
+    if (n_threads < 1 || n_threads > MAX_THREADS) {
+        return fm_fail(err, FM_E_ARG, "%d threads: expected 1 to %d", n_threads, MAX_THREADS);
+    }
+    fm_pool *pool = NULL;
+    if (posix_memalign((void **)&pool, LINE, sizeof *pool) != 0) {
+        return fm_fail(err, FM_E_NOMEM, "no memory for a thread pool");
+    }
+    memset(pool, 0, sizeof *pool);
+    pool->n_thread = n_threads;
+    pthread_mutex_init(&pool->mu, NULL);
+    pthread_cond_init(&pool->work_came, NULL);
+    pthread_cond_init(&pool->work_done, NULL);
+    fm_pool_limit(pool, (int)sysconf(_SC_NPROCESSORS_ONLN));
+
+    if (n_threads > 1) {
+        pool->workers = calloc((size_t)n_threads - 1, sizeof *pool->workers);
+        if (!pool->workers) {
+            fm_pool_destroy(pool);
+            return fm_fail(err, FM_E_NOMEM, "no memory for %d threads", n_threads);
+        }
+    }
+    /* Signals are for the program's own threads. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = 0;
+    for (int i = 0; i < n_threads - 1 && rc == 0; i++) {
+        worker *w = &pool->workers[i];
+        *w = (worker){.pool = pool, .index = i + 1};
+        rc = pthread_create(&w->thread, NULL, worker_main, w);
+        if (rc == 0) pool->n_started++;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (rc != 0) {
+        const int n_started = pool->n_started;
+        fm_pool_destroy(pool);
+        return fm_fail_errno(err, rc, "starting thread %d of %d", n_started + 2, n_threads);
+    }
+    *out = pool;
+    return FM_OK;
+}
+
+void fm_pool_destroy(fm_pool *pool)
+{
+    if (!pool) return;
+    pthread_mutex_lock(&pool->mu);
+    atomic_store(&pool->stop, true);
+    pthread_cond_broadcast(&pool->work_came);
+    pthread_mutex_unlock(&pool->mu);
+    for (int i = 0; i < pool->n_started; i++) pthread_join(pool->workers[i].thread, NULL);
+    pthread_cond_destroy(&pool->work_done);
+    pthread_cond_destroy(&pool->work_came);
+    pthread_mutex_destroy(&pool->mu);
+    free(pool->workers);
+    free(pool);
+}
+
+int fm_pool_size(const fm_pool *pool)
+{
+    return pool->n_thread;
+}
+
+/* Wakes as many sleepers as this run can use and the processors can carry. */
+static void wake_workers(fm_pool *pool, int64_t n_items)
+{
+    const int n_sleeping = atomic_load(&pool->n_sleeping);
+    if (n_sleeping == 0) return;
+    const int n_awake = pool->n_thread - 1 - n_sleeping;
+    const int64_t n_useful = n_items - 1 < pool->n_awake_max ? n_items - 1 : pool->n_awake_max;
+    const int64_t n_wake = n_useful - n_awake;
+    if (n_wake <= 0) return;
+    pthread_mutex_lock(&pool->mu);
+    if (n_wake >= n_sleeping) {
+        pthread_cond_broadcast(&pool->work_came);
+    } else {
+        for (int64_t i = 0; i < n_wake; i++) pthread_cond_signal(&pool->work_came);
+    }
+    pthread_mutex_unlock(&pool->mu);
+}
+
+static void wait_for_others(fm_pool *pool)
+{
+    const int64_t end = now_ns() + SPIN_NS;
+    do {
+        for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
+            if (atomic_load(&pool->n_unfinished) == 0) return;
+            cpu_pause();
+        }
+    } while (now_ns() < end);
+    pthread_mutex_lock(&pool->mu);
+    atomic_store(&pool->caller_sleeps, true);
+    while (atomic_load(&pool->n_unfinished) != 0) pthread_cond_wait(&pool->work_done, &pool->mu);
+    atomic_store(&pool->caller_sleeps, false);
+    pthread_mutex_unlock(&pool->mu);
+}
+
+void fm_pool_run(fm_pool *pool, fm_pool_fn fn, void *ctx, int64_t n_items)
+{
+    if (n_items <= 0) return;
+    const bool nested = tls_pool == pool;
+    if (nested || n_items == 1 || pool->n_started == 0) {
+        const int index = nested ? tls_index : 0;
+        for (int64_t i = 0; i < n_items; i++) fn(ctx, i, index);
+        return;
+    }
+    assert(atomic_load(&pool->n_unfinished) == 0); /* one run at a time */
+    const fm_pool *outer_pool = tls_pool; /* a run of one pool may use another pool inside */
+    const int outer_index = tls_index;
+    tls_pool = pool;
+    tls_index = 0;
+
+    pool->fn = fn;
+    pool->ctx = ctx;
+    pool->n_items = n_items;
+    atomic_store(&pool->n_unfinished, n_items);
+    atomic_store(&pool->n_left, n_items);
+    wake_workers(pool, n_items);
+    take_items(pool, 0);
+    if (atomic_load(&pool->n_unfinished) != 0) wait_for_others(pool);
+
+    tls_pool = outer_pool;
+    tls_index = outer_index;
+}

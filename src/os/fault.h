@@ -1,0 +1,51 @@
+/* Fault injection for test builds (FM_FAULTS): reads that fail on purpose.
+ *
+ * A spec is a list of rules separated by commas, each "what:kind[:option...]":
+ *
+ *   read:eio:nth=12          the 12th device read (from 1) fails once with EIO; a retry works
+ *   read:eio:nth=12:times=5  that place of that file fails 5 times in all
+ *   read:eio:nth=12:sticky   that place of that file fails from then on, like a bad sector
+ *   read:eio-forever         every read fails
+ *   read:short:nth=5         the 5th read delivers half of its bytes
+ *   read:short:every=3       every third read does
+ *   read:eof:nth=7:sticky    the file ends where the 7th read begins
+ *   read:slow:us=2000        every read completes this much later
+ *   alloc:nth=3              the third guarded allocation fails
+ *
+ * Upper case is accepted. The environment variable FM_FAULT holds a spec for whole programs; it is
+ * read when the first I/O engine of the process is created. Release builds have none of this.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef FM_FAULTS
+
+/* Replaces all rules and restarts the counting; NULL or "" clears. False: spec not understood, no
+ * rule is active. Any thread. */
+bool fm_fault_set(const char *spec);
+void fm_fault_from_env(void); /* once per process */
+
+/* What a device read of [offset, offset + bytes) of `file` (any stable pointer) that ended with
+ * `result` (bytes or -errno) pretends to have ended with. Bytes that were "not delivered" are
+ * overwritten in buf. */
+int64_t fm_fault_read(const void *file, uint64_t offset, void *buf, int64_t result);
+bool fm_fault_alloc(void); /* true: this allocation fails */
+uint64_t fm_fault_reads(void); /* device reads seen since fm_fault_set() */
+
+#else
+
+static inline int64_t fm_fault_read(const void *file, uint64_t offset, void *buf, int64_t result)
+{
+    (void)file;
+    (void)offset;
+    (void)buf;
+    return result;
+}
+static inline bool fm_fault_alloc(void)
+{
+    return false;
+}
+
+#endif

@@ -1,0 +1,511 @@
+/* Front of the I/O engine: requests, pieces, retries, error texts. See io.h for the contract and
+ * io_internal.h for the division of work. Nothing here allocates after fm_io_create() except
+ * fm_io_open(). */
+#define _GNU_SOURCE /* O_DIRECT */
+#include "os/io.h"
+#include "os/io_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "os/fault.h"
+
+enum {
+    DEFAULT_DEPTH = 8,
+    MAX_DEPTH = 1024,
+    DEFAULT_SPLIT = 1 << 20,
+    MAX_SPLIT = 1 << 30,
+    DEFAULT_CAPACITY = 1024,
+    EIO_RETRIES = 2,     /* a path that comes back, a drive that remaps a block */
+    STALL_RETRIES = 2,   /* a read that ends inside a block usually means the end of the file */
+    AGAIN_RETRIES = 1000, /* EINTR and EAGAIN: not the device's fault, but not forever either */
+};
+
+void fm_io_log(fm_io *io, fm_log_level level, const char *fmt, ...)
+{
+    if (!io->log) return;
+    char line[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    io->log(io->log_user, level, line);
+}
+
+/* ---- lists of indices -------------------------------------------------------------------- */
+
+static void request_push(fm_io *io, fm_io_list *list, int32_t at)
+{
+    io->requests[at].next = -1;
+    if (list->tail >= 0) {
+        io->requests[list->tail].next = at;
+    } else {
+        list->head = at;
+    }
+    list->tail = at;
+}
+
+static int32_t request_pop(fm_io *io, fm_io_list *list)
+{
+    const int32_t at = list->head;
+    if (at < 0) return -1;
+    list->head = io->requests[at].next;
+    if (list->head < 0) list->tail = -1;
+    return at;
+}
+
+/* ---- creation ---------------------------------------------------------------------------- */
+
+static fm_status pick_back_end(fm_io *io, const char *name, fm_error *err)
+{
+    static const fm_io_ops *const all[] = {&fm_io_ops_uring, &fm_io_ops_pread, &fm_io_ops_mmap};
+    for (size_t i = 0; name && i < sizeof all / sizeof all[0]; i++) {
+        if (strcmp(name, all[i]->name) != 0) continue;
+        io->ops = all[i];
+        return io->ops->create(&io->back, io, err);
+    }
+    if (name) {
+        return fm_fail(err, FM_E_ARG, "I/O engine '%s': expected uring, pread or mmap", name);
+    }
+    fm_error why;
+    io->ops = &fm_io_ops_uring;
+    if (io->ops->create(&io->back, io, &why) == FM_OK) return FM_OK;
+    fm_io_log(io, FM_LOG_INFO, "%s; reading with threads (pread) instead", why.msg);
+    io->ops = &fm_io_ops_pread;
+    return io->ops->create(&io->back, io, err);
+}
+
+static fm_status make_tables(fm_io *io, fm_error *err)
+{
+    io->pieces = calloc((size_t)io->n_piece_max, sizeof *io->pieces);
+    io->requests = calloc((size_t)io->capacity, sizeof *io->requests);
+    if (!io->pieces || !io->requests) {
+        return fm_fail(err, FM_E_NOMEM, "no memory for an I/O queue of depth %d", io->depth);
+    }
+    for (int i = 0; i < io->n_piece_max; i++) {
+        io->pieces[i].request = -1;
+        io->pieces[i].next = i + 1 < io->n_piece_max ? i + 1 : -1;
+    }
+    for (int i = 0; i < io->capacity; i++) {
+        io->requests[i].next = i + 1 < io->capacity ? i + 1 : -1;
+    }
+    const fm_io_list empty = {-1, -1};
+    for (int i = 0; i < FM_IO_PRIORITIES; i++) io->waiting[i] = empty;
+    io->finished = empty;
+    io->again = empty;
+    return FM_OK;
+}
+
+fm_status fm_io_create(fm_io **out, const fm_io_options *opt, fm_error *err)
+{
+    static const fm_io_options defaults = {0};
+    if (!opt) opt = &defaults;
+    *out = NULL;
+    if (opt->depth < 0 || opt->depth > MAX_DEPTH) {
+        return fm_fail(err, FM_E_ARG, "I/O depth %d: expected 1 to %d", opt->depth, MAX_DEPTH);
+    }
+    fm_io *io = calloc(1, sizeof *io);
+    if (!io) return fm_fail(err, FM_E_NOMEM, "no memory for an I/O engine");
+#ifdef FM_FAULTS
+    fm_fault_from_env();
+#endif
+    io->log = opt->log;
+    io->log_user = opt->log_user;
+    io->depth = opt->depth ? opt->depth : DEFAULT_DEPTH;
+    io->capacity = opt->capacity > 0 ? opt->capacity : DEFAULT_CAPACITY;
+    io->n_piece_max = io->depth * FM_IO_MAX_STOCK;
+    uint64_t split = opt->split_bytes ? opt->split_bytes : DEFAULT_SPLIT;
+    if (split > MAX_SPLIT) split = MAX_SPLIT;
+    io->split_bytes = (uint32_t)fm_round_up(split, FM_IO_ALIGN);
+
+    fm_status st = make_tables(io, err);
+    if (st == FM_OK) st = pick_back_end(io, opt->engine, err);
+    if (st != FM_OK) {
+        fm_io_destroy(io);
+        return st;
+    }
+    io->direct = io->ops != &fm_io_ops_mmap;
+    *out = io;
+    return FM_OK;
+}
+
+/* Waits for what the device has and forgets the rest: the buffers are the caller's again. */
+static void drain(fm_io *io)
+{
+    for (int i = 0; i < FM_IO_PRIORITIES; i++) {
+        for (int32_t at = io->waiting[i].head; at >= 0; at = io->requests[at].next) {
+            io->requests[at].cursor = io->requests[at].end;
+        }
+        io->waiting[i] = (fm_io_list){-1, -1};
+    }
+    while (io->n_with_device > 0) {
+        for (int32_t at = io->again.head; at >= 0; at = io->pieces[at].next) io->n_with_device--;
+        io->again = (fm_io_list){-1, -1};
+        if (io->n_with_device > 0) io->ops->reap(io->back, true);
+    }
+}
+
+void fm_io_destroy(fm_io *io)
+{
+    if (!io) return;
+    if (io->back) {
+        drain(io);
+        io->ops->destroy(io->back);
+    }
+    for (fm_io_file *f = io->files; f;) {
+        fm_io_file *next = f->next;
+        if (f->fd >= 0) close(f->fd);
+        free(f->path);
+        free(f);
+        f = next;
+    }
+    free(io->pieces);
+    free(io->requests);
+    free(io);
+}
+
+const char *fm_io_name(const fm_io *io)
+{
+    return io->ops->name;
+}
+
+int fm_io_depth(const fm_io *io)
+{
+    return io->depth;
+}
+
+int fm_io_capacity(const fm_io *io)
+{
+    return io->capacity;
+}
+
+int fm_io_outstanding(const fm_io *io)
+{
+    return io->n_outstanding;
+}
+
+uint64_t fm_io_bytes_read(const fm_io *io)
+{
+    return io->bytes_read;
+}
+
+void fm_io_register(fm_io *io, void *base, uint64_t bytes)
+{
+    if (io->ops->add_buffer) io->ops->add_buffer(io->back, base, bytes);
+}
+
+/* ---- files ------------------------------------------------------------------------------- */
+
+static void say_buffered(fm_io *io, const char *path)
+{
+    if (io->said_buffered) return;
+    io->said_buffered = true;
+    fm_io_log(io, FM_LOG_WARN,
+              "%s: this file system has no direct I/O; reads go through the page cache", path);
+}
+
+fm_status fm_io_open(fm_io *io, const fm_io_file **out, const char *path, uint64_t bytes,
+                     fm_error *err)
+{
+    *out = NULL;
+    fm_status st = FM_OK;
+    fm_io_file *f = calloc(1, sizeof *f);
+    if (!f) return fm_fail(err, FM_E_NOMEM, "%s: no memory for the file handle", path);
+    *f = (fm_io_file){.fd = -1, .registered = -1, .bytes = bytes};
+    f->path = strdup(path);
+    if (!f->path) {
+        st = fm_fail(err, FM_E_NOMEM, "%s: no memory for the file handle", path);
+        goto fail;
+    }
+    const int flags = O_RDONLY | O_CLOEXEC;
+#ifdef O_DIRECT
+    if (io->direct) {
+        f->fd = open(path, flags | O_DIRECT);
+        f->direct = f->fd >= 0;
+        if (f->fd < 0 && errno == EINVAL) say_buffered(io, path);
+    }
+#endif
+    if (f->fd < 0) f->fd = open(path, flags);
+    if (f->fd < 0) {
+        st = fm_fail_errno(err, errno, "%s", path);
+        goto fail;
+    }
+    struct stat sb;
+    if (fstat(f->fd, &sb) != 0) {
+        st = fm_fail_errno(err, errno, "%s", path);
+        goto fail;
+    }
+    if ((uint64_t)sb.st_size < bytes) {
+        st = fm_fail(err, FM_E_FORMAT,
+                     "%s: has %" PRIu64 " bytes, but the checkpoint says %" PRIu64
+                     " (download incomplete, or changed while it was opened?)",
+                     path, (uint64_t)sb.st_size, bytes);
+        goto fail;
+    }
+    f->next = io->files;
+    io->files = f;
+    io->n_file++;
+    if (io->ops->add_file) io->ops->add_file(io->back, f);
+    *out = f;
+    return FM_OK;
+
+fail:
+    if (f->fd >= 0) close(f->fd);
+    free(f->path);
+    free(f);
+    return st;
+}
+
+/* ---- pieces ------------------------------------------------------------------------------ */
+
+static void start_piece(fm_io *io, int32_t at)
+{
+    io->n_with_device++;
+    io->ops->start(io->back, at);
+}
+
+/* Cuts the next piece off a request; the caller knows that a piece is free. */
+static void cut_piece(fm_io *io, int32_t request)
+{
+    fm_io_request *r = &io->requests[request];
+    const int32_t at = io->free_piece;
+    fm_io_piece *p = &io->pieces[at];
+    io->free_piece = p->next;
+
+    const uint64_t left = r->end - r->cursor;
+    const uint64_t bytes = left < io->split_bytes ? left : io->split_bytes;
+    const uint64_t data_end = r->read.offset + r->read.bytes;
+    const uint64_t first = fm_round_down(r->read.offset, FM_IO_ALIGN);
+    *p = (fm_io_piece){.request = request,
+                       .next = -1,
+                       .file = r->file,
+                       .offset = r->cursor,
+                       .buf = (uint8_t *)r->read.base + (r->cursor - first),
+                       .bytes = (uint32_t)bytes,
+                       .need = (uint32_t)(data_end - r->cursor < bytes ? data_end - r->cursor
+                                                                       : bytes)};
+    r->cursor += bytes;
+    r->n_piece++;
+    start_piece(io, at);
+}
+
+/* Gives the device what it may have. Only first-priority work is stocked beyond the depth, so
+ * that a demand never waits behind a stock of guesses. */
+static void feed_device(fm_io *io)
+{
+    while (io->again.head >= 0) {
+        const int32_t at = io->again.head;
+        io->again.head = io->pieces[at].next;
+        if (io->again.head < 0) io->again.tail = -1;
+        io->pieces[at].next = -1;
+        io->n_with_device--; /* start_piece counts it again */
+        start_piece(io, at);
+    }
+    for (int level = 0; level < FM_IO_PRIORITIES; level++) {
+        fm_io_list *list = &io->waiting[level];
+        const int limit = level == 0 ? io->depth * io->ops->stock : io->depth;
+        while (list->head >= 0 && io->n_with_device < limit && io->free_piece >= 0) {
+            const int32_t at = list->head;
+            cut_piece(io, at);
+            if (io->requests[at].cursor == io->requests[at].end) (void)request_pop(io, list);
+        }
+        if (list->head >= 0) break; /* the device is full */
+    }
+    io->ops->flush(io->back);
+}
+
+static void fail_request(fm_io *io, int32_t request, int os_errno, bool fell_short, uint64_t offset)
+{
+    fm_io_request *r = &io->requests[request];
+    if (!r->failed) {
+        r->failed = true;
+        r->os_errno = os_errno;
+        r->fell_short = fell_short;
+        r->fail_offset = offset;
+    }
+    if (r->cursor == r->end) return;
+    /* What was not started yet is dropped: take the request out of its queue. */
+    fm_io_list *list = &io->waiting[r->read.priority];
+    int32_t before = -1;
+    for (int32_t at = list->head; at != request; at = io->requests[at].next) before = at;
+    if (before >= 0) {
+        io->requests[before].next = r->next;
+    } else {
+        list->head = r->next;
+    }
+    if (list->tail == request) list->tail = before;
+    r->cursor = r->end;
+}
+
+static void retry_piece(fm_io *io, int32_t at)
+{
+    io->pieces[at].next = -1;
+    if (io->again.tail >= 0) {
+        io->pieces[io->again.tail].next = at;
+    } else {
+        io->again.head = at;
+    }
+    io->again.tail = at;
+}
+
+static void end_piece(fm_io *io, int32_t at)
+{
+    fm_io_piece *p = &io->pieces[at];
+    const int32_t request = p->request;
+    fm_io_request *r = &io->requests[request];
+    p->request = -1;
+    p->next = io->free_piece;
+    io->free_piece = at;
+    io->n_with_device--;
+    r->n_piece--;
+    if (r->n_piece == 0 && r->cursor == r->end) request_push(io, &io->finished, request);
+}
+
+/* O_DIRECT was accepted at open but not by the read: some stacked file systems do that. */
+static bool fall_back_to_buffered(fm_io *io, fm_io_file *f)
+{
+#ifdef O_DIRECT
+    if (!io->direct) return false;
+    if (f->direct) {
+        const int flags = fcntl(f->fd, F_GETFL);
+        if (flags < 0 || fcntl(f->fd, F_SETFL, flags & ~O_DIRECT) != 0) return false;
+        f->direct = false;
+        say_buffered(io, f->path);
+        return true;
+    }
+#else
+    (void)io;
+    (void)f;
+#endif
+    return false;
+}
+
+/* Judges a negative result: true when the piece is worth another try. */
+static bool error_is_passing(fm_io *io, fm_io_piece *p, int os_errno)
+{
+    if (os_errno == EINTR || os_errno == EAGAIN) return ++p->n_again <= AGAIN_RETRIES;
+    if (os_errno == EINVAL) {
+        /* Pieces that were under way when another one switched the file get one more try. */
+        return fall_back_to_buffered(io, p->file) || (!p->file->direct && ++p->n_error == 1);
+    }
+    if (os_errno == EIO) return ++p->n_error <= EIO_RETRIES;
+    return false;
+}
+
+void fm_io_piece_done(fm_io *io, int32_t at)
+{
+    fm_io_piece *p = &io->pieces[at];
+    assert(p->request >= 0);
+    const int64_t result = p->result;
+    if (result < 0) {
+        if (error_is_passing(io, p, (int)-result)) {
+            retry_piece(io, at);
+            return;
+        }
+        fail_request(io, p->request, (int)-result, false, p->offset + p->done);
+        end_piece(io, at);
+        return;
+    }
+    io->bytes_read += (uint64_t)result;
+    const uint32_t reached = p->done + (uint32_t)result;
+    if (reached >= p->need) {
+        end_piece(io, at);
+        return;
+    }
+    /* Short. Direct reads continue at a block boundary; no new block means no progress. */
+    const uint32_t whole = (uint32_t)fm_round_down(reached, FM_IO_ALIGN);
+    const bool stalled = whole == p->done;
+    p->done = whole;
+    if (stalled && (result == 0 || ++p->n_stall > STALL_RETRIES)) {
+        fail_request(io, p->request, 0, true, p->offset + reached);
+        end_piece(io, at);
+        return;
+    }
+    retry_piece(io, at);
+}
+
+/* ---- requests ---------------------------------------------------------------------------- */
+
+fm_status fm_io_submit(fm_io *io, const fm_io_read *reads, int n, fm_error *err)
+{
+    if (n > io->capacity - io->n_outstanding) {
+        return fm_fail(err, FM_E_LIMIT, "%d reads on top of %d: the queue holds %d", n,
+                       io->n_outstanding, io->capacity);
+    }
+    for (int i = 0; i < n; i++) {
+        const fm_io_read *rd = &reads[i];
+        uint64_t end;
+        const bool ok = rd->file && rd->bytes > 0 && fm_add_u64(rd->offset, rd->bytes, &end) &&
+                        end <= INT64_MAX - FM_IO_ALIGN && (uintptr_t)rd->base % FM_IO_ALIGN == 0 &&
+                        rd->priority >= 0 && rd->priority < FM_IO_PRIORITIES;
+        if (!ok) {
+            return fm_fail(err, FM_E_ARG, "%s: read of %" PRIu64 " bytes at %" PRIu64 " is malformed",
+                           rd->file ? rd->file->path : "(no file)", rd->bytes, rd->offset);
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        const int32_t at = io->free_request;
+        fm_io_request *r = &io->requests[at];
+        io->free_request = r->next;
+        *r = (fm_io_request){
+            .read = reads[i],
+            .file = (fm_io_file *)(uintptr_t)reads[i].file,
+            .cursor = fm_round_down(reads[i].offset, FM_IO_ALIGN),
+            .end = fm_round_up(reads[i].offset + reads[i].bytes, FM_IO_ALIGN),
+        };
+        io->n_outstanding++;
+        request_push(io, &io->waiting[reads[i].priority], at);
+    }
+    feed_device(io);
+    return FM_OK;
+}
+
+static void describe_failure(const fm_io_request *r, fm_error *err)
+{
+    const char *path = r->file->path;
+    if (r->fell_short) {
+        fm_fail(err, FM_E_FORMAT,
+                "%s: reading %" PRIu64 " bytes at %" PRIu64 ": the file ends at byte %" PRIu64
+                ", shorter than the checkpoint says (%" PRIu64
+                " bytes; shrunk while running, or download incomplete?)",
+                path, r->read.bytes, r->read.offset, r->fail_offset, r->file->bytes);
+    } else {
+        fm_fail_errno(err, r->os_errno,
+                      "%s: reading %" PRIu64 " bytes at %" PRIu64 " (failed at %" PRIu64 ")", path,
+                      r->read.bytes, r->read.offset, r->fail_offset);
+    }
+}
+
+int fm_io_reap(fm_io *io, fm_io_done *done, int max, bool wait)
+{
+    for (;;) {
+        io->ops->reap(io->back, wait && io->finished.head < 0 && io->n_with_device > 0);
+        feed_device(io);
+        if (!wait || io->finished.head >= 0 || io->n_outstanding == 0) break;
+    }
+    int n = 0;
+    while (n < max && io->finished.head >= 0) {
+        const int32_t at = request_pop(io, &io->finished);
+        fm_io_request *r = &io->requests[at];
+        done[n].tag = r->read.tag;
+        done[n].status = FM_OK;
+        if (r->failed) {
+            describe_failure(r, &done[n].error);
+            done[n].status = done[n].error.code;
+        }
+        n++;
+        r->next = io->free_request;
+        io->free_request = at;
+        io->n_outstanding--;
+    }
+    return n;
+}

@@ -1,0 +1,275 @@
+/* io_uring back end: pieces become read operations of one ring, submitted and reaped by the thread
+ * that uses the engine. Buffers and files are registered with the ring when the kernel allows it.
+ *
+ * The ring is not bound to one thread (IORING_SETUP_SINGLE_ISSUER, DEFER_TASKRUN): an engine may
+ * be opened by one thread and used by another, and reads may be under way in between.
+ */
+#include "os/io_internal.h"
+
+#if defined(__linux__)
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <liburing.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "os/fault.h"
+
+enum {
+    MAX_FILES = 256,
+    MAX_BUFFERS = 256,
+    /* The kernel's limit for one registered buffer. */
+    MAX_BUFFER_BYTES = 1 << 30,
+    CQE_BATCH = 32,
+    /* Failing system calls in a row after which the ring is given up. */
+    MAX_RING_ERRORS = 100,
+};
+
+typedef struct {
+    uint8_t *base;
+    uint64_t bytes;
+} ring_buffer;
+
+struct fm_io_back {
+    fm_io *io;
+    struct io_uring ring;
+    bool has_ring, has_file_table, has_buffer_table;
+    int n_file;
+    int n_buffer;
+    ring_buffer buffers[MAX_BUFFERS]; /* sorted by base */
+    int buffer_index[MAX_BUFFERS];
+    int n_in_ring; /* started and not yet completed */
+    int n_ring_error, broken_errno;
+};
+
+static int open_ring(struct io_uring *ring, unsigned entries)
+{
+    struct io_uring_params p;
+    int rc = -EINVAL;
+#ifdef IORING_SETUP_COOP_TASKRUN
+    /* Completions wait for this thread's next system call instead of interrupting it. */
+    memset(&p, 0, sizeof p);
+    p.flags = IORING_SETUP_CLAMP | IORING_SETUP_COOP_TASKRUN;
+    rc = io_uring_queue_init_params(entries, ring, &p);
+#endif
+    if (rc == -EINVAL) {
+        memset(&p, 0, sizeof p);
+        rc = io_uring_queue_init_params(entries, ring, &p);
+    }
+    return rc;
+}
+
+static bool can_read(struct io_uring *ring)
+{
+    struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
+    const bool ok = probe && io_uring_opcode_supported(probe, IORING_OP_READ);
+    if (probe) io_uring_free_probe(probe);
+    return ok;
+}
+
+static void uring_destroy(fm_io_back *b)
+{
+    if (!b) return;
+    if (b->has_ring) io_uring_queue_exit(&b->ring);
+    free(b);
+}
+
+static fm_status uring_create(fm_io_back **out, fm_io *io, fm_error *err)
+{
+    *out = NULL;
+    fm_io_back *b = calloc(1, sizeof *b);
+    if (!b) return fm_fail(err, FM_E_NOMEM, "no memory for an I/O ring");
+    b->io = io;
+    const int rc = open_ring(&b->ring, (unsigned)io->depth);
+    if (rc < 0) {
+        uring_destroy(b);
+        fm_fail_errno(err, -rc, "io_uring cannot be used here");
+        if (err) err->code = FM_E_UNSUPPORTED;
+        return FM_E_UNSUPPORTED;
+    }
+    b->has_ring = true;
+    if (!can_read(&b->ring)) {
+        uring_destroy(b);
+        return fm_fail(err, FM_E_UNSUPPORTED, "this kernel's io_uring has no read operation");
+    }
+    b->has_file_table = io_uring_register_files_sparse(&b->ring, MAX_FILES) == 0;
+    b->has_buffer_table = io_uring_register_buffers_sparse(&b->ring, MAX_BUFFERS) == 0;
+    *out = b;
+    return FM_OK;
+}
+
+static void uring_add_file(fm_io_back *b, struct fm_io_file *file)
+{
+    if (!b->has_file_table || b->n_file == MAX_FILES) return;
+    if (io_uring_register_files_update(&b->ring, (unsigned)b->n_file, &file->fd, 1) != 1) return;
+    file->registered = b->n_file++;
+}
+
+static void say_not_registered(fm_io *io, uint64_t bytes, int os_errno)
+{
+    if (io->said_no_register) return;
+    io->said_no_register = true;
+    fm_io_log(io, FM_LOG_INFO,
+              "%" PRIu64 " MiB of read buffers are not registered with the kernel (%s); reads work, "
+              "with a little more work per read",
+              bytes >> 20,
+              os_errno == ENOMEM ? "the limit on locked memory, ulimit -l" : strerror(os_errno));
+}
+
+static void uring_add_buffer(fm_io_back *b, void *base, uint64_t bytes)
+{
+    uint8_t *at = base;
+    for (uint64_t done = 0; done < bytes;) {
+        const uint64_t n = bytes - done < MAX_BUFFER_BYTES ? bytes - done : MAX_BUFFER_BYTES;
+        const struct iovec part = {at + done, n};
+        const __u64 tag = 0;
+        int rc = -ENOSPC;
+        if (b->has_buffer_table && b->n_buffer < MAX_BUFFERS) {
+            rc = io_uring_register_buffers_update_tag(&b->ring, (unsigned)b->n_buffer, &part,
+                                                      &tag, 1);
+        }
+        if (rc != 1) {
+            say_not_registered(b->io, bytes - done, rc < 0 ? -rc : EINVAL);
+            return;
+        }
+        int slot = b->n_buffer;
+        for (; slot > 0 && b->buffers[slot - 1].base > at + done; slot--) {
+            b->buffers[slot] = b->buffers[slot - 1];
+            b->buffer_index[slot] = b->buffer_index[slot - 1];
+        }
+        b->buffers[slot] = (ring_buffer){at + done, n};
+        b->buffer_index[slot] = b->n_buffer++;
+        done += n;
+    }
+}
+
+/* Index of the registered buffer that holds all of [p, p + bytes), -1: none. */
+static int find_buffer(const fm_io_back *b, const uint8_t *p, uint64_t bytes)
+{
+    int lo = 0, hi = b->n_buffer;
+    while (lo < hi) {
+        const int mid = (lo + hi) / 2;
+        if (b->buffers[mid].base <= p) lo = mid + 1;
+        else hi = mid;
+    }
+    if (lo == 0) return -1;
+    const ring_buffer *r = &b->buffers[lo - 1];
+    const uint64_t at = (uint64_t)(p - r->base);
+    return at < r->bytes && bytes <= r->bytes - at ? b->buffer_index[lo - 1] : -1;
+}
+
+static void uring_start(fm_io_back *b, int32_t piece)
+{
+    fm_io_piece *p = &b->io->pieces[piece];
+    b->n_in_ring++;
+    if (b->broken_errno) return; /* the next reap fails it */
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&b->ring);
+    if (!sqe) {
+        io_uring_submit(&b->ring);
+        sqe = io_uring_get_sqe(&b->ring);
+    }
+    assert(sqe); /* the ring has room for the depth */
+    uint8_t *buf = p->buf + p->done;
+    const uint32_t n = p->bytes - p->done;
+    const uint64_t offset = p->offset + p->done;
+    const bool fixed_file = p->file->registered >= 0;
+    const int fd = fixed_file ? p->file->registered : p->file->fd;
+    const int buffer = find_buffer(b, buf, n);
+    if (buffer >= 0) {
+        io_uring_prep_read_fixed(sqe, fd, buf, n, offset, buffer);
+    } else {
+        io_uring_prep_read(sqe, fd, buf, n, offset);
+    }
+    if (fixed_file) sqe->flags |= IOSQE_FIXED_FILE;
+    sqe->user_data = (uint64_t)(uint32_t)piece;
+}
+
+/* Counts failing system calls; a ring that keeps failing is declared broken. */
+static void note_ring_error(fm_io_back *b, int rc)
+{
+    if (rc >= 0) {
+        b->n_ring_error = 0;
+    } else if (rc != -EINTR && rc != -ETIME && ++b->n_ring_error > MAX_RING_ERRORS) {
+        b->broken_errno = rc == -EINVAL ? EIO : -rc; /* EINVAL is about files, see io.c */
+    }
+}
+
+static void uring_flush(fm_io_back *b)
+{
+    if (!b->broken_errno && io_uring_sq_ready(&b->ring) > 0) note_ring_error(b, io_uring_submit(&b->ring));
+}
+
+/* Nothing comes back from a broken ring: every piece fails with the ring's error. The kernel may
+ * still write to the buffers until the ring is closed. */
+static void fail_everything(fm_io_back *b)
+{
+    for (int i = 0; i < b->io->n_piece_max; i++) {
+        fm_io_piece *p = &b->io->pieces[i];
+        if (p->request < 0) continue;
+        p->result = -b->broken_errno;
+        p->n_again = UINT16_MAX - 1; /* no more tries */
+        p->n_error = UINT8_MAX - 1;
+        fm_io_piece_done(b->io, i);
+    }
+    b->n_in_ring = 0;
+}
+
+static void uring_reap(fm_io_back *b, bool wait)
+{
+    if (b->broken_errno) {
+        fail_everything(b);
+        return;
+    }
+    if (b->n_in_ring == 0) return;
+    if (wait) {
+        const int rc = io_uring_submit_and_wait(&b->ring, 1);
+        note_ring_error(b, rc);
+    } else if (io_uring_cq_ready(&b->ring) == 0) {
+        /* With cooperative completion the kernel posts results when it is entered. */
+        note_ring_error(b, io_uring_get_events(&b->ring));
+    }
+    struct io_uring_cqe *batch[CQE_BATCH];
+    for (unsigned n; (n = io_uring_peek_batch_cqe(&b->ring, batch, CQE_BATCH)) > 0;) {
+        int32_t piece[CQE_BATCH];
+        for (unsigned i = 0; i < n; i++) {
+            piece[i] = (int32_t)batch[i]->user_data;
+            b->io->pieces[piece[i]].result = batch[i]->res;
+        }
+        io_uring_cq_advance(&b->ring, n);
+        b->n_in_ring -= (int)n;
+        for (unsigned i = 0; i < n; i++) {
+            fm_io_piece *p = &b->io->pieces[piece[i]];
+            p->result = fm_fault_read(p->file, p->offset + p->done, p->buf + p->done, p->result);
+            fm_io_piece_done(b->io, piece[i]);
+        }
+        if (n < CQE_BATCH) break;
+    }
+}
+
+const fm_io_ops fm_io_ops_uring = {
+    .name = "uring",
+    .stock = 1,
+    .create = uring_create,
+    .destroy = uring_destroy,
+    .start = uring_start,
+    .flush = uring_flush,
+    .reap = uring_reap,
+    .add_file = uring_add_file,
+    .add_buffer = uring_add_buffer,
+};
+
+#else
+
+static fm_status no_uring(fm_io_back **out, fm_io *io, fm_error *err)
+{
+    (void)io;
+    *out = NULL;
+    return fm_fail(err, FM_E_UNSUPPORTED, "io_uring needs Linux");
+}
+
+const fm_io_ops fm_io_ops_uring = {.name = "uring", .stock = 1, .create = no_uring};
+
+#endif
