@@ -1,0 +1,9 @@
+/* Joins checkpoints and tokenizers, which do not know each other. */
+#pragma once
+
+#include "format/checkpoint.h"
+#include "text/tokenizer.h"
+
+/* A tokenizer from the metadata tokenizer.ggml.*; *out is owned by the caller and keeps nothing of
+ * the checkpoint, so fm_checkpoint_drop_tokenizer() may follow. */
+fm_status fm_tokenizer_from_checkpoint(fm_tokenizer **out, const fm_checkpoint *c, fm_error *err);

@@ -1,0 +1,30 @@
+/* The tokenizer object, for the files that make and use it. */
+#pragma once
+
+#include "text/bpe.h"
+#include "text/literals.h"
+#include "text/pretokenize.h"
+#include "text/tokenizer.h"
+
+enum { FM_TOKEN_IS_SPECIAL = 1, FM_TOKEN_IS_ADDED = 2, FM_TOKEN_IS_END = 4, FM_TOKEN_EXISTS = 8 };
+
+/* Read-only once it was made. */
+struct fm_tokenizer {
+    int32_t n_vocab;
+    char *bytes;     /* of all tokens, one after another           */
+    uint32_t *start; /* [n_vocab + 1] offsets into bytes           */
+    uint8_t *flags;  /* [n_vocab]                                  */
+    fm_bpe bpe;
+    fm_splitter *splitter;
+    fm_literal_set raw;        /* added tokens, looked for in the text as given       */
+    fm_literal_set normalized; /* added tokens, looked for after normalisation        */
+    bool nfc;
+    char pre[48];
+};
+
+/* The stand-in character of each byte (the GPT-2 alphabet): printable Latin-1 bytes are themselves,
+ * the other 68 are U+0100 and up, in order. */
+uint32_t fm_byte_alphabet(unsigned char byte);
+/* Bytes of s[n] in that alphabet, to out (room n). Returns their number, or SIZE_MAX when s has a
+ * character that is not in it. */
+size_t fm_byte_alphabet_decode(char *out, const char *s, size_t n);
