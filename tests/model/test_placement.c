@@ -1,0 +1,207 @@
+/* Where a weight lies decides speed, never output: logits are equal bit for bit for every budget from
+ * the smallest legal one to everything-fits, every I/O engine, 1 to 8 threads, cold and warm. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "support/fixture.h"
+
+enum { N_TOKENS = 150 };
+
+static const uint64_t PLENTY = UINT64_C(1) << 30;
+
+static fm_plan plan_of(const char *model, const eval_setup *s)
+{
+    fm_engine_options o;
+    fm_engine_options_init(&o);
+    o.model_path = model;
+    o.memory_budget = s->memory;
+    o.n_batch = s->batch;
+    o.n_threads = s->threads ? s->threads : 2;
+    o.n_ctx = 512;
+    o.plan_only = true;
+    fm_engine *e;
+    fm_error err = {0};
+    if (fm_engine_open(&e, &o, &err) != FM_OK) fail_msg("%s", err.msg);
+    fm_plan p;
+    fm_engine_plan(e, &p);
+    fm_engine_close(e);
+    return p;
+}
+
+static void check_same(const float *want, const char *model, const int32_t *ids, int n_vocab,
+                       const eval_setup *s, const char *what, fm_stats *stats)
+{
+    float *got = eval_logits(model, ids, N_TOKENS, s, stats, NULL);
+    const size_t n = (size_t)N_TOKENS * (size_t)n_vocab;
+    if (memcmp(want, got, n * sizeof *got) != 0) {
+        size_t i = 0;
+        while (want[i] == got[i]) i++;
+        fail_msg("%s: token %zu, logit %zu: %.9g, elsewhere %.9g", what, i / (size_t)n_vocab,
+                 i % (size_t)n_vocab, (double)got[i], (double)want[i]);
+    }
+    free(got);
+}
+
+static void placement(const char *spec, const char *type, int32_t batch, const char *kernels)
+{
+    const tiny_spec *ts = tiny_spec_find(spec);
+    const char *model = tiny_file(spec, type, NULL);
+    int32_t ids[N_TOKENS];
+    tiny_token_ids(ids, N_TOKENS, ts);
+    const eval_setup all = {.memory = PLENTY, .batch = batch, .kernels = kernels};
+    fm_stats stats;
+    float *want = eval_logits(model, ids, N_TOKENS, &all, &stats, NULL);
+    const uint64_t hits_all = stats.expert_hits;
+    (void)hits_all;
+
+    const fm_plan big = plan_of(model, &all);
+    assert_int_equal(big.expert_slots, big.experts_total);
+    assert_int_equal(big.trunk_resident, big.trunk_units);
+    const uint64_t least = big.min_memory_bytes;
+    assert_true(least < big.total_bytes);
+
+    /* budgets: the smallest, points between, and one where only experts are short */
+    uint64_t misses_least = 0;
+    for (int i = 0; i <= 4; i++) {
+        const eval_setup s = {.memory = least + (big.total_bytes - least) * (uint64_t)i / 4,
+                              .batch = batch,
+                              .kernels = kernels};
+        char what[96];
+        snprintf(what, sizeof what, "%s %s batch %d budget %d/4", spec, type, batch, i);
+        check_same(want, model, ids, ts->n_vocab, &s, what, &stats);
+        if (i == 0) misses_least = stats.expert_misses;
+    }
+    /* The smallest budget must really stream. */
+    fm_stats full;
+    check_same(want, model, ids, ts->n_vocab, &all, "again", &full);
+    assert_true(misses_least > full.expert_misses);
+
+    const char *const io[] = {"uring", "pread", "mmap"};
+    for (int i = 0; i < 3; i++) {
+        const eval_setup s = {.memory = least, .batch = batch, .io = io[i], .kernels = kernels};
+        fm_error err = {0};
+        float *got;
+        const fm_status st = eval_logits_try(&got, model, ids, N_TOKENS, &s, NULL, NULL, &err);
+        if (st == FM_E_UNSUPPORTED && i == 0) {
+            print_message("io_uring not tested: %s\n", err.msg);
+            continue;
+        }
+        if (st != FM_OK) fail_msg("%s", err.msg);
+        if (memcmp(want, got, (size_t)N_TOKENS * (size_t)ts->n_vocab * sizeof *got) != 0)
+            fail_msg("%s: --io %s gives other bits", spec, io[i]);
+        free(got);
+    }
+    const int32_t threads[] = {1, 2, 3, 5, 8};
+    for (int i = 0; i < 5; i++) {
+        eval_setup s = {.batch = batch, .threads = threads[i], .kernels = kernels};
+        char what[96];
+        snprintf(what, sizeof what, "%s %s batch %d threads %d", spec, type, batch, threads[i]);
+        s.memory = PLENTY;
+        check_same(want, model, ids, ts->n_vocab, &s, what, NULL);
+        s.memory = plan_of(model, &s).min_memory_bytes;
+        check_same(want, model, ids, ts->n_vocab, &s, what, NULL);
+    }
+    free(want);
+}
+
+static void same_bits_everywhere(void **st)
+{
+    (void)st;
+    placement("qwen35moe-a", "F32", 512, NULL);
+    placement("qwen35moe-b", "F32", 1, NULL);
+    placement("qwen35moe-q", "Q4_K", 512, NULL);
+    placement("qwen35moe-q", "Q4_K", 1, NULL);
+    placement("qwen3next-b", "F32", 100, NULL);
+    placement("qwen3next-q", "Q8_0", 7, NULL);
+    placement("qwen3moe-c", "F32", 64, NULL);
+    placement("qwen3moe-q", "Q6_K", 512, NULL);
+}
+
+static void same_bits_in_every_kernel_set(void **st)
+{
+    (void)st;
+    placement("qwen35moe-q", "Q4_K", 70, "generic");
+    placement("qwen3moe-q", "Q4_K", 1, "reference");
+}
+
+/* A second run in the same engine finds a warm cache. */
+static void warm_equals_cold(void **st)
+{
+    (void)st;
+    const tiny_spec *ts = tiny_spec_find("qwen35moe-q");
+    const char *model = tiny_file("qwen35moe-q", "Q6_K", NULL);
+    int32_t ids[N_TOKENS];
+    tiny_token_ids(ids, N_TOKENS, ts);
+    const eval_setup all = {.memory = PLENTY};
+    const fm_plan big = plan_of(model, &all);
+    fm_engine_options o;
+    fm_engine_options_init(&o);
+    o.model_path = model;
+    o.memory_budget = (big.min_memory_bytes + big.total_bytes) / 2;
+    o.n_ctx = 512;
+    o.n_threads = 2;
+    fm_engine *e;
+    fm_session *s;
+    fm_error err = {0};
+    if (fm_engine_open(&e, &o, &err) != FM_OK || fm_session_create(&s, e, &err) != FM_OK)
+        fail_msg("%s", err.msg);
+    const size_t bytes = (size_t)ts->n_vocab * sizeof(float);
+    float *cold = malloc(bytes);
+    for (int round = 0; round < 3; round++) {
+        fm_session_reset(s);
+        if (fm_session_eval(s, ids, N_TOKENS - 10, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+        for (int i = N_TOKENS - 10; i < N_TOKENS; i++)
+            if (fm_session_eval(s, &ids[i], 1, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+        if (round == 0) {
+            memcpy(cold, fm_session_logits(s), bytes);
+        } else {
+            assert_memory_equal(cold, fm_session_logits(s), bytes);
+        }
+    }
+    free(cold);
+    fm_session_destroy(s);
+    fm_engine_close(e);
+}
+
+/* Tensors of several layers may share bytes; the cache must still keep layers apart. */
+static void shared_bytes_and_shards_give_the_same(void **st)
+{
+    (void)st;
+    char err[256];
+    const char *one = scratch_path("one.gguf"), *shards = scratch_path("set.gguf");
+    const tiny_options a = {.spec = "qwen35moe-b", .type = "F32", .share_layers = true};
+    tiny_options b = a;
+    b.share_layers = false;
+    b.n_shards = 3;
+    if (tiny_write(one, &a, err, sizeof err) != 0 || tiny_write(shards, &b, err, sizeof err) != 0)
+        fail_msg("%s", err);
+    const tiny_spec *ts = tiny_spec_find("qwen35moe-b");
+    int32_t ids[N_TOKENS];
+    tiny_token_ids(ids, N_TOKENS, ts);
+    const eval_setup all = {.memory = PLENTY};
+    float *shared = eval_logits(one, ids, N_TOKENS, &all, NULL, NULL);
+    const eval_setup tight = {.memory = plan_of(one, &all).min_memory_bytes};
+    check_same(shared, one, ids, ts->n_vocab, &tight, "shared bytes, smallest budget", NULL);
+    free(shared);
+    float *whole = eval_logits(tiny_file("qwen35moe-b", "F32", NULL), ids, N_TOKENS, &all, NULL, NULL);
+    check_same(whole, scratch_path("set-00001-of-00003.gguf"), ids, ts->n_vocab, &all, "shards", NULL);
+    check_same(whole, scratch_path("set-00002-of-00003.gguf"), ids, ts->n_vocab, &tight,
+               "shards, named by the second", NULL);
+    free(whole);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(same_bits_everywhere),
+        cmocka_unit_test(same_bits_in_every_kernel_set),
+        cmocka_unit_test(warm_equals_cold),
+        cmocka_unit_test(shared_bytes_and_shards_give_the_same),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,189 @@
+/* Independent truth: logits of random small models against the transformers classes in float32
+ * (tests/vectors/model/README.md), for every family, several shapes, token by token and in chunks;
+ * quantized files against transformers on the dequantized weights; and proof that the comparison
+ * notices a fault in each block. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <math.h>
+
+#include <cmocka.h>
+
+#include "support/fixture.h"
+
+enum { N_TOKENS = 200 };
+
+/* Largest difference of a row over the row's largest magnitude, worst row. */
+#define FLOAT_TOLERANCE 1e-3
+#define KL_TOLERANCE 2e-3
+/* A deliberate fault must be at least this visible. */
+#define FAULT_SHOWS 1e-2
+
+typedef struct {
+    double worst;   /* largest row error                             */
+    double mean_kl; /* of the reference's distribution from ours, nats */
+    int wrong_top;  /* rows whose best token differs and is no tie   */
+} comparison;
+
+static int best(const float *x, int64_t n)
+{
+    int at = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] > x[at]) at = (int)i;
+    return at;
+}
+
+static double log_sum_exp(const float *x, int64_t n)
+{
+    double m = x[0], s = 0;
+    for (int64_t i = 1; i < n; i++) m = x[i] > m ? x[i] : m;
+    for (int64_t i = 0; i < n; i++) s += exp(x[i] - m);
+    return m + log(s);
+}
+
+static comparison compare(const float *ours, const npy_array *ref)
+{
+    comparison c = {0};
+    const int64_t n = ref->cols;
+    for (int64_t t = 0; t < ref->rows; t++) {
+        const float *a = ours + t * n, *b = (const float *)ref->data + t * n;
+        double diff = 0, mag = 0, kl = 0;
+        const double la = log_sum_exp(a, n), lb = log_sum_exp(b, n);
+        for (int64_t i = 0; i < n; i++) {
+            const double d = fabs((double)a[i] - b[i]);
+            /* written so that NaN counts as the largest difference */
+            if (!(d <= diff)) diff = d;
+            if (fabs(b[i]) > mag) mag = fabs(b[i]);
+            kl += exp(b[i] - lb) * ((b[i] - lb) - (a[i] - la));
+        }
+        if (!(diff / mag <= c.worst)) c.worst = diff / mag;
+        c.mean_kl += kl / (double)ref->rows;
+        const int ba = best(a, n), bb = best(b, n);
+        if (ba != bb && !(fabs((double)b[ba] - b[bb]) <= FLOAT_TOLERANCE * mag)) c.wrong_top++;
+    }
+    return c;
+}
+
+static void load(npy_array *ref, int32_t ids[N_TOKENS], const char *spec, const char *type)
+{
+    char name[160];
+    snprintf(name, sizeof name, "tests/vectors/model/%s-%s.npy", spec, type);
+    if (!npy_load(ref, source_path(name))) fail_msg("cannot read %s", source_path(name));
+    assert_int_equal(ref->rows, N_TOKENS);
+    tiny_token_ids(ids, N_TOKENS, tiny_spec_find(spec));
+}
+
+static void check_float(const char *spec, const char *type, const char *kernels, int32_t batch)
+{
+    npy_array ref;
+    int32_t ids[N_TOKENS];
+    load(&ref, ids, spec, type);
+    const eval_setup s = {.batch = batch, .kv = FM_KV_F32, .kernels = kernels};
+    float *ours = eval_logits(tiny_file(spec, type, NULL), ids, N_TOKENS, &s, NULL, NULL);
+    const comparison c = compare(ours, &ref);
+    print_message("%-12s %-5s %-9s batch %-3d  row error %.1e  kl %.1e\n", spec, type,
+                  kernels ? kernels : "best", batch, c.worst, c.mean_kl);
+    if (!(c.worst <= FLOAT_TOLERANCE) || c.wrong_top)
+        fail_msg("%s %s batch %d: row error %g, %d other best tokens", spec, type, batch, c.worst, c.wrong_top);
+    free(ours);
+    npy_free(&ref);
+}
+
+static void each_spec(const char *family, void (*fn)(const char *spec, bool quantized))
+{
+    int n = 0;
+    for (size_t i = 0; tiny_spec_at(i); i++) {
+        const tiny_spec *s = tiny_spec_at(i);
+        if (strcmp(tiny_family_name(s->family), family) != 0) continue;
+        fn(s->name, strcmp(strrchr(s->name, '-'), "-q") == 0);
+        n++;
+    }
+    assert_true(n >= 4);
+}
+
+static void float_all_batches(const char *spec, bool quantized)
+{
+    if (quantized) return;
+    const int32_t batches[] = {1, 7, 64, 512};
+    for (int i = 0; i < 4; i++) check_float(spec, "F32", NULL, batches[i]);
+    check_float(spec, "F32", "reference", 64);
+    check_float(spec, "F32", "generic", 7);
+}
+
+static void f32_logits_agree_qwen35moe(void **st) { (void)st; each_spec("qwen35moe", float_all_batches); }
+static void f32_logits_agree_qwen3next(void **st) { (void)st; each_spec("qwen3next", float_all_batches); }
+static void f32_logits_agree_qwen3moe(void **st) { (void)st; each_spec("qwen3moe", float_all_batches); }
+
+static const char *const quant_types[] = {"Q8_0", "Q4_K", "Q6_K"};
+
+static void quantized(const char *spec, bool is_quantized)
+{
+    if (!is_quantized) return;
+    for (int i = 0; i < 3; i++) {
+        /* f32 arithmetic on the same weights must reach the float tolerance ... */
+        check_float(spec, quant_types[i], "reference", 64);
+        check_float(spec, quant_types[i], "reference", 1);
+        /* ... and quantized activations must stay close. */
+        npy_array ref;
+        int32_t ids[N_TOKENS];
+        load(&ref, ids, spec, quant_types[i]);
+        const int32_t batches[] = {1, 64};
+        for (int b = 0; b < 2; b++) {
+            const eval_setup s = {.batch = batches[b], .kv = FM_KV_F32};
+            float *ours = eval_logits(tiny_file(spec, quant_types[i], NULL), ids, N_TOKENS, &s, NULL, NULL);
+            const comparison c = compare(ours, &ref);
+            print_message("%-12s %-5s best      batch %-3d  row error %.1e  kl %.1e\n", spec, quant_types[i],
+                          batches[b], c.worst, c.mean_kl);
+            if (!(c.mean_kl < KL_TOLERANCE))
+                fail_msg("%s %s batch %d: mean KL %g", spec, quant_types[i], batches[b], c.mean_kl);
+            free(ours);
+        }
+        npy_free(&ref);
+    }
+}
+
+static void quantized_logits_agree_qwen35moe(void **st) { (void)st; each_spec("qwen35moe", quantized); }
+static void quantized_logits_agree_qwen3next(void **st) { (void)st; each_spec("qwen3next", quantized); }
+static void quantized_logits_agree_qwen3moe(void **st) { (void)st; each_spec("qwen3moe", quantized); }
+
+/* Every deliberate error in a file must be seen, or the comparison above proves nothing. */
+static void deliberate_fault_shows(void **st)
+{
+    (void)st;
+    const char *const specs[] = {"qwen35moe-a", "qwen3next-a", "qwen3moe-a"};
+    int n = 0;
+    for (int i = 0; i < 3; i++) {
+        npy_array ref;
+        int32_t ids[N_TOKENS];
+        load(&ref, ids, specs[i], "F32");
+        for (size_t f = 0; tiny_fault_name(f); f++) {
+            const char *fault = tiny_fault_name(f);
+            if (!tiny_fault_applies(tiny_spec_find(specs[i]), fault)) continue;
+            const eval_setup s = {.batch = 64, .kv = FM_KV_F32};
+            float *ours = eval_logits(tiny_file(specs[i], "F32", fault), ids, N_TOKENS, &s, NULL, NULL);
+            const comparison c = compare(ours, &ref);
+            print_message("%-12s fault %-16s row error %.1e\n", specs[i], fault, c.worst);
+            if (!(c.worst > FAULT_SHOWS)) fail_msg("%s: fault %s passes, error %g", specs[i], fault, c.worst);
+            free(ours);
+            n++;
+        }
+        npy_free(&ref);
+    }
+    assert_true(n >= 20);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(f32_logits_agree_qwen35moe),
+        cmocka_unit_test(f32_logits_agree_qwen3next),
+        cmocka_unit_test(f32_logits_agree_qwen3moe),
+        cmocka_unit_test(quantized_logits_agree_qwen35moe),
+        cmocka_unit_test(quantized_logits_agree_qwen3next),
+        cmocka_unit_test(quantized_logits_agree_qwen3moe),
+        cmocka_unit_test(deliberate_fault_shows),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
