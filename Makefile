@@ -19,6 +19,8 @@ PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 WERROR     := $(if $(filter 1,$(WERROR)),-Werror)
 ALLFLAGS    = $(CSTD) $(WARN) $(WERROR) $(OPT_$(MODE)) -Iinclude -Isrc -Itests -pthread -MMD -MP \
               $(PKG_CFLAGS) $(CFLAGS)
+# V=1 shows every command in full.
+SAY         = @$(if $(V),:,echo "  $(1)  $@"); $(if $(V),set -x;)
 LINK        = $(CC) $(OPT_$(MODE)) $(CFLAGS) $(LDFLAGS)
 LIBS        = $(PKG_LIBS) -pthread -lm
 
@@ -62,30 +64,30 @@ $(BUILD)/%_avx512.o $(BUILD)/t/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512v
 # What only one part of the program uses: `t` in the path means fault injection is compiled in.
 $(BUILD)/t/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALLFLAGS) -DFM_FAULTS $(ISA) -c $< -o $@
+	$(call SAY,CC) $(CC) $(ALLFLAGS) -DFM_FAULTS $(ISA) -c $< -o $@
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALLFLAGS) $(ISA) -c $< -o $@
+	$(call SAY,CC) $(CC) $(ALLFLAGS) $(ISA) -c $< -o $@
 
 $(BUILD)/libflashmoe.a: $(LIB_OBJ)
 $(BUILD)/t/libflashmoe.a: $(TLIB_OBJ)
 %/libflashmoe.a:
-	rm -f $@ && ar rcs $@ $^
+	$(call SAY,AR) rm -f $@ && ar rcs $@ $^
 $(BUILD)/flashmoe: $(CLI_OBJ) $(BUILD)/libflashmoe.a
-	$(LINK) -o $@ $^ $(LIBS)
+	$(call SAY,LD) $(LINK) -o $@ $^ $(LIBS)
 $(BUILD)/t/flashmoe: $(TCLI_OBJ) $(BUILD)/t/libflashmoe.a
-	$(LINK) -o $@ $^ $(LIBS)
+	$(call SAY,LD) $(LINK) -o $@ $^ $(LIBS)
 # test_cli*.c look at the option tables, which live in src/cli.
 $(BUILD)/t/tests/unit/test_cli%: EXTRA = $(filter-out %/main.o,$(TCLI_OBJ))
 $(filter $(BUILD)/t/tests/unit/test_cli%,$(TEST_BIN)): $(TCLI_OBJ)
 $(TEST_BIN): %: %.o $(HELP_OBJ) $(BUILD)/t/libflashmoe.a
-	$(LINK) -o $@ $< $(EXTRA) $(HELP_OBJ) $(BUILD)/t/libflashmoe.a $(LIBS) -lcmocka
+	$(call SAY,LD) $(LINK) -o $@ $< $(EXTRA) $(HELP_OBJ) $(BUILD)/t/libflashmoe.a $(LIBS) -lcmocka
 $(TINY_BIN): $(BUILD)/t/tests/tiny/tiny_main.o $(filter %/tiny_%.o,$(HELP_OBJ))
-	$(LINK) -o $@ $^ -lm
+	$(call SAY,LD) $(LINK) -o $@ $^ -lm
 # Without a fuzzer a target is linked with a main() that replays files.
 FUZZ_MAIN := $(if $(filter fuzz,$(MODE)),,$(BUILD)/t/tests/fuzz/replay.o)
 $(FUZZ_BIN): %: %.o $(FUZZ_MAIN) $(BUILD)/t/libflashmoe.a
-	$(LINK) $(if $(FUZZ_MAIN),,-fsanitize=fuzzer) -o $@ $^ $(LIBS)
+	$(call SAY,LD) $(LINK) $(if $(FUZZ_MAIN),,-fsanitize=fuzzer) -o $@ $^ $(LIBS)
 
 unit: $(UNIT_BIN)
 test-programs: $(BUILD)/flashmoe $(BUILD)/t/flashmoe $(TEST_BIN) $(FUZZ_BIN) $(TINY_BIN)
@@ -154,7 +156,7 @@ help:
 	@echo 'make format       clang-format over the tree'
 	@echo 'make install      into PREFIX ($(PREFIX)); DESTDIR is respected'
 	@echo 'make clean        remove build/'
-	@echo 'MODE=release|debug|asan|tsan; others than release build into build/MODE'
+	@echo 'MODE=release|debug|asan|tsan (others than release build into build/MODE); V=1 shows commands'
 
 .PHONY: all unit test test-programs sanitizer-programs demo setup fuzz fuzz-programs bench \
         check-layers format install clean help

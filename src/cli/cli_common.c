@@ -92,8 +92,10 @@ fm_status fm_cli_open(fm_engine **out, const fm_engine_options *opt, const fm_cl
     fm_engine_options with_progress = *opt;
     fm_cli_progress progress;
     fm_cli_progress_start(&progress, o, "loading", true);
-    with_progress.load_progress = fm_cli_on_load;
-    with_progress.progress_user = &progress;
+    if (!opt->plan_only) {
+        with_progress.load_progress = fm_cli_on_load;
+        with_progress.progress_user = &progress;
+    }
     const fm_status st = fm_engine_open(out, &with_progress, err);
     fm_cli_progress_clear();
     if (st != FM_OK) return st;

@@ -12,7 +12,8 @@
 #include "base/clock.h"
 
 enum {
-    REWRITE_US = 150 * 1000,     /* on a terminal      */
+    REWRITE_US = 150 * 1000, /* on a terminal      */
+    INSTANT_US = 500 * 1000,
     REPEAT_US = 5 * 1000 * 1000, /* lines of their own */
 };
 
@@ -63,7 +64,7 @@ static void print_progress(const fm_cli_progress *p, uint64_t done, uint64_t tot
         fprintf(stderr, "%s %s of %s tokens, %.1f %%, %.1f tok/s", p->what, fm_cli_count(a, done),
                 fm_cli_count(b, total), percent, rate);
     }
-    if (rate > 0) {
+    if (rate > 0 && done < total) {
         fprintf(stderr, ", %s left", fm_cli_seconds(left, (double)(total - done) / rate));
     }
 }
@@ -76,6 +77,8 @@ void fm_cli_progress_show(fm_cli_progress *p, uint64_t done, uint64_t total)
     const uint64_t now = fm_now_us();
     const uint64_t since = now - (p->shown_us ? p->shown_us : p->started_us);
     const bool is_end = done == total;
+    const bool is_instant = now - p->started_us < INSTANT_US && !p->shown_us;
+    if (p->is_bytes && is_end && is_instant) return; /* a load that nobody waited for */
     if (!is_end && since < (uint64_t)(p->is_terminal ? REWRITE_US : REPEAT_US)) return;
     p->shown_us = now;
     p->is_done = is_end;
