@@ -473,11 +473,15 @@ static void describe_failure(const fm_io_request *r, fm_error *err)
 {
     const char *path = r->file->path;
     if (r->fell_short) {
+        /* The piece that noticed need not be the first one behind the end. */
+        struct stat sb;
+        uint64_t end = r->fail_offset;
+        if (fstat(r->file->fd, &sb) == 0 && (uint64_t)sb.st_size < end) end = (uint64_t)sb.st_size;
         fm_fail(err, FM_E_FORMAT,
                 "%s: reading %" PRIu64 " bytes at %" PRIu64 ": the file ends at byte %" PRIu64
                 ", shorter than the checkpoint says (%" PRIu64
                 " bytes; shrunk while running, or download incomplete?)",
-                path, r->read.bytes, r->read.offset, r->fail_offset, r->file->bytes);
+                path, r->read.bytes, r->read.offset, end, r->file->bytes);
     } else {
         fm_fail_errno(err, r->os_errno,
                       "%s: reading %" PRIu64 " bytes at %" PRIu64 " (failed at %" PRIu64 ")", path,

@@ -39,6 +39,18 @@ typedef struct {
 
 /* ---- plan -------------------------------------------------------------------------------- */
 
+/* Names of the plan's lines, which are the ledger's lines too: open each line of the report with
+ * fm_ledger_open(ledger, line.name, line.bytes) and charge what you allocate to it. The store
+ * charges FM_LINE_TRUNK (which also has room for always_bytes), FM_LINE_RING and FM_LINE_SLOTS. */
+#define FM_LINE_PROGRAM "program"
+#define FM_LINE_METADATA "metadata and tokenizer"
+#define FM_LINE_TRUNK "trunk (resident)"
+#define FM_LINE_RING "trunk ring"
+#define FM_LINE_KV "attention cache"
+#define FM_LINE_STATE "recurrent state"
+#define FM_LINE_SCRATCH "scratch"
+#define FM_LINE_SLOTS "expert slots"
+
 typedef struct {
     const fm_expert_layer *layer;
     int32_t n_layer;
@@ -81,14 +93,16 @@ fm_status fm_plan_make(fm_store_plan *out, const fm_plan_input *in, fm_error *er
 typedef struct fm_store fm_store;
 
 typedef struct {
-    fm_checkpoint *checkpoint;
-    const fm_store_plan *plan;
-    const fm_expert_layer *layer; /* copied */
+    const char *const *path;      /* the checkpoint's files; index = fm_tensor_info.file */
+    const uint64_t *file_bytes;   /* their sizes as the checkpoint saw them              */
+    int32_t n_file;
+    const fm_store_plan *plan;    /* made from the same layers and units                 */
+    const fm_expert_layer *layer; /* copied                                              */
     int32_t n_layer;
-    const fm_trunk_unit *unit;    /* copied */
+    const fm_trunk_unit *unit;    /* copied; tensors are not needed afterwards           */
     int32_t n_unit;
-    fm_ledger *ledger;
-    const fm_io_options *io;
+    fm_ledger *ledger;            /* charged on the lines FM_LINE_*; outlives the store  */
+    const fm_io_options *io;      /* NULL: defaults; its log falls back to `log`         */
     fm_log_fn log;
     void *log_user;
 } fm_store_options;
