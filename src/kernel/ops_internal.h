@@ -25,9 +25,10 @@ void fm_delta_chunk_generic(float *S, float *o, const float *q, const float *k, 
  *   a  [64][64]            beta_i (k_i . k_j) D_ij
  *   p  [64][64]            (q_i . k_j) D_ij
  *   kt [round16(dk)][64]   the block's keys, transposed
+ *   qt [round16(dk)][64]   the block's queries, transposed
  *   vn [64][round16(dv)]   V' */
 typedef struct {
-    float *a, *p, *kt, *vn;
+    float *a, *p, *kt, *qt, *vn;
     int64_t vn_stride;
 } fm_delta_parts;
 

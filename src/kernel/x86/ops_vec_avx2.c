@@ -1,7 +1,10 @@
-/* Operations of the avx2 set. Those not filled here are inherited from the plain ones. */
+/* Operations of the avx2 set: the shared source of ops_*.inc compiled for AVX2 with FMA and F16C. */
+#include "kernel/ops_vec_avx2.h"
+
 #include "kernel/kernel_internal.h"
+#include "kernel/ops_table.inc"
 
 void fm_ops_avx2(fm_kernels *k)
 {
-    (void)k;
+    fill_table(k);
 }
