@@ -1,0 +1,136 @@
+/* Speed of one thread's matrix products, per type and kernel set.
+ *
+ *   bench_matmul [-s SET] [-t TYPE] [-r REPEATS] [-m MIB]
+ *
+ * n_in = 2048. GB/s counts weight bytes: once with one 2048 x 2048 matrix that stays in the cache,
+ * once over MIB (512) of different matrices. GOPS counts 2 operations per weight and token, 64
+ * tokens, matrix in cache. Time is this thread's processor time, best of REPEATS (7), so that other
+ * programs disturb the numbers less; compare runs, not with wall-clock results. Reads no files;
+ * weights are random bytes.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kernel/kernel.h"
+
+enum { N_IN = 2048, N_OUT = 2048, N_TOK = 64, MAX_REPEATS = 101 };
+
+static double now(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (double)ts.tv_sec + 1e-9 * (double)ts.tv_nsec;
+}
+
+/* Random bytes, with scales that are ordinary numbers: exponents of halves stay below infinity. */
+static void fill(uint8_t *p, size_t n)
+{
+    uint64_t s = 88172645463325252u;
+    for (size_t i = 0; i < n; i++) {
+        s ^= s << 13, s ^= s >> 7, s ^= s << 17;
+        p[i] = (uint8_t)((s >> 24) & 0x3b);
+    }
+}
+
+typedef struct {
+    const fm_kernels *kernels;
+    const fm_type_traits *type;
+    uint8_t *weights; /* n_matrix matrices */
+    size_t matrix_bytes, n_matrix;
+    const void *act[N_TOK];
+    float *y[N_TOK];
+    int repeats;
+} bench;
+
+/* Best seconds of one pass over the first n_matrix matrices. */
+static double time_pass(const bench *b, size_t n_matrix, int n_tok)
+{
+    double best = 0;
+    for (int rep = -1; rep < b->repeats; rep++) {
+        const double start = now();
+        for (size_t i = 0; i < n_matrix; i++) {
+            const fm_matrix w = {.type = b->type,
+                                 .data = b->weights + i * b->matrix_bytes,
+                                 .n_out = N_OUT,
+                                 .n_in = N_IN,
+                                 .row_bytes = fm_type_row_bytes(b->type, N_IN),
+                                 .layout = b->type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS};
+            b->kernels->matmul(&w, 0, N_OUT, b->act, b->y, n_tok);
+        }
+        const double seconds = now() - start;
+        if (rep <= 0 || seconds < best) best = seconds; /* the first pass only warms up */
+    }
+    return best;
+}
+
+static int run(const char *set, const char *only_type, int repeats, size_t mib)
+{
+    static const uint32_t ids[] = {
+        FM_TYPE_Q4_0, FM_TYPE_Q4_1, FM_TYPE_Q5_0, FM_TYPE_Q5_1, FM_TYPE_Q8_0,
+        FM_TYPE_MXFP4, FM_TYPE_Q2_K, FM_TYPE_Q3_K, FM_TYPE_Q4_K, FM_TYPE_Q5_K,
+        FM_TYPE_Q6_K, FM_TYPE_F32, FM_TYPE_F16, FM_TYPE_BF16};
+    fm_error err = {0};
+    const fm_kernels *const kernels = fm_kernels_pick(set, &err);
+    if (!kernels) {
+        fprintf(stderr, "bench_matmul: %s\n", err.msg);
+        return 1;
+    }
+    float *const x = malloc(sizeof(float) * N_IN), *const y = malloc(sizeof(float) * N_OUT * N_TOK);
+    uint8_t *const act = aligned_alloc(64, sizeof(float) * N_IN * N_TOK);
+    uint8_t *const weights = aligned_alloc(64, mib << 20);
+    if (!x || !y || !act || !weights) {
+        fprintf(stderr, "bench_matmul: not enough memory\n");
+        return 1;
+    }
+    fill(weights, mib << 20);
+    for (int i = 0; i < N_IN; i++) x[i] = (float)((i * 37) % 101 - 50) / 50.0f;
+    printf("%-10s %-6s %12s %12s %12s\n", "set", "type", "cache GB/s", "memory GB/s", "GOPS x64");
+    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        bench b = {.kernels = kernels, .type = fm_type_get(ids[i]), .weights = weights,
+                   .repeats = repeats};
+        if (only_type && strcmp(only_type, b.type->name) != 0) continue;
+        b.matrix_bytes = fm_type_row_bytes(b.type, N_IN) * N_OUT;
+        b.n_matrix = (mib << 20) / b.matrix_bytes;
+        const fm_act form = kernels->act_form(b.type);
+        const size_t act_bytes = fm_act_bytes(form, N_IN);
+        for (int t = 0; t < N_TOK; t++) {
+            kernels->quantize(form, act + (size_t)t * act_bytes, x, N_IN);
+            b.act[t] = act + (size_t)t * act_bytes;
+            b.y[t] = y + (size_t)t * N_OUT;
+        }
+        const double cached = time_pass(&b, 1, 1);
+        const double memory = time_pass(&b, b.n_matrix, 1);
+        const double batch = time_pass(&b, 1, N_TOK);
+        printf("%-10s %-6s %12.1f %12.1f %12.1f\n", kernels->name, b.type->name,
+               (double)b.matrix_bytes / cached / 1e9,
+               (double)b.matrix_bytes * (double)b.n_matrix / memory / 1e9,
+               2.0 * N_IN * N_OUT * N_TOK / batch / 1e9);
+        fflush(stdout);
+    }
+    free(x), free(y), free(act), free(weights);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *set = NULL, *type = NULL;
+    int repeats = 7, option;
+    size_t mib = 512;
+    while ((option = getopt(argc, argv, "s:t:r:m:")) != -1) {
+        switch (option) {
+        case 's': set = optarg; break;
+        case 't': type = optarg; break;
+        case 'r': repeats = atoi(optarg); break;
+        case 'm': mib = (size_t)strtoul(optarg, NULL, 10); break;
+        default: return 2;
+        }
+    }
+    if (repeats < 1 || repeats > MAX_REPEATS || mib < 32 || mib > 65536) {
+        fprintf(stderr, "bench_matmul: REPEATS 1..%d, MIB 32..65536\n", MAX_REPEATS);
+        return 2;
+    }
+    return run(set, type, repeats, mib);
+}

@@ -1,0 +1,548 @@
+/* Matrix products: every kernel set and layout must give the same bits for quantized weights, for
+ * any number of tokens and any split of rows, and the right numbers. */
+#include <float.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernel/kernel.h"
+
+enum { MAX_TOK = 19 };
+
+static const uint32_t quantized[] = {
+    FM_TYPE_Q4_0, FM_TYPE_Q4_1, FM_TYPE_Q5_0, FM_TYPE_Q5_1, FM_TYPE_Q8_0, FM_TYPE_MXFP4,
+    FM_TYPE_Q2_K, FM_TYPE_Q3_K, FM_TYPE_Q4_K, FM_TYPE_Q5_K, FM_TYPE_Q6_K};
+enum { N_QUANTIZED = sizeof quantized / sizeof quantized[0] };
+static const uint32_t floats[] = {FM_TYPE_F32, FM_TYPE_F16, FM_TYPE_BF16};
+
+static uint64_t random_state = 0x2545f4914f6cdd1du;
+
+static uint32_t random_u32(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (uint32_t)(random_state >> 32);
+}
+
+static float random_float(void)
+{
+    return (float)(random_u32() >> 8) * 0x1p-23f - 1.0f;
+}
+
+static void *must_alloc(size_t n)
+{
+    void *const p = aligned_alloc(16, (n + 15) / 16 * 16);
+    assert_non_null(p);
+    return p;
+}
+
+/* ---- weights ----------------------------------------------------------------------------- */
+
+typedef enum {
+    W_RANDOM, /* any bits, ordinary scales         */
+    W_ZERO,   /* all bits 0                        */
+    W_LARGEST, /* all weight bits 1, largest scale */
+    W_DENORMAL, /* any bits, denormal scales       */
+    W_LOWEST, /* 0x80 everywhere: -128 in Q8_0     */
+    W_COUNT
+} weight_kind;
+
+/* Offsets of the f16 scales in a block. */
+static int scale_offsets(const fm_type_traits *t, int offsets[2])
+{
+    switch (t->id) {
+    case FM_TYPE_Q2_K: offsets[0] = 80, offsets[1] = 82; return 2;
+    case FM_TYPE_Q3_K: offsets[0] = 108; return 1;
+    case FM_TYPE_Q6_K: offsets[0] = 208; return 1;
+    case FM_TYPE_MXFP4: return 0;
+    case FM_TYPE_Q4_0:
+    case FM_TYPE_Q5_0:
+    case FM_TYPE_Q8_0: offsets[0] = 0; return 1;
+    default: offsets[0] = 0, offsets[1] = 2; return 2;
+    }
+}
+
+static void fill_block(const fm_type_traits *t, uint8_t *p, weight_kind kind)
+{
+    for (int i = 0; i < t->block_bytes; i++)
+        p[i] = kind == W_ZERO      ? 0
+               : kind == W_LARGEST ? 0xff
+               : kind == W_LOWEST  ? 0x80
+                                   : (uint8_t)random_u32();
+    int offsets[2];
+    const int n = scale_offsets(t, offsets);
+    for (int i = 0; i < n; i++) {
+        unsigned h = 0x2000 + random_u32() % 0x1000; /* about 0.01 */
+        h |= (random_u32() & 1) << 15;
+        if (kind == W_ZERO) h = 0;
+        if (kind == W_LARGEST) h = 0x7bff;
+        if (kind == W_DENORMAL) h = random_u32() % 4;
+        p[offsets[i]] = (uint8_t)h;
+        p[offsets[i] + 1] = (uint8_t)(h >> 8);
+    }
+    if (t->id == FM_TYPE_MXFP4 && kind != W_LARGEST)
+        p[0] = kind == W_DENORMAL ? (uint8_t)(random_u32() % 4) : (uint8_t)(115 + random_u32() % 8);
+}
+
+typedef struct {
+    fm_matrix rows, panels; /* the same matrix */
+} weights;
+
+static void make_weights(weights *w, const fm_type_traits *t, int64_t n_out, int64_t n_in,
+                         weight_kind kind)
+{
+    const uint64_t row_bytes = fm_type_row_bytes(t, n_in);
+    const size_t total = (size_t)n_out * row_bytes;
+    /* Exact sizes, so that a read past the end is found by the address sanitizer. */
+    uint8_t *const rows = malloc(total), *const panels = malloc(total);
+    uint8_t *const scratch = malloc(16 * row_bytes);
+    assert_true(rows && panels && scratch);
+    for (size_t i = 0; i < total; i += t->block_bytes) fill_block(t, rows + i, kind);
+    memcpy(panels, rows, total);
+    fm_pack_panels(t, panels, panels, n_out, n_in, scratch);
+    free(scratch);
+    w->rows = (fm_matrix){t, rows, n_out, n_in, row_bytes, FM_LAYOUT_ROWS};
+    w->panels = (fm_matrix){t, panels, n_out, n_in, row_bytes, FM_LAYOUT_PANELS};
+}
+
+static void free_weights(weights *w)
+{
+    free((void *)(uintptr_t)w->rows.data);
+    free((void *)(uintptr_t)w->panels.data);
+}
+
+/* ---- activations and results ------------------------------------------------------------- */
+
+typedef struct {
+    int64_t n_in, n_tok;
+    float *x; /* [n_tok][n_in] */
+    const fm_kernels *kernels;
+    uint8_t *bytes;
+    const void *act[MAX_TOK];
+} tokens;
+
+/* Quantizes x for type t as `kernels` does. */
+static void quantize_tokens(tokens *k, const fm_kernels *kernels, const fm_type_traits *t)
+{
+    const fm_act form = kernels->act_form(t);
+    const size_t n = (fm_act_bytes(form, k->n_in) + 15) / 16 * 16;
+    k->kernels = kernels;
+    k->bytes = must_alloc(n * (size_t)k->n_tok);
+    for (int64_t i = 0; i < k->n_tok; i++) {
+        kernels->quantize(form, k->bytes + n * (size_t)i, k->x + i * k->n_in, k->n_in);
+        k->act[i] = k->bytes + n * (size_t)i;
+    }
+}
+
+/* y [n_tok][n_out] of tokens [t0, t1) and rows [row0, row1). */
+static void multiply(const tokens *k, const fm_matrix *w, float *y, int64_t row0, int64_t row1,
+                     int64_t t0, int64_t t1)
+{
+    float *out[MAX_TOK];
+    for (int64_t t = t0; t < t1; t++) out[t] = y + t * w->n_out;
+    k->kernels->matmul(w, row0, row1, k->act + t0, out + t0, t1 - t0);
+}
+
+static float *fresh_result(const tokens *k, const fm_matrix *w)
+{
+    const size_t n = (size_t)(k->n_tok * w->n_out);
+    float *const y = malloc(n * sizeof *y);
+    assert_non_null(y);
+    for (size_t i = 0; i < n; i++) y[i] = 12345.0f;
+    return y;
+}
+
+/* Equal bits, or both NaN. */
+static void check_same(const float *got, const float *want, int64_t n_tok, int64_t n_out,
+                       const char *type, const char *what)
+{
+    for (int64_t i = 0; i < n_tok * n_out; i++) {
+        if (isnan(got[i]) && isnan(want[i])) continue;
+        if (memcmp(&got[i], &want[i], sizeof *got) != 0)
+            fail_msg("%s %s: token %d of %d, row %d of %d: %.9g, expected %.9g", type, what,
+                     (int)(i / n_out), (int)n_tok, (int)(i % n_out), (int)n_out, (double)got[i],
+                     (double)want[i]);
+    }
+}
+
+typedef enum { X_RANDOM, X_ZERO, X_SPIKE, X_DENORMAL, X_NOT_FINITE, X_COUNT } activation_kind;
+
+static void fill_activations(float *x, int64_t n, activation_kind kind)
+{
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = random_float();
+        if (kind == X_ZERO) x[i] = i & 1 ? -0.0f : 0.0f;
+        if (kind == X_SPIKE && i % 50 == 3) x[i] *= 1e9f;
+        if (kind == X_DENORMAL) x[i] *= i < n / 2 ? 1e-40f : 1e-36f;
+        if (kind == X_NOT_FINITE && i % 100 == 7) x[i] = i % 200 == 7 ? INFINITY : -NAN;
+    }
+}
+
+/* ---- quantization of activations --------------------------------------------------------- */
+
+static void quantize_is_the_same_bytes_in_every_set(void **state)
+{
+    (void)state;
+    enum { N = 1024 };
+    const fm_kernels *const generic = fm_kernels_pick("generic", NULL);
+    for (const char *const *name = fm_kernels_available(); *name; name++) {
+        const fm_kernels *const k = fm_kernels_pick(*name, NULL);
+        for (int rep = 0; rep < 40; rep++) {
+            float x[N];
+            fill_activations(x, N, (activation_kind)(rep % X_COUNT));
+            for (fm_act form = 0; form < FM_ACT_COUNT; form++) {
+                const size_t n = fm_act_bytes(form, N);
+                uint8_t *const want = must_alloc(n), *const got = must_alloc(n);
+                memset(want, 1, n), memset(got, 2, n);
+                generic->quantize(form, want, x, N);
+                k->quantize(form, got, x, N);
+                assert_memory_equal(got, want, n);
+                free(want), free(got);
+            }
+        }
+    }
+}
+
+static void quantized_activations_are_rounded_to_nearest_even(void **state)
+{
+    (void)state;
+    for (const char *const *name = fm_kernels_available(); *name; name++) {
+        const fm_kernels *const k = fm_kernels_pick(*name, NULL);
+        for (int rep = 0; rep < 50; rep++) {
+            _Alignas(16) float x[256];
+            fill_activations(x, 256, rep % 3 ? X_RANDOM : X_SPIKE);
+            if (rep == 0) /* amax 127, so d = 1: halves are ties */
+                for (int i = 0; i < 256; i++) x[i] = i % 32 == 0 ? 127.0f : (float)i * 0.5f - 64.0f;
+            fm_act_q8_32 a[8];
+            _Alignas(16) fm_act_q8_256 b;
+            k->quantize(FM_ACT_Q8_32, a, x, 256);
+            k->quantize(FM_ACT_Q8_256, &b, x, 256);
+            float amax256 = 0;
+            for (int i = 0; i < 256; i++) amax256 = fmaxf(amax256, fabsf(x[i]));
+            assert_true(b.d == amax256 / 127.0f);
+            for (int j = 0; j < 8; j++) {
+                float amax = 0;
+                int sum = 0;
+                for (int i = 0; i < 32; i++) amax = fmaxf(amax, fabsf(x[32 * j + i]));
+                assert_true(a[j].d == amax / 127.0f);
+                for (int i = 0; i < 32; i++) {
+                    assert_int_equal(a[j].q[i], (int)nearbyintf(x[32 * j + i] * (1.0f / a[j].d)));
+                    assert_int_equal(b.q[32 * j + i],
+                                     (int)nearbyintf(x[32 * j + i] * (1.0f / b.d)));
+                    sum += a[j].q[i];
+                }
+                assert_int_equal(a[j].isum, sum);
+            }
+            for (int j = 0; j < 16; j++) {
+                int sum = 0;
+                for (int i = 0; i < 16; i++) sum += b.q[16 * j + i];
+                assert_int_equal(b.isum[j], sum);
+            }
+        }
+    }
+}
+
+static void not_finite_activation_gives_nan_and_never_a_wrong_number(void **state)
+{
+    (void)state;
+    for (const char *const *name = fm_kernels_available(); *name; name++) {
+        for (int t = 0; t < N_QUANTIZED; t++) {
+            const fm_type_traits *const type = fm_type_get(quantized[t]);
+            const int64_t n_in = 2 * type->block_elems;
+            weights w;
+            float x[512], y[33];
+            tokens k = {.n_in = n_in, .n_tok = 1, .x = x};
+            fill_activations(x, n_in, X_RANDOM);
+            x[5] = t & 1 ? NAN : INFINITY;
+            make_weights(&w, type, 33, n_in, W_RANDOM);
+            quantize_tokens(&k, fm_kernels_pick(*name, NULL), type);
+            multiply(&k, &w.panels, y, 0, 33, 0, 1);
+            for (int i = 0; i < 33; i++) assert_false(isfinite(y[i]));
+            free(k.bytes);
+            free_weights(&w);
+        }
+    }
+}
+
+/* ---- the same bits ----------------------------------------------------------------------- */
+
+/* want: the set "generic" on rows, one token and one panel of rows at a time. */
+static void check_all_ways(const fm_type_traits *type, weights *w, float *x, int64_t n_tok)
+{
+    const int64_t n_out = w->rows.n_out;
+    tokens base = {.n_in = w->rows.n_in, .n_tok = n_tok, .x = x};
+    quantize_tokens(&base, fm_kernels_pick("generic", NULL), type);
+    float *const want = fresh_result(&base, &w->rows);
+    for (int64_t t = 0; t < n_tok; t++)
+        for (int64_t row = 0; row < n_out; row += 16)
+            multiply(&base, &w->rows, want, row, row + 16 < n_out ? row + 16 : n_out, t, t + 1);
+    for (const char *const *name = fm_kernels_available(); *name; name++) {
+        if (strcmp(*name, "reference") == 0) continue;
+        tokens k = {.n_in = w->rows.n_in, .n_tok = n_tok, .x = x};
+        quantize_tokens(&k, fm_kernels_pick(*name, NULL), type);
+        const fm_matrix *const layouts[2] = {&w->rows, &w->panels};
+        for (int layout = 0; layout < 2; layout++) {
+            char what[64];
+            snprintf(what, sizeof what, "%s %s", *name, layout ? "panels" : "rows");
+            float *const whole = fresh_result(&k, &w->rows);
+            multiply(&k, layouts[layout], whole, 0, n_out, 0, n_tok);
+            check_same(whole, want, n_tok, n_out, type->name, what);
+            free(whole);
+            float *const split = fresh_result(&k, &w->rows);
+            const int64_t cut = n_out > 32 ? 32 : n_out > 16 ? 16 : n_out;
+            multiply(&k, layouts[layout], split, 0, cut, 0, n_tok);
+            if (cut < n_out) multiply(&k, layouts[layout], split, cut, n_out, 0, n_tok);
+            check_same(split, want, n_tok, n_out, type->name, what);
+            free(split);
+        }
+        free(k.bytes);
+    }
+    free(want);
+    free(base.bytes);
+}
+
+static void quantized_products_have_the_same_bits_in_every_set_layout_and_split(void **state)
+{
+    (void)state;
+    static const int64_t row_counts[] = {1, 15, 16, 17, 40};
+    for (int i = 0; i < N_QUANTIZED; i++) {
+        const fm_type_traits *const type = fm_type_get(quantized[i]);
+        for (int c = 0; c < 5; c++) {
+            for (int64_t n_tok = 1; n_tok <= MAX_TOK; n_tok++) {
+                const int64_t n_in = type->block_elems * (1 + n_tok % 3);
+                float *const x = malloc((size_t)(n_tok * n_in) * sizeof *x);
+                weights w;
+                fill_activations(x, n_tok * n_in, X_RANDOM);
+                make_weights(&w, type, row_counts[c], n_in, W_RANDOM);
+                check_all_ways(type, &w, x, n_tok);
+                free_weights(&w);
+                free(x);
+            }
+        }
+    }
+}
+
+static void quantized_products_have_the_same_bits_for_awkward_weights_and_activations(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_QUANTIZED; i++) {
+        const fm_type_traits *const type = fm_type_get(quantized[i]);
+        const int64_t n_in = type->block_elems * 2;
+        for (weight_kind wk = 0; wk < W_COUNT; wk++) {
+            for (activation_kind xk = 0; xk < X_COUNT; xk++) {
+                float x[5 * 512];
+                weights w;
+                fill_activations(x, 5 * n_in, xk);
+                make_weights(&w, type, 33, n_in, wk);
+                check_all_ways(type, &w, x, 5);
+                free_weights(&w);
+            }
+        }
+    }
+}
+
+/* Extreme bytes in a long row: an integer sum that ran across blocks would overflow here. */
+static void long_rows_of_extreme_values_do_not_overflow(void **state)
+{
+    (void)state;
+    enum { N = 65536 };
+    float *const x = malloc(N * sizeof *x);
+    for (int i = 0; i < N; i++) x[i] = 1.0f;
+    for (int i = 0; i < N_QUANTIZED; i++) {
+        const fm_type_traits *const type = fm_type_get(quantized[i]);
+        weights w;
+        make_weights(&w, type, 16, N, type->id == FM_TYPE_MXFP4 ? W_RANDOM : W_LARGEST);
+        check_all_ways(type, &w, x, 1);
+        free_weights(&w);
+    }
+    free(x);
+}
+
+/* ---- the right numbers ------------------------------------------------------------------- */
+
+typedef struct {
+    double exact;     /* f64 dot product of decoded weights and f32 activations */
+    double magnitude; /* sum |w x|                                             */
+    double act_error; /* sum |w| amax(block of x) / 254: activation rounding   */
+} expected;
+
+static expected expect(const fm_matrix *w, int64_t row, const float *x, float *decoded)
+{
+    const int block = w->type->block_elems;
+    expected e = {0};
+    w->type->decode(decoded, (const uint8_t *)w->data + (uint64_t)row * w->row_bytes, w->n_in);
+    for (int64_t b = 0; b < w->n_in; b += block) {
+        double amax = 0;
+        for (int64_t i = b; i < b + block; i++) amax = fmax(amax, fabs((double)x[i]));
+        for (int64_t i = b; i < b + block; i++) {
+            e.exact += (double)decoded[i] * x[i];
+            e.magnitude += fabs((double)decoded[i] * x[i]);
+            e.act_error += fabs((double)decoded[i]) * amax / 254;
+        }
+    }
+    return e;
+}
+
+/* Worst case: every activation off by half a step, and float rounding. Typical: errors of single
+ * activations are independent, so a row's error relative to |row| |x| stays near
+ * 1 / (127 sqrt(12)) * amax / rms = 0.0023 * 1.7 for these inputs. */
+static void quantized_products_are_within_the_activation_rounding_of_f64(void **state)
+{
+    (void)state;
+    enum { N_OUT = 48, N_IN = 1024, N_TOK = 3 };
+    float *const x = malloc(sizeof(float) * N_TOK * N_IN), decoded[N_IN], y[N_TOK * N_OUT];
+    for (const char *const *name = fm_kernels_available(); *name; name++) {
+        const int is_reference = strcmp(*name, "reference") == 0;
+        for (int i = 0; i < N_QUANTIZED; i++) {
+            const fm_type_traits *const type = fm_type_get(quantized[i]);
+            weights w;
+            tokens k = {.n_in = N_IN, .n_tok = N_TOK, .x = x};
+            fill_activations(x, N_TOK * N_IN, X_RANDOM);
+            make_weights(&w, type, N_OUT, N_IN, W_RANDOM);
+            quantize_tokens(&k, fm_kernels_pick(*name, NULL), type);
+            multiply(&k, &w.panels, y, 0, N_OUT, 0, N_TOK);
+            double error2 = 0, norm2 = 0;
+            for (int t = 0; t < N_TOK; t++) {
+                double xx = 0;
+                for (int c = 0; c < N_IN; c++) xx += (double)x[t * N_IN + c] * x[t * N_IN + c];
+                for (int row = 0; row < N_OUT; row++) {
+                    const expected e = expect(&w.rows, row, x + t * N_IN, decoded);
+                    const double error = fabs((double)y[t * N_OUT + row] - e.exact);
+                    const double rounding = e.magnitude * 1e-5;
+                    if (!(error <= rounding + (is_reference ? 0 : e.act_error)))
+                        fail_msg("%s %s row %d: off by %g, allowed %g", *name, type->name, row,
+                                 error, rounding + e.act_error);
+                    double ww = 0;
+                    for (int c = 0; c < N_IN; c++) ww += (double)decoded[c] * decoded[c];
+                    error2 += error * error;
+                    norm2 += ww * xx;
+                }
+            }
+            assert_true(sqrt(error2 / norm2) < (is_reference ? 1e-6 : 0.006));
+            free(k.bytes);
+            free_weights(&w);
+        }
+    }
+    free(x);
+}
+
+static void float_products_are_within_rounding_of_f64_for_any_size(void **state)
+{
+    (void)state;
+    static const int64_t sizes[][3] = {/* n_out, n_in, n_tok */
+                                       {1, 1, 1}, {5, 15, 2}, {16, 16, 3}, {17, 17, 5},
+                                       {40, 300, 7}, {33, 2049, 19}};
+    for (const char *const *name = fm_kernels_available(); *name; name++) {
+        for (int i = 0; i < 3; i++) {
+            const fm_type_traits *const type = fm_type_get(floats[i]);
+            for (int s = 0; s < 6; s++) {
+                const int64_t n_out = sizes[s][0], n_in = sizes[s][1], n_tok = sizes[s][2];
+                const uint64_t row_bytes = fm_type_row_bytes(type, n_in);
+                uint8_t *const data = malloc((size_t)n_out * row_bytes);
+                float *const x = malloc((size_t)(n_tok * n_in) * sizeof *x);
+                float *const decoded = malloc((size_t)n_in * sizeof *decoded);
+                for (int64_t e = 0; e < n_out * n_in; e++) {
+                    const float v = random_float();
+                    uint32_t u;
+                    memcpy(&u, &v, 4);
+                    if (type->id == FM_TYPE_BF16) u >>= 16;
+                    if (type->id == FM_TYPE_F16) u = 0x2c00 + random_u32() % 0x1000;
+                    memcpy(data + e * type->block_bytes, &u, type->block_bytes);
+                }
+                fill_activations(x, n_tok * n_in, X_RANDOM);
+                const fm_matrix w = {type, data, n_out, n_in, row_bytes, FM_LAYOUT_ROWS};
+                tokens k = {.n_in = n_in, .n_tok = n_tok, .x = x};
+                quantize_tokens(&k, fm_kernels_pick(*name, NULL), type);
+                float *const y = fresh_result(&k, &w);
+                multiply(&k, &w, y, 0, n_out, 0, n_tok);
+                for (int64_t t = 0; t < n_tok; t++)
+                    for (int64_t row = 0; row < n_out; row++) {
+                        const expected e = expect(&w, row, x + t * n_in, decoded);
+                        assert_true(fabs((double)y[t * n_out + row] - e.exact) <=
+                                    e.magnitude * 1e-5);
+                    }
+                /* One token and one panel at a time: the same bits. */
+                float *const single = fresh_result(&k, &w);
+                for (int64_t t = 0; t < n_tok; t++)
+                    for (int64_t row = 0; row < n_out; row += 16)
+                        multiply(&k, &w, single, row, row + 16 < n_out ? row + 16 : n_out, t,
+                                 t + 1);
+                check_same(single, y, n_tok, n_out, type->name, *name);
+                free(single), free(y), free(k.bytes), free(data), free(x), free(decoded);
+            }
+        }
+    }
+}
+
+static void float_products_agree_bit_for_bit_between_avx2_and_avx512(void **state)
+{
+    (void)state;
+    const fm_kernels *const a = fm_kernels_pick("avx2", NULL);
+    const fm_kernels *const b = fm_kernels_pick("avx512", NULL);
+    if (!a || !b) skip();
+    enum { N_OUT = 21, N_IN = 777, N_TOK = 6 };
+    float *const x = malloc(sizeof(float) * N_TOK * N_IN);
+    float *const data = malloc(sizeof(float) * N_OUT * N_IN);
+    float ya[N_TOK * N_OUT], yb[N_TOK * N_OUT];
+    fill_activations(x, N_TOK * N_IN, X_RANDOM);
+    fill_activations(data, N_OUT * N_IN, X_RANDOM);
+    const fm_matrix w = {fm_type_get(FM_TYPE_F32), data, N_OUT, N_IN, 4 * N_IN, FM_LAYOUT_ROWS};
+    tokens k = {.n_in = N_IN, .n_tok = N_TOK, .x = x};
+    quantize_tokens(&k, a, w.type);
+    multiply(&k, &w, ya, 0, N_OUT, 0, N_TOK);
+    k.kernels = b;
+    multiply(&k, &w, yb, 0, N_OUT, 0, N_TOK);
+    check_same(yb, ya, N_TOK, N_OUT, "F32", "avx512");
+    free(k.bytes), free(x), free(data);
+}
+
+/* ---- choice of the set ------------------------------------------------------------------- */
+
+static void pick_names_what_this_processor_can_run(void **state)
+{
+    (void)state;
+    fm_error err = {0};
+    const char *const *names = fm_kernels_available();
+    assert_string_equal(fm_kernels_pick(NULL, NULL)->name, names[0]);
+    int n = 0;
+    for (; names[n]; n++) assert_string_equal(fm_kernels_pick(names[n], &err)->name, names[n]);
+    assert_true(n >= 2);
+    assert_string_equal(names[n - 1], "reference");
+    assert_null(fm_kernels_pick("abacus", &err));
+    assert_int_equal(err.code, FM_E_ARG);
+    assert_non_null(strstr(err.msg, "generic"));
+}
+
+static void reference_takes_plain_activations_and_the_others_what_the_type_says(void **state)
+{
+    (void)state;
+    const fm_type_traits *const q4_k = fm_type_get(FM_TYPE_Q4_K);
+    assert_int_equal(fm_kernels_pick("reference", NULL)->act_form(q4_k), FM_ACT_F32);
+    assert_int_equal(fm_kernels_pick("generic", NULL)->act_form(q4_k), FM_ACT_Q8_256);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(quantize_is_the_same_bytes_in_every_set),
+        cmocka_unit_test(quantized_activations_are_rounded_to_nearest_even),
+        cmocka_unit_test(not_finite_activation_gives_nan_and_never_a_wrong_number),
+        cmocka_unit_test(quantized_products_have_the_same_bits_in_every_set_layout_and_split),
+        cmocka_unit_test(quantized_products_have_the_same_bits_for_awkward_weights_and_activations),
+        cmocka_unit_test(long_rows_of_extreme_values_do_not_overflow),
+        cmocka_unit_test(quantized_products_are_within_the_activation_rounding_of_f64),
+        cmocka_unit_test(float_products_are_within_rounding_of_f64_for_any_size),
+        cmocka_unit_test(float_products_agree_bit_for_bit_between_avx2_and_avx512),
+        cmocka_unit_test(pick_names_what_this_processor_can_run),
+        cmocka_unit_test(reference_takes_plain_activations_and_the_others_what_the_type_says),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
