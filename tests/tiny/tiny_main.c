@@ -29,8 +29,8 @@ static void list(void)
                s->n_vocab, s->n_head, s->n_head_kv, s->head_dim, s->rope_dim, s->n_expert,
                s->n_expert_used, s->expert_ff);
         if (s->full_interval) {
-            printf(" %7d/%d x %d, every %d. layer full", s->n_key_head, s->n_value_head,
-                   s->state_dim, s->full_interval);
+            printf(" %7d/%d x %d, full every %d", s->n_key_head, s->n_value_head, s->state_dim,
+                   s->full_interval);
         }
         puts(s->is_tied ? " tied" : "");
     }

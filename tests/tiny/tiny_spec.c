@@ -11,7 +11,9 @@
 
 /* Dimensions are odd on purpose: no row is a multiple of a vector width unless it must be, heads
  * come in 1, 2, 3 groups, expert counts cross 64 and 128, layers need not end on a full one. The
- * seeds were picked so that no router decision is a near tie (tests/vectors/model/README.md). */
+ * seeds were picked so that no router decision is a near tie (tests/vectors/model/README.md).
+ * The -q and -s models have rows of 256 for the K types; -s has two
+ * layers and uses all its experts, so that rounding of the activations stays small. */
 // clang-format off
 static const tiny_spec specs[] = {
     {.name = "qwen35moe-a", .family = TINY_QWEN35MOE, .seed = 2, .n_layer = 4, .n_embd = 96,
@@ -31,6 +33,10 @@ static const tiny_spec specs[] = {
      .n_vocab = 512, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .rope_dim = 16,
      .rope_base = 1e7, .eps = 1e-6, .n_expert = 12, .n_expert_used = 3, .expert_ff = 256,
      .full_interval = 4, .n_key_head = 2, .n_value_head = 8, .state_dim = 32, .shared_ff = 256},
+    {.name = "qwen35moe-s", .family = TINY_QWEN35MOE, .seed = 41, .n_layer = 2, .n_embd = 256,
+     .n_vocab = 280, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .rope_dim = 16,
+     .rope_base = 1e7, .eps = 1e-6, .n_expert = 8, .n_expert_used = 8, .expert_ff = 256,
+     .full_interval = 2, .n_key_head = 2, .n_value_head = 8, .state_dim = 32, .shared_ff = 256},
 
     {.name = "qwen3next-a", .family = TINY_QWEN3NEXT, .seed = 38, .n_layer = 4, .n_embd = 96,
      .n_vocab = 319, .n_head = 4, .n_head_kv = 2, .head_dim = 16, .rope_dim = 4,
@@ -49,6 +55,10 @@ static const tiny_spec specs[] = {
      .n_vocab = 512, .n_head = 8, .n_head_kv = 1, .head_dim = 32, .rope_dim = 8,
      .rope_base = 1e7, .eps = 1e-6, .n_expert = 12, .n_expert_used = 4, .expert_ff = 256,
      .full_interval = 4, .n_key_head = 2, .n_value_head = 4, .state_dim = 64, .shared_ff = 256},
+    {.name = "qwen3next-s", .family = TINY_QWEN3NEXT, .seed = 42, .n_layer = 2, .n_embd = 256,
+     .n_vocab = 280, .n_head = 8, .n_head_kv = 1, .head_dim = 32, .rope_dim = 8,
+     .rope_base = 1e7, .eps = 1e-6, .n_expert = 8, .n_expert_used = 8, .expert_ff = 256,
+     .full_interval = 2, .n_key_head = 2, .n_value_head = 4, .state_dim = 64, .shared_ff = 256},
 
     {.name = "qwen3moe-a", .family = TINY_QWEN3MOE, .seed = 28, .n_layer = 4, .n_embd = 96,
      .n_vocab = 323, .n_head = 4, .n_head_kv = 2, .head_dim = 16, .rope_dim = 16,
@@ -63,6 +73,9 @@ static const tiny_spec specs[] = {
     {.name = "qwen3moe-q", .family = TINY_QWEN3MOE, .seed = 30, .n_layer = 4, .n_embd = 256,
      .n_vocab = 512, .n_head = 8, .n_head_kv = 2, .head_dim = 64, .rope_dim = 64,
      .rope_base = 1e6, .eps = 1e-6, .n_expert = 12, .n_expert_used = 3, .expert_ff = 256},
+    {.name = "qwen3moe-s", .family = TINY_QWEN3MOE, .seed = 43, .n_layer = 2, .n_embd = 256,
+     .n_vocab = 280, .n_head = 8, .n_head_kv = 2, .head_dim = 64, .rope_dim = 64,
+     .rope_base = 1e6, .eps = 1e-6, .n_expert = 8, .n_expert_used = 8, .expert_ff = 256},
 };
 // clang-format on
 

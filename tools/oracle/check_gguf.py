@@ -251,7 +251,7 @@ def measure_faults(program, folder):
     listing = subprocess.run([program, "--list"], check=True, capture_output=True, text=True).stdout
     faults = [line.split()[0] for line in listing.split("\nfault\n")[1].splitlines()]
     for name, spec in tiny_weights.SPECS.items():
-        if name.endswith("-q"):
+        if name.endswith(("-q", "-s")):
             continue
         ids = tiny_weights.token_ids(spec, hf_models.N_TOKENS)
         truth = None

@@ -63,7 +63,7 @@ def run(model, ids, margins=None):
     """float32 logits [n][vocab]. Appends to `margins` the relative gap p[k]/p[k+1] - 1 between
     the last chosen and the first rejected expert, for every router call."""
     hooks = []
-    if margins is not None:
+    if margins is not None and model.config.num_experts_per_tok < model.config.num_experts:
         def hook(module, _, out):
             p = torch.softmax(out[0].double(), -1).sort(-1, descending=True).values
             margins.append((p[:, module.top_k - 1] / p[:, module.top_k] - 1).numpy())

@@ -77,8 +77,9 @@ def main():
             continue
         margins = []
         ids, logits, steps = logits_of(name, fmt, margins=margins, stepwise=True)
+        margin = min([m.min() for m in margins], default=np.inf)
         print("%-12s %-5s margin %.1e  logits rms %.2f max %.1f  token by token %.1e"
-              % (name, fmt, min(m.min() for m in margins), np.sqrt((logits ** 2).mean()),
+              % (name, fmt, margin, np.sqrt((logits ** 2).mean()),
                  np.abs(logits).max(), row_error(steps, logits)), end="")
         paths = [(args.out or args.check) + "/%s-%s.npy" % (name, fmt),
                  (args.out or args.check) + "/%s.ids.npy" % name]

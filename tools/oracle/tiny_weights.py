@@ -30,6 +30,8 @@ SPECS = {
                          2, 3, 12, 20, 70),
     "qwen35moe-q": _spec("qwen35moe", 14, 4, 256, 512, 4, 2, 64, 16, 1e7, 1e-6, 12, 3, 256,
                          4, 2, 8, 32, 256),
+    "qwen35moe-s": _spec("qwen35moe", 41, 2, 256, 280, 4, 2, 64, 16, 1e7, 1e-6, 8, 8, 256,
+                         2, 2, 8, 32, 256),
     "qwen3next-a": _spec("qwen3next", 38, 4, 96, 319, 4, 2, 16, 4, 1e7, 1e-6, 20, 4, 48,
                          4, 2, 4, 16, 40),
     "qwen3next-b": _spec("qwen3next", 29, 7, 104, 331, 3, 3, 20, 10, 1e4, 1e-5, 72, 10, 44,
@@ -38,17 +40,20 @@ SPECS = {
                          4, 5, 5, 24, 44, quiet=True),
     "qwen3next-q": _spec("qwen3next", 9, 4, 256, 512, 8, 1, 32, 8, 1e7, 1e-6, 12, 4, 256,
                          4, 2, 4, 64, 256),
+    "qwen3next-s": _spec("qwen3next", 42, 2, 256, 280, 8, 1, 32, 8, 1e7, 1e-6, 8, 8, 256,
+                         2, 2, 4, 64, 256),
     "qwen3moe-a": _spec("qwen3moe", 28, 4, 96, 323, 4, 2, 16, 16, 1e6, 1e-6, 20, 3, 40),
     "qwen3moe-b": _spec("qwen3moe", 24, 5, 80, 335, 6, 1, 24, 24, 1e4, 1e-3, 72, 9, 56, tied=True),
     "qwen3moe-c": _spec("qwen3moe", 23, 6, 68, 305, 9, 3, 32, 32, 5e6, 1e-5, 130, 8, 41),
     "qwen3moe-q": _spec("qwen3moe", 30, 4, 256, 512, 8, 2, 64, 64, 1e6, 1e-6, 12, 3, 256),
+    "qwen3moe-s": _spec("qwen3moe", 43, 2, 256, 280, 8, 2, 64, 64, 1e6, 1e-6, 8, 8, 256),
 }
 
 
 def all_runs():
     """(spec name, type) of every stored reference."""
     for name in SPECS:
-        for fmt in ("Q8_0", "Q4_K", "Q6_K") if name.endswith("-q") else ("F32",):
+        for fmt in ("Q8_0", "Q4_K", "Q6_K") if name.endswith(("-q", "-s")) else ("F32",):
             yield name, fmt
 
 
