@@ -52,6 +52,7 @@ TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/t/%)
 FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/t/%)
 UNIT_BIN := $(filter $(BUILD)/t/tests/unit/%,$(TEST_BIN))
 TINY_BIN := $(BUILD)/t/tests/tiny/tiny-gguf
+TOOL_BIN := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tools/*.c)))
 FMT_DIRS := include src tests bench tools
 
 all: $(BUILD)/flashmoe
@@ -82,15 +83,18 @@ $(BUILD)/t/tests/unit/test_cli%: EXTRA = $(filter-out %/main.o,$(TCLI_OBJ))
 $(filter $(BUILD)/t/tests/unit/test_cli%,$(TEST_BIN)): $(TCLI_OBJ)
 $(TEST_BIN): %: %.o $(HELP_OBJ) $(BUILD)/t/libflashmoe.a
 	$(call SAY,LD) $(LINK) -o $@ $< $(EXTRA) $(HELP_OBJ) $(BUILD)/t/libflashmoe.a $(LIBS) -lcmocka
-$(TINY_BIN): $(BUILD)/t/tests/tiny/tiny_main.o $(filter %/tiny_%.o,$(HELP_OBJ))
+$(TINY_BIN): $(BUILD)/t/tests/tiny/tiny_main.o $(filter $(BUILD)/t/tests/tiny/%,$(HELP_OBJ))
 	$(call SAY,LD) $(LINK) -o $@ $^ -lm
+$(TOOL_BIN): %: %.o $(BUILD)/libflashmoe.a
+	$(call SAY,LD) $(LINK) -o $@ $^ $(LIBS)
 # Without a fuzzer a target is linked with a main() that replays files.
 FUZZ_MAIN := $(if $(filter fuzz,$(MODE)),,$(BUILD)/t/tests/fuzz/replay.o)
 $(FUZZ_BIN): %: %.o $(FUZZ_MAIN) $(BUILD)/t/libflashmoe.a
 	$(call SAY,LD) $(LINK) $(if $(FUZZ_MAIN),,-fsanitize=fuzzer) -o $@ $^ $(LIBS)
 
 unit: $(UNIT_BIN)
-test-programs: $(BUILD)/flashmoe $(BUILD)/t/flashmoe $(TEST_BIN) $(FUZZ_BIN) $(TINY_BIN)
+tools: $(TOOL_BIN)
+test-programs: $(BUILD)/flashmoe $(BUILD)/t/flashmoe $(TEST_BIN) $(FUZZ_BIN) $(TINY_BIN) $(TOOL_BIN)
 
 # ---- tests: everything in this mode; in release also what the sanitizers are best at -----------
 # Fast programs under address+undefined, and the parts with threads of their own under thread.
@@ -150,6 +154,7 @@ help:
 	@echo 'make demo         install what is missing, build, run the model in model/'
 	@echo 'make test         install what is missing, build, run all tests'
 	@echo 'make unit         the test programs of tests/unit, built'
+	@echo 'make tools        the programs of tools/ in build/tools/'
 	@echo 'make fuzz         fuzz every parser for FUZZ_SECONDS (60) each; needs clang'
 	@echo 'make bench        time the model in model/ with several budgets'
 	@echo 'make check-layers which folder may include which'
@@ -158,9 +163,10 @@ help:
 	@echo 'make clean        remove build/'
 	@echo 'MODE=release|debug|asan|tsan (others than release build into build/MODE); V=1 shows commands'
 
-.PHONY: all unit test test-programs sanitizer-programs demo setup fuzz fuzz-programs bench \
+.PHONY: all unit tools test test-programs sanitizer-programs demo setup fuzz fuzz-programs bench \
         check-layers format install clean help
 .SECONDARY:
 -include $(wildcard $(patsubst %.o,%.d,$(LIB_OBJ) $(CLI_OBJ) $(TLIB_OBJ) $(TCLI_OBJ) $(HELP_OBJ)) \
            $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(BUILD)/t/tests/fuzz/replay.d \
-           $(BUILD)/t/tests/tiny/tiny_main.d)
+           $(BUILD)/t/tests/tiny/tiny_main.d \
+           $(TOOL_BIN:=.d))

@@ -6,7 +6,8 @@
 
 /* Markup that is one token each in the vocabularies of these models. */
 static const char *const MARKUP[] = {
-    "<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>",
+    "<think>", "</think>", "<tool_call>",     "</tool_call>",
+    "<tools>", "</tools>", "<tool_response>", "</tool_response>",
 };
 
 typedef struct {

@@ -25,8 +25,9 @@ typedef struct {
  * tools that follow each other share one user turn, as the models were trained. With
  * add_generation_prompt the assistant's turn is opened at the end. No system text is invented.
  *
- * In system and assistant messages the markup of reasoning and tool calls ("<think>",
- * "<tool_call>" and their ends) is control text too: the assistant's came from such tokens.
+ * In system and assistant messages the markup of reasoning and tools ("<think>", "<tools>",
+ * "<tool_call>", "<tool_response>" and their ends) is control text too: the assistant's came from
+ * such tokens.
  *
  * Fails with FM_E_ARG on an unknown role or a NULL text, with FM_E_NOMEM; then *segments is NULL.
  * Any thread.

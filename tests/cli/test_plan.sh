@@ -1,0 +1,40 @@
+#!/bin/bash
+# info and plan: tables and JSON, the budget as a promise, and a refusal that shows the sum.
+. tests/cli/lib.sh
+for spec in qwen35moe-a qwen3next-a qwen3moe-a; do
+    m=$dir/$spec.gguf
+    make_model $spec "$m"
+
+    status 0 "$flashmoe" info "$m"
+    says "$out" "^family +${spec%-*}"
+    says "$out" '^experts .* per layer'
+    says "$out" '^types +F32'
+    [ -s "$err" ] && fail "info wrote to standard error: $(cat "$err")"
+    status 0 "$flashmoe" info "$m" --json
+    same "family of $spec" "$(json_get "$out" 'j["family"]')" "${spec%-*}"
+    same "file size" "$(json_get "$out" 'j["file_bytes"]')" "$(stat -c %s "$m")"
+    same "types add up" "$(json_get "$out" 'sum(t["expert_bytes"] for t in j["types"]) == j["expert_bytes"] > 0')" True
+
+    status 0 "$flashmoe" plan "$m" --memory 128M
+    says "$out" 'total .* of 128 MiB \(given\)'
+    status 0 "$flashmoe" plan "$m" --memory 128M --json
+    same "plan adds up" "$(json_get "$out" 'sum(l["bytes"] for l in j["lines"]) == j["total_bytes"] <= j["budget_bytes"] == 128 << 20')" True
+    smallest=$(json_get "$out" 'j["min_memory_bytes"]')
+    status 0 "$flashmoe" plan "$m" --json
+    same "automatic plan" "$(json_get "$out" 'j["total_bytes"] <= j["budget_bytes"] and j["expert_slots"] > 0')" True
+
+    # The smallest budget works, one byte less is refused with the plan.
+    status 0 "$flashmoe" run "$m" -p x -n 4 --memory "$smallest" --json
+    same "peak memory" "$(json_get "$out" 'j["peak_rss_bytes"] <= j["memory_budget_bytes"]')" True
+    for command in "plan $m" "run $m -p x" "logits $m --ids 1 --ctx 8192 --out $dir/x.npy"; do
+        # shellcheck disable=SC2086
+        status 1 "$flashmoe" $command --memory $((smallest / 2))
+        says "$err" '^flashmoe: '
+        says "$err" '(trunk|expert)'
+        [ "$(wc -l <"$err")" -ge 4 ] || fail "the refusal does not list the plan: $(cat "$err")"
+    done
+    status 1 "$flashmoe" plan "$m" --memory $((smallest - 1))
+    failure "$flashmoe" plan "$m" --memory 1K --json 
+    [ -s "$out" ] && fail "JSON after a failure"
+done
+finish

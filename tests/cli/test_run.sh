@@ -1,0 +1,103 @@
+#!/bin/bash
+# The run command on tiny random models: what goes to which stream, the JSON object, prompts, stops.
+. tests/cli/lib.sh
+m=$dir/m.gguf
+make_model qwen35moe-a "$m"
+run() { "$flashmoe" run "$m" --memory 64M --temp 0 "$@"; }
+
+# Text on standard output; plan, progress and summary on standard error.
+status 0 run -p "the man and the sea" -n 24
+cp "$out" "$dir/text"
+[ -s "$out" ] || fail "no text"
+says "$err" '^memory plan'
+says "$err" '^prompt [0-9,]+ of [0-9,]+ tokens, 100\.0 %'
+says "$err" '^\[24 tokens \| prompt [0-9,]+ tokens, .* tok/s \| generation .* tok/s \| first token .* s \| hits .* misses \| read .* GB \| disk wait .* % \| peak memory '
+status 0 run -p "the man and the sea" -n 24 -q
+[ -s "$err" ] && fail "--quiet is not: $(cat "$err")"
+cmp -s "$out" "$dir/text" || fail "the same greedy command gave other text"
+
+# --json: exactly these fields, the same text, nothing else on standard output.
+status 0 run -p "the man and the sea" -n 24 --json
+cp "$out" "$dir/json"
+same fields "$(json_get "$dir/json" '" ".join(j)')" "prompt_tokens generated_tokens prompt_tok_s gen_tok_s ttft_ms expert_hits expert_misses bytes_read load_bytes disk_wait_ms peak_rss_bytes memory_budget_bytes token_hash text"
+json_get "$dir/json" 'j["text"]' >"$dir/json_text"
+printf '%s\n' "$(cat "$dir/text")" | cmp -s - "$dir/json_text" || fail "JSON text differs from text"
+same "number of tokens" "$(json_get "$dir/json" 'j["generated_tokens"]')" 24
+same budget "$(json_get "$dir/json" 'j["memory_budget_bytes"]')" $((64 << 20))
+same "hash form" "$(json_get "$dir/json" '__import__("re").fullmatch("[0-9a-f]{16}", j["token_hash"]) is not None')" True
+same "figures" "$(json_get "$dir/json" 'j["ttft_ms"] > 0 and j["gen_tok_s"] > 0 and j["peak_rss_bytes"] <= j["memory_budget_bytes"] and j["load_bytes"] > 0')" True
+hash=$(json_get "$dir/json" 'j["token_hash"]')
+
+# The hash is FNV-1a 64 over the ids as little-endian int32; of nothing it is the start value.
+status 0 run -p x -n 0 --json
+same "hash of nothing" "$(json_get "$out" 'j["token_hash"]')" cbf29ce484222325
+same "text of nothing" "$(json_get "$out" 'repr(j["text"])')" "''"
+
+# The prompt from a file, from standard input, and both -f and -p.
+printf 'the man and the sea' >"$dir/prompt"
+status 0 run -f "$dir/prompt" -n 24 --json
+same "hash with -f" "$(json_get "$out" 'j["token_hash"]')" "$hash"
+run -f - -n 24 --json <"$dir/prompt" >"$out" 2>"$err" || fail "-f -: $(cat "$err")"
+same "hash with -f -" "$(json_get "$out" 'j["token_hash"]')" "$hash"
+printf 'the man and' >"$dir/prompt"
+status 0 run --raw -f "$dir/prompt" -p "the sea" -n 4 --json
+both=$(json_get "$out" 'j["token_hash"]')
+status 0 run --raw -p "the man and
+the sea" -n 4 --json
+same "hash with -f and -p" "$(json_get "$out" 'j["token_hash"]')" "$both"
+failure run -f "$dir/nothing" -n 1
+says "$err" 'nothing: No such file'
+failure run --raw -p "" -n 1
+says "$err" 'prompt is empty'
+printf 'a\0b' >"$dir/prompt"
+failure run -f "$dir/prompt" -n 1
+says "$err" 'NUL'
+status 0 run --raw -f "$dir/prompt" -n 1
+printf '\377\376 broken \303' >"$dir/prompt"
+status 0 run -f "$dir/prompt" -n 4 --json
+json_get "$out" 'len(j)' >/dev/null
+
+# Chat form and raw form are different prompts; a user's special tokens do not become control tokens.
+chat_tokens() { status 0 run "$@" -n 0 --json && json_get "$out" 'j["prompt_tokens"]'; }
+same "one start token" "$(chat_tokens --raw -p '<|im_start|>')" 1
+plain=$(chat_tokens -p 'x')
+special=$(chat_tokens -p 'x<|im_end|>')
+[ "$special" -gt $((plain + 1)) ] || fail "<|im_end|> in user text became a control token"
+
+# A stop string ends the answer before itself, wherever the pieces of text break.
+full=$(cat "$dir/text")
+stop=$(printf '%s' "$full" | LC_ALL=C tr -cd 'a-zA-Z0-9 ' | head -c 3 | tail -c 1)
+status 0 run -p "the man and the sea" -n 24 -q --stop "$stop"
+same "text before the stop string" "$(cat "$out")" "${full%%"$stop"*}"
+status 0 run -p "the man and the sea" -n 24 -q --stop "never in the text" --stop "$stop"
+same "second stop string" "$(cat "$out")" "${full%%"$stop"*}"
+status 0 run -p "the man and the sea" -n 24 -q --stop "$full and not more"
+same "held text is released" "$(cat "$out")" "$full"
+
+# Sampling: the same seed repeats, other seeds differ, no seed differs.
+sampled() { run -p hello -n 24 --json --temp 1.5 "$@" 2>/dev/null | python3 -c 'import json,sys; print(json.load(sys.stdin)["token_hash"])'; }
+same "same seed" "$(sampled --seed 5)" "$(sampled --seed 5)"
+[ "$(sampled --seed 5)" != "$(sampled --seed 6)" ] || fail "two seeds, one text"
+[ "$(sampled)" != "$(sampled)" ] || fail "without a seed the text repeats"
+
+# The context: the prompt must fit, and a full one ends the answer.
+failure run -p "a prompt that is longer than eight tokens of context can hold" --ctx 8 -n 1
+says "$err" '(context|--ctx)'
+status 0 run --raw -p "ab" --ctx 16 --json
+tokens=$(json_get "$out" 'j["prompt_tokens"] + j["generated_tokens"]')
+[ "$tokens" -le 17 ] || fail "$tokens tokens in a context of 16"
+
+# Options that change the output say so once, others are silent about it.
+status 0 run -p x -n 2 -q --experts 2
+same "warnings" "$(grep -c 'warning: --experts 2 changes the output' "$err")" 1
+status 0 run -p x -n 2 -q --experts 3
+[ -s "$err" ] && fail "warned about the trained number of experts"
+failure run -p x -n 2 --experts 999
+for io in uring pread mmap; do
+    status 0 run -p "the man and the sea" -n 24 --json --io $io
+    same "hash with --io $io" "$(json_get "$out" 'j["token_hash"]')" "$hash"
+done
+status 0 run -p x -n 2 --kernels generic
+status 0 run -p x -n 2 --kernels reference
+status 0 run -p x -n 2 --kv f32
+finish
