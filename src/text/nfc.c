@@ -1,8 +1,9 @@
 /* NFC: decompose every character, put combining marks into canonical order, compose.
  *
- * Decomposition and composition are utf8proc's. The ordering is done here, because the library's
- * moves one mark at a time and takes quadratic time on a long run of marks, which any input may
- * contain. */
+ * The tables are utf8proc's, and so are the decomposition of one character and the composition of
+ * two. Ordering and the walk over the text are done here: the library's ordering moves one mark at
+ * a time, which is quadratic on a long run of marks, and its composition swallows U+11A7 after a
+ * Hangul syllable. */
 #include "text/nfc.h"
 
 #include <stdlib.h>
@@ -107,6 +108,46 @@ static bool order_marks(code_vec *v)
     return true;
 }
 
+/* The character that a followed by b composes to, or -1. Hangul by arithmetic (the Unicode standard,
+ * 3.12): leading consonant + vowel, then + trailing consonant. */
+static utf8proc_int32_t compose_pair(utf8proc_int32_t a, utf8proc_int32_t b)
+{
+    enum { S = 0xAC00, L = 0x1100, V = 0x1161, T = 0x11A7, N_L = 19, N_V = 21, N_T = 28 };
+    if (b < 0x300) return -1;
+    if (a >= L && a < L + N_L && b >= V && b < V + N_V) return S + ((a - L) * N_V + b - V) * N_T;
+    if (a >= S && a < S + N_L * N_V * N_T)
+        return (a - S) % N_T == 0 && b > T && b < T + N_T ? a + b - T : -1;
+    utf8proc_int32_t pair[2] = {a, b};
+    return utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) == 1 ? pair[0]
+                                                                                      : -1;
+}
+
+/* Every character is joined to the last starter when the two compose and nothing between them has
+ * the same or a higher class. */
+static void compose(code_vec *v)
+{
+    size_t w = 0, starter = SIZE_MAX;
+    int last = -1; /* class of the last character kept behind the starter; -1: none */
+    for (size_t i = 0; i < v->n; i++) {
+        const utf8proc_int32_t code = v->codes[i];
+        const int class = (int)combining_class(code);
+        if (starter != SIZE_MAX && last < class) {
+            const utf8proc_int32_t joined = compose_pair(v->codes[starter], code);
+            if (joined >= 0) {
+                v->codes[starter] = joined;
+                continue;
+            }
+        }
+        last = class;
+        if (class == 0) {
+            starter = w;
+            last = -1;
+        }
+        v->codes[w++] = code;
+    }
+    v->n = w;
+}
+
 fm_status fm_nfc(char **out, size_t *n_out, const char *text, size_t n, fm_error *err)
 {
     *out = NULL;
@@ -114,11 +155,7 @@ fm_status fm_nfc(char **out, size_t *n_out, const char *text, size_t n, fm_error
     code_vec v = {0};
     char *bytes = NULL;
     if (!reserve(&v, n + 1) || !decompose(&v, text, n) || !order_marks(&v)) goto no_memory;
-    if (v.n > 0) {
-        const utf8proc_ssize_t got = utf8proc_normalize_utf32(v.codes, (utf8proc_ssize_t)v.n,
-                                                              UTF8PROC_COMPOSE | UTF8PROC_STABLE);
-        if (got >= 0) v.n = (size_t)got;
-    }
+    compose(&v);
     if (v.n > (SIZE_MAX - 1) / 4) goto no_memory;
     bytes = malloc(v.n * 4 + 1);
     if (!bytes) goto no_memory;

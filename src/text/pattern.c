@@ -210,11 +210,11 @@ static fm_status put_nested(cursor *c, operand *o, int depth)
     fm_status st = put_class(c, &inner, depth + 1);
     if (st == FM_OK && inner.failed) {
         o->text.failed = true;
+    } else if (st == FM_OK && !o->whole && inner.s[0] == '[' && inner.s[1] != '^') {
+        put_bytes(&o->text, inner.s + 1, inner.n - 2); /* a union: the items of both */
     } else if (st == FM_OK && o->text.n == 0 && !o->whole) {
         put_bytes(&o->text, inner.s, inner.n);
         o->whole = true;
-    } else if (st == FM_OK && !o->whole && inner.s[0] == '[' && inner.s[1] != '^') {
-        put_bytes(&o->text, inner.s + 1, inner.n - 2); /* a union: the items of both */
     } else if (st == FM_OK) {
         st = refuse(c, "a union of classes of this form");
     }
