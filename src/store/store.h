@@ -11,7 +11,7 @@
 #include "format/checkpoint.h"
 #include "os/io.h"
 
-enum { FM_EXPERT_PARTS = 9 };
+enum { FM_EXPERT_PARTS = 9, FM_SLOT_CLASSES = 16 };
 
 /* Where the experts of one layer lie: part i of expert e is `bytes` bytes at offset + e * stride. */
 typedef struct {
@@ -82,7 +82,7 @@ typedef struct fm_store_plan {
     struct {
         uint64_t slot_bytes;
         int64_t n_slot;
-    } slot_class[16];
+    } slot_class[FM_SLOT_CLASSES];
 } fm_store_plan;
 
 /* FM_E_NOMEM when nothing legal fits: the message lists every line and the smallest budget. */
@@ -123,7 +123,9 @@ void fm_store_set_trunk_prepare(fm_store *s, fm_trunk_prepare_fn fn, void *user)
 fm_status fm_store_load_trunk(fm_store *s, bool (*progress)(void *, uint64_t, uint64_t), void *user,
                               fm_error *err);
 
-/* Addresses of the pieces of a unit, valid until fm_trunk_release(unit). Waits when streamed. */
+/* Addresses of the pieces of a unit, valid until fm_trunk_release(unit). Waits when streamed. Streamed
+ * units may be skipped or begun again from any place; the order above is only the fast one. Of them
+ * n_ring - 1 may be held at a time so that reading goes on, n_ring at most (FM_E_LIMIT). */
 fm_status fm_trunk_acquire(fm_store *s, int32_t unit, uint8_t *const **ptr, fm_error *err);
 void fm_trunk_release(fm_store *s, int32_t unit);
 
@@ -154,7 +156,9 @@ fm_status fm_store_demand(fm_store *s, int32_t layer, const int32_t *ids, const 
                           int32_t n, fm_demand_kind kind, fm_error *err);
 
 /* The next expert that is ready: cached ones first, then misses as they land. *got = false: none is
- * ready now (only when !wait) or all were handed out. A read that failed is the error. */
+ * ready now (only when !wait), or all were handed out, or every slot is on loan, so that nothing can
+ * arrive before a loan is returned. A caller that holds no loan and waits always gets the next
+ * one. A read that failed is the error; the demand must then be ended. */
 fm_status fm_lease_next(fm_store *s, fm_expert_ref *out, bool wait, bool *got, fm_error *err);
 int32_t fm_lease_left(const fm_store *s); /* experts of this demand not handed out yet */
 void fm_lease_prepared(fm_store *s, const fm_expert_ref *ref); /* part[] as the ref now says */
@@ -165,8 +169,16 @@ void fm_store_demand_end(fm_store *s);
 /* Likely experts of a layer: read in idle time, below demand, dropped when the layer has passed. */
 void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n);
 
+/* Moves reads along: to be called now and then by a thread that computes for milliseconds without
+ * calling anything else here. Cheap; never waits. */
+void fm_store_poll(fm_store *s);
+
 typedef struct {
-    uint64_t load_bytes, bytes_read, hits, misses, wait_us;
-    uint64_t prefetch_reads, prefetch_used;
+    uint64_t load_bytes; /* device bytes of fm_store_load_trunk()                   */
+    uint64_t bytes_read; /* device bytes since: experts, streamed trunk, hints      */
+    uint64_t hits;       /* demanded experts that caused no read                    */
+    uint64_t misses;
+    uint64_t wait_us;    /* calls above stood still for a read                      */
+    uint64_t prefetch_reads, prefetch_used; /* experts read for hints; of which demanded in time */
 } fm_store_stats;
 void fm_store_stats_get(const fm_store *s, fm_store_stats *out);

@@ -1,0 +1,344 @@
+/* The expert cache: set-up, slots and their reads. Demands and hints, which decide what is read, are in
+ * store_demand.c.
+ *
+ * A slot is free, being read, or ready. A ready slot is either pinned by an item of the demand or in
+ * the heap of evictable slots of its class; a slot being read is in neither. The table slot_of names
+ * a slot from the start of the read, so an expert is never read twice at a time.
+ */
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/store_internal.h"
+
+enum {
+    /* A batch has this much under way or unclaimed at least; more would only evict earlier. */
+    WINDOW_BYTES = 32 << 20,
+    WINDOW_MIN = 4,
+};
+
+/* ---- set-up ------------------------------------------------------------------------------ */
+
+static fm_status check_layer(const fm_store_options *opt, int32_t index, fm_error *err)
+{
+    const fm_expert_layer *layer = &opt->layer[index];
+    if (layer->n_expert == 0) return FM_OK;
+    if (layer->n_expert < 0 || layer->n_part < 1 || layer->n_part > FM_EXPERT_PARTS) {
+        return fm_fail(err, FM_E_ARG, "layer %d: %d experts of %d parts", index, layer->n_expert,
+                       layer->n_part);
+    }
+    for (int32_t i = 0; i < layer->n_part; i++) {
+        const fm_expert_part *p = &layer->part[i];
+        uint64_t last, start, end;
+        const bool ok = p->bytes > 0 && p->file < opt->n_file &&
+                        fm_mul_u64(p->stride, (uint64_t)layer->n_expert - 1, &last) &&
+                        fm_add_u64(p->offset, last, &start) && fm_add_u64(start, p->bytes, &end) &&
+                        end <= opt->file_bytes[p->file];
+        if (!ok) {
+            return fm_fail(err, FM_E_ARG,
+                           "layer %d, expert part %d: %d x %" PRIu64 " bytes at %" PRIu64
+                           " do not lie in the file",
+                           index, i, layer->n_expert, p->bytes, p->offset);
+        }
+    }
+    return FM_OK;
+}
+
+static fm_status copy_layers(fm_store *s, const fm_store_options *opt, int32_t *most, fm_error *err)
+{
+    const size_t n = (size_t)opt->n_layer + 1;
+    s->n_layer = opt->n_layer;
+    s->layer = calloc(n, sizeof *s->layer);
+    s->layer_class = calloc(n, sizeof *s->layer_class);
+    s->layer_first = calloc(n, sizeof *s->layer_first);
+    s->layer_clock = calloc(n, sizeof *s->layer_clock);
+    if (!s->layer || !s->layer_class || !s->layer_first || !s->layer_clock) {
+        return fm_fail(err, FM_E_NOMEM, "no memory for %d layers", opt->n_layer);
+    }
+    int64_t n_expert = 0;
+    for (int32_t i = 0; i < opt->n_layer; i++) {
+        FM_TRY(check_layer(opt, i, err));
+        const fm_expert_layer *layer = &opt->layer[i];
+        s->layer[i] = *layer;
+        s->layer_first[i] = n_expert;
+        s->layer_clock[i] = FM_EVICT_CLOCK_START;
+        n_expert += layer->n_expert;
+        if (layer->n_expert > *most) *most = layer->n_expert;
+        s->layer_class[i] = -1;
+        if (layer->n_expert == 0) continue;
+        s->layer_class[i] = fm_plan_class_of(&s->plan, fm_layer_slot_bytes(layer));
+        if (s->layer_class[i] < 0) {
+            return fm_fail(err, FM_E_ARG, "layer %d: the plan has no slot for its experts", i);
+        }
+    }
+    if (n_expert != s->plan.report.experts_total) {
+        return fm_fail(err, FM_E_ARG, "the plan is for %" PRId64 " experts, the model has %" PRId64,
+                       s->plan.report.experts_total, n_expert);
+    }
+    return FM_OK;
+}
+
+static fm_status make_demand(fm_store *s, int32_t most, fm_error *err)
+{
+    fm_demand *d = &s->demand;
+    d->item = calloc((size_t)most + 1, sizeof *d->item);
+    d->miss = calloc((size_t)most + 1, sizeof *d->miss);
+    d->ready = calloc((size_t)most + 1, sizeof *d->ready);
+    if (d->item && d->miss && d->ready) return FM_OK;
+    return fm_fail(err, FM_E_NOMEM, "no memory for a demand of %d experts", most);
+}
+
+/* Lays the bookkeeping out in one block: slot_of, slots, then the arrays of the heaps. */
+static fm_status make_tables(fm_store *s, fm_error *err)
+{
+    const uint64_t n_slot = (uint64_t)s->n_slot;
+    const uint64_t n_expert = (uint64_t)s->plan.report.experts_total;
+    const uint64_t of_bytes = fm_round_up(n_expert * sizeof(int32_t), FM_STORE_PAGE);
+    s->table_bytes = of_bytes + fm_round_up(n_slot * FM_SLOT_META_BYTES, FM_STORE_PAGE);
+    s->tables = fm_store_alloc(s, s->line_slots, s->table_bytes, err);
+    if (!s->tables) return FM_E_NOMEM;
+
+    uint8_t *at = s->tables;
+    s->slot_of = (int32_t *)at;
+    for (uint64_t i = 0; i < n_expert; i++) s->slot_of[i] = -1;
+    at += of_bytes;
+    s->slot = (fm_slot *)at;
+    at += n_slot * sizeof *s->slot;
+    uint64_t *key = (uint64_t *)at, *order = key + n_slot;
+    int32_t *heap = (int32_t *)(order + n_slot), *where = heap + n_slot;
+    for (int32_t c = 0; c < s->n_class; c++) {
+        fm_slot_class *cls = &s->slot_class[c];
+        const int32_t first = cls->first;
+        fm_evict_heap_init(&cls->heap, heap + first, where + first, key + first, order + first,
+                           cls->n_slot);
+        cls->free = cls->n_slot > 0 ? first : -1;
+        for (int32_t i = first; i < first + cls->n_slot; i++) {
+            s->slot[i] = (fm_slot){.layer = -1,
+                                   .expert = -1,
+                                   .item = -1,
+                                   .next_free = i + 1 < first + cls->n_slot ? i + 1 : -1,
+                                   .n_class = (uint8_t)c};
+        }
+    }
+    return FM_OK;
+}
+
+static fm_status make_classes(fm_store *s, fm_error *err)
+{
+    uint64_t window = 2 * (uint64_t)fm_io_depth(s->io) << 20;
+    if (window < WINDOW_BYTES) window = WINDOW_BYTES;
+    for (int32_t c = 0; c < s->plan.n_class; c++) {
+        fm_slot_class *cls = &s->slot_class[c];
+        const uint64_t bytes = s->plan.slot_class[c].slot_bytes;
+        const int64_t n_slot = s->plan.slot_class[c].n_slot;
+        if (n_slot < 1 || n_slot > INT32_MAX - s->n_slot) {
+            return fm_fail(err, FM_E_ARG, "%" PRId64 " expert slots", n_slot);
+        }
+        *cls = (fm_slot_class){.slot_bytes = bytes,
+                               .bytes = bytes * (uint64_t)n_slot,
+                               .first = s->n_slot,
+                               .n_slot = (int32_t)n_slot};
+        const uint64_t n_window = window / bytes + 1;
+        cls->window = n_window < WINDOW_MIN ? WINDOW_MIN : (int32_t)n_window;
+        s->n_slot += cls->n_slot;
+        s->n_class++;
+        cls->base = fm_store_alloc(s, s->line_slots, cls->bytes, err);
+        if (!cls->base) return FM_E_NOMEM;
+    }
+    return FM_OK;
+}
+
+fm_status fm_experts_setup(fm_store *s, const fm_store_options *opt, fm_error *err)
+{
+    int32_t most = 0;
+    s->policy = &fm_evict_recency;
+    FM_TRY(copy_layers(s, opt, &most, err));
+    FM_TRY(make_demand(s, most, err));
+    if (most == 0) return FM_OK;
+    if (s->line_slots < 0) return fm_fail(err, FM_E_ARG, "the plan has no line for expert slots");
+    FM_TRY(make_classes(s, err));
+    return make_tables(s, err);
+}
+
+void fm_experts_teardown(fm_store *s)
+{
+    for (int32_t c = 0; c < s->n_class; c++) {
+        fm_slot_class *cls = &s->slot_class[c];
+        if (cls->base) fm_ledger_free(s->ledger, s->line_slots, cls->base, cls->bytes);
+    }
+    if (s->tables) fm_ledger_free(s->ledger, s->line_slots, s->tables, s->table_bytes);
+    free(s->demand.item);
+    free(s->demand.miss);
+    free(s->demand.ready);
+    free(s->layer);
+    free(s->layer_class);
+    free(s->layer_first);
+    free(s->layer_clock);
+}
+
+/* ---- slots ------------------------------------------------------------------------------- */
+
+int32_t *fm_slot_entry(fm_store *s, int32_t layer, int32_t expert)
+{
+    return &s->slot_of[s->layer_first[layer] + expert];
+}
+
+static fm_evict_heap *heap_of(fm_store *s, int32_t slot)
+{
+    return &s->slot_class[s->slot[slot].n_class].heap;
+}
+
+static int32_t number_in_class(const fm_store *s, int32_t slot)
+{
+    return slot - s->slot_class[s->slot[slot].n_class].first;
+}
+
+uint8_t *fm_slot_address(const fm_store *s, int32_t slot)
+{
+    const fm_slot_class *cls = &s->slot_class[s->slot[slot].n_class];
+    return cls->base + (uint64_t)(slot - cls->first) * cls->slot_bytes;
+}
+
+void fm_slot_make_evictable(fm_store *s, int32_t slot)
+{
+    fm_evict_put(heap_of(s, slot), number_in_class(s, slot), s->slot[slot].key);
+}
+
+void fm_slot_make_pinned(fm_store *s, int32_t slot)
+{
+    fm_evict_remove(heap_of(s, slot), number_in_class(s, slot));
+}
+
+void fm_slot_set_key(fm_store *s, int32_t slot, uint64_t key)
+{
+    s->slot[slot].key = key;
+    if (!fm_evict_has(heap_of(s, slot), number_in_class(s, slot))) return;
+    fm_slot_make_pinned(s, slot);
+    fm_slot_make_evictable(s, slot);
+}
+
+static void forget_hint(fm_store *s, int32_t slot)
+{
+    fm_hints *h = &s->hints;
+    for (int32_t i = 0; i < h->n_slot; i++) {
+        if (h->slot[i] != slot) continue;
+        h->slot[i] = h->slot[--h->n_slot];
+        break;
+    }
+    s->slot[slot].hinted = false;
+}
+
+/* The content goes; the slot is the caller's to fill or to free. */
+static void empty_slot(fm_store *s, int32_t slot)
+{
+    fm_slot *sl = &s->slot[slot];
+    if (sl->hinted) forget_hint(s, slot);
+    *fm_slot_entry(s, sl->layer, sl->expert) = -1;
+    sl->layer = sl->expert = -1;
+    sl->state = FM_SLOT_FREE;
+#ifdef FM_DEBUG
+    /* A late use computes with nonsense instead of with another expert's weights. */
+    memset(fm_slot_address(s, slot), 0xdb, (size_t)s->slot_class[sl->n_class].slot_bytes);
+#endif
+}
+
+static void free_slot(fm_store *s, int32_t slot)
+{
+    fm_slot_class *cls = &s->slot_class[s->slot[slot].n_class];
+    empty_slot(s, slot);
+    s->slot[slot].next_free = cls->free;
+    cls->free = slot;
+}
+
+int32_t fm_slot_take(fm_store *s, int32_t class_index, uint64_t key_below)
+{
+    fm_slot_class *cls = &s->slot_class[class_index];
+    int32_t slot = cls->free;
+    if (slot >= 0) {
+        cls->free = s->slot[slot].next_free;
+        return slot;
+    }
+    const int32_t least = fm_evict_least(&cls->heap);
+    if (least < 0) return -1;
+    slot = cls->first + least;
+    if (s->slot[slot].key >= key_below) return -1;
+    fm_slot_make_pinned(s, slot);
+    empty_slot(s, slot);
+    return slot;
+}
+
+bool fm_slot_can_read(const fm_store *s, int32_t layer)
+{
+    return fm_io_capacity(s->io) - fm_io_outstanding(s->io) >= s->layer[layer].n_part;
+}
+
+void fm_slot_read(fm_store *s, int32_t slot, int32_t layer, int32_t expert, int priority)
+{
+    const fm_expert_layer *ly = &s->layer[layer];
+    fm_slot *sl = &s->slot[slot];
+    sl->layer = layer;
+    sl->expert = expert;
+    sl->state = FM_SLOT_READING;
+    sl->parts_left = (uint8_t)ly->n_part;
+    sl->failed = sl->prepared = sl->hinted = false;
+    sl->item = -1;
+    *fm_slot_entry(s, layer, expert) = slot;
+
+    fm_io_read rd[FM_EXPERT_PARTS];
+    uint8_t *at = fm_slot_address(s, slot);
+    for (int32_t i = 0; i < ly->n_part; i++) {
+        const fm_expert_part *p = &ly->part[i];
+        const uint64_t offset = p->offset + p->stride * (uint64_t)expert;
+        rd[i] = (fm_io_read){.file = s->file[p->file],
+                             .offset = offset,
+                             .bytes = p->bytes,
+                             .base = at,
+                             .tag = fm_store_tag(FM_TAG_EXPERT, slot),
+                             .priority = priority};
+        sl->part[i] = at + offset % FM_IO_ALIGN;
+        at += fm_io_room(p->bytes);
+    }
+    const fm_status st = fm_io_submit(s->io, rd, ly->n_part, NULL);
+    assert(st == FM_OK); /* set-up checked the extents, the caller the room in the queue */
+    (void)st;
+}
+
+void fm_experts_arrived(fm_store *s, int32_t slot, const fm_io_done *done)
+{
+    fm_slot *sl = &s->slot[slot];
+    fm_demand *d = &s->demand;
+    assert(sl->state == FM_SLOT_READING && sl->parts_left > 0);
+    const int32_t item = sl->item;
+    if (done->status != FM_OK) {
+        sl->failed = true;
+        if (item >= 0 && !d->failed) {
+            d->failed = true;
+            d->error = done->error;
+            fm_fail_context(&d->error, "layer %d, expert %d", sl->layer, sl->expert);
+        }
+    }
+    if (--sl->parts_left > 0) return;
+
+    if (sl->hinted) s->hints.n_reading--;
+    if (item >= 0) d->n_reading--;
+    if (sl->failed) {
+        if (item >= 0) {
+            d->item[item].slot = -1;
+            d->item[item].state = FM_ITEM_MISS;
+            /* A part of a hint's read may have failed before the demand claimed the slot. That is
+             * not the demand's failure: it reads for itself. */
+            if (!d->failed) d->miss[d->n_miss++] = item;
+        }
+        sl->item = -1;
+        free_slot(s, slot);
+        return;
+    }
+    sl->state = FM_SLOT_READY;
+    if (item < 0) {
+        fm_slot_make_evictable(s, slot);
+        return;
+    }
+    d->item[item].state = FM_ITEM_READY;
+    d->ready[d->n_ready++] = item;
+}

@@ -1,0 +1,212 @@
+/* What the files of store/ share: store.c (life of the store, completions), store_trunk.c,
+ * store_experts.c (slots), store_demand.c (demands, loans, hints) and plan.c (sizes that the plan and
+ * the store must agree on). One thread uses all of it. */
+#pragma once
+
+#include "base/checked.h"
+#include "store/store.h"
+#include "store/store_evict.h"
+
+/* ---- sizes ------------------------------------------------------------------------------- */
+
+/* Bookkeeping that the plan charges for one slot, and for the tables of all experts. */
+enum { FM_SLOT_META_BYTES = 192, FM_STORE_PAGE = 4096 };
+
+static inline uint64_t fm_store_table_bytes(int64_t experts_total)
+{
+    /* one slot number per expert; a page more because two tables are rounded up */
+    return fm_round_up((uint64_t)experts_total * sizeof(int32_t), FM_STORE_PAGE) + FM_STORE_PAGE;
+}
+
+/* Room of one expert of the layer: its parts, each placed for direct reading. */
+uint64_t fm_layer_slot_bytes(const fm_expert_layer *layer);
+uint64_t fm_unit_room(const fm_trunk_unit *unit);
+/* The class whose slots hold this many bytes with the least waste; -1: none. */
+int32_t fm_plan_class_of(const fm_store_plan *plan, uint64_t slot_bytes);
+
+/* ---- trunk ------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint16_t file;
+    uint64_t offset, bytes;
+} fm_piece_place;
+
+typedef struct {
+    fm_piece_place *piece; /* [n_piece], in store.piece_place */
+    int32_t n_piece;
+    uint8_t **ptr;         /* [n_piece] of a resident unit, in store.piece_ptr */
+} fm_unit_place;
+
+typedef enum { FM_RING_EMPTY, FM_RING_READING, FM_RING_READY } fm_ring_state;
+
+typedef struct {
+    uint8_t *base;
+    fm_ring_state state;
+    int32_t unit;       /* what it holds or will hold */
+    int32_t n_hold;     /* loans */
+    int32_t next_piece; /* the first one whose read was not submitted */
+    int32_t pieces_left; /* not arrived */
+    bool failed, unwanted, prepared;
+    fm_error error;
+    uint8_t **ptr; /* [most pieces of a streamed unit] */
+} fm_ring_buffer;
+
+enum { FM_RING_MAX = 3 };
+
+/* ---- experts ----------------------------------------------------------------------------- */
+
+typedef enum { FM_SLOT_FREE, FM_SLOT_READING, FM_SLOT_READY } fm_slot_state;
+
+typedef struct {
+    int32_t layer, expert;
+    int32_t item;      /* of the demand that pins this slot, -1: not pinned */
+    int32_t next_free;
+    uint64_t key;      /* for the policy, when it becomes evictable         */
+    uint8_t state;     /* fm_slot_state */
+    uint8_t n_class;   /* index of its class */
+    uint8_t parts_left;
+    bool failed, prepared, hinted;
+    uint8_t *part[FM_EXPERT_PARTS]; /* where the bytes start */
+} fm_slot;
+
+_Static_assert(sizeof(fm_slot) + FM_EVICT_BYTES_PER_SLOT <= FM_SLOT_META_BYTES,
+               "the plan charges too little for a slot");
+
+typedef struct {
+    uint8_t *base;
+    uint64_t slot_bytes, bytes;
+    int32_t first, n_slot; /* slots [first, first + n_slot) */
+    int32_t free;          /* list */
+    int32_t window;        /* reads and unclaimed arrivals of a batch at a time */
+    fm_evict_heap heap;    /* numbers are relative to first */
+} fm_slot_class;
+
+typedef enum { FM_ITEM_MISS, FM_ITEM_READING, FM_ITEM_READY, FM_ITEM_LENT, FM_ITEM_DONE } fm_item_state;
+
+typedef struct {
+    int32_t expert, slot;
+    fm_item_state state;
+    int64_t weight;
+} fm_demand_item;
+
+typedef struct {
+    bool active, failed, ending;
+    int32_t layer, n;
+    fm_demand_kind kind;
+    int64_t picks;
+    fm_demand_item *item; /* [most experts of a layer] */
+    int32_t *miss;        /* items that need a read, in the order given */
+    int32_t n_miss, next_miss;
+    int32_t *ready; /* items in the order they became ready */
+    int32_t n_hit; /* the first entries of `ready` */
+    int32_t n_ready, next_ready;
+    int32_t n_reading; /* items whose bytes are on their way */
+    int32_t n_lent;
+    fm_error error;
+} fm_demand;
+
+enum {
+    FM_HINT_MAX = 64,    /* ids of one hint, and hinted experts not demanded yet */
+    FM_HINT_READING = 4, /* experts read for hints at a time */
+};
+
+typedef struct {
+    int32_t layer; /* of the waiting ids */
+    int32_t id[FM_HINT_MAX];
+    int32_t n, next;
+    int32_t slot[FM_HINT_MAX]; /* filled or being filled for a hint, not demanded yet */
+    int32_t n_slot;
+    int32_t n_reading;
+} fm_hints;
+
+/* ---- the store --------------------------------------------------------------------------- */
+
+struct fm_store {
+    /* set at creation */
+    fm_store_plan plan;
+    fm_ledger *ledger;
+    int line_trunk, line_ring, line_slots;
+    fm_log_fn log;
+    void *log_user;
+    fm_io *io;
+    const fm_io_file **file; /* [n_file] */
+    int32_t n_file;
+
+    /* trunk */
+    int32_t n_unit;
+    fm_unit_place *unit;
+    fm_piece_place *piece_place;
+    uint8_t **piece_ptr;
+    uint8_t *trunk_base;
+    uint64_t trunk_bytes;
+    bool trunk_loaded;
+    fm_trunk_prepare_fn prepare;
+    void *prepare_user;
+    uint8_t *ring_base;
+    uint64_t ring_bytes;
+    fm_ring_buffer ring[FM_RING_MAX];
+    int32_t n_ring, ring_next_unit;
+    int32_t *load_left; /* [n_resident] pieces of each unit that did not arrive yet */
+    uint64_t load_done_bytes;
+    bool load_failed;
+    fm_error load_error;
+
+    /* experts */
+    const fm_evict_policy *policy;
+    int32_t n_layer;
+    fm_expert_layer *layer;
+    int32_t *layer_class; /* [n_layer] */
+    int64_t *layer_first; /* [n_layer] of slot_of */
+    uint64_t *layer_clock; /* [n_layer] */
+    uint8_t *tables;
+    uint64_t table_bytes;
+    int32_t *slot_of; /* [experts] slot that holds or will hold it, -1: none */
+    fm_slot *slot;
+    int32_t n_slot;
+    int32_t n_class;
+    fm_slot_class slot_class[FM_SLOT_CLASSES];
+    fm_demand demand;
+    fm_hints hints;
+
+    fm_store_stats stats;
+};
+
+/* Tags of reads: what arrived, for fm_store_pump(). */
+enum { FM_TAG_SHIFT = 56, FM_TAG_LOAD = 1, FM_TAG_RING = 2, FM_TAG_EXPERT = 3 };
+static inline uint64_t fm_store_tag(unsigned kind, int32_t index)
+{
+    return (uint64_t)kind << FM_TAG_SHIFT | (uint32_t)index;
+}
+
+void fm_store_log(fm_store *s, fm_log_level level, const char *fmt, ...) FM_PRINTF(3, 4);
+
+/* Memory for the store, or NULL with *err; a place for injected failures. */
+void *fm_store_alloc(fm_store *s, int line, uint64_t bytes, fm_error *err);
+
+/* Takes completions and hands them to the parts below; then starts what may start now. Counts the
+ * time when it waits. False: nothing was outstanding, so there is nothing to wait for. */
+bool fm_store_pump(fm_store *s, bool wait);
+
+fm_status fm_trunk_setup(fm_store *s, const fm_store_options *opt, fm_error *err);
+void fm_trunk_teardown(fm_store *s);
+void fm_trunk_load_arrived(fm_store *s, int32_t unit, const fm_io_done *done);
+void fm_trunk_ring_arrived(fm_store *s, int32_t buffer, const fm_io_done *done);
+void fm_trunk_feed(fm_store *s); /* read-ahead of streamed units */
+
+/* Slots (store_experts.c). */
+int32_t *fm_slot_entry(fm_store *s, int32_t layer, int32_t expert);
+uint8_t *fm_slot_address(const fm_store *s, int32_t slot);
+void fm_slot_make_evictable(fm_store *s, int32_t slot); /* ready, not pinned, with its key */
+void fm_slot_make_pinned(fm_store *s, int32_t slot);
+void fm_slot_set_key(fm_store *s, int32_t slot, uint64_t key);
+/* A free slot of the class, or the evictable one with the least key if that is below key_below;
+ * -1: neither. */
+int32_t fm_slot_take(fm_store *s, int32_t class_index, uint64_t key_below);
+bool fm_slot_can_read(const fm_store *s, int32_t layer); /* the queue has room for one expert */
+/* Starts to fill a slot that fm_slot_take() gave; the caller sets item, hinted and key. */
+void fm_slot_read(fm_store *s, int32_t slot, int32_t layer, int32_t expert, int priority);
+
+fm_status fm_experts_setup(fm_store *s, const fm_store_options *opt, fm_error *err);
+void fm_experts_teardown(fm_store *s);
+void fm_experts_arrived(fm_store *s, int32_t slot, const fm_io_done *done);
+void fm_experts_feed(fm_store *s); /* misses that found no slot before, then hints */
