@@ -69,7 +69,7 @@ typedef struct fm_kernels {
     /* Rotates pairs (x[i], x[i + n_rot/2]) of one head, i < n_rot/2, by cos/sin [n_rot/2]. */
     void (*rope_half)(float *x, const float *cos_t, const float *sin_t, int64_t n_rot);
 
-    /* softmax in place over n values, maximum subtracted, sum in order. */
+    /* softmax in place over n values, maximum subtracted, sum in a fixed order. */
     void (*softmax)(float *x, int64_t n);
 
     /* Attention of one kv head for a group of query heads and one token, over the cached positions
@@ -77,14 +77,16 @@ typedef struct fm_kernels {
      *   q    [n_q][d]         f32, already scaled
      *   k, v position p at k + p * stride elements (f16 or f32 as `f16`), d values
      *   o    [n_q][d] unnormalised sum of exp(s - m) v;  m [n_q] maximum;  l [n_q] sum of exp
-     * The caller joins units in order. */
+     * All three are written, not added to; without positions o = 0, m = -inf, l = 0. The caller
+     * joins units in order. */
     void (*attend)(float *o, float *m, float *l, const float *q, const void *k, const void *v,
                    int64_t stride, int64_t pos0, int64_t pos1, int64_t d, int64_t n_q, int f16);
 
     /* f32 -> f16, round to nearest even. */
     void (*to_f16)(uint16_t *dst, const float *src, int64_t n);
 
-    /* Causal depthwise convolution over the last n_tap inputs and SiLU, channels [c0, c1):
+    /* Causal depthwise convolution over the last n_tap inputs and SiLU, channels [c0, c1),
+     * 2 <= n_tap <= FM_CONV_TAPS_MAX:
      *   state [n_tap-1][n_ch] previous inputs, oldest first, updated;  x [n_tok][stride] in,
      *   y [n_tok][stride] out (may be x);  w [n_ch][n_tap], w[c][n_tap-1] is the newest. */
     void (*conv_silu)(float *y, const float *x, float *state, const float *w, int64_t n_tok,
@@ -96,7 +98,7 @@ typedef struct fm_kernels {
     void (*delta_step)(float *S, float *o, const float *q, const float *k, const float *v, float g,
                        float beta, int64_t dk, int64_t dv);
 
-    /* The same for n <= 64 tokens in chunked form; row t of q,k at + t*qk_stride, of v at
+    /* The same for 1 <= n <= 64 tokens in chunked form; row t of q,k at + t*qk_stride, of v at
      * + t*v_stride, of o at + t*o_stride; g, beta [n] with stride gb_stride.
      * scratch: fm_delta_scratch(dk, dv) floats. */
     void (*delta_chunk)(float *S, float *o, const float *q, const float *k, const float *v,
@@ -105,7 +107,7 @@ typedef struct fm_kernels {
                         int64_t dv, float *scratch);
 } fm_kernels;
 
-enum { FM_DELTA_BLOCK = 64, FM_ATTN_BLOCK = 64 };
+enum { FM_DELTA_BLOCK = 64, FM_ATTN_BLOCK = 64, FM_CONV_TAPS_MAX = 64 };
 
 /* Floats of scratch that delta_chunk needs. */
 size_t fm_delta_scratch(int64_t dk, int64_t dv);

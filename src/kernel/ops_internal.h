@@ -3,9 +3,6 @@
 
 #include "kernel/kernel.h"
 
-/* Convolutions longer than this are refused when a model is opened. */
-enum { FM_CONV_TAPS_MAX = 8 };
-
 void fm_attend_generic(float *o, float *m, float *l, const float *q, const void *k, const void *v,
                        int64_t stride, int64_t pos0, int64_t pos1, int64_t d, int64_t n_q, int f16);
 

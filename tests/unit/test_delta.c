@@ -266,7 +266,8 @@ static void delta_chunk_rows_do_not_see_later_ones(const fm_kernels *k)
     }
 }
 
-/* Columns of v and S mean nothing to each other: a head of 40 columns holds that of the first 24. */
+/* Columns of v and S mean nothing to each other: a head of 40 columns holds that of the first
+ * 24. */
 static void delta_columns_do_not_see_each_other(const fm_kernels *k)
 {
     enum { DK = 40, WIDE = 40, NARROW = 24, N = 20 };

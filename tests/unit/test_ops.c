@@ -288,7 +288,7 @@ static float conv_input(const conv *c, const float *state, int64_t t, int64_t ch
 static void conv_silu_any_size_matches_formula(const fm_kernels *k)
 {
     static const int64_t channels[] = {1, 3, 8, 20, 40, 100, 300}, tokens[] = {1, 2, 3, 7, 20};
-    for (int64_t n_tap = 2; n_tap <= 8; n_tap++) {
+    for (int64_t n_tap = 2; n_tap <= FM_CONV_TAPS_MAX; n_tap += n_tap < 9 ? 1 : 55) {
         for (size_t a = 0; a < sizeof channels / sizeof channels[0]; a++) {
             for (size_t b = 0; b < sizeof tokens / sizeof tokens[0]; b++) {
                 conv c = conv_new(tokens[b], channels[a], n_tap);

@@ -1,4 +1,5 @@
-/* Shared by the tests of the operations: numbers, guarded arrays, comparison, the loop over sets. */
+/* Shared by the tests of the operations: numbers, guarded arrays, comparison, the loop over
+ * sets. */
 #pragma once
 
 #include "kernel/kernel.h"

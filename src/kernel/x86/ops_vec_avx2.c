@@ -1,4 +1,4 @@
-/* Operations of the avx2 set: the shared source of ops_*.inc compiled for AVX2 with FMA and F16C. */
+/* Operations of the avx2 set: ops_*.inc compiled for AVX2 with FMA and F16C. */
 #include "kernel/ops_vec_avx2.h"
 
 #include "kernel/kernel_internal.h"

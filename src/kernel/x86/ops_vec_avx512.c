@@ -1,4 +1,4 @@
-/* Operations of the avx512 set: the shared source of ops_*.inc compiled for AVX-512 (F, BW, VL, DQ). */
+/* Operations of the avx512 set: ops_*.inc compiled for AVX-512 (F, BW, VL, DQ). */
 #include "kernel/ops_vec_avx512.h"
 
 #include "kernel/kernel_internal.h"
