@@ -62,13 +62,13 @@ static int32_t five_digits(const char *s)
     return v;
 }
 
-static const char shard_tail[] = "-00001-of-00001.gguf";
+enum { SHARD_TAIL_BYTES = sizeof "-00001-of-00001.gguf" - 1 };
 
 /* Splits NAME-00002-of-00004.gguf: length of NAME, shard 1-based, number of shards. False: the name
  * has another form. */
 static bool split_shard_name(const char *path, size_t *prefix, int32_t *shard, int32_t *count)
 {
-    const size_t n = strlen(path), tail = sizeof shard_tail - 1;
+    const size_t n = strlen(path), tail = SHARD_TAIL_BYTES;
     if (n <= tail) return false;
     const char *t = path + n - tail;
     if (t[0] != '-' || memcmp(t + 6, "-of-", 4) != 0 || strcmp(t + 15, ".gguf") != 0) return false;
