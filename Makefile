@@ -79,7 +79,7 @@ $(BUILD)/flashmoe: $(CLI_OBJ) $(BUILD)/libflashmoe.a
 $(BUILD)/t/flashmoe: $(TCLI_OBJ) $(BUILD)/t/libflashmoe.a
 	$(call SAY,LD) $(LINK) -o $@ $^ $(LIBS)
 # test_cli*.c look at the option tables, which live in src/cli.
-$(BUILD)/t/tests/unit/test_cli%: EXTRA = $(filter-out %/main.o,$(TCLI_OBJ))
+$(BUILD)/t/tests/unit/test_cl%: EXTRA = $(filter-out %/main.o,$(TCLI_OBJ))
 $(filter $(BUILD)/t/tests/unit/test_cli%,$(TEST_BIN)): $(TCLI_OBJ)
 $(TEST_BIN): %: %.o $(HELP_OBJ) $(BUILD)/t/libflashmoe.a
 	$(call SAY,LD) $(LINK) -o $@ $< $(EXTRA) $(HELP_OBJ) $(BUILD)/t/libflashmoe.a $(LIBS) -lcmocka
@@ -110,8 +110,8 @@ test: setup
 	  $(if $(filter release,$(MODE)),$(ASAN_SET:%=asan:%) $(TSAN_SET:%=tsan:%))
 
 sanitizer-programs:
-	+$(if $(ASAN_SET),$(MAKE) --no-print-directory MODE=asan $(ASAN_SET:%=build/asan/t/%))
-	+$(if $(TSAN_SET),$(MAKE) --no-print-directory MODE=tsan $(TSAN_SET:%=build/tsan/t/%))
+	+$(if $(ASAN_SET),$(MAKE) --no-print-directory MODE=asan BUILD=$(BUILD)/asan $(ASAN_SET:%=$(BUILD)/asan/t/%))
+	+$(if $(TSAN_SET),$(MAKE) --no-print-directory MODE=tsan BUILD=$(BUILD)/tsan $(TSAN_SET:%=$(BUILD)/tsan/t/%))
 
 # ---- the model that ships, in less memory than it is large --------------------------------------
 DEMO_MODEL  ?= $(firstword $(wildcard model/*.gguf))

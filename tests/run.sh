@@ -37,7 +37,7 @@ run_one() { # test, log: runs it with its output in the log
         mode=${1%%:*}
         program=${1#*:}
         dir=$build
-        [ "$mode" = "$1" ] || dir=build/$mode
+        [ "$mode" = "$1" ] || dir=$build/$mode
         case $program in
         tests/fuzz/*)
             corpus=tests/fuzz/corpus/${program#tests/fuzz/fuzz_}
@@ -61,14 +61,16 @@ for test in "$@"; do
     0)
         passed=$((passed + 1))
         cases=$(grep -c '^\[       OK \]' "$log")
-        left_out=$(grep -c '^\[  SKIPPED \] test\|^\[  SKIPPED \] [a-z].*$' "$log")
+        # A skipped case appears twice in the output, when it runs and in the list at the end.
+        left_out=$(grep '^\[  SKIPPED \] [A-Za-z_]' "$log" | sort -u | sed 's/.*\] //')
         note=""
         [ "$cases" -gt 0 ] && note="$cases cases, "
         printf 'ok       %-44s %s%d s\n' "$test" "$note" "$seconds"
-        if [ "$left_out" -gt 0 ]; then
-            skipped=$((skipped + left_out))
-            grep '^skipped: ' "$log" | sort -u | sed "s|^skipped:|skipped  $test:|"
-        fi
+        for case in $left_out; do
+            skipped=$((skipped + 1))
+            printf 'skipped  %-44s %s\n' "$test" "$case"
+        done
+        grep '^skipped: ' "$log" | sort -u | sed 's/^skipped: /           because: /'
         ;;
     77)
         skipped=$((skipped + 1))

@@ -12,7 +12,7 @@ interrupt() {
     local pattern=$1 pid deadline
     shift
     : >"$out"
-    FM_FAULT=read:slow:us=30000 "$@" >"$out" 2>"$err" </dev/null &
+    FM_FAULT=read:slow:us=5000 "$@" >"$out" 2>"$err" </dev/null &
     pid=$!
     deadline=$(($(date +%s%N) + 20000000000))
     until grep -qE "$pattern" "$err" "$out" 2>/dev/null; do

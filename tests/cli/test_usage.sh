@@ -26,7 +26,7 @@ for command in run info plan logits tokenize; do
             [ "$option" = --help ] && continue
             "$flashmoe" $command m.gguf $option >/dev/null 2>"$dir/e"
             if [ -n "$value" ]; then
-                grep -q "$option needs a value" "$dir/e" || echo "$command $option takes no value"
+                grep -q -- "$option needs a value" "$dir/e" || echo "$command $option takes no value"
             else
                 grep -q "unknown option\|needs a value" "$dir/e" && echo "$command $option refused"
             fi
@@ -45,11 +45,13 @@ says "$err" 'no prompt'
 for bad in "-n -1" "-n 1.5" "-n x" "--temp hot" "--temp -1" "--temp nan" "--top-p 0" "--top-p 2" \
     "--top-k -1" "--min-p 3" "--repeat-penalty 0" "--seed -1" "--seed 1.5" "--memory 4X" \
     "--memory 0" "--memory -4G" "--memory G" "--threads 0" "--threads 9999" "--ctx 0" "--ctx x" \
-    "--experts 0" "--io disk" "--kernels sse" "--kv q8" "--batch 0" "--json=1"; do
+    "--experts 0" "--io disk" "--kernels sse" "--kv q8" "--batch 0"; do
     # shellcheck disable=SC2086 # two words
     usage_error "$flashmoe" run m.gguf -p x $bad
     says "$err" "^flashmoe run: .*(${bad%% *}|${bad##--}|${bad#* })"
 done
+usage_error "$flashmoe" run m.gguf -p x --json=1
+says "$err" '--json takes no value'
 usage_error "$flashmoe" logits m.gguf --ids 1
 says "$err" '--out'
 usage_error "$flashmoe" logits m.gguf --out x.npy
