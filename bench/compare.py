@@ -131,12 +131,21 @@ def make_text(n_tokens, chars_per_token, seed):
     return " ".join(words)[:max(1, int(n_tokens * chars_per_token))].rstrip()
 
 
+def fit_text(text, n_tokens, binary, model):
+    """The first n_tokens tokens of an ASCII text, cut with our tokenizer; None when that does not work."""
+    try:
+        tokens = json.loads(output_of([binary, "tokenize", model, "--json", "-p", text]))["tokens"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return "".join(tokens[:n_tokens]).rstrip() if len(tokens) >= n_tokens else None
+
+
 # ---- machine and program facts -------------------------------------------------------------------
 
 
 def output_of(command, folder=None):
     try:
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20).stdout.strip()
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -182,7 +191,11 @@ def make_tests(args):
         n_prompt = args.prompt if name in ("both", "prompt") else 0
         n_gen = args.gen if name in ("both", "gen") else 0
         tokens = n_prompt or args.gen_prompt  # generation from text needs something to start from
-        text = args.prompt_text or make_text(tokens, args.chars_per_token, args.seed)
+        text = args.prompt_text
+        if not text and args.ours:  # more than enough text, then cut to length
+            text = fit_text(make_text(tokens, 10, args.seed), tokens, args.ours, args.model)
+        if not text:
+            text = make_text(tokens, args.chars_per_token, args.seed)
         tests.append({"name": name, "n_prompt": n_prompt, "n_gen": n_gen, "text": text})
     return tests
 
@@ -396,7 +409,7 @@ def make_parser():
                    help="prompt tokens before a gen-only test from text (default 8)")
     p.add_argument("--prompt-file", help="prompt text for ours and for text peers (default: generated words)")
     p.add_argument("--chars-per-token", type=float, default=4.5, metavar="X",
-                   help="to size the generated prompt (default 4.5: English with a large vocabulary)")
+                   help="sizes the generated prompt when our tokenizer cannot (no --ours); default 4.5")
     p.add_argument("--seed", type=int, default=1, help="of the generated prompt (default 1)")
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="default: all cores")
     p.add_argument("--pairs", type=int, default=3, metavar="N", help="rounds through all contestants (default 3)")
