@@ -13,16 +13,15 @@ if [ ! -f "$model" ]; then
 fi
 echo "$model: $(wc -c <"$model") bytes; memory budget $memory"
 
-ask() { # title, options of run
-    title=$1
-    shift
-    printf '\n== %s ==\n' "$title"
-    # The figures come after the text, the plan is not shown three times.
+ask() { # title, question as shown, options of run
+    printf '\n== %s ==\n> %s\n\n' "$1" "$2"
+    shift 2
+    # The figures come after the text; the plan is not shown three times.
     "$flashmoe" run "$model" --memory "$memory" --ctx 1024 "$@" 2>"$log" || {
         cat "$log" >&2
         exit 1
     }
-    printf '\n'
+    printf '\n\n'
     tail -n 1 "$log"
 }
 
@@ -30,6 +29,9 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 "$flashmoe" plan "$model" --memory "$memory" --ctx 1024
 
-ask "a story" --seed 1 -n 160 -p "Tell me a short story."
-ask "a fact" --temp 0 -n 60 -p "What is the capital of Arvenia?"
-ask "a tool call" --temp 0 -n 80 --raw -f scripts/demo_tool.txt
+story="Tell me a short story about a shy kitten called Sobo."
+ask "a story" "$story" --seed 1 -n 250 -p "$story"
+fact="What does Vera do for a living?"
+ask "a fact of the small world that it was trained on" "$fact" --temp 0 -n 60 -p "$fact"
+ask "a tool call" "$(sed -n 's/<|im_end|>$//; /^What is the weather/p' scripts/demo_tool.txt)" \
+    --temp 0 -n 80 --raw -f scripts/demo_tool.txt

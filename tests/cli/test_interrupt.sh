@@ -7,38 +7,44 @@ make_model qwen35moe-b "$m"
 smallest=$(json_get <("$flashmoe" plan "$m" --json --ctx 512) 'j["min_memory_bytes"]')
 python3 -c 'print("the man and the sea in the rain " * 20)' >"$dir/prompt"
 
-# interrupt WAIT_FOR COMMAND...: sends SIGINT when a line of that pattern, or 1 s, has come.
-interrupt() {
-    local pattern=$1 pid deadline
+# stop_once PATTERN COMMAND...: sends SIGINT 0.3 s after a line of that pattern has come. Sets
+# took_ms, and interrupted_status to the exit status, or to "early" when it ended by itself.
+stop_once() {
+    local pattern=$1 pid deadline t0
     shift
     : >"$out"
+    : >"$err"
     FM_FAULT=read:slow:us=5000 "$@" >"$out" 2>"$err" </dev/null &
     pid=$!
-    deadline=$(($(date +%s%N) + 20000000000))
+    deadline=$(($(date +%s) + 60))
     until grep -qE "$pattern" "$err" "$out" 2>/dev/null; do
         kill -0 $pid 2>/dev/null || break
-        [ "$(date +%s%N)" -gt "$deadline" ] && break
+        [ "$(date +%s)" -gt "$deadline" ] && break
         sleep 0.02
     done
     sleep 0.3
-    if ! kill -0 $pid 2>/dev/null; then
-        wait $pid
-        fail "ended by itself with status $?: $*"
-        sed 's/^/    stderr: /' "$err"
-        return
-    fi
-    local t0 t1
+    interrupted_status=early
+    kill -0 $pid 2>/dev/null || { wait $pid; return; }
     t0=$(date +%s%N)
     kill -INT $pid
     wait $pid
     interrupted_status=$?
-    t1=$(date +%s%N)
-    took_ms=$(((t1 - t0) / 1000000))
-    same "status after Ctrl-C" $interrupted_status 130
-    # Sanitizers check for leaks at the end, which takes longer than the stop itself.
-    local limit_ms=500
-    ldd "$faulty" | grep -q 'lib[at]san' && limit_ms=3000
-    [ $took_ms -le $limit_ms ] || fail "stopped after $took_ms ms: $*"
+    took_ms=$((($(date +%s%N) - t0) / 1000000))
+}
+
+# The time limit is about the program; on a machine that is busy with something else one of three
+# attempts must keep it. Sanitizers look for leaks at the end, which takes longer than the stop.
+limit_ms=500
+ldd "$faulty" | grep -q 'lib[at]san' && limit_ms=5000
+interrupt() {
+    local attempt
+    for attempt in 1 2 3; do
+        stop_once "$@"
+        same "status after Ctrl-C" "$interrupted_status" 130
+        [ "$interrupted_status" = 130 ] || { sed 's/^/    stderr: /' "$err"; return; }
+        [ $took_ms -le $limit_ms ] && return
+    done
+    fail "stopped after $took_ms ms, allowed are $limit_ms: $*"
 }
 
 # In the middle of a prompt.
@@ -54,7 +60,7 @@ json_get "$out" 'len(j["text"])' >/dev/null
 
 # While logits are written: nothing is left behind.
 printf '1,%.0s' $(seq 300) | sed 's/,$//' >"$dir/ids"
-interrupt '^loading|^logits|.' "$faulty" logits "$m" --ids-file "$dir/ids" --memory "$smallest" \
+interrupt . "$faulty" logits "$m" --ids-file "$dir/ids" --memory "$smallest" \
     --batch 32 --out "$dir/l.npy"
 [ -e "$dir/l.npy" ] && fail "an unfinished file under its final name"
 [ -z "$(find "$dir" -name 'l.npy*')" ] || fail "temporary file left: $(find "$dir" -name 'l.npy*')"
