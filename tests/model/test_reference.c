@@ -97,7 +97,8 @@ static void each_spec(const char *family, void (*fn)(const char *spec, bool quan
     for (size_t i = 0; tiny_spec_at(i); i++) {
         const tiny_spec *s = tiny_spec_at(i);
         if (strcmp(tiny_family_name(s->family), family) != 0) continue;
-        fn(s->name, strcmp(strrchr(s->name, '-'), "-q") == 0);
+        const char kind = s->name[strlen(s->name) - 1];
+        fn(s->name, kind == 'q' || kind == 's');
         n++;
     }
     assert_true(n >= 4);

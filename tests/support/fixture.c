@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-enum { ROTATE = 4, PATH_BYTES = 512 };
+enum { ROTATE = 4, PATH_BYTES = 1024, DIR_BYTES = 512 };
 
 static char *next_path(void)
 {
@@ -31,7 +31,7 @@ static void remove_scratch(void);
 
 static const char *scratch_dir(void)
 {
-    static char dir[PATH_BYTES];
+    static char dir[DIR_BYTES];
     if (!dir[0]) {
         const char *tmp = getenv("TMPDIR");
         snprintf(dir, sizeof dir, "%s/flashmoe-test-XXXXXX", tmp ? tmp : "/tmp");
@@ -43,7 +43,7 @@ static const char *scratch_dir(void)
 
 static void remove_scratch(void)
 {
-    char cmd[PATH_BYTES + 16];
+    char cmd[DIR_BYTES + 64];
     snprintf(cmd, sizeof cmd, "rm -rf '%s'", scratch_dir());
     if (system(cmd) != 0) fprintf(stderr, "left behind: %s\n", scratch_dir());
 }
@@ -51,7 +51,7 @@ static void remove_scratch(void)
 const char *scratch_path(const char *name)
 {
     char *out = next_path();
-    snprintf(out, PATH_BYTES, "%s/%s", scratch_dir(), name);
+    snprintf(out, PATH_BYTES, "%.500s/%.400s", scratch_dir(), name);
     return out;
 }
 
