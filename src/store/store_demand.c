@@ -46,17 +46,24 @@ static void start_misses(fm_store *s)
 
 static void drop_expired_hints(fm_store *s, int32_t layer);
 
-static fm_status check_demand(fm_store *s, int32_t layer, const int32_t *ids, int32_t n, fm_error *err)
+static fm_status check_demand(fm_store *s, int32_t layer, const int32_t *ids, int32_t n,
+                              fm_error *err)
 {
     if (s->demand.active) return fm_fail(err, FM_E_ARG, "a demand is under way already");
     if (layer < 0 || layer >= s->n_layer || n < 0 || n > s->layer[layer].n_expert) {
         return fm_fail(err, FM_E_ARG, "demand of %d experts of layer %d", n, layer);
     }
+    fm_demand *d = &s->demand;
+    d->serial++;
     for (int32_t i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= s->layer[layer].n_expert) {
             return fm_fail(err, FM_E_ARG, "demand of expert %d of %d in layer %d", ids[i],
                            s->layer[layer].n_expert, layer);
         }
+        if (d->last_serial[ids[i]] == d->serial) {
+            return fm_fail(err, FM_E_ARG, "expert %d of layer %d is demanded twice", ids[i], layer);
+        }
+        d->last_serial[ids[i]] = d->serial;
     }
     return FM_OK;
 }
@@ -96,7 +103,7 @@ fm_status fm_store_demand(fm_store *s, int32_t layer, const int32_t *ids, const 
     d->n_miss = d->next_miss = d->n_hit = d->n_ready = d->next_ready = d->n_reading = d->n_lent = 0;
     d->picks = 0;
     for (int32_t i = 0; i < n; i++) d->picks += weight && weight[i] > 0 ? weight[i] : 1;
-    if (n > 0) s->layer_clock[layer] = s->policy->clock_after(s->layer_clock[layer], d->picks, kind);
+    s->layer_clock[layer] = s->policy->clock_after(s->layer_clock[layer], n, d->picks, kind);
 
     for (int32_t i = 0; i < n; i++) {
         d->item[i] = (fm_demand_item){.expert = ids[i],
@@ -104,11 +111,6 @@ fm_status fm_store_demand(fm_store *s, int32_t layer, const int32_t *ids, const 
                                       .state = FM_ITEM_MISS,
                                       .weight = weight && weight[i] > 0 ? weight[i] : 1};
         const int32_t slot = *fm_slot_entry(s, layer, ids[i]);
-        if (slot >= 0 && s->slot[slot].item >= 0) { /* pinned just now: the same id again */
-            d->n = i;
-            fm_store_demand_end(s);
-            return fm_fail(err, FM_E_ARG, "expert %d of layer %d is demanded twice", ids[i], layer);
-        }
         if (slot >= 0) {
             claim_cached(s, i, slot);
         } else {

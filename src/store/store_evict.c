@@ -6,19 +6,17 @@
  * before kept hot. So an expert's key after a batch is what token-by-token evaluation would have
  * left on average: chosen by w of p picks, it was last used about p / w picks before the end. Experts
  * that many tokens chose look recently used, the rare ones old, in every layer alike. And a batch
- * moves the clock by BATCH_PICKS at most: what tokens kept hot ages by a few dozen tokens per
- * batch, not by the hundreds that the batch held, so one prompt does not wash it out, while a
- * long run of batches that never choose it does.
+ * that uses n experts moves the clock by n / 2 picks at most, half the age of an expert that it chose
+ * with average weight: one prompt does not wash out what tokens kept hot, since that now ranks
+ * between the prompt's favourites and the rest; a run of prompts that never choose it does.
  */
 #include "store/store_evict.h"
 
 #include <assert.h>
 
-enum { BATCH_PICKS = 256 }; /* 32 tokens that choose 8 experts */
-
-static uint64_t recency_clock_after(uint64_t clock, int64_t picks, fm_demand_kind kind)
+static uint64_t recency_clock_after(uint64_t clock, int32_t n, int64_t picks, fm_demand_kind kind)
 {
-    if (kind == FM_DEMAND_BATCH && picks > BATCH_PICKS) picks = BATCH_PICKS;
+    if (kind == FM_DEMAND_BATCH && picks > n / 2) picks = n / 2;
     return clock + (uint64_t)picks;
 }
 
@@ -43,8 +41,9 @@ const fm_evict_policy fm_evict_recency = {
     .key_hinted = key_is_now,
 };
 
-static uint64_t lru_clock_after(uint64_t clock, int64_t picks, fm_demand_kind kind)
+static uint64_t lru_clock_after(uint64_t clock, int32_t n, int64_t picks, fm_demand_kind kind)
 {
+    (void)n;
     (void)picks;
     (void)kind;
     return clock;

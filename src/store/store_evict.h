@@ -13,8 +13,8 @@
 
 typedef struct {
     const char *name;
-    /* The layer's clock after a demand that counts `picks` picks in all. */
-    uint64_t (*clock_after)(uint64_t clock, int64_t picks, fm_demand_kind kind);
+    /* The layer's clock after a demand for n experts that counts `picks` picks in all. */
+    uint64_t (*clock_after)(uint64_t clock, int32_t n, int64_t picks, fm_demand_kind kind);
     /* The key of an expert that `weight` of these picks chose; clock: after the demand; old_key: what
      * it had if it was cached, else 0. */
     uint64_t (*key_used)(uint64_t clock, uint64_t old_key, int64_t weight, int64_t picks,

@@ -85,7 +85,8 @@ static fm_status make_demand(fm_store *s, int32_t most, fm_error *err)
     d->item = calloc((size_t)most + 1, sizeof *d->item);
     d->miss = calloc((size_t)most + 1, sizeof *d->miss);
     d->ready = calloc((size_t)most + 1, sizeof *d->ready);
-    if (d->item && d->miss && d->ready) return FM_OK;
+    d->last_serial = calloc((size_t)most + 1, sizeof *d->last_serial);
+    if (d->item && d->miss && d->ready && d->last_serial) return FM_OK;
     return fm_fail(err, FM_E_NOMEM, "no memory for a demand of %d experts", most);
 }
 
@@ -171,6 +172,7 @@ void fm_experts_teardown(fm_store *s)
     free(s->demand.item);
     free(s->demand.miss);
     free(s->demand.ready);
+    free(s->demand.last_serial);
     free(s->layer);
     free(s->layer_class);
     free(s->layer_first);

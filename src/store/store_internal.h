@@ -94,7 +94,9 @@ typedef struct {
     int32_t layer, n;
     fm_demand_kind kind;
     int64_t picks;
-    fm_demand_item *item; /* [most experts of a layer] */
+    fm_demand_item *item;  /* [most experts of a layer] */
+    uint64_t *last_serial; /* [most] number of the last demand for this expert id */
+    uint64_t serial;
     int32_t *miss;        /* items that need a read, in the order given */
     int32_t n_miss, next_miss;
     int32_t *ready; /* items in the order they became ready */

@@ -105,7 +105,7 @@ fm_status fm_trunk_setup(fm_store *s, const fm_store_options *opt, fm_error *err
 {
     FM_TRY(copy_units(s, opt, err));
     const int32_t n_resident = s->plan.n_resident_unit;
-    if (n_resident < 0 || n_resident > s->n_unit) {
+    if (n_resident < 0 || n_resident > s->n_unit || s->plan.report.trunk_units != s->n_unit) {
         return fm_fail(err, FM_E_ARG, "the plan was made for another trunk");
     }
     for (int32_t u = 0; u < n_resident; u++) s->trunk_bytes += unit_room(&s->unit[u]);
