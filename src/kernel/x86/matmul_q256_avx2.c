@@ -29,7 +29,44 @@ typedef struct {
     int n_pair;  /* units whose pair sums fit 16 bits: 2 or 4                 */
     int offset;  /* subtracted from every q; 0 for formats with a minimum     */
     int has_min;
+    int prefetch; /* one token: rolled loop with prefetch, as in the avx512 set */
 } shape_256;
+
+/* Asks for part k of 16 of the block after the next. At the end of the matrix that is some lines
+ * behind it, which a prefetch may name. */
+static FM_ALWAYS_INLINE void prefetch_ahead(const uint8_t *panel, const shape_256 shape, int k)
+{
+    const int bytes = shape.block_bytes * FM_PANEL_ROWS;
+    const int n_line = bytes / 64 / 16 + 1;
+    FM_UNROLL
+    for (int i = 0; i < n_line; i++)
+        _mm_prefetch((const char *)(panel + 2 * bytes + 64 * (n_line * k + i)), _MM_HINT_T0);
+}
+
+/* Group k of a block for nt tokens. */
+static FM_ALWAYS_INLINE void add_group(__m256i *sum, const head_256 *h, const uint8_t *half_panel,
+                                       const fm_act_q8_256 *const *x, const int nt,
+                                       const shape_256 shape, group_fn *group, int k)
+{
+    __m256i w[4];
+    group(w, half_panel, k);
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) {
+        const int8_t *const q = x[t]->q + 16 * k;
+        __m256i a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], repeat_32(q)),
+                                     _mm256_maddubs_epi16(w[1], repeat_32(q + 4)));
+        __m256i c = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], repeat_32(q + 8)),
+                                     _mm256_maddubs_epi16(w[3], repeat_32(q + 12)));
+        if (shape.n_pair == 4) {
+            a = _mm256_madd_epi16(_mm256_add_epi16(a, c), h->sc[k]);
+        } else {
+            a = _mm256_madd_epi16(a, h->sc[k]);
+            c = _mm256_madd_epi16(c, h->sc[k]);
+            a = _mm256_add_epi32(a, c);
+        }
+        sum[t] = _mm256_add_epi32(sum[t], a);
+    }
+}
 
 /* Integer sums of one block for nt tokens and 8 rows, then the float step of quant.h. */
 static FM_ALWAYS_INLINE void half_256(float *out, const uint8_t *panel, int64_t n_block,
@@ -49,24 +86,16 @@ static FM_ALWAYS_INLINE void half_256(float *out, const uint8_t *panel, int64_t 
             sum[t] = low[t] = _mm256_setzero_si256();
         }
         head(&h, panel, half);
-        for (int k = 0; k < 16; k++) {
-            __m256i w[4];
-            group(w, panel + 32 * half, k);
+        if (nt == 1 && !shape.prefetch) {
+            /* Unrolled, so that shifts are constants and weights shared by groups are loaded
+             * once. */
             FM_UNROLL
-            for (int t = 0; t < nt; t++) {
-                const int8_t *const q = x[t]->q + 16 * k;
-                __m256i a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], repeat_32(q)),
-                                             _mm256_maddubs_epi16(w[1], repeat_32(q + 4)));
-                __m256i c = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], repeat_32(q + 8)),
-                                             _mm256_maddubs_epi16(w[3], repeat_32(q + 12)));
-                if (shape.n_pair == 4) {
-                    a = _mm256_madd_epi16(_mm256_add_epi16(a, c), h.sc[k]);
-                } else {
-                    a = _mm256_madd_epi16(a, h.sc[k]);
-                    c = _mm256_madd_epi16(c, h.sc[k]);
-                    a = _mm256_add_epi32(a, c);
-                }
-                sum[t] = _mm256_add_epi32(sum[t], a);
+            for (int k = 0; k < 16; k++)
+                add_group(sum, &h, panel + 32 * half, x, nt, shape, group, k);
+        } else {
+            for (int k = 0; k < 16; k++) {
+                if (nt == 1 && half == 0) prefetch_ahead(panel, shape, k);
+                add_group(sum, &h, panel + 32 * half, x, nt, shape, group, k);
             }
         }
         FM_UNROLL
@@ -261,11 +290,11 @@ static FM_ALWAYS_INLINE void group_q2_k(__m256i *w, const uint8_t *p, int k)
                                 _mm256_set1_epi32(0x03030303));
 }
 
-static const shape_256 shape_q2_k = {84, 4, 0, 1};
-static const shape_256 shape_q3_k = {110, 4, 4, 0};
-static const shape_256 shape_q4_k = {144, 4, 0, 1};
-static const shape_256 shape_q5_k = {176, 4, 0, 1};
-static const shape_256 shape_q6_k = {210, 2, 32, 0};
+static const shape_256 shape_q2_k = {84, 4, 0, 1, 0};
+static const shape_256 shape_q3_k = {110, 4, 4, 0, 0};
+static const shape_256 shape_q4_k = {144, 4, 0, 1, 0};
+static const shape_256 shape_q5_k = {176, 4, 0, 1, 0};
+static const shape_256 shape_q6_k = {210, 2, 32, 0, 1};
 
 #define KERNEL(type, nt, head, group)                                                             \
     static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \

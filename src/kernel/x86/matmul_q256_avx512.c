@@ -13,7 +13,7 @@
 #if defined(__x86_64__)
 
 typedef struct {
-    __m512i sc[16];  /* scale of group k as i32; for Q2_K as two i16                        */
+    __m512i sc[16];  /* scale of group k, in the form that shape_256.scale names             */
     __m512i pair[8]; /* what meets isum[2m], isum[2m+1]: minima, or scales when q has offset */
     __m512 d, m;
 } head_512;
@@ -21,14 +21,61 @@ typedef struct {
 typedef void head_fn(head_512 *, const uint8_t *);
 typedef void group_fn(__m512i *, const uint8_t *, int);
 
+/* Where the scale of a group comes in. */
+typedef enum {
+    SCALE_SUM,     /* sum times sc, i32                                                      */
+    SCALE_I16,     /* the sum fits 16 bits: one i16 product; sc in the low half, 0 above     */
+    SCALE_WEIGHTS, /* weight times scale fits a byte: before the sum; sc as i16 twice        */
+} scale_place;
+
 /* Properties of a format that the compiler resolves. */
 typedef struct {
     int block_bytes;
-    int n_group, n_unit; /* groups per block; units (4 columns) per group                        */
-    int offset;          /* subtracted from every q; 0 for formats with a minimum               */
+    int n_group, n_unit; /* groups per block; units (4 columns) per group                    */
+    int offset;          /* subtracted from every q; 0 for formats with a minimum            */
     int has_min;
-    int scale_weights;   /* q * scale fits a byte: multiply weights, not sums                    */
+    scale_place scale;
+    int prefetch; /* one token: measured three times faster from memory with explicit
+                     prefetch and a rolled loop; the other formats are faster without        */
 } shape_256;
+
+/* Asks for part k of the block after the next. At the end of the matrix that is some lines behind
+ * it, which a prefetch may name. */
+static FM_ALWAYS_INLINE void prefetch_ahead(const uint8_t *panel, const shape_256 shape, int k)
+{
+    const int bytes = shape.block_bytes * FM_PANEL_ROWS;
+    const int n_line = bytes / 64 / shape.n_group + 1;
+    FM_UNROLL
+    for (int i = 0; i < n_line; i++)
+        _mm_prefetch((const char *)(panel + 2 * bytes + 64 * (n_line * k + i)), _MM_HINT_T0);
+}
+
+/* Group k of a block for nt tokens. */
+static FM_ALWAYS_INLINE void add_group(__m512i *sum, const head_512 *h, const uint8_t *panel,
+                                       const fm_act_q8_256 *const *x, const int nt,
+                                       const shape_256 shape, group_fn *group, int k)
+{
+    const int column = k * shape.n_unit * 4;
+    __m512i w[8];
+    group(w, panel, k);
+    if (shape.scale == SCALE_WEIGHTS) {
+        FM_UNROLL
+        for (int u = 0; u < shape.n_unit; u++) w[u] = _mm512_mullo_epi16(w[u], h->sc[k]);
+    }
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) {
+        __m512i s = _mm512_setzero_si512();
+        FM_UNROLL
+        for (int u = 0; u < shape.n_unit; u++)
+            s = _mm512_dpbusd_epi32(s, w[u], repeat_32(x[t]->q + column + 4 * u));
+        if (shape.scale == SCALE_WEIGHTS)
+            sum[t] = _mm512_add_epi32(sum[t], s);
+        else if (shape.scale == SCALE_I16)
+            sum[t] = _mm512_dpwssd_epi32(sum[t], s, h->sc[k]);
+        else
+            sum[t] = _mm512_add_epi32(sum[t], _mm512_mullo_epi32(s, h->sc[k]));
+    }
+}
 
 /* Integer sums of one block for nt tokens, then the float step of quant.h. */
 static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t n_block,
@@ -48,28 +95,16 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
             sum[t] = low[t] = _mm512_setzero_si512();
         }
         head(&h, panel);
-        for (int k = 0; k < shape.n_group; k++) {
-            const int column = k * shape.n_unit * 4;
-            __m512i w[8];
-            group(w, panel, k);
-            if (shape.scale_weights) {
-                FM_UNROLL
-                for (int u = 0; u < shape.n_unit; u++) {
-                    w[u] = _mm512_mullo_epi16(w[u], h.sc[k]);
-                    FM_UNROLL
-                    for (int t = 0; t < nt; t++)
-                        sum[t] = _mm512_dpbusd_epi32(sum[t], w[u],
-                                                     repeat_32(x[t]->q + column + 4 * u));
-                }
-                continue;
-            }
+        if (nt == 1 && !shape.prefetch) {
+            /* Unrolled, so that shifts are constants and weights shared by groups are loaded
+             * once. */
             FM_UNROLL
-            for (int t = 0; t < nt; t++) {
-                __m512i s = _mm512_setzero_si512();
-                FM_UNROLL
-                for (int u = 0; u < shape.n_unit; u++)
-                    s = _mm512_dpbusd_epi32(s, w[u], repeat_32(x[t]->q + column + 4 * u));
-                sum[t] = _mm512_add_epi32(sum[t], _mm512_mullo_epi32(s, h.sc[k]));
+            for (int k = 0; k < shape.n_group; k++)
+                add_group(sum, &h, panel, x, nt, shape, group, k);
+        } else {
+            for (int k = 0; k < shape.n_group; k++) {
+                if (nt == 1) prefetch_ahead(panel, shape, k);
+                add_group(sum, &h, panel, x, nt, shape, group, k);
             }
         }
         FM_UNROLL
@@ -95,32 +130,45 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
     for (int t = 0; t < nt; t++) _mm512_storeu_ps(out + t * FM_PANEL_ROWS, acc[t]);
 }
 
-/* Byte i of every lane as i32, zero-extended. */
+/* Bytes of every 32-bit lane rearranged: byte j of the result is byte (pattern >> 8 j) & 0xff of the
+ * lane, or 0 where that has bit 7. */
+static FM_ALWAYS_INLINE __m512i pick_bytes(__m512i v, uint32_t pattern)
+{
+    const __m512i lane = _mm512_broadcast_i32x4(
+        _mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
+    return _mm512_shuffle_epi8(v, _mm512_add_epi8(_mm512_set1_epi32((int)pattern), lane));
+}
+
+/* Byte i of every lane as u32, as i32, as i16 below zeros, and as the same u16 twice. */
 static FM_ALWAYS_INLINE __m512i byte_u32(__m512i v, int i)
 {
-    return _mm512_and_si512(_mm512_srl_epi32(v, _mm_cvtsi32_si128(8 * i)),
-                            _mm512_set1_epi32(0xff));
+    return pick_bytes(v, 0x80808000u + (uint32_t)i);
 }
 
 static FM_ALWAYS_INLINE __m512i byte_i32(__m512i v, int i)
 {
-    return _mm512_srai_epi32(_mm512_sll_epi32(v, _mm_cvtsi32_si128(24 - 8 * i)), 24);
+    return _mm512_srai_epi32(pick_bytes(v, 0x00808080u + ((uint32_t)i << 24)), 24);
 }
 
-/* The same i16 in both halves of a lane, from a non-negative i32. */
-static FM_ALWAYS_INLINE __m512i both_i16(__m512i v)
+static FM_ALWAYS_INLINE __m512i byte_i16(__m512i v, int i)
 {
-    return _mm512_or_si512(v, _mm512_slli_epi32(v, 16));
+    return _mm512_srai_epi16(pick_bytes(v, 0x80800080u + ((uint32_t)i << 8)), 8);
 }
 
-/* Bytes 2j and 2j + 1 of every lane as two i16, sign-extended. */
+static FM_ALWAYS_INLINE __m512i byte_twice_u16(__m512i v, int i)
+{
+    return pick_bytes(v, 0x80008000u + (uint32_t)i * 0x00010001u);
+}
+
+/* Bytes 2j and 2j + 1 of every lane as two u16 and as two i16. */
+static FM_ALWAYS_INLINE __m512i byte_pair_u16(__m512i v, int j)
+{
+    return pick_bytes(v, 0x80018000u + (uint32_t)j * 0x00020002u);
+}
+
 static FM_ALWAYS_INLINE __m512i byte_pair_i16(__m512i v, int j)
 {
-    /* Bytes b0 b1 to words b0 << 8, b1 << 8, then an arithmetic shift. */
-    const __m512i x = _mm512_srl_epi32(v, _mm_cvtsi32_si128(16 * j));
-    const __m512i low = _mm512_and_si512(_mm512_slli_epi32(x, 8), _mm512_set1_epi32(0xff00));
-    const __m512i high = _mm512_and_si512(_mm512_slli_epi32(x, 16), _mm512_set1_epi32(-0x1000000));
-    return _mm512_srai_epi16(_mm512_or_si512(low, high), 8);
+    return _mm512_srai_epi16(pick_bytes(v, 0x01800080u + (uint32_t)j * 0x02000200u), 8);
 }
 
 /* 6-bit scales and minima of Q4_K and Q5_K; p at the 12 bytes. Group k has 32 columns. */
@@ -137,8 +185,8 @@ static FM_ALWAYS_INLINE void head_6bit(head_512 *h, const uint8_t *p)
     for (int i = 0; i < 4; i++) {
         h->sc[i] = byte_u32(sc0, i);
         h->sc[4 + i] = byte_u32(sc1, i);
-        h->pair[i] = both_i16(byte_u32(mn0, i));
-        h->pair[4 + i] = both_i16(byte_u32(mn1, i));
+        h->pair[i] = byte_twice_u16(mn0, i);
+        h->pair[4 + i] = byte_twice_u16(mn1, i);
     }
 }
 
@@ -222,7 +270,7 @@ static FM_ALWAYS_INLINE void head_q3_k(head_512 *h, const uint8_t *p)
     for (int j = 0; j < 4; j++) {
         const __m512i v = _mm512_sub_epi8(six[j], _mm512_set1_epi8(32));
         FM_UNROLL
-        for (int i = 0; i < 4; i++) h->sc[4 * j + i] = byte_i32(v, i);
+        for (int i = 0; i < 4; i++) h->sc[4 * j + i] = byte_i16(v, i);
         h->pair[2 * j] = byte_pair_i16(v, 0);
         h->pair[2 * j + 1] = byte_pair_i16(v, 1);
     }
@@ -256,9 +304,9 @@ static FM_ALWAYS_INLINE void head_q2_k(head_512 *h, const uint8_t *p)
         const __m512i sc = _mm512_and_si512(s, m4);
         const __m512i mn = _mm512_and_si512(_mm512_srli_epi32(s, 4), m4);
         FM_UNROLL
-        for (int i = 0; i < 4; i++) h->sc[4 * j + i] = both_i16(byte_u32(sc, i));
-        h->pair[2 * j] = byte_pair_i16(mn, 0);
-        h->pair[2 * j + 1] = byte_pair_i16(mn, 1);
+        for (int i = 0; i < 4; i++) h->sc[4 * j + i] = byte_twice_u16(sc, i);
+        h->pair[2 * j] = byte_pair_u16(mn, 0);
+        h->pair[2 * j + 1] = byte_pair_u16(mn, 1);
     }
 }
 
@@ -275,11 +323,11 @@ static FM_ALWAYS_INLINE void group_q2_k(__m512i *w, const uint8_t *p, int k)
                                 _mm512_set1_epi32(0x03030303));
 }
 
-static const shape_256 shape_q2_k = {84, 16, 4, 0, 1, 1};
-static const shape_256 shape_q3_k = {110, 16, 4, 4, 0, 0};
-static const shape_256 shape_q4_k = {144, 8, 8, 0, 1, 0};
-static const shape_256 shape_q5_k = {176, 8, 8, 0, 1, 0};
-static const shape_256 shape_q6_k = {210, 16, 4, 32, 0, 0};
+static const shape_256 shape_q2_k = {84, 16, 4, 0, 1, SCALE_WEIGHTS, 0};
+static const shape_256 shape_q3_k = {110, 16, 4, 4, 0, SCALE_I16, 0}; /* 16 * 7 * 127 = 14224 */
+static const shape_256 shape_q4_k = {144, 8, 8, 0, 1, SCALE_SUM, 0};
+static const shape_256 shape_q5_k = {176, 8, 8, 0, 1, SCALE_SUM, 0};
+static const shape_256 shape_q6_k = {210, 16, 4, 32, 0, SCALE_SUM, 1};
 
 #define KERNEL(type, nt, head, group)                                                             \
     static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \
