@@ -99,7 +99,7 @@ fm_status fm_meta_u32(const fm_checkpoint *c, const char *key, uint32_t *out, fm
 {
     const fm_meta_entry *e = fm_meta_set_find(&c->meta, key);
     if (!e) return missing(c, key, err);
-    uint64_t v;
+    uint64_t v = 0;
     FM_TRY(uint_value(e, c->paths[0], UINT32_MAX, &v, err));
     *out = (uint32_t)v;
     return FM_OK;
@@ -162,19 +162,21 @@ fm_status fm_meta_str_or(const fm_checkpoint *c, const char *key, fm_str *out, c
     return FM_OK;
 }
 
-/* The array `key`, with its elements still there. */
-static fm_status find_array(const fm_checkpoint *c, const char *key, const fm_meta_entry **out,
-                            fm_error *err)
+/* The array `key`, with its elements still there. NULL: FM_E_FORMAT, *err is filled. */
+static const fm_meta_entry *find_array(const fm_checkpoint *c, const char *key, fm_error *err)
 {
     const fm_meta_entry *e = fm_meta_set_find(&c->meta, key);
-    if (!e) return missing(c, key, err);
-    if (e->type != FM_GGUF_ARRAY) return wrong_kind(c->paths[0], e, "an array", err);
-    if (e->dropped)
-        return fm_fail(err, FM_E_ARG,
-                       "%s: metadata array %s was dropped after the tokenizer was made",
-                       c->paths[0], key);
-    *out = e;
-    return FM_OK;
+    if (!e) {
+        missing(c, key, err);
+    } else if (e->type != FM_GGUF_ARRAY) {
+        wrong_kind(c->paths[0], e, "an array", err);
+    } else if (e->dropped) {
+        fm_fail(err, FM_E_FORMAT, "%s: metadata array %s was dropped after the tokenizer was made",
+                c->paths[0], key);
+    } else {
+        return e;
+    }
+    return NULL;
 }
 
 static fm_status out_of_range(const fm_checkpoint *c, const fm_meta_entry *e, uint64_t i,
@@ -189,8 +191,8 @@ static fm_status out_of_range(const fm_checkpoint *c, const fm_meta_entry *e, ui
 fm_status fm_meta_array(const fm_checkpoint *c, const char *key, fm_meta_kind *elem,
                         uint64_t *count, fm_error *err)
 {
-    const fm_meta_entry *e = NULL;
-    FM_TRY(find_array(c, key, &e, err));
+    const fm_meta_entry *e = find_array(c, key, err);
+    if (!e) return FM_E_FORMAT;
     const uint32_t t = e->elem_type;
     *elem = t == FM_GGUF_STRING                    ? FM_META_STRING
             : t == FM_GGUF_F32 || t == FM_GGUF_F64 ? FM_META_FLOAT
@@ -203,8 +205,8 @@ fm_status fm_meta_array(const fm_checkpoint *c, const char *key, fm_meta_kind *e
 fm_status fm_meta_array_str(const fm_checkpoint *c, const char *key, uint64_t i, fm_str *out,
                             fm_error *err)
 {
-    const fm_meta_entry *e = NULL;
-    FM_TRY(find_array(c, key, &e, err));
+    const fm_meta_entry *e = find_array(c, key, err);
+    if (!e) return FM_E_FORMAT;
     if (e->elem_type != FM_GGUF_STRING)
         return wrong_kind(c->paths[0], e, "an array of strings", err);
     if (i >= e->count) return out_of_range(c, e, i, err);
@@ -216,8 +218,8 @@ fm_status fm_meta_array_str(const fm_checkpoint *c, const char *key, uint64_t i,
 fm_status fm_meta_array_int(const fm_checkpoint *c, const char *key, uint64_t i, int64_t *out,
                             fm_error *err)
 {
-    const fm_meta_entry *e = NULL;
-    FM_TRY(find_array(c, key, &e, err));
+    const fm_meta_entry *e = find_array(c, key, err);
+    if (!e) return FM_E_FORMAT;
     if (e->elem_type == FM_GGUF_STRING || e->elem_type == FM_GGUF_F32 ||
         e->elem_type == FM_GGUF_F64)
         return wrong_kind(c->paths[0], e, "an array of integers", err);

@@ -240,7 +240,7 @@ static fm_status read_metadata(fm_gguf_reader *r, fm_meta_set *m, uint64_t n_ent
                  n_entry);
         if (!grow((void **)&m->entries, &m->cap_entry, m->n_entry, sizeof *m->entries))
             return no_memory(r, err);
-        const char *key = NULL;
+        const char *key = "";
         FM_TRY(read_name(r, &m->strings, &key, "the key", err));
         char shown[FM_QUOTE_BYTES];
         snprintf(r->object, sizeof r->object, "metadata entry %" PRIu64 " of %" PRIu64 " (%s)",
@@ -307,7 +307,7 @@ static fm_status read_directory(fm_gguf_reader *r, fm_checkpoint *c, int32_t fil
         snprintf(r->object, sizeof r->object, "tensor %" PRIu64 " of %" PRIu64, i + 1, n_tensor);
         if (!grow((void **)&c->tensors, &c->cap_tensor, c->n_tensor, sizeof *c->tensors))
             return no_memory(r, err);
-        fm_tensor_info t = {.file = (uint16_t)file};
+        fm_tensor_info t = {.name = "", .file = (uint16_t)file};
         FM_TRY(read_name(r, &c->names, &t.name, "the name", err));
         char shown[FM_QUOTE_BYTES];
         snprintf(r->object, sizeof r->object, "tensor %" PRIu64 " of %" PRIu64 " (%s)", i + 1,
@@ -444,7 +444,7 @@ static fm_status read_preamble(fm_gguf_reader *r, uint64_t *n_tensor, uint64_t *
 fm_status fm_gguf_parse(fm_checkpoint *c, fm_meta_set *meta, int32_t file, fm_error *err)
 {
     fm_gguf_reader r;
-    uint64_t n_tensor, n_entry, alignment;
+    uint64_t n_tensor = 0, n_entry = 0, alignment = 32;
     const uint32_t first = c->n_tensor;
     fm_status st = fm_gguf_reader_open(&r, c->paths[file], err);
     if (st == FM_OK) st = read_preamble(&r, &n_tensor, &n_entry, err);

@@ -93,7 +93,7 @@ fm_status fm_gguf_bytes(fm_gguf_reader *r, void *dst, size_t n, const char *what
 
 fm_status fm_gguf_u32(fm_gguf_reader *r, uint32_t *out, const char *what, fm_error *err)
 {
-    unsigned char b[4];
+    unsigned char b[4] = {0};
     FM_TRY(fm_gguf_bytes(r, b, sizeof b, what, err));
     *out = fm_le32(b);
     return FM_OK;
@@ -101,7 +101,7 @@ fm_status fm_gguf_u32(fm_gguf_reader *r, uint32_t *out, const char *what, fm_err
 
 fm_status fm_gguf_u64(fm_gguf_reader *r, uint64_t *out, const char *what, fm_error *err)
 {
-    unsigned char b[8];
+    unsigned char b[8] = {0};
     FM_TRY(fm_gguf_bytes(r, b, sizeof b, what, err));
     *out = fm_le64(b);
     return FM_OK;

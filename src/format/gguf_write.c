@@ -145,8 +145,8 @@ void fm_gguf_put_str_array(fm_gguf_writer *w, const char *name, size_t n,
     for (size_t i = 0; i < n; i++) put_str(&w->kv, get(user, i));
 }
 
-int fm_gguf_add_tensor(fm_gguf_writer *w, const char *name, uint32_t type, int n_dim, const int64_t *dim,
-                       uint64_t size, int same_as)
+int fm_gguf_add_tensor(fm_gguf_writer *w, const char *name, uint32_t type, int n_dim,
+                       const int64_t *dim, uint64_t size, int same_as)
 {
     if (w->n_tensor == w->cap_tensor) {
         const uint64_t cap = w->cap_tensor * 2 + 64;
@@ -230,8 +230,8 @@ fm_status fm_gguf_writer_close(fm_gguf_writer *w, fm_error *err)
     fm_status st = FM_OK;
     skip_shared(w);
     if (w->current < w->n_tensor)
-        st = fm_fail(err, FM_E_ARG, "%s: tensor %" PRIu64 " of %" PRIu64 " got no bytes", w->path, w->current,
-                     w->n_tensor);
+        st = fm_fail(err, FM_E_ARG, "%s: tensor %" PRIu64 " of %" PRIu64 " got no bytes", w->path,
+                     w->current, w->n_tensor);
     if (st == FM_OK && (fflush(w->file) != 0 || fsync(fileno(w->file)) != 0))
         st = fm_fail_errno(err, errno, "%s", w->path);
     if (fclose(w->file) != 0 && st == FM_OK) st = fm_fail_errno(err, errno, "%s", w->path);
@@ -243,4 +243,7 @@ fm_status fm_gguf_writer_close(fm_gguf_writer *w, fm_error *err)
     return st;
 }
 
-uint64_t fm_gguf_written(const fm_gguf_writer *w) { return w->at; }
+uint64_t fm_gguf_written(const fm_gguf_writer *w)
+{
+    return w->at;
+}

@@ -154,6 +154,8 @@ static bool encode_short(const fm_bpe *b, fm_id_vec *out, const char *piece, siz
         at[i] = i;
     }
     at[n] = n;
+    rank[n - 1] = NO_RANK; /* the last token has nobody to merge with */
+    becomes[n - 1] = -1;
     for (size_t i = 0; i + 1 < n; i++)
         rank[i] = pair_rank(b, id[i], id[i + 1], piece + i, 2, &becomes[i]);
     while (k > 1) {

@@ -36,7 +36,7 @@ typedef struct {
 
 static void put_bytes(text_buf *b, const char *s, size_t n)
 {
-    if (b->failed) return;
+    if (b->failed || !s) return;
     if (b->cap - b->n <= n) {
         const size_t cap = b->cap * 2 + n + 64;
         char *p = realloc(b->s, cap);

@@ -58,9 +58,12 @@ fm_status fm_splitter_create(fm_splitter **out, const char *const *patterns, siz
 {
     *out = NULL;
     fm_splitter *s = calloc(1, sizeof *s);
-    fm_status st = FM_OK;
     if (s) s->codes = calloc(n_pattern + 1, sizeof(pcre2_code *));
-    if (!s || !s->codes) st = fm_fail(err, FM_E_NOMEM, "no memory for the text splitter");
+    if (!s || !s->codes) {
+        fm_splitter_destroy(s);
+        return fm_fail(err, FM_E_NOMEM, "no memory for the text splitter");
+    }
+    fm_status st = FM_OK;
     for (size_t i = 0; i < n_pattern && st == FM_OK; i++) {
         st = compile(&s->codes[i], &s->code_bytes, patterns[i], err);
         if (st == FM_OK) s->n++;
