@@ -71,8 +71,13 @@ class LoadCounter:
         self.routers = [layer.mlp.gate for layer in model.model.layers]
         self.count = torch.zeros(len(self.routers), self.routers[0].num_experts)
         for i, r in enumerate(self.routers):
-            r.register_forward_hook(lambda m, x, y, i=i: self.count[i].add_(
-                torch.bincount(y[2].reshape(-1), minlength=self.count.shape[1]).float()))
+            r.register_forward_hook(self.hook(i))
+
+    def hook(self, layer):
+        def count(module, inputs, output):
+            chosen = output[2].reshape(-1)
+            self.count[layer] += torch.bincount(chosen, minlength=self.count.shape[1]).float()
+        return count
 
 
 @torch.no_grad()
@@ -102,7 +107,7 @@ def main():
     ap.add_argument("--json")
     a = ap.parse_args()
     model, tok, scores, began = load(a.model), tokenizer(a.tokenizer), {"accuracy": {}, "perplexity": {}}, time.time()
-    for task in corpus.TASKS[:4]:
+    for task in corpus.TASKS[:4] if a.count else []:
         qs = corpus.questions(task, a.count)
         got = greedy(model, tok, [q["rendered"] for q in qs], 72)
         wrong = [(q, x) for q, x in zip(qs, got) if x != q["expected"]]
