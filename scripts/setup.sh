@@ -51,7 +51,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "installing:$packages" >&2
 # A list of packages that was never fetched, or is too old, is the usual reason for a failure.
-$as_root apt-get -qq update
+$as_root apt-get -qq update || echo "apt-get update failed; trying with the lists that are here" >&2
 # shellcheck disable=SC2086 # words are package names
 $as_root env DEBIAN_FRONTEND=noninteractive \
     apt-get -qq -y --no-install-recommends install $packages >&2
