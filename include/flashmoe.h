@@ -138,7 +138,11 @@ void fm_engine_plan(const fm_engine *engine, fm_plan *out);
 
 /* ---- text -------------------------------------------------------------------------------- */
 
-#define FM_TOKENIZE_SPECIAL 1u /* special tokens in the text become their ids */
+/* What a tokenizer adds to its vocabulary is of two kinds: control tokens, which open and end turns,
+ * and markup that a model reads and writes as text (<think>, <tool_call>). */
+#define FM_TOKENIZE_CONTROL 1u /* control tokens in the text become their ids            */
+#define FM_TOKENIZE_MARKUP 2u  /* markup becomes its ids                                 */
+#define FM_TOKENIZE_SPECIAL 3u /* both: the text is trusted to hold whole turns          */
 
 typedef struct fm_tokenizer fm_tokenizer;
 
@@ -187,8 +191,9 @@ fm_status fm_chat_render(const fm_engine *engine, char **out, const fm_message *
                          size_t n_messages, bool add_generation_prompt, fm_error *err);
 
 /* The same conversation as ids: what the form itself puts down becomes control tokens, what a
- * message says does not, even when it spells one. *ids is malloc'd, the caller frees it with
- * free(). FM_E_UNSUPPORTED when the model's tokenizer lacks the markers of the chat form. */
+ * message says does not, even when it spells one (markup such as <tool_call> does). *ids is
+ * malloc'd, the caller frees it with free(). FM_E_UNSUPPORTED when the model's tokenizer lacks the
+ * markers of the chat form. */
 fm_status fm_chat_tokenize(const fm_engine *engine, int32_t **ids, size_t *n_ids,
                            const fm_message *messages, size_t n_messages,
                            bool add_generation_prompt, fm_error *err);

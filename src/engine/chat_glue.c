@@ -44,7 +44,7 @@ fm_status fm_chat_tokenize(const fm_engine *engine, int32_t **ids, size_t *n_ids
         int32_t *part = NULL;
         size_t n_part = 0;
         st = fm_tokenize(tok, &part, &n_part, segments[i].text, segments[i].n,
-                         segments[i].is_control ? FM_TOKENIZE_SPECIAL : 0, err);
+                         segments[i].is_control ? FM_TOKENIZE_SPECIAL : FM_TOKENIZE_MARKUP, err);
         if (st == FM_OK && n_part > 0) {
             int32_t *grown = realloc(all, (n + n_part) * sizeof *grown);
             if (grown) {

@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "os/facts.h"
 #include "os/file.h"
-#include "text/tokenizer.h"
+#include "engine/tokenizer_glue.h"
 
 enum { IO_DEPTH = 8, THREADS_MAX = 1024 };
 

@@ -9,6 +9,7 @@
 #include "model/model.h"
 #include "store/store.h"
 
+
 struct fm_engine {
     /* set at open, read-only afterwards */
     char *path;
@@ -45,5 +46,3 @@ void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...)
 fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
                               int io_depth, fm_error *err);
 
-/* tokenizer_glue.c */
-fm_status fm_tokenizer_from_checkpoint(fm_tokenizer **out, const fm_checkpoint *c, fm_error *err);

@@ -14,10 +14,11 @@ enum {
     BATCH_STEP = 64, /* the planner may shrink a pass to this many tokens */
 };
 
-/* Code, libraries, thread stacks, small allocations of a running process: measured at 14 MiB with
- * two threads and doubled, plus 256 KiB of touched stack per thread. */
-#define PROGRAM_BYTES (UINT64_C(32) << 20)
+/* Code, libraries and small allocations of a running process (4 MiB were measured), 256 KiB of
+ * touched stack per thread, and page tables for the trunk (1/512 of what they map). */
+#define PROGRAM_BYTES (UINT64_C(8) << 20)
 #define THREAD_BYTES (UINT64_C(256) << 10)
+enum { PAGE_TABLE_SHARE = 512 };
 
 /* What may be used when the user names no budget: what is free, less a reserve that keeps the
  * machine usable. */
@@ -71,6 +72,7 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
         .budget_bytes = budget ? budget : default_budget(),
         .io_depth = io_depth,
         .program_bytes = PROGRAM_BYTES + THREAD_BYTES * (uint64_t)e->n_thread +
+                         m->trunk_bytes / PAGE_TABLE_SHARE +
                          fm_round_up(fm_model_pack_scratch(m) * (uint64_t)e->n_thread, 4096),
         .metadata_bytes = fm_checkpoint_memory(e->checkpoint) +
                           (e->tokenizer ? fm_tokenizer_memory(e->tokenizer) : 0),

@@ -47,16 +47,29 @@ static fm_status encode_plain(job *j, const char *text, size_t n)
 
 typedef fm_status (*encode_fn)(job *j, const char *text, size_t n);
 
+/* The next literal that the flags admit, as fm_literal_set_search(). */
+static size_t next_literal(const job *j, const fm_literal_set *set, const char *text, size_t n,
+                           size_t from, size_t *len, int32_t *id)
+{
+    if (!(j->flags & (FM_TOKENIZE_CONTROL | FM_TOKENIZE_MARKUP))) return n;
+    for (size_t at = from; at < n; at++) {
+        at = fm_literal_set_search(set, text, n, at, len, id);
+        if (at == n) break;
+        const bool is_control = fm_token_is_special(j->tok, *id);
+        if (j->flags & (is_control ? FM_TOKENIZE_CONTROL : FM_TOKENIZE_MARKUP)) return at;
+    }
+    return n;
+}
+
 /* Emits the literals of `set` that stand in the text and hands what is between them to `rest`. */
 static fm_status encode_around(job *j, const fm_literal_set *set, const char *text, size_t n,
                                encode_fn rest)
 {
     size_t begin = 0;
     while (begin < n) {
-        size_t len = 0, at = n;
+        size_t len = 0;
         int32_t id = -1;
-        if (j->flags & FM_TOKENIZE_SPECIAL)
-            at = fm_literal_set_search(set, text, n, begin, &len, &id);
+        const size_t at = next_literal(j, set, text, n, begin, &len, &id);
         if (at > begin) FM_TRY(rest(j, text + begin, at - begin));
         if (at == n) break;
         FM_TRY(push(j, id));
