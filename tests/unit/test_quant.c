@@ -99,7 +99,8 @@ static float value_k_6bit(const uint8_t *p, int i, int q)
 /* Element i of the block at p, from the formulas of the format. */
 static float value_at(uint32_t type, const uint8_t *p, int i)
 {
-    static const float e2m1[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+    static const float e2m1[16] = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
+                                   -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
     const int j = i % 16, nibble = i / 16 % 2 * 4; /* blocks of 32 */
     const int n = i / 128, r = i % 128, l = r % 32; /* blocks of 256 */
     switch (type) {

@@ -1,8 +1,8 @@
 /* Panel kernels of the formats with blocks of 256, for AVX2. A lane is a row; the two halves of a
  * panel are computed one after the other.
  *
- * All formats have the same shape: a head (scales), and groups of 16 columns whose weights are small
- * unsigned integers with one scale. A format supplies two functions, one that reads the head of 8
+ * All formats have the same shape: a head (scales), and groups of 16 columns whose weights are
+ * small unsigned integers with one scale. A format supplies two functions, one that reads the head of 8
  * blocks and one that takes a group apart; half_256 does the sums: 16-bit pair sums (matmul_avx2.h
  * says how many fit), which vpmaddwd multiplies by the scale and joins to 32 bits.
  *

@@ -62,18 +62,24 @@ static FM_ALWAYS_INLINE void add_group(__m512i *sum, const head_512 *h, const ui
         FM_UNROLL
         for (int u = 0; u < shape.n_unit; u++) w[u] = _mm512_mullo_epi16(w[u], h->sc[k]);
     }
+    /* Tokens inside: nt independent chains of sums hide the latency of vpdpbusd. */
+    __m512i s[8];
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) s[t] = _mm512_setzero_si512();
+    FM_UNROLL
+    for (int u = 0; u < shape.n_unit; u++) {
+        FM_UNROLL
+        for (int t = 0; t < nt; t++)
+            s[t] = _mm512_dpbusd_epi32(s[t], w[u], repeat_32(x[t]->q + column + 4 * u));
+    }
     FM_UNROLL
     for (int t = 0; t < nt; t++) {
-        __m512i s = _mm512_setzero_si512();
-        FM_UNROLL
-        for (int u = 0; u < shape.n_unit; u++)
-            s = _mm512_dpbusd_epi32(s, w[u], repeat_32(x[t]->q + column + 4 * u));
         if (shape.scale == SCALE_WEIGHTS)
-            sum[t] = _mm512_add_epi32(sum[t], s);
+            sum[t] = _mm512_add_epi32(sum[t], s[t]);
         else if (shape.scale == SCALE_I16)
-            sum[t] = _mm512_dpwssd_epi32(sum[t], s, h->sc[k]);
+            sum[t] = _mm512_dpwssd_epi32(sum[t], s[t], h->sc[k]);
         else
-            sum[t] = _mm512_add_epi32(sum[t], _mm512_mullo_epi32(s, h->sc[k]));
+            sum[t] = _mm512_add_epi32(sum[t], _mm512_mullo_epi32(s[t], h->sc[k]));
     }
 }
 
@@ -130,8 +136,8 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
     for (int t = 0; t < nt; t++) _mm512_storeu_ps(out + t * FM_PANEL_ROWS, acc[t]);
 }
 
-/* Bytes of every 32-bit lane rearranged: byte j of the result is byte (pattern >> 8 j) & 0xff of the
- * lane, or 0 where that has bit 7. */
+/* Bytes of every 32-bit lane rearranged: byte j of the result is byte (pattern >> 8 j) & 0xff of
+ * the lane, or 0 where that has bit 7. */
 static FM_ALWAYS_INLINE __m512i pick_bytes(__m512i v, uint32_t pattern)
 {
     const __m512i lane = _mm512_broadcast_i32x4(

@@ -2,8 +2,8 @@
  * panel are computed one after the other.
  *
  * Weights are brought to unsigned bytes q + offset, and the sum starts at -offset * isum. Q8_0 is
- * the exception: its weights stay signed, and their sign moves to the activation. The largest sum is
- * 32 * 128 * 127 = 5.2e5, per block, so the row length does not matter.
+ * the exception: its weights stay signed, and their sign moves to the activation. The largest sum
+ * is 32 * 128 * 127 = 5.2e5, per block, so the row length does not matter.
  */
 #include "kernel/x86/matmul_avx2.h"
 

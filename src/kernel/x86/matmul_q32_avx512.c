@@ -31,19 +31,28 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
     for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
         block_512 wb;
         unpack(&wb, panel);
+        /* Tokens inside: nt independent chains of sums hide the latency of vpdpbusd. */
+        const fm_act_q8_32 *x[8];
+        __m512i s[8];
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
-            const fm_act_q8_32 *const x = (const fm_act_q8_32 *)act[t] + b;
-            __m512i s = shape.offset ? _mm512_set1_epi32(-shape.offset * x->isum)
-                                     : _mm512_setzero_si512();
+            x[t] = (const fm_act_q8_32 *)act[t] + b;
+            s[t] = shape.offset ? _mm512_set1_epi32(-shape.offset * x[t]->isum)
+                                : _mm512_setzero_si512();
+        }
+        FM_UNROLL
+        for (int u = 0; u < 8; u++) {
             FM_UNROLL
-            for (int u = 0; u < 8; u++)
-                s = _mm512_dpbusd_epi32(s, wb.w[u], repeat_32(x->q + 4 * u));
-            const __m512 dx = _mm512_set1_ps(x->d);
-            __m512 term = _mm512_mul_ps(_mm512_mul_ps(wb.d, dx), _mm512_cvtepi32_ps(s));
+            for (int t = 0; t < nt; t++)
+                s[t] = _mm512_dpbusd_epi32(s[t], wb.w[u], repeat_32(x[t]->q + 4 * u));
+        }
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            const __m512 dx = _mm512_set1_ps(x[t]->d);
+            __m512 term = _mm512_mul_ps(_mm512_mul_ps(wb.d, dx), _mm512_cvtepi32_ps(s[t]));
             if (shape.has_min)
                 term = _mm512_add_ps(
-                    term, _mm512_mul_ps(wb.m, _mm512_set1_ps(x->d * (float)x->isum)));
+                    term, _mm512_mul_ps(wb.m, _mm512_set1_ps(x[t]->d * (float)x[t]->isum)));
             acc[t] = _mm512_add_ps(acc[t], term);
         }
     }
