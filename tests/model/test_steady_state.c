@@ -1,0 +1,239 @@
+/* After warm-up a token costs no allocation; and a request that fails in the middle of an answer says
+ * where, leaves nothing behind, and the engine goes on working. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "os/fault.h"
+#include "support/fixture.h"
+
+/* ---- counting allocations: glibc's malloc under our names --------------------------------- */
+
+#if defined(__GLIBC__) && !defined(FM_DEBUG)
+#define COUNTS_ALLOCATIONS 1
+extern void *__libc_malloc(size_t);
+extern void *__libc_calloc(size_t, size_t);
+extern void *__libc_realloc(void *, size_t);
+static _Atomic uint64_t n_alloc;
+
+void *malloc(size_t n)
+{
+    atomic_fetch_add(&n_alloc, 1);
+    return __libc_malloc(n);
+}
+
+void *calloc(size_t n, size_t size)
+{
+    atomic_fetch_add(&n_alloc, 1);
+    return __libc_calloc(n, size);
+}
+
+void *realloc(void *p, size_t n)
+{
+    atomic_fetch_add(&n_alloc, 1);
+    return __libc_realloc(p, n);
+}
+#else
+#define COUNTS_ALLOCATIONS 0
+static uint64_t n_alloc;
+#endif
+
+enum { N_TOKENS = 60, WARM = 20 };
+
+typedef struct {
+    fm_engine *engine;
+    fm_session *session;
+    int32_t ids[N_TOKENS];
+} run;
+
+static void open_run(run *r, const char *spec, const char *io, uint64_t memory)
+{
+    fm_error err = {0};
+    fm_engine_options o;
+    fm_engine_options_init(&o);
+    o.model_path = tiny_file(spec, "F32", NULL);
+    o.n_threads = 2;
+    o.n_ctx = 256;
+    o.memory_budget = memory;
+    o.io_engine = io;
+    if (fm_engine_open(&r->engine, &o, &err) != FM_OK) fail_msg("%s", err.msg);
+    if (fm_session_create(&r->session, r->engine, &err) != FM_OK) fail_msg("%s", err.msg);
+    tiny_token_ids(r->ids, N_TOKENS, tiny_spec_find(spec));
+}
+
+static void close_run(run *r)
+{
+    fm_session_destroy(r->session);
+    fm_engine_close(r->engine);
+}
+
+static uint64_t tight_budget(const char *spec)
+{
+    fm_error err = {0};
+    fm_engine_options o;
+    fm_engine_options_init(&o);
+    o.model_path = tiny_file(spec, "F32", NULL);
+    o.n_threads = 2;
+    o.n_ctx = 256;
+    o.plan_only = true;
+    o.memory_budget = UINT64_C(1) << 30;
+    fm_engine *e;
+    if (fm_engine_open(&e, &o, &err) != FM_OK) fail_msg("%s", err.msg);
+    fm_plan p;
+    fm_engine_plan(e, &p);
+    fm_engine_close(e);
+    return (p.min_memory_bytes * 3 + p.total_bytes) / 4;
+}
+
+static void no_allocation_per_token_after_warm_up(void **st)
+{
+    (void)st;
+    if (!COUNTS_ALLOCATIONS) skip();
+    const char *const io[] = {"pread", "mmap", NULL};
+    const char *const specs[] = {"qwen35moe-b", "qwen3moe-c"};
+    for (int k = 0; k < 6; k++) {
+        run r;
+        fm_error err = {0};
+        open_run(&r, specs[k / 3], io[k % 3], tight_budget(specs[k / 3]));
+        if (fm_session_eval(r.session, r.ids, WARM, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+        if (fm_session_eval(r.session, &r.ids[WARM], 1, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+        fm_sampler_options so;
+        fm_sampler_options_init(&so);
+        fm_sampler *sampler;
+        if (fm_sampler_create(&sampler, tiny_spec_find(specs[k / 3])->n_vocab, &so, &err) != FM_OK)
+            fail_msg("%s", err.msg);
+        const uint64_t before = n_alloc;
+        for (int i = WARM + 1; i < N_TOKENS; i++) {
+            if (fm_session_eval(r.session, &r.ids[i], 1, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+            (void)fm_sampler_pick(sampler, fm_session_logits(r.session));
+        }
+        const uint64_t after = n_alloc;
+        fm_stats stats;
+        fm_engine_stats(r.engine, &stats);
+        assert_true(stats.expert_misses > 0);
+        fm_sampler_destroy(sampler);
+        close_run(&r);
+        if (after != before)
+            fail_msg("%s, io %s: %d tokens made %llu allocations", specs[k / 3], io[k % 3] ? io[k % 3] : "best",
+                     N_TOKENS - WARM - 1, (unsigned long long)(after - before));
+    }
+}
+
+/* A disk that fails in the middle of an answer. */
+static void read_errors_name_file_and_offset_and_the_engine_recovers(void **st)
+{
+    (void)st;
+    const struct {
+        const char *fault, *says;
+    } cases[] = {{"read:eio:nth=9:sticky", "Input/output error"}, {"read:eof:nth=9:sticky", "ends at"}};
+    const char *const io[] = {"pread", "mmap", "uring"};
+    for (int k = 0; k < 6; k++) {
+        run r;
+        fm_error err = {0};
+        open_run(&r, "qwen35moe-b", io[k / 2], tight_budget("qwen35moe-b"));
+        float *want = NULL;
+        /* a clean run first */
+        if (fm_session_eval(r.session, r.ids, WARM, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+        const size_t bytes = (size_t)tiny_spec_find("qwen35moe-b")->n_vocab * sizeof *want;
+        want = malloc(bytes);
+        memcpy(want, fm_session_logits(r.session), bytes);
+        fm_session_reset(r.session);
+
+        assert_true(fm_fault_set(cases[k % 2].fault));
+        fm_status status = fm_session_eval(r.session, r.ids, WARM, NULL, &err);
+        for (int i = WARM; i < N_TOKENS && status == FM_OK; i++)
+            status = fm_session_eval(r.session, &r.ids[i], 1, NULL, &err);
+        assert_true(fm_fault_set(NULL));
+        print_message("%s, %s: %s\n", io[k / 2], cases[k % 2].fault, err.msg);
+        assert_true(status == FM_E_IO || status == FM_E_FORMAT);
+        assert_non_null(strstr(err.msg, ".gguf"));
+        assert_int_equal(fm_session_n_past(r.session), 0);
+
+        if (fm_session_eval(r.session, r.ids, WARM, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+        assert_memory_equal(want, fm_session_logits(r.session), bytes);
+        free(want);
+        close_run(&r);
+    }
+}
+
+/* Reads that come short or fail once are carried on with and change nothing. */
+static void passing_faults_change_nothing(void **st)
+{
+    (void)st;
+    const char *const faults[] = {"read:short:every=3", "read:eio:nth=5"};
+    for (int k = 0; k < 2; k++) {
+        run r;
+        fm_error err = {0};
+        open_run(&r, "qwen35moe-b", "pread", tight_budget("qwen35moe-b"));
+        const size_t bytes = (size_t)tiny_spec_find("qwen35moe-b")->n_vocab * sizeof(float);
+        if (fm_session_eval(r.session, r.ids, N_TOKENS, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+        float *want = malloc(bytes);
+        memcpy(want, fm_session_logits(r.session), bytes);
+        fm_session_reset(r.session);
+        assert_true(fm_fault_set(faults[k]));
+        if (fm_session_eval(r.session, r.ids, N_TOKENS, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+        assert_true(fm_fault_set(NULL));
+        assert_memory_equal(want, fm_session_logits(r.session), bytes);
+        free(want);
+        close_run(&r);
+    }
+}
+
+static bool stop_at_once(void *user, int64_t done, int64_t total)
+{
+    (void)done;
+    (void)total;
+    return ++*(int *)user < 5;
+}
+
+static void stop_in_a_prompt_leaves_a_usable_session(void **st)
+{
+    (void)st;
+    run r;
+    fm_error err = {0};
+    open_run(&r, "qwen35moe-b", NULL, tight_budget("qwen35moe-b"));
+    int calls = 0;
+    const fm_eval_options eo = {.struct_size = sizeof eo, .progress = stop_at_once, .progress_user = &calls};
+    assert_int_equal(fm_session_eval(r.session, r.ids, N_TOKENS, &eo, &err), FM_E_CANCELLED);
+    assert_int_equal(fm_session_n_past(r.session), 0);
+    assert_null(fm_session_logits(r.session));
+    assert_int_equal(fm_session_eval(r.session, r.ids, N_TOKENS, NULL, &err), FM_OK);
+    assert_int_equal(fm_session_n_past(r.session), N_TOKENS);
+    close_run(&r);
+}
+
+static void requests_out_of_range_are_refused(void **st)
+{
+    (void)st;
+    run r;
+    fm_error err = {0};
+    open_run(&r, "qwen3moe-a", NULL, 0);
+    int32_t bad = tiny_spec_find("qwen3moe-a")->n_vocab;
+    assert_int_equal(fm_session_eval(r.session, &bad, 1, NULL, &err), FM_E_ARG);
+    bad = -1;
+    assert_int_equal(fm_session_eval(r.session, &bad, 1, NULL, &err), FM_E_ARG);
+    assert_int_equal(fm_session_eval(r.session, r.ids, 0, NULL, &err), FM_E_ARG);
+    for (int i = 0; i < 256 / N_TOKENS; i++)
+        assert_int_equal(fm_session_eval(r.session, r.ids, N_TOKENS, NULL, &err), FM_OK);
+    assert_int_equal(fm_session_eval(r.session, r.ids, N_TOKENS, NULL, &err), FM_E_LIMIT);
+    assert_non_null(strstr(err.msg, "--ctx"));
+    close_run(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_allocation_per_token_after_warm_up),
+        cmocka_unit_test(read_errors_name_file_and_offset_and_the_engine_recovers),
+        cmocka_unit_test(passing_faults_change_nothing),
+        cmocka_unit_test(stop_in_a_prompt_leaves_a_usable_session),
+        cmocka_unit_test(requests_out_of_range_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
