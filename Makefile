@@ -16,8 +16,7 @@ $(if $(OPT_$(MODE)),,$(error MODE=$(MODE): expected release, debug, asan, tsan o
 PKGS       := liburing libpcre2-8 libutf8proc jansson
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
-WERROR     := $(if $(filter 1,$(WERROR)),-Werror)
-ALLFLAGS    = $(CSTD) $(WARN) $(WERROR) $(OPT_$(MODE)) -Iinclude -Isrc -Itests -pthread -MMD -MP \
+ALLFLAGS    = $(CSTD) $(WARN) $(if $(filter 1,$(WERROR)),-Werror) $(OPT_$(MODE)) -Iinclude -Isrc -Itests -pthread -MMD -MP \
               $(PKG_CFLAGS) $(CFLAGS)
 # V=1 shows every command in full.
 SAY         = @$(if $(V),:,echo "  $(1)  $@"); $(if $(V),set -x;)
@@ -32,7 +31,7 @@ endif
 endif
 
 # Sources by pattern. Instruction sets of another processor are left out, nothing else.
-X86      := $(filter x86_64 i686 amd64,$(shell $(CC) -dumpmachine | cut -d- -f1))
+X86      := $(filter x86_64 i686 amd64,$(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1))
 SRC      := $(sort $(wildcard src/*/*.c src/*/*/*.c))
 SRC      := $(if $(X86),$(SRC),$(filter-out src/kernel/x86/%,$(SRC)))
 LIB_SRC  := $(filter-out src/cli/%,$(SRC))
@@ -161,7 +160,7 @@ help:
 	@echo 'make format       clang-format over the tree'
 	@echo 'make install      into PREFIX ($(PREFIX)); DESTDIR is respected'
 	@echo 'make clean        remove build/'
-	@echo 'MODE=release|debug|asan|tsan (others than release build into build/MODE); V=1 shows commands'
+	@echo 'MODE=release|debug|asan|tsan (others than release build into build/MODE); V=1 shows commands, WERROR=1 makes warnings errors'
 
 .PHONY: all unit tools test test-programs sanitizer-programs demo setup fuzz fuzz-programs bench \
         check-layers format install clean help
