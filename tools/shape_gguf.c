@@ -374,6 +374,8 @@ static fm_status write_topics(job *j, fm_gguf_writer *w, const tensor *t, fm_err
 
 /* ---- metadata ---------------------------------------------------------------------------- */
 
+#define MERGED "\xc4\xa0t"
+
 static const char *token_text(void *user, size_t i)
 {
     static char buf[32];
@@ -391,15 +393,17 @@ static const char *token_text(void *user, size_t i)
         return buf;
     }
     if (i >= (size_t)j->s->n_vocab - N_SPECIAL) return special[i - ((size_t)j->s->n_vocab - N_SPECIAL)];
+    if (i == 256) return MERGED;
     snprintf(buf, sizeof buf, "\xc4\xa0w%05zx", i);
     return buf;
 }
 
-static const char *no_merge(void *user, size_t i)
+/* One rule, so that the list is not empty; its result is token 256. */
+static const char *only_merge(void *user, size_t i)
 {
     (void)user;
     (void)i;
-    return "\xc4\xa0 w"; /* one rule, so that the list is not empty */
+    return "\xc4\xa0 t";
 }
 
 static void put_key(fm_gguf_writer *w, const job *j, const char *name, uint32_t v)
@@ -450,7 +454,7 @@ static void put_metadata(fm_gguf_writer *w, job *j)
     for (int i = 0; types && i < s->n_vocab; i++) types[i] = i < s->n_vocab - N_SPECIAL ? 1 : 3;
     if (types) fm_gguf_put_i32_array(w, "tokenizer.ggml.token_type", types, (size_t)s->n_vocab);
     free(types);
-    fm_gguf_put_str_array(w, "tokenizer.ggml.merges", 1, no_merge, NULL);
+    fm_gguf_put_str_array(w, "tokenizer.ggml.merges", 1, only_merge, NULL);
     fm_gguf_put_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)s->n_vocab - 1);
     fm_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", false);
 }
