@@ -62,7 +62,7 @@ typedef struct {
     int32_t n_threads;        /* 0: the cores this process may use                         */
     int32_t n_ctx;            /* tokens a session can hold; 0: a default that fits         */
     int32_t n_expert_used;    /* 0: as trained; other values change the output             */
-    int32_t n_batch;          /* tokens evaluated together; 0: 512                         */
+    int32_t n_batch;          /* tokens evaluated together; 0: 512 or more, as memory allows */
     fm_kv_type kv_type;       /* attention cache                                           */
     const char *io_engine;    /* "uring", "pread", "mmap"; NULL: the best available        */
     const char *kernels;      /* "reference", "generic", "avx2", "avx512"; NULL: the best  */
@@ -73,6 +73,7 @@ typedef struct {
     /* Load progress, bytes. NULL: none. Return false to stop: the open fails, CANCELLED. */
     bool (*load_progress)(void *user, uint64_t done, uint64_t total);
     void *progress_user;
+    int32_t io_depth;         /* reads in flight, 1 to 1024; 0: the default                */
 } fm_engine_options;
 
 void fm_engine_options_init(fm_engine_options *opt);
@@ -100,10 +101,17 @@ typedef struct {
     uint64_t expert_bytes_per_token;                /* routed bytes one token activates   */
     uint64_t trunk_bytes_per_token;                 /* resident bytes one token touches   */
     int32_t n_shard;
+    int32_t io_depth;                               /* reads in flight                    */
+    uint64_t bytes_per_expert_read;                 /* largest read for an expert: a part */
+    uint64_t shared_expert_bytes_per_token;         /* in trunk_bytes_per_token           */
 } fm_model_info;
 
 /* Strings live as long as the engine. */
 void fm_engine_model_info(const fm_engine *engine, fm_model_info *out);
+
+/* Path of file `index` in [0, n_shard) and its size in *bytes (may be NULL); lives as long as the
+ * engine. */
+const char *fm_engine_file(const fm_engine *engine, int32_t index, uint64_t *bytes);
 
 typedef struct {
     const char *type; /* "Q4_K" */
@@ -259,16 +267,21 @@ void fm_sampler_accept(fm_sampler *s, int32_t id); /* a token that was not sampl
 
 /* ---- statistics -------------------------------------------------------------------------- */
 
+enum { FM_MISS_BINS = 33 };
+
 typedef struct {
     uint64_t load_bytes;      /* read while opening                                     */
     uint64_t bytes_read;      /* read since: experts and streamed trunk                 */
     uint64_t expert_hits, expert_misses;
     uint64_t disk_wait_us;    /* computation stood still for a read                     */
     uint64_t prompt_us, gen_us; /* inside eval with more than one token / with one      */
-    uint64_t expert_us, attention_us, head_us; /* shares of the above                   */
+    uint64_t expert_us, attention_us, head_us; /* shares of the above, without disk waits */
     uint64_t tokens_evaluated;
     uint64_t peak_rss_bytes;  /* of the process (VmHWM)                                 */
     uint64_t load_us;
+    uint64_t prefetch_reads, prefetch_used; /* experts read ahead; of which needed in time */
+    /* Layers that one token went through with i misses; the last bin: that many or more. */
+    uint64_t layers_with_misses[FM_MISS_BINS];
 } fm_stats;
 
 void fm_engine_stats(const fm_engine *engine, fm_stats *out);

@@ -15,7 +15,7 @@
 #include "os/file.h"
 #include "engine/tokenizer_glue.h"
 
-enum { IO_DEPTH = 8, THREADS_MAX = 1024 };
+enum { IO_DEPTH = 8, IO_DEPTH_MAX = 1024, THREADS_MAX = 1024 };
 
 void fm_engine_options_init(fm_engine_options *opt)
 {
@@ -47,6 +47,9 @@ static fm_status check_options(const fm_engine_options *o, fm_error *err)
     if (o->n_ctx < 0) return fm_fail(err, FM_E_ARG, "context: %d tokens, expected 1 or more", o->n_ctx);
     if (o->n_batch < 0 || o->n_batch > (1 << 16))
         return fm_fail(err, FM_E_ARG, "batch: %d tokens, expected 1 to %d", o->n_batch, 1 << 16);
+    if (o->io_depth < 0 || o->io_depth > IO_DEPTH_MAX)
+        return fm_fail(err, FM_E_ARG, "I/O depth: %d, expected 1 to %d (0: the default)", o->io_depth,
+                       IO_DEPTH_MAX);
     if (o->n_expert_used < 0)
         return fm_fail(err, FM_E_ARG, "experts: %d, expected 1 or more", o->n_expert_used);
     return FM_OK;
@@ -98,7 +101,7 @@ static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error
             bytes[i] = fm_checkpoint_file_bytes(e->checkpoint, i);
         }
         const fm_io_options io = {
-            .engine = o->io_engine, .depth = IO_DEPTH, .log = e->log, .log_user = e->log_user};
+            .engine = o->io_engine, .depth = e->io_depth, .log = e->log, .log_user = e->log_user};
         const fm_store_options so = {
             .path = path,
             .file_bytes = bytes,
@@ -163,6 +166,7 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
     e->log = o->log;
     e->log_user = o->log_user;
     e->kv_type = o->kv_type;
+    e->io_depth = o->io_depth ? o->io_depth : IO_DEPTH;
     e->n_thread = o->n_threads ? o->n_threads : fm_os_cpu_count();
     e->path = strdup(o->model_path);
 
@@ -180,7 +184,7 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
         st = e->tokenizer_error.code;
     }
     if (st == FM_OK && !o->vocab_only)
-        st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, IO_DEPTH, err);
+        st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, e->io_depth, err);
     if (st == FM_OK && !o->vocab_only && !o->plan_only) st = load(e, o, err);
     if (st != FM_OK) {
         fm_engine_close(e);
@@ -208,15 +212,21 @@ void fm_engine_close(fm_engine *e)
 
 /* ---- facts ------------------------------------------------------------------------------- */
 
-static uint64_t largest_expert(const fm_model *m)
+static void expert_sizes(const fm_model *m, fm_model_info *out)
 {
-    uint64_t most = 0;
     for (int32_t i = 0; i < m->hp.n_layer; i++) {
+        const fm_layer *l = &m->layers[i];
         uint64_t sum = 0;
-        for (int32_t p = 0; p < m->layers[i].experts.n_part; p++) sum += m->layers[i].experts.part[p].bytes;
-        if (sum > most) most = sum;
+        for (int32_t p = 0; p < l->experts.n_part; p++) {
+            const uint64_t part = l->experts.part[p].bytes;
+            sum += part;
+            if (part > out->bytes_per_expert_read) out->bytes_per_expert_read = part;
+        }
+        if (sum > out->bytes_per_expert_max) out->bytes_per_expert_max = sum;
+        static const fm_weight shared[] = {FM_W_SH_GATE, FM_W_SH_UP, FM_W_SH_DOWN};
+        for (size_t k = 0; m->hp.n_ff_shared && k < sizeof shared / sizeof *shared; k++)
+            out->shared_expert_bytes_per_token += l->pieces[l->piece_of[shared[k]]].bytes;
     }
-    return most;
 }
 
 void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
@@ -251,10 +261,17 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
     out->n_param_active = m->n_param_active;
     out->trunk_bytes = m->trunk_bytes;
     out->expert_bytes = m->expert_bytes;
-    out->bytes_per_expert_max = largest_expert(m);
+    out->io_depth = e->io_depth;
+    expert_sizes(m, out);
     out->expert_bytes_per_token =
         m->expert_bytes / (uint64_t)hp->n_expert * (uint64_t)hp->n_expert_used;
     out->trunk_bytes_per_token = m->trunk_bytes;
+}
+
+const char *fm_engine_file(const fm_engine *e, int32_t index, uint64_t *bytes)
+{
+    if (bytes) *bytes = fm_checkpoint_file_bytes(e->checkpoint, index);
+    return fm_checkpoint_file(e->checkpoint, index);
 }
 
 static int by_size(const void *a, const void *b)
@@ -308,6 +325,9 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out)
         out->expert_hits = s.hits;
         out->expert_misses = s.misses;
         out->disk_wait_us = s.wait_us;
+        out->prefetch_reads = s.prefetch_reads;
+        out->prefetch_used = s.prefetch_used;
+        memcpy(out->layers_with_misses, s.token_misses, sizeof s.token_misses);
     }
     if (e->run) {
         fm_run_stats r;

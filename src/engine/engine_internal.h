@@ -20,6 +20,7 @@ struct fm_engine {
     const fm_kernels *kernels;
     fm_store_plan plan;
     int n_thread;
+    int io_depth;
     fm_kv_type kv_type;
     fm_str name, architecture, pre;
     fm_log_fn log;

@@ -150,6 +150,13 @@ static bool stopped(const fm_run *r)
     return r->hooks && r->hooks->keep_going && !r->hooks->keep_going(r->hooks->keep_user);
 }
 
+static uint64_t disk_wait_us(const fm_run *r)
+{
+    fm_store_stats s;
+    fm_store_stats_get(r->opt.store, &s);
+    return s.wait_us;
+}
+
 static fm_status layer_pass(fm_run *r, int32_t i, fm_error *err)
 {
     const fm_layer *l = &r->model->layers[i];
@@ -163,10 +170,10 @@ static fm_status layer_pass(fm_run *r, int32_t i, fm_error *err)
         fm_block_delta(r, l, ptr);
     }
     fm_norm_rows(r, r->normed, r->x, fm_weight_vector(l, ptr, FM_W_FFN_NORM));
-    const uint64_t t1 = fm_now_us();
+    const uint64_t t1 = fm_now_us(), waited = disk_wait_us(r);
     const fm_status st = fm_block_moe(r, i, l, ptr, err);
     r->stats.attention_us += t1 - t0;
-    r->stats.expert_us += fm_now_us() - t1;
+    r->stats.expert_us += fm_now_us() - t1 - (disk_wait_us(r) - waited);
     fm_trunk_release(r->opt.store, i);
     return st;
 }
@@ -204,7 +211,7 @@ static fm_status head_pass(fm_run *r, int32_t t0, int32_t n, fm_error *err)
 
 static fm_status heads(fm_run *r, fm_head_mode mode, fm_error *err)
 {
-    const uint64_t t0 = fm_now_us();
+    const uint64_t t0 = fm_now_us(), waited = disk_wait_us(r);
     fm_status st = FM_OK;
     if (mode == FM_HEAD_LAST) {
         st = head_pass(r, r->n_tok - 1, 1, err);
@@ -222,7 +229,7 @@ static fm_status heads(fm_run *r, fm_head_mode mode, fm_error *err)
                         (size_t)r->hp->n_vocab * sizeof *r->logits);
         }
     }
-    r->stats.head_us += fm_now_us() - t0;
+    r->stats.head_us += fm_now_us() - t0 - (disk_wait_us(r) - waited);
     return st;
 }
 

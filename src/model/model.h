@@ -120,6 +120,6 @@ fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64
 const float *fm_run_logits(const fm_run *r); /* [n_vocab] */
 
 typedef struct {
-    uint64_t attention_us, expert_us, head_us;
+    uint64_t attention_us, expert_us, head_us; /* without waits for the disk */
 } fm_run_stats;
 void fm_run_stats_get(const fm_run *r, fm_run_stats *out);

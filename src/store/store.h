@@ -180,5 +180,6 @@ typedef struct {
     uint64_t misses;
     uint64_t wait_us;    /* calls above stood still for a read                      */
     uint64_t prefetch_reads, prefetch_used; /* experts read for hints; of which demanded in time */
+    uint64_t token_misses[FM_MISS_BINS]; /* FM_DEMAND_TOKEN with i misses; the last: or more     */
 } fm_store_stats;
 void fm_store_stats_get(const fm_store *s, fm_store_stats *out);

@@ -119,6 +119,9 @@ fm_status fm_store_demand(fm_store *s, int32_t layer, const int32_t *ids, const 
     }
     drop_expired_hints(s, layer);
     s->stats.misses += (uint64_t)d->n_miss;
+    if (kind == FM_DEMAND_TOKEN) {
+        s->stats.token_misses[d->n_miss < FM_MISS_BINS ? d->n_miss : FM_MISS_BINS - 1]++;
+    }
     start_misses(s);
     return FM_OK;
 }
