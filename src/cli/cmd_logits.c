@@ -7,6 +7,9 @@
 #include "base/error.h"
 #include "cli/npy.h"
 
+/* The default of --batch here, as the help says: a chunk of fixed length. */
+enum { LOGITS_BATCH = 512 };
+
 typedef struct {
     fm_npy npy;
     fm_status status; /* of the first failed write */
@@ -86,6 +89,7 @@ int fm_cmd_logits(const fm_cli_options *o)
     if (st == FM_OK) {
         fm_engine_options opt;
         fm_cli_engine_options(&opt, o);
+        if (opt.n_batch == 0) opt.n_batch = LOGITS_BATCH;
         if (opt.n_ctx == 0) opt.n_ctx = (int32_t)n_ids;
         st = fm_cli_open(&engine, &opt, o, &err);
     }

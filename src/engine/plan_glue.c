@@ -9,6 +9,8 @@
 
 enum {
     DEFAULT_BATCH = 512,
+    LARGEST_DEFAULT_BATCH = 4096,
+    BATCH_SHARE = 10, /* working memory of a large default batch: at most this part of the budget */
     DEFAULT_CTX = 8192,
     SMALLEST_DEFAULT_CTX = 1024,
     BATCH_STEP = 64, /* the planner may shrink a pass to this many tokens */
@@ -52,6 +54,16 @@ static fm_status plan_for(fm_engine *e, fm_plan_input *in, int64_t n_ctx, int32_
     return fm_plan_make(&e->plan, in, err);
 }
 
+/* A prompt reads every expert it needs once per pass, so passes are as long as a modest share of the
+ * memory allows. The length of a pass never shows in results (session.c). */
+static int32_t default_batch(const fm_engine *e, int32_t n_ctx, uint64_t budget)
+{
+    const int32_t ctx = n_ctx ? n_ctx : DEFAULT_CTX;
+    for (int32_t b = LARGEST_DEFAULT_BATCH; b > DEFAULT_BATCH; b /= 2)
+        if (b <= ctx && fm_run_bytes(e->model, b, ctx, e->n_thread) <= budget / BATCH_SHARE) return b;
+    return DEFAULT_BATCH;
+}
+
 fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch, int io_depth,
                               fm_error *err)
 {
@@ -59,7 +71,8 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
     if (n_ctx > m->hp.n_ctx_train)
         return fm_fail(err, FM_E_ARG, "a context of %d tokens was asked for; the model was trained for %d",
                        n_ctx, m->hp.n_ctx_train);
-    if (n_batch == 0) n_batch = DEFAULT_BATCH;
+    const uint64_t budget_bytes = budget ? budget : default_budget();
+    if (n_batch == 0) n_batch = default_batch(e, n_ctx, budget_bytes);
     e->n_batch_asked = n_batch;
     fm_expert_layer *experts = calloc((size_t)m->hp.n_layer, sizeof *experts);
     if (!experts) return fm_fail(err, FM_E_NOMEM, "no memory for the plan");
@@ -69,7 +82,7 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
         .n_layer = m->hp.n_layer,
         .unit = m->units,
         .n_unit = m->n_unit,
-        .budget_bytes = budget ? budget : default_budget(),
+        .budget_bytes = budget_bytes,
         .io_depth = io_depth,
         .program_bytes = PROGRAM_BYTES + THREAD_BYTES * (uint64_t)e->n_thread +
                          m->trunk_bytes / PAGE_TABLE_SHARE +
