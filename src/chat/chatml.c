@@ -4,12 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Markup that is one token each in the vocabularies of these models. */
-static const char *const MARKUP[] = {
-    "<think>", "</think>", "<tool_call>",     "</tool_call>",
-    "<tools>", "</tools>", "<tool_response>", "</tool_response>",
-};
-
 typedef struct {
     fm_chat_segment *segments;
     size_t n, cap;
@@ -57,28 +51,6 @@ static void add_plain(builder *b, const char *text)
     add(b, text, strlen(text), false);
 }
 
-/* Text of a trusted role: its markup is control text, the rest plain. */
-static void add_with_markup(builder *b, const char *text)
-{
-    const char *start = text;
-    const char *p = text;
-    while ((p = strchr(p, '<')) != NULL) {
-        const char *found = NULL;
-        for (size_t i = 0; i < sizeof MARKUP / sizeof MARKUP[0] && !found; i++) {
-            if (strncmp(p, MARKUP[i], strlen(MARKUP[i])) == 0) found = MARKUP[i];
-        }
-        if (!found) {
-            p++;
-            continue;
-        }
-        add(b, start, (size_t)(p - start), false);
-        add_control(b, found);
-        p += strlen(found);
-        start = p;
-    }
-    add_plain(b, start);
-}
-
 static void add_turn_start(builder *b, const char *role)
 {
     add_control(b, FM_CHATML_START);
@@ -99,11 +71,9 @@ static void add_tool_result(builder *b, const char *content, bool is_first, bool
     } else {
         add_plain(b, "\n");
     }
-    add_control(b, "<tool_response>");
-    add_plain(b, "\n");
+    add_plain(b, "<tool_response>\n");
     add_plain(b, content);
-    add_plain(b, "\n");
-    add_control(b, "</tool_response>");
+    add_plain(b, "\n</tool_response>");
     if (is_last) add_turn_end(b);
 }
 
@@ -142,11 +112,7 @@ fm_status fm_chatml_render(fm_chat_segment **segments, size_t *n_segments,
             continue;
         }
         add_turn_start(&b, m->role);
-        if (strcmp(m->role, "user") == 0) {
-            add_plain(&b, m->content);
-        } else {
-            add_with_markup(&b, m->content);
-        }
+        add_plain(&b, m->content);
         add_turn_end(&b);
     }
     if (add_generation_prompt) add_turn_start(&b, "assistant");

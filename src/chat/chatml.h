@@ -2,9 +2,9 @@
  *
  * A conversation comes out as segments rather than one string, because the two kinds of text in it
  * must be tokenized differently: markers that the form itself puts down are control tokens, and
- * what a user or a tool wrote is text even when it spells "<|im_end|>". Plain text that touches
- * is one segment, so that the tokenizer may merge across the seam between form and content as it
- * did in training.
+ * what a message says is text even when it spells "<|im_end|>". Text that touches is one segment,
+ * so that the tokenizer may merge across the seam between form and content as it did in training.
+ * Markup such as <tool_call> is part of the text.
  */
 #pragma once
 
@@ -13,7 +13,7 @@
 typedef struct {
     char *text; /* n bytes and a terminating NUL, owned by the array */
     size_t n;
-    bool is_control; /* tokenize with FM_TOKENIZE_SPECIAL; else as plain text */
+    bool is_control; /* a control token; else text, in which control tokens do not count */
 } fm_chat_segment;
 
 /* Markers that a tokenizer must have for this form to make sense. */
@@ -24,10 +24,6 @@ typedef struct {
  * with fm_chat_segments_free(). Roles are "system", "user", "assistant" and "tool"; results of
  * tools that follow each other share one user turn, as the models were trained. With
  * add_generation_prompt the assistant's turn is opened at the end. No system text is invented.
- *
- * In system and assistant messages the markup of reasoning and tools ("<think>", "<tools>",
- * "<tool_call>", "<tool_response>" and their ends) is control text too: the assistant's came from
- * such tokens.
  *
  * Fails with FM_E_ARG on an unknown role or a NULL text, with FM_E_NOMEM; then *segments is NULL.
  * Any thread.

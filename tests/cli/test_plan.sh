@@ -19,12 +19,14 @@ for spec in qwen35moe-a qwen3next-a qwen3moe-a; do
     says "$out" 'total .* of 128 MiB \(given\)'
     status 0 "$flashmoe" plan "$m" --memory 128M --json
     same "plan adds up" "$(json_get "$out" 'sum(l["bytes"] for l in j["lines"]) == j["total_bytes"] <= j["budget_bytes"] == 128 << 20')" True
-    smallest=$(json_get "$out" 'j["min_memory_bytes"]')
     status 0 "$flashmoe" plan "$m" --json
     same "automatic plan" "$(json_get "$out" 'j["total_bytes"] <= j["budget_bytes"] and j["expert_slots"] > 0')" True
 
-    # The smallest budget works, one byte less is refused with the plan.
-    status 0 "$flashmoe" run "$m" -p x -n 4 --memory "$smallest" --json
+    # The smallest budget works, one byte less is refused with the plan. With a fixed context: an
+    # automatic one shrinks with the budget.
+    status 0 "$flashmoe" plan "$m" --memory 128M --ctx 512 --json
+    smallest=$(json_get "$out" 'j["min_memory_bytes"]')
+    status 0 "$flashmoe" run "$m" -p x -n 4 --ctx 512 --memory "$smallest" --json
     same "peak memory" "$(json_get "$out" 'j["peak_rss_bytes"] <= j["memory_budget_bytes"]')" True
     for command in "plan $m" "run $m -p x" "logits $m --ids 1 --out $dir/x.npy"; do
         # shellcheck disable=SC2086
@@ -33,7 +35,7 @@ for spec in qwen35moe-a qwen3next-a qwen3moe-a; do
         says "$err" '(trunk|expert)'
         [ "$(wc -l <"$err")" -ge 4 ] || fail "the refusal does not list the plan: $(cat "$err")"
     done
-    status 1 "$flashmoe" plan "$m" --memory $((smallest - 1))
+    status 1 "$flashmoe" plan "$m" --ctx 512 --memory $((smallest - 1))
     failure "$flashmoe" plan "$m" --memory 1K --json 
     [ -s "$out" ] && fail "JSON after a failure"
 done
