@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "base/attr.h"
+#include "base/figure.h"
 
 enum {
     FM_EXIT_OK = 0,
@@ -149,7 +150,6 @@ bool fm_cli_on_load(void *user, uint64_t done, uint64_t total);
 /* ---- tables and figures (cli_report.c) --------------------------------------------------------- */
 
 #define FM_CLI_FIGURE 32
-const char *fm_cli_bytes(char out[FM_CLI_FIGURE], uint64_t bytes);   /* "3.91 GiB" */
 const char *fm_cli_count(char out[FM_CLI_FIGURE], uint64_t n);       /* "25,013"   */
 const char *fm_cli_seconds(char out[FM_CLI_FIGURE], double seconds); /* "1 min 05 s" */
 

@@ -58,8 +58,8 @@ static void print_progress(const fm_cli_progress *p, uint64_t done, uint64_t tot
     const double percent = total > 0 ? 100.0 * (double)done / (double)total : 100.0;
     const double rate = seconds > 0 ? (double)done / seconds : 0;
     if (p->is_bytes) {
-        fprintf(stderr, "%s %s of %s, %.0f %%, %.2f GB/s", p->what, fm_cli_bytes(a, done),
-                fm_cli_bytes(b, total), percent, rate / 1e9);
+        fprintf(stderr, "%s %s of %s, %.0f %%, %.2f GB/s", p->what, fm_figure_bytes(a, done),
+                fm_figure_bytes(b, total), percent, rate / 1e9);
     } else {
         fprintf(stderr, "%s %s of %s tokens, %.1f %%, %.1f tok/s", p->what, fm_cli_count(a, done),
                 fm_cli_count(b, total), percent, rate);

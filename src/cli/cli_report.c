@@ -4,20 +4,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-const char *fm_cli_bytes(char out[FM_CLI_FIGURE], uint64_t bytes)
-{
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    double value = (double)bytes;
-    size_t unit = 0;
-    while (value >= 1000 && unit + 1 < sizeof units / sizeof units[0]) {
-        value /= 1024;
-        unit++;
-    }
-    const int decimals = unit == 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2;
-    snprintf(out, FM_CLI_FIGURE, "%.*f %s", decimals, value, units[unit]);
-    return out;
-}
-
 const char *fm_cli_count(char out[FM_CLI_FIGURE], uint64_t n)
 {
     char digits[24];
@@ -50,10 +36,10 @@ void fm_cli_print_plan(FILE *out, const fm_plan *plan)
     char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE];
     fprintf(out, "memory plan\n");
     for (int32_t i = 0; i < plan->n_line; i++) {
-        fprintf(out, "  %-30s %12s\n", plan->lines[i].name, fm_cli_bytes(a, plan->lines[i].bytes));
+        fprintf(out, "  %-30s %12s\n", plan->lines[i].name, fm_figure_bytes(a, plan->lines[i].bytes));
     }
-    fprintf(out, "  %-30s %12s   of %s (%s)\n", "total", fm_cli_bytes(a, plan->total_bytes),
-            fm_cli_bytes(b, plan->budget_bytes),
+    fprintf(out, "  %-30s %12s   of %s (%s)\n", "total", fm_figure_bytes(a, plan->total_bytes),
+            fm_figure_bytes(b, plan->budget_bytes),
             plan->budget_given ? "given" : "what the machine can spare");
     fprintf(out, "  experts in memory: %s of %s",
             fm_cli_count(a, (uint64_t)(plan->expert_slots > 0 ? plan->expert_slots : 0)),
@@ -72,5 +58,5 @@ void fm_cli_print_plan(FILE *out, const fm_plan *plan)
     fprintf(out, "  context %s tokens, prompts in chunks of %s; smallest budget %s\n",
             fm_cli_count(a, (uint64_t)(plan->n_ctx > 0 ? plan->n_ctx : 0)),
             fm_cli_count(b, (uint64_t)(plan->n_batch > 0 ? plan->n_batch : 0)),
-            fm_cli_bytes((char[FM_CLI_FIGURE]){0}, plan->min_memory_bytes));
+            fm_figure_bytes((char[FM_CLI_FIGURE]){0}, plan->min_memory_bytes));
 }

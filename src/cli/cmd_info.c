@@ -33,15 +33,15 @@ static void print_info(const fm_model_info *m, const fm_type_use *types, size_t 
     print_row("dimensions", line);
     snprintf(line, sizeof line, "%d per layer, %d chosen for a token; up to %s each",
              (int)m->n_expert, (int)m->n_expert_used_trained,
-             fm_cli_bytes(a, m->bytes_per_expert_max));
+             fm_figure_bytes(a, m->bytes_per_expert_max));
     print_row("experts", line);
-    snprintf(line, sizeof line, "%s in %d %s: trunk %s, experts %s", fm_cli_bytes(a, m->file_bytes),
-             (int)m->n_shard, m->n_shard == 1 ? "file" : "files", fm_cli_bytes(b, m->trunk_bytes),
-             fm_cli_bytes(c, m->expert_bytes));
+    snprintf(line, sizeof line, "%s in %d %s: trunk %s, experts %s", fm_figure_bytes(a, m->file_bytes),
+             (int)m->n_shard, m->n_shard == 1 ? "file" : "files", fm_figure_bytes(b, m->trunk_bytes),
+             fm_figure_bytes(c, m->expert_bytes));
     print_row("size", line);
     snprintf(line, sizeof line, "%s: trunk %s, experts %s",
-             fm_cli_bytes(a, m->trunk_bytes_per_token + m->expert_bytes_per_token),
-             fm_cli_bytes(b, m->trunk_bytes_per_token), fm_cli_bytes(c, m->expert_bytes_per_token));
+             fm_figure_bytes(a, m->trunk_bytes_per_token + m->expert_bytes_per_token),
+             fm_figure_bytes(b, m->trunk_bytes_per_token), fm_figure_bytes(c, m->expert_bytes_per_token));
     print_row("bytes per token", line);
     snprintf(line, sizeof line, "%s tokens as trained",
              fm_cli_count(a, (uint64_t)(m->n_ctx_train > 0 ? m->n_ctx_train : 0)));
@@ -51,8 +51,8 @@ static void print_info(const fm_model_info *m, const fm_type_use *types, size_t 
     print_row("tokenizer", line);
     for (size_t i = 0; i < n_type; i++) {
         snprintf(line, sizeof line, "%-6s %5" PRIu64 " tensors, trunk %s, experts %s",
-                 types[i].type, types[i].n_tensor, fm_cli_bytes(a, types[i].bytes_trunk),
-                 fm_cli_bytes(b, types[i].bytes_expert));
+                 types[i].type, types[i].n_tensor, fm_figure_bytes(a, types[i].bytes_trunk),
+                 fm_figure_bytes(b, types[i].bytes_expert));
         print_row(i == 0 ? "types" : "", line);
     }
 }

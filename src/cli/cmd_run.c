@@ -263,7 +263,7 @@ static void print_summary(const fm_cli_options *o, const run_figures *f)
                 rate_per_s(f->evaluated_tokens, f->gen_us), (double)f->first_token_us / 1e6, hits,
                 (double)f->bytes_read / 1e9,
                 work_us > 0 ? 100.0 * (double)f->disk_wait_us / (double)work_us : 0.0,
-                fm_cli_bytes(d, f->peak_rss_bytes));
+                fm_figure_bytes(d, f->peak_rss_bytes));
 }
 
 static void print_json(const run_figures *f, const answer *a)

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/figure.h"
 
 enum {
     BATCH_STEP = 64, /* also the smallest batch worth having */
@@ -272,20 +273,16 @@ static void list_lines(fm_plan *report, const fm_plan_input *in, const trunk_spl
     add_line(report, FM_LINE_SLOTS, slot_bytes);
 }
 
-static double gib(uint64_t bytes)
-{
-    return (double)bytes / (double)(1u << 30);
-}
-
 static fm_status refuse(const fm_plan_input *in, const fm_plan *least, fm_error *err)
 {
-    char text[900];
+    char text[900], a[FM_FIGURE], b[FM_FIGURE];
     size_t n = (size_t)snprintf(text, sizeof text,
-                                "the smallest plan takes %.2f GiB of memory, the budget is %.2f GiB",
-                                gib(least->total_bytes), gib(in->budget_bytes));
+                                "the smallest plan takes %s of memory, the budget is %s",
+                                fm_figure_bytes(a, least->total_bytes),
+                                fm_figure_bytes(b, in->budget_bytes));
     for (int32_t i = 0; i < least->n_line && n < sizeof text; i++) {
-        n += (size_t)snprintf(text + n, sizeof text - n, "\n  %-24s %9.3f GiB",
-                              least->lines[i].name, gib(least->lines[i].bytes));
+        n += (size_t)snprintf(text + n, sizeof text - n, "\n  %-24s %10s", least->lines[i].name,
+                              fm_figure_bytes(a, least->lines[i].bytes));
     }
     if (n < sizeof text) {
         const uint64_t mib = least->total_bytes / (1u << 20) + 1;

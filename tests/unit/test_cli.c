@@ -376,11 +376,11 @@ static void figures_read_well(void **state)
 {
     (void)state;
     char out[FM_CLI_FIGURE];
-    assert_string_equal(fm_cli_bytes(out, 0), "0 B");
-    assert_string_equal(fm_cli_bytes(out, 999), "999 B");
-    assert_string_equal(fm_cli_bytes(out, 1536), "1.50 KiB");
-    assert_string_equal(fm_cli_bytes(out, 4ull << 30), "4.00 GiB");
-    assert_string_equal(fm_cli_bytes(out, 372ull << 30), "372 GiB");
+    assert_string_equal(fm_figure_bytes(out, 0), "0 B");
+    assert_string_equal(fm_figure_bytes(out, 999), "999 B");
+    assert_string_equal(fm_figure_bytes(out, 1536), "1.50 KiB");
+    assert_string_equal(fm_figure_bytes(out, 4ull << 30), "4.00 GiB");
+    assert_string_equal(fm_figure_bytes(out, 372ull << 30), "372 GiB");
     assert_string_equal(fm_cli_count(out, 0), "0");
     assert_string_equal(fm_cli_count(out, 999), "999");
     assert_string_equal(fm_cli_count(out, 1204), "1,204");
