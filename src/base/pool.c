@@ -11,6 +11,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -24,6 +25,9 @@ enum {
     /* Longer than the gaps between two runs inside one token (norms, router, sampling), shorter
      * than a read from disk; waiting longer than this in user mode only burns power. */
     SPIN_NS = 80 * 1000,
+    /* The first part is spun without a system call; then the processor is offered to others between
+     * looks, because the awaited thread may be waiting for this very processor. */
+    SPIN_ALONE_NS = 10 * 1000,
     PAUSES_PER_CLOCK = 32,
     MAX_THREADS = 1024,
 };
@@ -105,15 +109,24 @@ static bool work_waits(fm_pool *pool)
     return atomic_load(&pool->n_left) > 0 || atomic_load(&pool->stop);
 }
 
+/* One round of waiting that began at start_ns; false when the time is up. */
+static bool keep_spinning(int64_t start_ns)
+{
+    const int64_t waited_ns = now_ns() - start_ns;
+    if (waited_ns > SPIN_NS) return false;
+    if (waited_ns > SPIN_ALONE_NS) sched_yield();
+    return true;
+}
+
 static bool spin_for_work(fm_pool *pool)
 {
-    const int64_t end = now_ns() + SPIN_NS;
+    const int64_t start_ns = now_ns();
     do {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
             if (work_waits(pool)) return true;
             cpu_pause();
         }
-    } while (now_ns() < end);
+    } while (keep_spinning(start_ns));
     return false;
 }
 
@@ -233,13 +246,13 @@ static void wake_workers(fm_pool *pool, int64_t n_items)
 
 static void wait_for_others(fm_pool *pool)
 {
-    const int64_t end = now_ns() + SPIN_NS;
+    const int64_t start_ns = now_ns();
     do {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
             if (atomic_load(&pool->n_unfinished) == 0) return;
             cpu_pause();
         }
-    } while (now_ns() < end);
+    } while (keep_spinning(start_ns));
     pthread_mutex_lock(&pool->mu);
     atomic_store(&pool->caller_sleeps, true);
     while (atomic_load(&pool->n_unfinished) != 0) pthread_cond_wait(&pool->work_done, &pool->mu);

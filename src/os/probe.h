@@ -1,0 +1,53 @@
+/* Probes of the machine: how fast memory streams and how fast the disk answers, measured in the way
+ * that the engine uses them. For `flashmoe bench`; one thread calls, others are internal.
+ */
+#pragma once
+
+#include "base/error.h"
+
+/* Asked every few milliseconds; false stops the probe with FM_E_CANCELLED. NULL: never. */
+typedef bool (*fm_probe_go_fn)(void *user);
+
+/* ---- memory ------------------------------------------------------------------------------ */
+
+typedef struct {
+    uint64_t bytes; /* of the buffer that is read; far more than the caches hold          */
+    int n_threads;  /* as many as the engine computes with                                */
+    int passes;     /* the best one counts: everything that disturbs only makes it slower */
+    fm_probe_go_fn go;
+    void *go_user;
+} fm_memory_probe;
+
+/* Streams `bytes` through the threads and gives the best pass in 1e9 bytes per second. The buffer is
+ * written first, so that its pages exist, and is gone when the call returns. FM_E_NOMEM. */
+fm_status fm_probe_memory(double *gb_s, const fm_memory_probe *probe, fm_error *err);
+
+/* ---- disk -------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *const *path; /* the files that the reads spread over, by size             */
+    const uint64_t *file_bytes;
+    int32_t n_file;
+    const char *io_engine; /* as in fm_io_options                                        */
+    int depth;             /* 0: default                                                 */
+    uint64_t read_bytes;   /* of one request; rounded up to the alignment                */
+    uint64_t buffer_bytes; /* memory that may be used; fewer requests wait when it is small */
+    uint64_t max_us;
+    uint64_t first; /* requests that earlier calls made; their places are not read again */
+    fm_probe_go_fn go;
+    void *go_user;
+} fm_disk_probe;
+
+typedef struct {
+    uint64_t requests, bytes, us;
+    double gb_s;         /* 1e9 bytes per second; 0 when nothing was left to read */
+    uint64_t read_bytes; /* of one request, as it was made                       */
+} fm_disk_probe_result;
+
+/* Reads places of the files in a scattered order, none twice, through the same I/O engine as the
+ * weights, until the time is over or every place was read. */
+fm_status fm_probe_disk(fm_disk_probe_result *out, const fm_disk_probe *probe, fm_error *err);
+
+/* Takes what the page cache holds of a file out of it, where the system listens to that. Pages that
+ * somebody has mapped stay. */
+fm_status fm_probe_drop_cache(const char *path, fm_error *err);
