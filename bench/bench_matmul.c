@@ -1,12 +1,12 @@
 /* Speed of one thread's matrix products, per type and kernel set.
  *
- *   bench_matmul [-s SET] [-t TYPE] [-r REPEATS] [-m MIB]
+ *   bench_matmul [-s SET] [-t TYPE] [-n ROWS] [-r REPEATS] [-m MIB]
  *
- * n_in = 2048. GB/s counts weight bytes: once with one 2048 x 2048 matrix that stays in the cache,
- * once over MIB (512) of different matrices. GOPS counts 2 operations per weight and token, 64
- * tokens, matrix in cache. Time is this thread's processor time, best of REPEATS (7), so that other
- * programs disturb the numbers less; compare runs, not with wall-clock results. Reads no files;
- * weights are random bytes.
+ * Matrices of ROWS (512) x 2048. GB/s counts weight bytes: once with one matrix that stays in the
+ * cache, once over MIB (512) of different matrices. GMAC/s counts products of a weight and an
+ * activation, 64 tokens, matrix in cache. us/token is the quantization of 2048 activations. Time is
+ * this thread's processor time, best of REPEATS (7), so that other programs disturb the numbers
+ * less; compare runs, not with wall-clock results. Reads no files; weights are random bytes.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 
 #include "kernel/kernel.h"
 
-enum { N_IN = 2048, N_OUT = 2048, N_TOK = 64, MAX_REPEATS = 101 };
+enum { N_IN = 2048, N_TOK = 64, MAX_OUT = 1 << 16, MAX_REPEATS = 1001 };
 
 static double now(void)
 {
@@ -40,7 +40,8 @@ typedef struct {
     const fm_kernels *kernels;
     const fm_type_traits *type;
     uint8_t *weights; /* n_matrix matrices */
-    size_t matrix_bytes, n_matrix;
+    size_t matrix_bytes;
+    int64_t n_out;
     const void *act[N_TOK];
     float *y[N_TOK];
     int repeats;
@@ -49,25 +50,41 @@ typedef struct {
 /* Best seconds of one pass over the first n_matrix matrices. */
 static double time_pass(const bench *b, size_t n_matrix, int n_tok)
 {
+    /* Small matrices are repeated, so that the clock's own time does not count. */
+    const int times = n_matrix > 1 || b->matrix_bytes * (size_t)n_tok > 1 << 22 ? 1 : 8;
     double best = 0;
     for (int rep = -1; rep < b->repeats; rep++) {
         const double start = now();
-        for (size_t i = 0; i < n_matrix; i++) {
+        for (size_t i = 0; i < n_matrix * (size_t)times; i++) {
             const fm_matrix w = {.type = b->type,
-                                 .data = b->weights + i * b->matrix_bytes,
-                                 .n_out = N_OUT,
+                                 .data = b->weights + i % n_matrix * b->matrix_bytes,
+                                 .n_out = b->n_out,
                                  .n_in = N_IN,
                                  .row_bytes = fm_type_row_bytes(b->type, N_IN),
                                  .layout = b->type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS};
-            b->kernels->matmul(&w, 0, N_OUT, b->act, b->y, n_tok);
+            b->kernels->matmul(&w, 0, b->n_out, b->act, b->y, n_tok);
         }
-        const double seconds = now() - start;
+        const double seconds = (now() - start) / times;
         if (rep <= 0 || seconds < best) best = seconds; /* the first pass only warms up */
     }
     return best;
 }
 
-static int run(const char *set, const char *only_type, int repeats, size_t mib)
+/* Best seconds of the quantization of one row of activations. */
+static double time_quantize(const bench *b, fm_act form, void *dst, const float *x)
+{
+    enum { TIMES = 64 };
+    double best = 0;
+    for (int rep = -1; rep < b->repeats; rep++) {
+        const double start = now();
+        for (int i = 0; i < TIMES; i++) b->kernels->quantize(form, dst, x, N_IN);
+        const double seconds = (now() - start) / TIMES;
+        if (rep <= 0 || seconds < best) best = seconds;
+    }
+    return best;
+}
+
+static int run(const char *set, const char *only_type, int64_t n_out, int repeats, size_t mib)
 {
     static const uint32_t ids[] = {
         FM_TYPE_Q4_0, FM_TYPE_Q4_1, FM_TYPE_Q5_0, FM_TYPE_Q5_1, FM_TYPE_Q8_0,
@@ -79,7 +96,8 @@ static int run(const char *set, const char *only_type, int repeats, size_t mib)
         fprintf(stderr, "bench_matmul: %s\n", err.msg);
         return 1;
     }
-    float *const x = malloc(sizeof(float) * N_IN), *const y = malloc(sizeof(float) * N_OUT * N_TOK);
+    float *const x = malloc(sizeof(float) * N_IN);
+    float *const y = malloc(sizeof(float) * (size_t)n_out * N_TOK);
     uint8_t *const act = aligned_alloc(64, sizeof(float) * N_IN * N_TOK);
     uint8_t *const weights = aligned_alloc(64, mib << 20);
     if (!x || !y || !act || !weights) {
@@ -88,27 +106,30 @@ static int run(const char *set, const char *only_type, int repeats, size_t mib)
     }
     fill(weights, mib << 20);
     for (int i = 0; i < N_IN; i++) x[i] = (float)((i * 37) % 101 - 50) / 50.0f;
-    printf("%-10s %-6s %12s %12s %12s\n", "set", "type", "cache GB/s", "memory GB/s", "GOPS x64");
+    printf("%-10s %-6s %12s %12s %12s %12s\n", "set", "type", "cache GB/s", "memory GB/s",
+           "GMAC/s x64", "us/token");
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
         bench b = {.kernels = kernels, .type = fm_type_get(ids[i]), .weights = weights,
-                   .repeats = repeats};
+                   .repeats = repeats, .n_out = n_out};
         if (only_type && strcmp(only_type, b.type->name) != 0) continue;
-        b.matrix_bytes = fm_type_row_bytes(b.type, N_IN) * N_OUT;
-        b.n_matrix = (mib << 20) / b.matrix_bytes;
+        b.matrix_bytes = fm_type_row_bytes(b.type, N_IN) * (size_t)n_out;
+        const size_t n_matrix = (mib << 20) / b.matrix_bytes;
+        if (n_matrix == 0) continue;
         const fm_act form = kernels->act_form(b.type);
         const size_t act_bytes = fm_act_bytes(form, N_IN);
         for (int t = 0; t < N_TOK; t++) {
             kernels->quantize(form, act + (size_t)t * act_bytes, x, N_IN);
             b.act[t] = act + (size_t)t * act_bytes;
-            b.y[t] = y + (size_t)t * N_OUT;
+            b.y[t] = y + (int64_t)t * n_out;
         }
         const double cached = time_pass(&b, 1, 1);
-        const double memory = time_pass(&b, b.n_matrix, 1);
+        const double memory = time_pass(&b, n_matrix, 1);
         const double batch = time_pass(&b, 1, N_TOK);
-        printf("%-10s %-6s %12.1f %12.1f %12.1f\n", kernels->name, b.type->name,
+        const double quantize = time_quantize(&b, form, act, x);
+        printf("%-10s %-6s %12.1f %12.1f %12.1f %12.2f\n", kernels->name, b.type->name,
                (double)b.matrix_bytes / cached / 1e9,
-               (double)b.matrix_bytes * (double)b.n_matrix / memory / 1e9,
-               2.0 * N_IN * N_OUT * N_TOK / batch / 1e9);
+               (double)(b.matrix_bytes * n_matrix) / memory / 1e9,
+               (double)(N_IN * n_out) * N_TOK / batch / 1e9, quantize * 1e6);
         fflush(stdout);
     }
     free(x), free(y), free(act), free(weights);
@@ -119,19 +140,23 @@ int main(int argc, char **argv)
 {
     const char *set = NULL, *type = NULL;
     int repeats = 7, option;
+    long rows = 512;
     size_t mib = 512;
-    while ((option = getopt(argc, argv, "s:t:r:m:")) != -1) {
+    while ((option = getopt(argc, argv, "s:t:n:r:m:")) != -1) {
         switch (option) {
         case 's': set = optarg; break;
         case 't': type = optarg; break;
+        case 'n': rows = atol(optarg); break;
         case 'r': repeats = atoi(optarg); break;
         case 'm': mib = (size_t)strtoul(optarg, NULL, 10); break;
         default: return 2;
         }
     }
-    if (repeats < 1 || repeats > MAX_REPEATS || mib < 32 || mib > 65536) {
-        fprintf(stderr, "bench_matmul: REPEATS 1..%d, MIB 32..65536\n", MAX_REPEATS);
+    if (rows < 1 || rows > MAX_OUT || repeats < 1 || repeats > MAX_REPEATS || mib < 32 ||
+        mib > 65536) {
+        fprintf(stderr, "bench_matmul: ROWS 1..%d, REPEATS 1..%d, MIB 32..65536\n", MAX_OUT,
+                MAX_REPEATS);
         return 2;
     }
-    return run(set, type, repeats, mib);
+    return run(set, type, rows, repeats, mib);
 }

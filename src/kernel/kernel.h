@@ -45,9 +45,9 @@ typedef struct fm_kernels {
      * FM_ACT_F32 for every type in the set "reference". */
     fm_act (*act_form)(const fm_type_traits *t);
 
-    /* dst <- activations of x [n] in form FM_ACT_Q8_32 / FM_ACT_Q8_256 / copy for F32.
-     * A block whose largest magnitude is below 127 * FLT_MIN becomes zeros (d = 0). A block that
-     * holds an Inf or NaN becomes d = NaN and q = 0, so every product with it is NaN. */
+    /* dst <- activations of x [n] in form FM_ACT_I15_32 / FM_ACT_I13_256 / copy for F32.
+     * A block whose largest magnitude is below V * FLT_MIN (V: quant.h) becomes zeros (d = 0). A
+     * block that holds an Inf or NaN becomes d = NaN and v = 0, so every product with it is NaN. */
     void (*quantize)(fm_act form, void *dst, const float *x, int64_t n);
     fm_matmul_fn matmul;
 

@@ -32,9 +32,9 @@ _Static_assert(sizeof(disk_q3_k) == 110, "Q3_K block");
 _Static_assert(sizeof(disk_q4_k) == 144, "Q4_K block");
 _Static_assert(sizeof(disk_q5_k) == 176, "Q5_K block");
 _Static_assert(sizeof(disk_q6_k) == 210, "Q6_K block");
-_Static_assert(sizeof(fm_act_q8_32) == 40, "activation block of 32");
-_Static_assert(sizeof(fm_act_q8_256) == 304, "activation block of 256");
-_Static_assert(offsetof(fm_act_q8_256, q) % 16 == 0, "q on 16 bytes");
+_Static_assert(sizeof(fm_act_i15_32) == 76, "activation block of 32");
+_Static_assert(sizeof(fm_act_i13_256) == 624, "activation block of 256");
+_Static_assert(offsetof(fm_act_i13_256, hi) % 16 == 0, "hi on 16 bytes");
 
 /* A field of a disk_* block, transposed in units of `unit` bytes. */
 #define FIELD(type, member, unit) \
@@ -57,32 +57,32 @@ static const fm_type_traits types[] = {
      .decode = fm_decode_f16},
     {.name = "BF16", .id = FM_TYPE_BF16, .block_elems = 1, .block_bytes = 2, .act = FM_ACT_F32,
      .decode = fm_decode_bf16},
-    QUANTIZED(Q4_0, disk_q4_0, 32, FM_ACT_Q8_32, fm_decode_q4_0, 2,
+    QUANTIZED(Q4_0, disk_q4_0, 32, FM_ACT_I15_32, fm_decode_q4_0, 2,
               FIELD(disk_q4_0, d, 2), FIELD(disk_q4_0, qs, 4)),
-    QUANTIZED(Q4_1, disk_q4_1, 32, FM_ACT_Q8_32, fm_decode_q4_1, 3,
+    QUANTIZED(Q4_1, disk_q4_1, 32, FM_ACT_I15_32, fm_decode_q4_1, 3,
               FIELD(disk_q4_1, d, 2), FIELD(disk_q4_1, m, 2), FIELD(disk_q4_1, qs, 4)),
-    QUANTIZED(Q5_0, disk_q5_0, 32, FM_ACT_Q8_32, fm_decode_q5_0, 3,
+    QUANTIZED(Q5_0, disk_q5_0, 32, FM_ACT_I15_32, fm_decode_q5_0, 3,
               FIELD(disk_q5_0, d, 2), FIELD(disk_q5_0, qh, 4), FIELD(disk_q5_0, qs, 4)),
-    QUANTIZED(Q5_1, disk_q5_1, 32, FM_ACT_Q8_32, fm_decode_q5_1, 4,
+    QUANTIZED(Q5_1, disk_q5_1, 32, FM_ACT_I15_32, fm_decode_q5_1, 4,
               FIELD(disk_q5_1, d, 2), FIELD(disk_q5_1, m, 2), FIELD(disk_q5_1, qh, 4),
               FIELD(disk_q5_1, qs, 4)),
-    QUANTIZED(Q8_0, disk_q8_0, 32, FM_ACT_Q8_32, fm_decode_q8_0, 2,
+    QUANTIZED(Q8_0, disk_q8_0, 32, FM_ACT_I15_32, fm_decode_q8_0, 2,
               FIELD(disk_q8_0, d, 2), FIELD(disk_q8_0, qs, 4)),
-    QUANTIZED(MXFP4, disk_mxfp4, 32, FM_ACT_Q8_32, fm_decode_mxfp4, 2,
+    QUANTIZED(MXFP4, disk_mxfp4, 32, FM_ACT_I15_32, fm_decode_mxfp4, 2,
               FIELD(disk_mxfp4, e, 1), FIELD(disk_mxfp4, qs, 4)),
-    QUANTIZED(Q2_K, disk_q2_k, 256, FM_ACT_Q8_256, fm_decode_q2_k, 4,
+    QUANTIZED(Q2_K, disk_q2_k, 256, FM_ACT_I13_256, fm_decode_q2_k, 4,
               FIELD(disk_q2_k, scales, 4), FIELD(disk_q2_k, qs, 4), FIELD(disk_q2_k, d, 2),
               FIELD(disk_q2_k, dmin, 2)),
-    QUANTIZED(Q3_K, disk_q3_k, 256, FM_ACT_Q8_256, fm_decode_q3_k, 4,
+    QUANTIZED(Q3_K, disk_q3_k, 256, FM_ACT_I13_256, fm_decode_q3_k, 4,
               FIELD(disk_q3_k, hmask, 4), FIELD(disk_q3_k, qs, 4), FIELD(disk_q3_k, scales, 4),
               FIELD(disk_q3_k, d, 2)),
-    QUANTIZED(Q4_K, disk_q4_k, 256, FM_ACT_Q8_256, fm_decode_q4_k, 4,
+    QUANTIZED(Q4_K, disk_q4_k, 256, FM_ACT_I13_256, fm_decode_q4_k, 4,
               FIELD(disk_q4_k, d, 2), FIELD(disk_q4_k, dmin, 2), FIELD(disk_q4_k, scales, 4),
               FIELD(disk_q4_k, qs, 4)),
-    QUANTIZED(Q5_K, disk_q5_k, 256, FM_ACT_Q8_256, fm_decode_q5_k, 5,
+    QUANTIZED(Q5_K, disk_q5_k, 256, FM_ACT_I13_256, fm_decode_q5_k, 5,
               FIELD(disk_q5_k, d, 2), FIELD(disk_q5_k, dmin, 2), FIELD(disk_q5_k, scales, 4),
               FIELD(disk_q5_k, qh, 4), FIELD(disk_q5_k, qs, 4)),
-    QUANTIZED(Q6_K, disk_q6_k, 256, FM_ACT_Q8_256, fm_decode_q6_k, 4,
+    QUANTIZED(Q6_K, disk_q6_k, 256, FM_ACT_I13_256, fm_decode_q6_k, 4,
               FIELD(disk_q6_k, ql, 4), FIELD(disk_q6_k, qh, 4), FIELD(disk_q6_k, scales, 4),
               FIELD(disk_q6_k, d, 2)),
 };
@@ -143,8 +143,8 @@ uint64_t fm_type_row_bytes(const fm_type_traits *t, int64_t n_in)
 size_t fm_act_bytes(fm_act a, int64_t n)
 {
     switch (a) {
-    case FM_ACT_Q8_32: return (size_t)(n / 32) * sizeof(fm_act_q8_32);
-    case FM_ACT_Q8_256: return (size_t)(n / 256) * sizeof(fm_act_q8_256);
+    case FM_ACT_I15_32: return (size_t)(n / 32) * sizeof(fm_act_i15_32);
+    case FM_ACT_I13_256: return (size_t)(n / 256) * sizeof(fm_act_i13_256);
     default: return (size_t)n * sizeof(float);
     }
 }

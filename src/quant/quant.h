@@ -2,19 +2,36 @@
  *
  * Numbers are the GGUF type ids. A row of a matrix is n_in / block_elems blocks of block_bytes.
  *
- * Arithmetic of a quantized dot product (all kernel sets give the same bits; see docs/architecture.md)
+ * Arithmetic of a quantized dot product (the same bits in all kernel sets: docs/architecture.md)
  * ------------------------------------------------------------------------------------------------
- * Activations are quantized once per token:
- *   FM_ACT_Q8_32   blocks of 32:  d = amax / 127, q = round_to_even(x * (1/d)), isum = sum q
- *   FM_ACT_Q8_256  blocks of 256: the same over 256; isum[j] = sum of q over 16 columns, j < 16
- *   FM_ACT_F32     as they are
+ * Activations are quantized once per token, to integers v with a scale per block. v is stored as
+ * two signed bytes, v = hi * 2^s + lo, so that a product with a weight of at most 8 bits is two
+ * products of bytes; that loses nothing:
+ *   FM_ACT_I15_32   blocks of 32,  s = 7, |v| <= 127 * 2^7 = 16256
+ *   FM_ACT_I13_256  blocks of 256, s = 5, |v| <= 127 * 2^5 = 4064
+ *   FM_ACT_F32      as they are
+ * with V the bound:  d = amax / V,  v = round_to_even(x * (1/d)),  hi = (v + 2^(s-1)) >> s, so
+ * |hi| <= 127 and -2^(s-1) <= lo < 2^(s-1). No v leaves the range: x * (1/d) is at most
+ * V (1 + 2^-22), which rounds to V.
  * The integer part of a block is exact; floats are combined per output row in block order, with
  * separate multiply and add (no fused multiply-add):
- *   types of 32, no minimum  acc = acc + (dw * dx) * (float)(sum (q_w - offset) q_x)
- *   types of 32, minimum m   acc = acc + ((dw * dx) * (float)(sum q_w q_x) + m * (dx * (float)isum))
- *   types of 256, no minimum acc = acc + (dw * dx) * (float)(sum_k sc_k sum (q_w - offset) q_x)
- *   types of 256, minimum    acc = acc + ((dw * dx) * (float)(sum_k sc_k sum q_w q_x)
- *                                         - (dmin * dx) * (float)(sum_k mn_k isum_k))
+ *   types of 32, no minimum  acc = acc + (dw * dx) * (float)(sum (q_w - offset) v)
+ *   types of 32, minimum m   acc = acc + ((dw * dx) * (float)(sum q_w v)
+ *                                         + m * (dx * (float)(sum v)))
+ *   types of 256, no minimum acc = acc + (dw * dx) * (float)(sum_k sc_k sum (q_w - offset) v)
+ *   types of 256, minimum    acc = acc + ((dw * dx) * (float)(sum_k sc_k sum q_w v)
+ *                                         - (dmin * dx) * (float)(sum_k mn_k sum v))
+ *   Q6_K                     as without minimum, but the block counts as two halves of 128 columns,
+ *                            added one after the other, since its sum of 256 may not fit 32 bits
+ * All integers fit 32 bits. The largest, sums of absolute values of the terms, so that no order of
+ * addition passes them:
+ *   types of 32   Q8_0 as unsigned bytes  32 * 255 * 16256            1.33e8
+ *   Q2_K          256 * 15 * 3 * 4064                                 4.7e7
+ *   Q3_K          256 * 32 * 4 * 4064                                 1.34e8
+ *   Q4_K          256 * 63 * 15 * 4064                                9.84e8
+ *   Q5_K          256 * 63 * 31 * 4064 = 2031869952                   < 2^31 = 2147483648
+ *   Q6_K          128 * 128 * 32 * 4064 = 2130706432 (scale -128)     < 2^31
+ *   minima        256 * 63 * 4064                                     6.6e7
  * So a result depends neither on how many rows or tokens are computed together, nor on threads.
  * F32, F16 and BF16 weights: f32 products in a lane order that kernel.h fixes per kernel set.
  *
@@ -50,7 +67,15 @@ typedef enum {
     FM_TYPE_MXFP4 = 39,
 } fm_type;
 
-typedef enum { FM_ACT_F32, FM_ACT_Q8_32, FM_ACT_Q8_256, FM_ACT_COUNT } fm_act;
+typedef enum { FM_ACT_F32, FM_ACT_I15_32, FM_ACT_I13_256, FM_ACT_COUNT } fm_act;
+
+/* s and V of the forms. */
+enum {
+    FM_ACT_32_SHIFT = 7,
+    FM_ACT_32_TOP = 127 << FM_ACT_32_SHIFT,
+    FM_ACT_256_SHIFT = 5,
+    FM_ACT_256_TOP = 127 << FM_ACT_256_SHIFT,
+};
 
 enum { FM_PANEL_ROWS = 16 };
 
@@ -82,19 +107,23 @@ int fm_type_geometry(uint32_t gguf_id, uint32_t *block_elems, uint32_t *block_by
 /* Bytes of one row of n_in elements; 0 when n_in is no multiple of the block or it overflows. */
 uint64_t fm_type_row_bytes(const fm_type_traits *t, int64_t n_in);
 
-/* Activation blocks as laid out in memory. A quantized row of n values is an array of these. */
+/* Activation blocks as laid out in memory. A quantized row of n values is an array of these. The
+ * sums are what the offsets and minima of weights meet; nsum is negative because the kernels start
+ * from it. */
 typedef struct {
     float d;
-    int32_t isum;
-    int8_t q[32];
-} fm_act_q8_32;
+    float dsum;   /* d * (float)(sum v) */
+    int32_t nsum; /* -(sum v)           */
+    int8_t hi[32], lo[32];
+} fm_act_i15_32;
 
 typedef struct {
     float d;
-    int32_t pad[3]; /* keeps q on 16 bytes */
-    int16_t isum[16];
-    int8_t q[256];
-} fm_act_q8_256;
+    int32_t pad[3];       /* keeps the bytes on 16                     */
+    int16_t sum32[8][2];  /* sum of hi, sum of lo over 32 columns each */
+    int32_t nsum[16];     /* -(sum v) over 16 columns each             */
+    int8_t hi[256], lo[256];
+} fm_act_i13_256;
 
 /* Bytes of n activations in form a; n is a multiple of 32 resp. 256 for the quantized forms. */
 size_t fm_act_bytes(fm_act a, int64_t n);

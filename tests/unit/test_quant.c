@@ -249,8 +249,8 @@ static void act_bytes_count_whole_blocks(void **state)
 {
     (void)state;
     assert_int_equal(fm_act_bytes(FM_ACT_F32, 256), 1024);
-    assert_int_equal(fm_act_bytes(FM_ACT_Q8_32, 256), 320);
-    assert_int_equal(fm_act_bytes(FM_ACT_Q8_256, 512), 608);
+    assert_int_equal(fm_act_bytes(FM_ACT_I15_32, 256), 608);
+    assert_int_equal(fm_act_bytes(FM_ACT_I13_256, 512), 1248);
 }
 
 /* ---- panels ------------------------------------------------------------------------------ */

@@ -11,65 +11,83 @@ fm_act fm_act_form_of_type(const fm_type_traits *t)
     return (fm_act)t->act;
 }
 
-/* Scale of n activations and its inverse. Magnitudes are compared as integers, which orders them
- * correctly and puts Inf and NaN on top. Returns the scale that the block stores. */
-static float block_scale(const float *x, int n, float *inverse)
+/* Scale of n activations for integers up to top, and its inverse. Magnitudes are compared as
+ * integers, which orders them correctly and puts Inf and NaN on top. Returns the scale that the
+ * block stores. */
+static float block_scale(const float *x, int n, int top, float *inverse)
 {
-    uint32_t top = 0;
+    uint32_t largest = 0;
     for (int i = 0; i < n; i++) {
         const uint32_t mag = fm_f32_bits(x[i]) & 0x7fffffffu;
-        top = mag > top ? mag : top;
+        largest = mag > largest ? mag : largest;
     }
     *inverse = 0.0f;
-    if (top >= 0x7f800000u) return fm_f32_from_bits(0x7fc00000u);
-    const float d = fm_f32_from_bits(top) / 127.0f;
+    if (largest >= 0x7f800000u) return fm_f32_from_bits(0x7fc00000u);
+    const float d = fm_f32_from_bits(largest) / (float)top;
     if (d < FLT_MIN) return 0.0f; /* the inverse would overflow */
     *inverse = 1.0f / d;
     return d;
 }
 
 /* Adding 1.5 * 2^23 leaves no fraction bits, so the addition itself rounds to the nearest integer,
- * ties to even. |x * inverse| is at most 127 (1 + 2^-22), so no clamp is needed. */
-static int8_t round_i8(float x, float inverse)
+ * ties to even. The product is at most 16256 (1 + 2^-22), so no clamp is needed. */
+static int32_t round_to_even(float x, float inverse)
 {
-    return (int8_t)(int32_t)(fm_f32_bits(x * inverse + 12582912.0f) - 0x4b400000u);
+    return (int32_t)(fm_f32_bits(x * inverse + 12582912.0f) - 0x4b400000u);
 }
 
-static void quantize_32(fm_act_q8_32 *dst, const float *x)
+/* Splits v into hi * 2^shift + lo. (A right shift of a negative number is arithmetic on every
+ * compiler this builds with.) */
+static void split(int8_t *hi, int8_t *lo, int32_t v, int shift)
+{
+    const int32_t h = (v + (1 << (shift - 1))) >> shift;
+    *hi = (int8_t)h;
+    *lo = (int8_t)(v - h * (1 << shift));
+}
+
+static void quantize_32(fm_act_i15_32 *dst, const float *x)
 {
     float inverse;
-    dst->d = block_scale(x, 32, &inverse);
+    dst->d = block_scale(x, 32, FM_ACT_32_TOP, &inverse);
     int32_t sum = 0;
     for (int i = 0; i < 32; i++) {
-        dst->q[i] = inverse == 0.0f ? 0 : round_i8(x[i], inverse);
-        sum += dst->q[i];
+        const int32_t v = inverse == 0.0f ? 0 : round_to_even(x[i], inverse);
+        split(&dst->hi[i], &dst->lo[i], v, FM_ACT_32_SHIFT);
+        sum += v;
     }
-    dst->isum = sum;
+    dst->dsum = dst->d * (float)sum;
+    dst->nsum = -sum;
 }
 
-static void quantize_256(fm_act_q8_256 *dst, const float *x)
+static void quantize_256(fm_act_i13_256 *dst, const float *x)
 {
     float inverse;
-    dst->d = block_scale(x, 256, &inverse);
+    dst->d = block_scale(x, 256, FM_ACT_256_TOP, &inverse);
     memset(dst->pad, 0, sizeof dst->pad);
-    for (int j = 0; j < 16; j++) {
-        int sum = 0;
-        for (int i = 16 * j; i < 16 * j + 16; i++) {
-            dst->q[i] = inverse == 0.0f ? 0 : round_i8(x[i], inverse);
-            sum += dst->q[i];
+    for (int j = 0; j < 8; j++) {
+        int32_t sum[2] = {0, 0}, sum_hi = 0, sum_lo = 0;
+        for (int i = 32 * j; i < 32 * j + 32; i++) {
+            const int32_t v = inverse == 0.0f ? 0 : round_to_even(x[i], inverse);
+            split(&dst->hi[i], &dst->lo[i], v, FM_ACT_256_SHIFT);
+            sum[i / 16 % 2] += v;
+            sum_hi += dst->hi[i];
+            sum_lo += dst->lo[i];
         }
-        dst->isum[j] = (int16_t)sum;
+        dst->sum32[j][0] = (int16_t)sum_hi;
+        dst->sum32[j][1] = (int16_t)sum_lo;
+        dst->nsum[2 * j] = -sum[0];
+        dst->nsum[2 * j + 1] = -sum[1];
     }
 }
 
 void fm_quantize_generic(fm_act form, void *dst, const float *x, int64_t n)
 {
     switch (form) {
-    case FM_ACT_Q8_32:
-        for (int64_t b = 0; b < n / 32; b++) quantize_32((fm_act_q8_32 *)dst + b, x + 32 * b);
+    case FM_ACT_I15_32:
+        for (int64_t b = 0; b < n / 32; b++) quantize_32((fm_act_i15_32 *)dst + b, x + 32 * b);
         break;
-    case FM_ACT_Q8_256:
-        for (int64_t b = 0; b < n / 256; b++) quantize_256((fm_act_q8_256 *)dst + b, x + 256 * b);
+    case FM_ACT_I13_256:
+        for (int64_t b = 0; b < n / 256; b++) quantize_256((fm_act_i13_256 *)dst + b, x + 256 * b);
         break;
     default: memcpy(dst, x, (size_t)n * sizeof *x);
     }

@@ -4,9 +4,7 @@
  * since the integer sums are exact and the float steps are written out, all copies agree bit for
  * bit (quant.h gives the formulas).
  *
- * Integer ranges: a sum over 16 columns is at most 16 * 128 * 127 = 260096; times a scale of at
- * most 128 and 16 sub-blocks 5.4e8, below 2^31. Nothing integer runs across blocks, so the row
- * length does not matter.
+ * Integer ranges: quant.h. Nothing integer runs across blocks, so the row length does not matter.
  */
 #pragma once
 
@@ -54,11 +52,16 @@ static inline const uint8_t *fm_matrix_block(const fm_matrix *w, int64_t row, in
     return buf;
 }
 
-static FM_ALWAYS_INLINE int32_t fm_dot_i8(const int8_t *a, const int8_t *b, int n)
+/* sum w (hi * 2^shift + lo); a product of sums of at most 32 * 128 * 127 with 2^7 fits. */
+static FM_ALWAYS_INLINE int32_t fm_dot_planes(const int8_t *w, const int8_t *hi, const int8_t *lo,
+                                              int n, int shift)
 {
-    int32_t sum = 0;
-    for (int i = 0; i < n; i++) sum += a[i] * b[i];
-    return sum;
+    int32_t sum_hi = 0, sum_lo = 0;
+    for (int i = 0; i < n; i++) {
+        sum_hi += w[i] * hi[i];
+        sum_lo += w[i] * lo[i];
+    }
+    return sum_hi * (1 << shift) + sum_lo;
 }
 
 /* All tokens of one row; FM_ROW_TOKENS at a time share an unpacked block. */
@@ -75,9 +78,10 @@ static FM_ALWAYS_INLINE void fm_row_32(const fm_matrix *w, int64_t row, const vo
             fm_quant_block wb;
             unpack(&wb, fm_matrix_block(w, row, b, buf));
             for (int t = 0; t < nt; t++) {
-                const fm_act_q8_32 *const x = (const fm_act_q8_32 *)act[t0 + t] + b;
-                float term = (wb.d * x->d) * (float)fm_dot_i8(wb.q, x->q, 32);
-                if (has_min) term = term + wb.m * (x->d * (float)x->isum);
+                const fm_act_i15_32 *const x = (const fm_act_i15_32 *)act[t0 + t] + b;
+                const int32_t sum = fm_dot_planes(wb.q, x->hi, x->lo, 32, FM_ACT_32_SHIFT);
+                float term = (wb.d * x->d) * (float)sum;
+                if (has_min) term = term + wb.m * x->dsum;
                 acc[t] = acc[t] + term;
             }
         }
@@ -85,11 +89,13 @@ static FM_ALWAYS_INLINE void fm_row_32(const fm_matrix *w, int64_t row, const vo
     }
 }
 
+/* parts: float steps per block. */
 static FM_ALWAYS_INLINE void fm_row_256(const fm_matrix *w, int64_t row, const void *const *act,
                                         float *const *y, int64_t n_tok,
-                                        fm_block_unpack_fn *unpack, int has_min)
+                                        fm_block_unpack_fn *unpack, int has_min, int parts)
 {
     const int64_t n_block = w->n_in / 256;
+    const int n_group = 16 / parts;
     for (int64_t t0 = 0; t0 < n_tok; t0 += FM_ROW_TOKENS) {
         const int nt = (int)(n_tok - t0 < FM_ROW_TOKENS ? n_tok - t0 : FM_ROW_TOKENS);
         float acc[FM_ROW_TOKENS] = {0};
@@ -98,22 +104,25 @@ static FM_ALWAYS_INLINE void fm_row_256(const fm_matrix *w, int64_t row, const v
             fm_quant_block wb;
             unpack(&wb, fm_matrix_block(w, row, b, buf));
             for (int t = 0; t < nt; t++) {
-                const fm_act_q8_256 *const x = (const fm_act_q8_256 *)act[t0 + t] + b;
-                int32_t sum = 0, low = 0;
-                for (int k = 0; k < 16; k++) {
-                    sum += wb.sc[k] * fm_dot_i8(wb.q + 16 * k, x->q + 16 * k, 16);
-                    low += wb.mn[k] * x->isum[k];
+                const fm_act_i13_256 *const x = (const fm_act_i13_256 *)act[t0 + t] + b;
+                for (int part = 0; part < parts; part++) {
+                    int32_t sum = 0, low = 0;
+                    for (int k = n_group * part; k < n_group * (part + 1); k++) {
+                        sum += wb.sc[k] * fm_dot_planes(wb.q + 16 * k, x->hi + 16 * k,
+                                                        x->lo + 16 * k, 16, FM_ACT_256_SHIFT);
+                        low -= wb.mn[k] * x->nsum[k];
+                    }
+                    float term = (wb.d * x->d) * (float)sum;
+                    if (has_min) term = term - (wb.m * x->d) * (float)low;
+                    acc[t] = acc[t] + term;
                 }
-                float term = (wb.d * x->d) * (float)sum;
-                if (has_min) term = term - (wb.m * x->d) * (float)low;
-                acc[t] = acc[t] + term;
             }
         }
         for (int t = 0; t < nt; t++) y[t0 + t][row] = acc[t];
     }
 }
 
-/* type, block, elements, has a minimum: the list of formats for kernels. */
+/* type, block, elements, then what fm_row_<elements> wants: the list of formats for kernels. */
 #define FM_QUANT_KERNELS(X)                                                                       \
     X(Q4_0, q4_0, 32, 0)                                                                          \
     X(Q4_1, q4_1, 32, 1)                                                                          \
@@ -121,22 +130,22 @@ static FM_ALWAYS_INLINE void fm_row_256(const fm_matrix *w, int64_t row, const v
     X(Q5_1, q5_1, 32, 1)                                                                          \
     X(Q8_0, q8_0, 32, 0)                                                                          \
     X(MXFP4, mxfp4, 32, 0)                                                                        \
-    X(Q2_K, q2_k, 256, 1)                                                                         \
-    X(Q3_K, q3_k, 256, 0)                                                                         \
-    X(Q4_K, q4_k, 256, 1)                                                                         \
-    X(Q5_K, q5_k, 256, 1)                                                                         \
-    X(Q6_K, q6_k, 256, 0)
+    X(Q2_K, q2_k, 256, 1, 1)                                                                      \
+    X(Q3_K, q3_k, 256, 0, 1)                                                                      \
+    X(Q4_K, q4_k, 256, 1, 1)                                                                      \
+    X(Q5_K, q5_k, 256, 1, 1)                                                                      \
+    X(Q6_K, q6_k, 256, 0, 2)
 
-#define FM_ROWS_KERNEL(type, block, elems, has_min)                                               \
+#define FM_ROWS_KERNEL(type, block, elems, ...)                                                   \
     static void rows_##block(const fm_matrix *w, int64_t row0, int64_t row1,                      \
                              const void *const *act, float *const *y, int64_t n_tok)              \
     {                                                                                             \
         for (int64_t row = row0; row < row1; row++)                                               \
-            fm_row_##elems(w, row, act, y, n_tok, fm_block_##block, has_min);                     \
+            fm_row_##elems(w, row, act, y, n_tok, fm_block_##block, __VA_ARGS__);                 \
     }
 FM_QUANT_KERNELS(FM_ROWS_KERNEL)
 
 /* By type id; NULL for types whose activations are not quantized. */
 enum { FM_KERNEL_TYPES = FM_TYPE_MXFP4 + 1 };
-#define FM_ROWS_ENTRY(type, block, elems, has_min) [FM_TYPE_##type] = rows_##block,
+#define FM_ROWS_ENTRY(type, block, elems, ...) [FM_TYPE_##type] = rows_##block,
 static const fm_matmul_fn fm_rows_kernels[FM_KERNEL_TYPES] = {FM_QUANT_KERNELS(FM_ROWS_ENTRY)};

@@ -2,8 +2,11 @@
  * rows is two halves of 8 lanes: unit u of the first half lies at 64 u, of the second at 64 u + 32.
  *
  * vpmaddubsw adds two products of an unsigned weight and a signed activation into 16 bits with
- * saturation. Weights of n bits give at most 2 * (2^n - 1) * 127, so how many such pairs a 16-bit
- * sum can take without saturating is: 4 bits 8, 5 bits 4, 6 bits 2 (and 24, for MXFP4, 5). */
+ * saturation. Weights of n bits give at most 2 * (2^n - 1) * 127 with the high plane, so how many
+ * such pairs a 16-bit sum can take without saturating is: 4 bits 8, 5 bits 4, 6 bits 2 (and 24, for
+ * MXFP4, 5). The low plane is at most 64 in blocks of 32 and 16 in blocks of 256, so there it is 8
+ * pairs for up to 5 bits, and 16 for 6 bits. vpmaddwd joins the pairs to 32 bits, and its second
+ * factor brings in the 2^s of the high plane. */
 #pragma once
 
 #if defined(__x86_64__)

@@ -34,4 +34,41 @@ static FM_ALWAYS_INLINE __m512i or_masked(__m512i a, __m512i b, __m512i mask)
 {
     return _mm512_ternarylogic_epi32(a, b, mask, 0xf8);
 }
+
+/* s[t] <- (s[t] + sum w hi) 2^shift + sum w lo, over n_unit units for nt tokens. The weights stay
+ * in registers for both planes; tokens are the inner loop, so that nt sums are under way at once,
+ * and where that is too few the planes are summed apart. */
+static FM_ALWAYS_INLINE void dot_planes(__m512i *s, const __m512i *w, const int n_unit,
+                                        const int8_t *const *hi, const int8_t *const *lo,
+                                        const int nt, const int shift)
+{
+    if (nt <= 2) {
+        __m512i low[2];
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            low[t] = _mm512_setzero_si512();
+            FM_UNROLL
+            for (int u = 0; u < n_unit; u++) {
+                s[t] = _mm512_dpbusd_epi32(s[t], w[u], repeat_32(hi[t] + 4 * u));
+                low[t] = _mm512_dpbusd_epi32(low[t], w[u], repeat_32(lo[t] + 4 * u));
+            }
+            s[t] = _mm512_add_epi32(_mm512_slli_epi32(s[t], (unsigned)shift), low[t]);
+        }
+        return;
+    }
+    FM_UNROLL
+    for (int u = 0; u < n_unit; u++) {
+        FM_UNROLL
+        for (int t = 0; t < nt; t++)
+            s[t] = _mm512_dpbusd_epi32(s[t], w[u], repeat_32(hi[t] + 4 * u));
+    }
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) s[t] = _mm512_slli_epi32(s[t], (unsigned)shift);
+    FM_UNROLL
+    for (int u = 0; u < n_unit; u++) {
+        FM_UNROLL
+        for (int t = 0; t < nt; t++)
+            s[t] = _mm512_dpbusd_epi32(s[t], w[u], repeat_32(lo[t] + 4 * u));
+    }
+}
 #endif

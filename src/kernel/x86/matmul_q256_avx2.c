@@ -2,34 +2,39 @@
  * panel are computed one after the other.
  *
  * All formats have the same shape: a head (scales), and groups of 16 columns whose weights are
- * small unsigned integers with one scale. A format supplies two functions, one that reads the head of 8
- * blocks and one that takes a group apart; half_256 does the sums: 16-bit pair sums (matmul_avx2.h
- * says how many fit), which vpmaddwd multiplies by the scale and joins to 32 bits.
+ * small unsigned integers with one scale. A format supplies two functions, one that reads the head
+ * of 8 blocks and one that takes a group apart; half_256 does the sums: 16-bit pair sums
+ * (matmul_avx2.h says how many fit), which vpmaddwd multiplies by the scale, 32 times the scale for
+ * the high plane, and joins to 32 bits.
  *
- * Ranges (per block, so independent of the row length): a group's sum is at most
- * 16 * 63 * 127 = 128016, times a scale of at most 128, times 16 groups: 2.7e8. The second sum has
- * 16 terms of at most 128 * 2032, times the offset 32: 1.4e8.
+ * Ranges: the sum of a block (of half a block in Q6_K) fits 32 bits, see quant.h. With unsigned
+ * weights partial results may not fit, but they are computed modulo 2^32, so the sum is right all
+ * the same. A scale is at most 128, so 32 times it fits 16 bits.
  */
 #include "kernel/x86/matmul_avx2.h"
 
 #if defined(__x86_64__)
 
 typedef struct {
-    __m256i sc[16];  /* scale of group k, the same i16 twice                                 */
-    __m256i pair[8]; /* what meets isum[2m], isum[2m+1]: minima, or scales when q has offset */
+    __m256i sc[16]; /* scale of group k, the same i16 twice                             */
+    __m256i mn[16]; /* MIN_32: i16 pairs (32 m, m); MIN_16: i32; offset: scales as i32  */
     __m256 d, m;
 } head_256;
 
 typedef void head_fn(head_256 *, const uint8_t *, int); /* panel, half */
 typedef void group_fn(__m256i *, const uint8_t *, int); /* panel + 32 * half, group */
 
+/* How minima meet the sums of v: per 16 columns, or per 32 as pairs with the sums of hi and lo. */
+typedef enum { MIN_NONE, MIN_16, MIN_32 } min_form;
+
 /* Properties of a format that the compiler resolves. */
 typedef struct {
     int block_bytes;
-    int n_pair;  /* units whose pair sums fit 16 bits: 2 or 4                 */
-    int offset;  /* subtracted from every q; 0 for formats with a minimum     */
-    int has_min;
-    int prefetch; /* one token: rolled loop with prefetch, as in the avx512 set */
+    int n_pair;   /* units whose pair sums with the high plane fit 16 bits: 2 or 4 */
+    int offset;   /* subtracted from every q; 0 for formats with a minimum         */
+    int n_part;   /* float steps per block                                         */
+    min_form min;
+    int prefetch; /* one token: rolled loop with prefetch, as in the avx512 set    */
 } shape_256;
 
 /* Asks for part k of 16 of the block after the next. At the end of the matrix that is some lines
@@ -43,29 +48,56 @@ static FM_ALWAYS_INLINE void prefetch_ahead(const uint8_t *panel, const shape_25
         _mm_prefetch((const char *)(panel + 2 * bytes + 64 * (n_line * k + i)), _MM_HINT_T0);
 }
 
+/* Pair sums of a group and 16 columns of one plane: of units 0 and 1 in the first, 2 and 3 in the
+ * second. */
+static FM_ALWAYS_INLINE void pair_sums(__m256i p[2], const __m256i *w, const int8_t *plane)
+{
+    FM_UNROLL
+    for (int i = 0; i < 2; i++)
+        p[i] = _mm256_add_epi16(_mm256_maddubs_epi16(w[2 * i], repeat_32(plane + 8 * i)),
+                                _mm256_maddubs_epi16(w[2 * i + 1], repeat_32(plane + 8 * i + 4)));
+}
+
 /* Group k of a block for nt tokens. */
 static FM_ALWAYS_INLINE void add_group(__m256i *sum, const head_256 *h, const uint8_t *half_panel,
-                                       const fm_act_q8_256 *const *x, const int nt,
+                                       const fm_act_i13_256 *const *x, const int nt,
                                        const shape_256 shape, group_fn *group, int k)
 {
     __m256i w[4];
     group(w, half_panel, k);
+    const __m256i sc = h->sc[k], sc_hi = _mm256_slli_epi16(sc, FM_ACT_256_SHIFT);
     FM_UNROLL
     for (int t = 0; t < nt; t++) {
-        const int8_t *const q = x[t]->q + 16 * k;
-        __m256i a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], repeat_32(q)),
-                                     _mm256_maddubs_epi16(w[1], repeat_32(q + 4)));
-        __m256i c = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], repeat_32(q + 8)),
-                                     _mm256_maddubs_epi16(w[3], repeat_32(q + 12)));
+        __m256i hi[2], lo[2];
+        pair_sums(hi, w, x[t]->hi + 16 * k);
+        pair_sums(lo, w, x[t]->lo + 16 * k);
+        __m256i s = _mm256_madd_epi16(_mm256_add_epi16(lo[0], lo[1]), sc);
         if (shape.n_pair == 4) {
-            a = _mm256_madd_epi16(_mm256_add_epi16(a, c), h->sc[k]);
+            s = _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_add_epi16(hi[0], hi[1]), sc_hi));
         } else {
-            a = _mm256_madd_epi16(a, h->sc[k]);
-            c = _mm256_madd_epi16(c, h->sc[k]);
-            a = _mm256_add_epi32(a, c);
+            s = _mm256_add_epi32(s, _mm256_madd_epi16(hi[0], sc_hi));
+            s = _mm256_add_epi32(s, _mm256_madd_epi16(hi[1], sc_hi));
         }
-        sum[t] = _mm256_add_epi32(sum[t], a);
+        sum[t] = _mm256_add_epi32(sum[t], s);
     }
+}
+
+/* Sum of mn times sums of v for one token, over groups [k0, k1) of 16 columns. */
+static FM_ALWAYS_INLINE __m256i sum_minima(const head_256 *h, const fm_act_i13_256 *x,
+                                           const min_form min, const int k0, const int k1)
+{
+    __m256i low = _mm256_setzero_si256();
+    if (min == MIN_32) {
+        FM_UNROLL
+        for (int k = k0 / 2; k < k1 / 2; k++)
+            low = _mm256_add_epi32(low, _mm256_madd_epi16(h->mn[k], repeat_32(x->sum32[k])));
+    } else {
+        FM_UNROLL
+        for (int k = k0; k < k1; k++)
+            low = _mm256_sub_epi32(low,
+                                   _mm256_mullo_epi32(h->mn[k], _mm256_set1_epi32(x->nsum[k])));
+    }
+    return low;
 }
 
 /* Integer sums of one block for nt tokens and 8 rows, then the float step of quant.h. */
@@ -73,49 +105,47 @@ static FM_ALWAYS_INLINE void half_256(float *out, const uint8_t *panel, int64_t 
                                       const void *const *act, const int nt, const shape_256 shape,
                                       head_fn *head, group_fn *group, int half)
 {
+    const int n_group = 16 / shape.n_part;
     __m256 acc[4];
     FM_UNROLL
     for (int t = 0; t < nt; t++) acc[t] = _mm256_setzero_ps();
     for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
-        const fm_act_q8_256 *x[4];
+        const fm_act_i13_256 *x[4];
         head_256 h;
-        __m256i sum[4], low[4];
         FM_UNROLL
-        for (int t = 0; t < nt; t++) {
-            x[t] = (const fm_act_q8_256 *)act[t] + b;
-            sum[t] = low[t] = _mm256_setzero_si256();
-        }
+        for (int t = 0; t < nt; t++) x[t] = (const fm_act_i13_256 *)act[t] + b;
         head(&h, panel, half);
-        if (nt == 1 && !shape.prefetch) {
-            /* Unrolled, so that shifts are constants and weights shared by groups are loaded
-             * once. */
+        FM_UNROLL
+        for (int part = 0; part < shape.n_part; part++) {
+            const int k0 = n_group * part, k1 = k0 + n_group;
+            __m256i sum[4];
             FM_UNROLL
-            for (int k = 0; k < 16; k++)
-                add_group(sum, &h, panel + 32 * half, x, nt, shape, group, k);
-        } else {
-            for (int k = 0; k < 16; k++) {
-                if (nt == 1 && half == 0) prefetch_ahead(panel, shape, k);
-                add_group(sum, &h, panel + 32 * half, x, nt, shape, group, k);
+            for (int t = 0; t < nt; t++) sum[t] = _mm256_setzero_si256();
+            if (nt == 1 && !shape.prefetch) {
+                /* Unrolled, so that shifts are constants and weights shared by groups are loaded
+                 * once. */
+                FM_UNROLL
+                for (int k = 0; k < n_group; k++)
+                    add_group(sum, &h, panel + 32 * half, x, nt, shape, group, k0 + k);
+            } else {
+                for (int k = k0; k < k1; k++) {
+                    if (nt == 1 && half == 0) prefetch_ahead(panel, shape, k);
+                    add_group(sum, &h, panel + 32 * half, x, nt, shape, group, k);
+                }
             }
-        }
-        FM_UNROLL
-        for (int m = 0; m < 8; m++) {
             FM_UNROLL
-            for (int t = 0; t < nt; t++)
-                low[t] = _mm256_add_epi32(
-                    low[t], _mm256_madd_epi16(h.pair[m], repeat_32(x[t]->isum + 2 * m)));
-        }
-        FM_UNROLL
-        for (int t = 0; t < nt; t++) {
-            const __m256 dx = _mm256_set1_ps(x[t]->d);
-            if (shape.offset != 0)
-                sum[t] = _mm256_sub_epi32(
-                    sum[t], _mm256_mullo_epi32(low[t], _mm256_set1_epi32(shape.offset)));
-            __m256 term = _mm256_mul_ps(_mm256_mul_ps(h.d, dx), _mm256_cvtepi32_ps(sum[t]));
-            if (shape.has_min)
-                term = _mm256_sub_ps(
-                    term, _mm256_mul_ps(_mm256_mul_ps(h.m, dx), _mm256_cvtepi32_ps(low[t])));
-            acc[t] = _mm256_add_ps(acc[t], term);
+            for (int t = 0; t < nt; t++) {
+                const __m256 dx = _mm256_set1_ps(x[t]->d);
+                const __m256i low = sum_minima(&h, x[t], shape.min, k0, k1);
+                if (shape.offset != 0)
+                    sum[t] = _mm256_sub_epi32(
+                        sum[t], _mm256_mullo_epi32(low, _mm256_set1_epi32(shape.offset)));
+                __m256 term = _mm256_mul_ps(_mm256_mul_ps(h.d, dx), _mm256_cvtepi32_ps(sum[t]));
+                if (shape.min != MIN_NONE)
+                    term = _mm256_sub_ps(
+                        term, _mm256_mul_ps(_mm256_mul_ps(h.m, dx), _mm256_cvtepi32_ps(low)));
+                acc[t] = _mm256_add_ps(acc[t], term);
+            }
         }
     }
     FM_UNROLL
@@ -131,30 +161,28 @@ static FM_ALWAYS_INLINE __m256i byte_twice(__m256i v, int i)
     return _mm256_srai_epi16(_mm256_shuffle_epi8(v, _mm256_add_epi8(spread, lane)), 8);
 }
 
-/* Bytes 2j and 2j + 1 of every lane as two i16, sign-extended. */
-static FM_ALWAYS_INLINE __m256i byte_pair(__m256i v, int j)
-{
-    const __m256i spread =
-        _mm256_set1_epi32((int)(0x01800080u + (uint32_t)(2 * j) * 0x01000100u));
-    const __m256i lane = _mm256_set_epi32(0x0c000c00, 0x08000800, 0x04000400, 0, 0x0c000c00,
-                                          0x08000800, 0x04000400, 0);
-    return _mm256_srai_epi16(_mm256_shuffle_epi8(v, _mm256_add_epi8(spread, lane)), 8);
-}
-
 /* Four vectors of 4 scales, bytes, groups 4j .. 4j+3; minima or second use in mn. */
 static FM_ALWAYS_INLINE void expand_head(head_256 *h, const __m256i *sc, const __m256i *mn)
 {
     FM_UNROLL
     for (int j = 0; j < 4; j++) {
         FM_UNROLL
-        for (int i = 0; i < 4; i++) h->sc[4 * j + i] = byte_twice(sc[j], i);
-        h->pair[2 * j] = byte_pair(mn[j], 0);
-        h->pair[2 * j + 1] = byte_pair(mn[j], 1);
+        for (int i = 0; i < 4; i++) {
+            h->sc[4 * j + i] = byte_twice(sc[j], i);
+            h->mn[4 * j + i] = _mm256_srai_epi32(byte_twice(mn[j], i), 16);
+        }
     }
 }
 
-/* 6-bit scales and minima of Q4_K and Q5_K; p at the 12 bytes. One serves 32 columns: two groups,
- * and both halves of a pair. */
+/* Byte i of every lane, not above 127, as the pair of i16 (32 byte, byte). */
+static FM_ALWAYS_INLINE __m256i byte_pair_32(__m256i v, int i)
+{
+    return _mm256_mullo_epi16(byte_twice(v, i),
+                              _mm256_set1_epi32(0x00010000 | 1 << FM_ACT_256_SHIFT));
+}
+
+/* 6-bit scales and minima of Q4_K and Q5_K; p at the 12 bytes. One serves 32 columns: two groups
+ * and a sum of 32. */
 static FM_ALWAYS_INLINE void head_6bit(head_256 *h, const uint8_t *p)
 {
     const __m256i a = load_256(p), b = load_256(p + 64), c = load_256(p + 128);
@@ -168,8 +196,8 @@ static FM_ALWAYS_INLINE void head_6bit(head_256 *h, const uint8_t *p)
     for (int i = 0; i < 4; i++) {
         h->sc[2 * i] = h->sc[2 * i + 1] = byte_twice(sc0, i);
         h->sc[8 + 2 * i] = h->sc[9 + 2 * i] = byte_twice(sc1, i);
-        h->pair[i] = byte_twice(mn0, i);
-        h->pair[4 + i] = byte_twice(mn1, i);
+        h->mn[i] = byte_pair_32(mn0, i);
+        h->mn[4 + i] = byte_pair_32(mn1, i);
     }
 }
 
@@ -290,11 +318,11 @@ static FM_ALWAYS_INLINE void group_q2_k(__m256i *w, const uint8_t *p, int k)
                                 _mm256_set1_epi32(0x03030303));
 }
 
-static const shape_256 shape_q2_k = {84, 4, 0, 1, 0};
-static const shape_256 shape_q3_k = {110, 4, 4, 0, 0};
-static const shape_256 shape_q4_k = {144, 4, 0, 1, 0};
-static const shape_256 shape_q5_k = {176, 4, 0, 1, 0};
-static const shape_256 shape_q6_k = {210, 2, 32, 0, 1};
+static const shape_256 shape_q2_k = {84, 4, 0, 1, MIN_16, 0};
+static const shape_256 shape_q3_k = {110, 4, 4, 1, MIN_NONE, 0};
+static const shape_256 shape_q4_k = {144, 4, 0, 1, MIN_32, 0};
+static const shape_256 shape_q5_k = {176, 4, 0, 1, MIN_32, 0};
+static const shape_256 shape_q6_k = {210, 2, 32, 2, MIN_NONE, 1};
 
 #define KERNEL(type, nt, head, group)                                                             \
     static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \

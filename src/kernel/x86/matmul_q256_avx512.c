@@ -4,17 +4,17 @@
  * are small unsigned integers with one scale. A format supplies two functions, one that reads the
  * head of 16 blocks and one that takes a group apart; panel_256 does the sums.
  *
- * Ranges (per block, so independent of the row length): a group's sum is at most
- * 32 * 31 * 127 or 16 * 63 * 127 = 128016; times a scale of at most 128, times 16 groups: 2.7e8.
- * The second sum has 16 terms of at most 128 * 2032, times the offset 32: 1.4e8.
+ * Ranges: the sum of a block (of half a block in Q6_K) fits 32 bits, see quant.h, also when it is
+ * 8 times as large as in Q3_K: 1.1e9. With unsigned weights partial results may not fit, but they
+ * are computed modulo 2^32, so the sum is right all the same.
  */
 #include "kernel/x86/matmul_avx512.h"
 
 #if defined(__x86_64__)
 
 typedef struct {
-    __m512i sc[16];  /* scale of group k, in the form that shape_256.scale names             */
-    __m512i pair[8]; /* what meets isum[2m], isum[2m+1]: minima, or scales when q has offset */
+    __m512i sc[16]; /* scale of group k: i32, or i16 twice with SCALE_WEIGHTS */
+    __m512i mn[16]; /* minima, in the form that shape_256.min names           */
     __m512 d, m;
 } head_512;
 
@@ -23,21 +23,34 @@ typedef void group_fn(__m512i *, const uint8_t *, int);
 
 /* Where the scale of a group comes in. */
 typedef enum {
-    SCALE_SUM,     /* sum times sc, i32                                                      */
-    SCALE_I16,     /* the sum fits 16 bits: one i16 product; sc in the low half, 0 above     */
-    SCALE_WEIGHTS, /* weight times scale fits a byte: before the sum; sc as i16 twice        */
+    SCALE_SUM,     /* the group's sum times sc                                              */
+    SCALE_WEIGHTS, /* weight times scale fits a byte: before the sum, which then runs on    */
 } scale_place;
+
+typedef enum {
+    MIN_NONE,
+    MIN_16, /* i32 per 16 columns                                                           */
+    MIN_32, /* i16 pair (32 m, m) per 32 columns, for the pair of sums (hi, lo)             */
+} min_form;
 
 /* Properties of a format that the compiler resolves. */
 typedef struct {
     int block_bytes;
     int n_group, n_unit; /* groups per block; units (4 columns) per group                    */
-    int offset;          /* subtracted from every q; 0 for formats with a minimum            */
-    int has_min;
+    int has_offset;      /* 32, in the unsigned weights: the sum of the high plane starts at
+                            -(sum v), which the shift between the planes multiplies by 32    */
+    int down;            /* unsigned weights are 2^down times as large                       */
+    int n_part;          /* float steps per block                                            */
+    min_form min;
     scale_place scale;
     int prefetch; /* one token: measured three times faster from memory with explicit
                      prefetch and a rolled loop; the other formats are faster without        */
 } shape_256;
+
+/* The sums of one block and nt tokens. */
+typedef struct {
+    __m512i sum[8], plane_lo[8]; /* plane_lo: only with SCALE_WEIGHTS, sum is the high plane then */
+} sums_512;
 
 /* Asks for part k of the block after the next. At the end of the matrix that is some lines behind
  * it, which a prefetch may name. */
@@ -51,36 +64,55 @@ static FM_ALWAYS_INLINE void prefetch_ahead(const uint8_t *panel, const shape_25
 }
 
 /* Group k of a block for nt tokens. */
-static FM_ALWAYS_INLINE void add_group(__m512i *sum, const head_512 *h, const uint8_t *panel,
-                                       const fm_act_q8_256 *const *x, const int nt,
+static FM_ALWAYS_INLINE void add_group(sums_512 *r, const head_512 *h, const uint8_t *panel,
+                                       const fm_act_i13_256 *const *x, const int nt,
                                        const shape_256 shape, group_fn *group, int k)
 {
     const int column = k * shape.n_unit * 4;
-    __m512i w[8];
+    __m512i w[8], s[8];
+    const int8_t *hi[8], *lo[8];
     group(w, panel, k);
-    if (shape.scale == SCALE_WEIGHTS) {
-        FM_UNROLL
-        for (int u = 0; u < shape.n_unit; u++) w[u] = _mm512_mullo_epi16(w[u], h->sc[k]);
-    }
-    /* Tokens inside: nt independent chains of sums hide the latency of vpdpbusd. */
-    __m512i s[8];
-    FM_UNROLL
-    for (int t = 0; t < nt; t++) s[t] = _mm512_setzero_si512();
-    FM_UNROLL
-    for (int u = 0; u < shape.n_unit; u++) {
-        FM_UNROLL
-        for (int t = 0; t < nt; t++)
-            s[t] = _mm512_dpbusd_epi32(s[t], w[u], repeat_32(x[t]->q + column + 4 * u));
-    }
     FM_UNROLL
     for (int t = 0; t < nt; t++) {
-        if (shape.scale == SCALE_WEIGHTS)
-            sum[t] = _mm512_add_epi32(sum[t], s[t]);
-        else if (shape.scale == SCALE_I16)
-            sum[t] = _mm512_dpwssd_epi32(sum[t], s[t], h->sc[k]);
-        else
-            sum[t] = _mm512_add_epi32(sum[t], _mm512_mullo_epi32(s[t], h->sc[k]));
+        hi[t] = x[t]->hi + column;
+        lo[t] = x[t]->lo + column;
+        s[t] = shape.has_offset ? _mm512_set1_epi32(x[t]->nsum[k]) : _mm512_setzero_si512();
     }
+    if (shape.scale == SCALE_WEIGHTS) {
+        FM_UNROLL
+        for (int u = 0; u < shape.n_unit; u++) {
+            w[u] = _mm512_mullo_epi16(w[u], h->sc[k]);
+            FM_UNROLL
+            for (int t = 0; t < nt; t++) {
+                r->sum[t] = _mm512_dpbusd_epi32(r->sum[t], w[u], repeat_32(hi[t] + 4 * u));
+                r->plane_lo[t] =
+                    _mm512_dpbusd_epi32(r->plane_lo[t], w[u], repeat_32(lo[t] + 4 * u));
+            }
+        }
+        return;
+    }
+    dot_planes(s, w, shape.n_unit, hi, lo, nt, FM_ACT_256_SHIFT);
+    FM_UNROLL
+    for (int t = 0; t < nt; t++)
+        r->sum[t] = _mm512_add_epi32(r->sum[t], _mm512_mullo_epi32(s[t], h->sc[k]));
+}
+
+/* What the minima take away: sum_k mn_k sum v, for one token. */
+static FM_ALWAYS_INLINE __m512i sum_minima(const head_512 *h, const fm_act_i13_256 *x,
+                                           const min_form min)
+{
+    __m512i low = _mm512_setzero_si512();
+    if (min == MIN_32) {
+        FM_UNROLL
+        for (int k = 0; k < 8; k++)
+            low = _mm512_dpwssd_epi32(low, h->mn[k], repeat_32(x->sum32[k]));
+    } else {
+        FM_UNROLL
+        for (int k = 0; k < 16; k++)
+            low = _mm512_sub_epi32(low,
+                                   _mm512_mullo_epi32(h->mn[k], _mm512_set1_epi32(x->nsum[k])));
+    }
+    return low;
 }
 
 /* Integer sums of one block for nt tokens, then the float step of quant.h. */
@@ -88,48 +120,48 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
                                        const void *const *act, const int nt, const shape_256 shape,
                                        head_fn *head, group_fn *group)
 {
+    const int n_group = shape.n_group / shape.n_part;
     __m512 acc[8];
     FM_UNROLL
     for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
     for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
-        const fm_act_q8_256 *x[8];
+        const fm_act_i13_256 *x[8];
         head_512 h;
-        __m512i sum[8], low[8];
         FM_UNROLL
-        for (int t = 0; t < nt; t++) {
-            x[t] = (const fm_act_q8_256 *)act[t] + b;
-            sum[t] = low[t] = _mm512_setzero_si512();
-        }
+        for (int t = 0; t < nt; t++) x[t] = (const fm_act_i13_256 *)act[t] + b;
         head(&h, panel);
-        if (nt == 1 && !shape.prefetch) {
-            /* Unrolled, so that shifts are constants and weights shared by groups are loaded
-             * once. */
+        FM_UNROLL
+        for (int part = 0; part < shape.n_part; part++) {
+            sums_512 r;
             FM_UNROLL
-            for (int k = 0; k < shape.n_group; k++)
-                add_group(sum, &h, panel, x, nt, shape, group, k);
-        } else {
-            for (int k = 0; k < shape.n_group; k++) {
-                if (nt == 1) prefetch_ahead(panel, shape, k);
-                add_group(sum, &h, panel, x, nt, shape, group, k);
+            for (int t = 0; t < nt; t++) r.sum[t] = r.plane_lo[t] = _mm512_setzero_si512();
+            if (nt == 1 && !shape.prefetch) {
+                /* Unrolled, so that shifts are constants and weights shared by groups are loaded
+                 * once. */
+                FM_UNROLL
+                for (int k = 0; k < n_group; k++)
+                    add_group(&r, &h, panel, x, nt, shape, group, n_group * part + k);
+            } else {
+                for (int k = n_group * part; k < n_group * (part + 1); k++) {
+                    if (nt == 1) prefetch_ahead(panel, shape, k);
+                    add_group(&r, &h, panel, x, nt, shape, group, k);
+                }
             }
-        }
-        FM_UNROLL
-        for (int m = 0; m < 8; m++) {
             FM_UNROLL
-            for (int t = 0; t < nt; t++)
-                low[t] = _mm512_dpwssd_epi32(low[t], h.pair[m], repeat_32(x[t]->isum + 2 * m));
-        }
-        FM_UNROLL
-        for (int t = 0; t < nt; t++) {
-            const __m512 dx = _mm512_set1_ps(x[t]->d);
-            if (shape.offset != 0)
-                sum[t] = _mm512_sub_epi32(
-                    sum[t], _mm512_mullo_epi32(low[t], _mm512_set1_epi32(shape.offset)));
-            __m512 term = _mm512_mul_ps(_mm512_mul_ps(h.d, dx), _mm512_cvtepi32_ps(sum[t]));
-            if (shape.has_min)
-                term = _mm512_sub_ps(
-                    term, _mm512_mul_ps(_mm512_mul_ps(h.m, dx), _mm512_cvtepi32_ps(low[t])));
-            acc[t] = _mm512_add_ps(acc[t], term);
+            for (int t = 0; t < nt; t++) {
+                const __m512 dx = _mm512_set1_ps(x[t]->d);
+                __m512i sum = r.sum[t];
+                if (shape.scale == SCALE_WEIGHTS)
+                    sum = _mm512_add_epi32(_mm512_slli_epi32(sum, FM_ACT_256_SHIFT), r.plane_lo[t]);
+                if (shape.down != 0) sum = _mm512_srai_epi32(sum, (unsigned)shape.down);
+                __m512 term = _mm512_mul_ps(_mm512_mul_ps(h.d, dx), _mm512_cvtepi32_ps(sum));
+                if (shape.min != MIN_NONE) {
+                    const __m512i low = sum_minima(&h, x[t], shape.min);
+                    term = _mm512_sub_ps(
+                        term, _mm512_mul_ps(_mm512_mul_ps(h.m, dx), _mm512_cvtepi32_ps(low)));
+                }
+                acc[t] = _mm512_add_ps(acc[t], term);
+            }
         }
     }
     FM_UNROLL
@@ -145,7 +177,7 @@ static FM_ALWAYS_INLINE __m512i pick_bytes(__m512i v, uint32_t pattern)
     return _mm512_shuffle_epi8(v, _mm512_add_epi8(_mm512_set1_epi32((int)pattern), lane));
 }
 
-/* Byte i of every lane as u32, as i32, as i16 below zeros, and as the same u16 twice. */
+/* Byte i of every lane as u32, as i32, and as the same u16 twice. */
 static FM_ALWAYS_INLINE __m512i byte_u32(__m512i v, int i)
 {
     return pick_bytes(v, 0x80808000u + (uint32_t)i);
@@ -156,25 +188,15 @@ static FM_ALWAYS_INLINE __m512i byte_i32(__m512i v, int i)
     return _mm512_srai_epi32(pick_bytes(v, 0x00808080u + ((uint32_t)i << 24)), 24);
 }
 
-static FM_ALWAYS_INLINE __m512i byte_i16(__m512i v, int i)
-{
-    return _mm512_srai_epi16(pick_bytes(v, 0x80800080u + ((uint32_t)i << 8)), 8);
-}
-
 static FM_ALWAYS_INLINE __m512i byte_twice_u16(__m512i v, int i)
 {
     return pick_bytes(v, 0x80008000u + (uint32_t)i * 0x00010001u);
 }
 
-/* Bytes 2j and 2j + 1 of every lane as two u16 and as two i16. */
-static FM_ALWAYS_INLINE __m512i byte_pair_u16(__m512i v, int j)
+/* Byte i of every lane as the pair of u16 (32 byte, byte). */
+static FM_ALWAYS_INLINE __m512i byte_pair_32(__m512i v, int i)
 {
-    return pick_bytes(v, 0x80018000u + (uint32_t)j * 0x00020002u);
-}
-
-static FM_ALWAYS_INLINE __m512i byte_pair_i16(__m512i v, int j)
-{
-    return _mm512_srai_epi16(pick_bytes(v, 0x01800080u + (uint32_t)j * 0x02000200u), 8);
+    return _mm512_sllv_epi16(byte_twice_u16(v, i), _mm512_set1_epi32(FM_ACT_256_SHIFT));
 }
 
 /* 6-bit scales and minima of Q4_K and Q5_K; p at the 12 bytes. Group k has 32 columns. */
@@ -191,8 +213,8 @@ static FM_ALWAYS_INLINE void head_6bit(head_512 *h, const uint8_t *p)
     for (int i = 0; i < 4; i++) {
         h->sc[i] = byte_u32(sc0, i);
         h->sc[4 + i] = byte_u32(sc1, i);
-        h->pair[i] = byte_twice_u16(mn0, i);
-        h->pair[4 + i] = byte_twice_u16(mn1, i);
+        h->mn[i] = byte_pair_32(mn0, i);
+        h->mn[4 + i] = byte_pair_32(mn1, i);
     }
 }
 
@@ -238,8 +260,6 @@ static FM_ALWAYS_INLINE void head_q6_k(head_512 *h, const uint8_t *p)
         const __m512i s = load_512(p + 192 * 16 + 64 * j);
         FM_UNROLL
         for (int i = 0; i < 4; i++) h->sc[4 * j + i] = byte_i32(s, i);
-        h->pair[2 * j] = byte_pair_i16(s, 0);
-        h->pair[2 * j + 1] = byte_pair_i16(s, 1);
     }
 }
 
@@ -276,26 +296,25 @@ static FM_ALWAYS_INLINE void head_q3_k(head_512 *h, const uint8_t *p)
     for (int j = 0; j < 4; j++) {
         const __m512i v = _mm512_sub_epi8(six[j], _mm512_set1_epi8(32));
         FM_UNROLL
-        for (int i = 0; i < 4; i++) h->sc[4 * j + i] = byte_i16(v, i);
-        h->pair[2 * j] = byte_pair_i16(v, 0);
-        h->pair[2 * j + 1] = byte_pair_i16(v, 1);
+        for (int i = 0; i < 4; i++) h->sc[4 * j + i] = byte_i32(v, i);
     }
 }
 
-/* Group k = 8 n + 2 j + g: bit pair j of units 8 n + 4 g + u of qs, bit 4 n + j of hmask. */
+/* Group k = 8 n + 2 j + g: bit pair j of units 8 n + 4 g + u of qs, bit 4 n + j of hmask. They are
+ * turned to bits 3, 4 and 5, so that the offset 4 becomes 32. */
 static FM_ALWAYS_INLINE void group_q3_k(__m512i *w, const uint8_t *p, int k)
 {
     const int n = k >> 3, j = k >> 1 & 3, g = k & 1;
     const uint8_t *const hm = p + (size_t)g * 4 * 64;
     const uint8_t *const qs = p + 32 * 16 + (size_t)(8 * n + 4 * g) * 64;
-    const __m128i shift = _mm_cvtsi32_si128(2 * j);
-    const __m512i turn = _mm512_set1_epi32(4 * n + j - 2);
+    const __m512i turn_low = _mm512_set1_epi32(2 * j - 3);
+    const __m512i turn_high = _mm512_set1_epi32(4 * n + j - 5);
     FM_UNROLL
     for (int u = 0; u < 4; u++) {
-        const __m512i low = _mm512_and_si512(_mm512_srl_epi32(load_512(qs + 64 * u), shift),
-                                             _mm512_set1_epi32(0x03030303));
-        w[u] = or_masked(low, _mm512_rorv_epi32(load_512(hm + 64 * u), turn),
-                         _mm512_set1_epi32(0x04040404));
+        const __m512i low = _mm512_and_si512(_mm512_rorv_epi32(load_512(qs + 64 * u), turn_low),
+                                             _mm512_set1_epi32(0x18181818));
+        w[u] = or_masked(low, _mm512_rorv_epi32(load_512(hm + 64 * u), turn_high),
+                         _mm512_set1_epi32(0x20202020));
     }
 }
 
@@ -310,9 +329,10 @@ static FM_ALWAYS_INLINE void head_q2_k(head_512 *h, const uint8_t *p)
         const __m512i sc = _mm512_and_si512(s, m4);
         const __m512i mn = _mm512_and_si512(_mm512_srli_epi32(s, 4), m4);
         FM_UNROLL
-        for (int i = 0; i < 4; i++) h->sc[4 * j + i] = byte_twice_u16(sc, i);
-        h->pair[2 * j] = byte_pair_u16(mn, 0);
-        h->pair[2 * j + 1] = byte_pair_u16(mn, 1);
+        for (int i = 0; i < 4; i++) {
+            h->sc[4 * j + i] = byte_twice_u16(sc, i);
+            h->mn[4 * j + i] = byte_u32(mn, i);
+        }
     }
 }
 
@@ -329,11 +349,11 @@ static FM_ALWAYS_INLINE void group_q2_k(__m512i *w, const uint8_t *p, int k)
                                 _mm512_set1_epi32(0x03030303));
 }
 
-static const shape_256 shape_q2_k = {84, 16, 4, 0, 1, SCALE_WEIGHTS, 0};
-static const shape_256 shape_q3_k = {110, 16, 4, 4, 0, SCALE_I16, 0}; /* 16 * 7 * 127 = 14224 */
-static const shape_256 shape_q4_k = {144, 8, 8, 0, 1, SCALE_SUM, 0};
-static const shape_256 shape_q5_k = {176, 8, 8, 0, 1, SCALE_SUM, 0};
-static const shape_256 shape_q6_k = {210, 16, 4, 32, 0, SCALE_SUM, 1};
+static const shape_256 shape_q2_k = {84, 16, 4, 0, 0, 1, MIN_16, SCALE_WEIGHTS, 0};
+static const shape_256 shape_q3_k = {110, 16, 4, 1, 3, 1, MIN_NONE, SCALE_SUM, 0};
+static const shape_256 shape_q4_k = {144, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0};
+static const shape_256 shape_q5_k = {176, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0};
+static const shape_256 shape_q6_k = {210, 16, 4, 1, 0, 2, MIN_NONE, SCALE_SUM, 1};
 
 #define KERNEL(type, nt, head, group)                                                             \
     static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \

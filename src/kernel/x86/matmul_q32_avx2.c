@@ -1,9 +1,9 @@
 /* Panel kernels of the formats with blocks of 32, for AVX2. A lane is a row; the two halves of a
  * panel are computed one after the other.
  *
- * Weights are brought to unsigned bytes q + offset, and the sum starts at -offset * isum. Q8_0 is
- * the exception: its weights stay signed, and their sign moves to the activation. The largest sum
- * is 32 * 128 * 127 = 5.2e5, per block, so the row length does not matter.
+ * Weights are brought to unsigned bytes q + offset, and the sum starts at -offset * (sum v). Q8_0
+ * is the exception: its weights stay signed, and their sign moves to the activation. The largest
+ * sum is 32 * 128 * 16256 = 6.7e7, per block, so the row length does not matter.
  */
 #include "kernel/x86/matmul_avx2.h"
 
@@ -18,7 +18,7 @@ typedef void block_fn(block_256 *, const uint8_t *, int); /* panel, half */
 
 typedef struct {
     int block_bytes;
-    int n_pair;  /* units whose pair sums fit 16 bits: 1 (signed weights), 4 or 8 */
+    int n_pair;  /* units whose pair sums with the high plane fit 16 bits: 1 (signed), 4 or 8 */
     int offset;  /* in the unsigned weights */
     int has_min;
 } shape_32;
@@ -26,17 +26,32 @@ typedef struct {
 static FM_ALWAYS_INLINE __m256i pairs(__m256i w, const int8_t *q, const int is_signed)
 {
     const __m256i x = repeat_32(q);
-    /* |-128| is 128 as an unsigned byte, and activations are at least -127, so this is exact:
-     * two products of 128 * 127 are 32512. */
+    /* |-128| is 128 as an unsigned byte, and planes are at least -127, so this is exact: two
+     * products of 128 * 127 are 32512. */
     if (is_signed) return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
     return _mm256_maddubs_epi16(w, x);
+}
+
+/* s + factor * (sum of w and one plane); n_pair units share a 16-bit sum. */
+static FM_ALWAYS_INLINE __m256i add_plane(__m256i s, const __m256i *w, const int8_t *plane,
+                                          const int n_pair, const int is_signed, const int factor)
+{
+    FM_UNROLL
+    for (int u = 0; u < 8; u += n_pair) {
+        __m256i p = pairs(w[u], plane + 4 * u, is_signed);
+        FM_UNROLL
+        for (int i = 1; i < n_pair; i++)
+            p = _mm256_add_epi16(p, pairs(w[u + i], plane + 4 * (u + i), is_signed));
+        s = _mm256_add_epi32(s, _mm256_madd_epi16(p, _mm256_set1_epi16((int16_t)factor)));
+    }
+    return s;
 }
 
 static FM_ALWAYS_INLINE void half_32(float *out, const uint8_t *panel, int64_t n_block,
                                      const void *const *act, const int nt, const shape_32 shape,
                                      block_fn *unpack, int half)
 {
-    const __m256i ones = _mm256_set1_epi16(1);
+    const int is_signed = shape.n_pair == 1;
     __m256 acc[4];
     FM_UNROLL
     for (int t = 0; t < nt; t++) acc[t] = _mm256_setzero_ps();
@@ -45,21 +60,14 @@ static FM_ALWAYS_INLINE void half_32(float *out, const uint8_t *panel, int64_t n
         unpack(&wb, panel, half);
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
-            const fm_act_q8_32 *const x = (const fm_act_q8_32 *)act[t] + b;
-            __m256i s = _mm256_set1_epi32(-shape.offset * x->isum);
-            FM_UNROLL
-            for (int u = 0; u < 8; u += shape.n_pair) {
-                __m256i p = pairs(wb.w[u], x->q + 4 * u, shape.n_pair == 1);
-                FM_UNROLL
-                for (int i = 1; i < shape.n_pair; i++)
-                    p = _mm256_add_epi16(p, pairs(wb.w[u + i], x->q + 4 * (u + i), 0));
-                s = _mm256_add_epi32(s, _mm256_madd_epi16(p, ones));
-            }
-            const __m256 dx = _mm256_set1_ps(x->d);
-            __m256 term = _mm256_mul_ps(_mm256_mul_ps(wb.d, dx), _mm256_cvtepi32_ps(s));
+            const fm_act_i15_32 *const x = (const fm_act_i15_32 *)act[t] + b;
+            __m256i s = _mm256_set1_epi32(shape.offset * x->nsum);
+            s = add_plane(s, wb.w, x->hi, shape.n_pair, is_signed, 1 << FM_ACT_32_SHIFT);
+            s = add_plane(s, wb.w, x->lo, is_signed ? 1 : 8, is_signed, 1);
+            const __m256 scale = _mm256_mul_ps(wb.d, _mm256_set1_ps(x->d));
+            __m256 term = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(s));
             if (shape.has_min)
-                term = _mm256_add_ps(
-                    term, _mm256_mul_ps(wb.m, _mm256_set1_ps(x->d * (float)x->isum)));
+                term = _mm256_add_ps(term, _mm256_mul_ps(wb.m, _mm256_set1_ps(x->dsum)));
             acc[t] = _mm256_add_ps(acc[t], term);
         }
     }

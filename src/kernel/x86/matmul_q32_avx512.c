@@ -1,8 +1,10 @@
 /* Panel kernels of the formats with blocks of 32, for AVX-512 with VNNI. A lane is a row.
  *
- * vpdpbusd multiplies unsigned weights with signed activations, so every format brings its weights
- * to unsigned bytes q + offset, and the sum starts at -offset * isum. The largest sum is
- * 32 * 255 * 127 = 1.0e6, per block, so the row length does not matter.
+ * vpdpbusd multiplies unsigned weights with signed activations, so formats with an offset bring
+ * their weights to unsigned bytes (q + offset) 2^down with offset * 2^down = 128. Then the sum of
+ * the high plane starts at -(sum v), which the shift between the planes multiplies by 128, and the
+ * whole is shifted back by down, exactly. The largest sum is 32 * 255 * 16256 = 1.3e8, per block,
+ * so the row length does not matter.
  */
 #include "kernel/x86/matmul_avx512.h"
 
@@ -17,7 +19,8 @@ typedef void block_fn(block_512 *, const uint8_t *);
 
 typedef struct {
     int block_bytes;
-    int offset; /* in the unsigned weights */
+    int has_offset; /* 128, in the unsigned weights */
+    int down;       /* they are 2^down times as large */
     int has_min;
 } shape_32;
 
@@ -31,28 +34,24 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
     for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
         block_512 wb;
         unpack(&wb, panel);
-        /* Tokens inside: nt independent chains of sums hide the latency of vpdpbusd. */
-        const fm_act_q8_32 *x[8];
+        const fm_act_i15_32 *x[8];
+        const int8_t *hi[8], *lo[8];
         __m512i s[8];
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
-            x[t] = (const fm_act_q8_32 *)act[t] + b;
-            s[t] = shape.offset ? _mm512_set1_epi32(-shape.offset * x[t]->isum)
-                                : _mm512_setzero_si512();
+            x[t] = (const fm_act_i15_32 *)act[t] + b;
+            hi[t] = x[t]->hi;
+            lo[t] = x[t]->lo;
+            s[t] = shape.has_offset ? _mm512_set1_epi32(x[t]->nsum) : _mm512_setzero_si512();
         }
-        FM_UNROLL
-        for (int u = 0; u < 8; u++) {
-            FM_UNROLL
-            for (int t = 0; t < nt; t++)
-                s[t] = _mm512_dpbusd_epi32(s[t], wb.w[u], repeat_32(x[t]->q + 4 * u));
-        }
+        dot_planes(s, wb.w, 8, hi, lo, nt, FM_ACT_32_SHIFT);
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
-            const __m512 dx = _mm512_set1_ps(x[t]->d);
-            __m512 term = _mm512_mul_ps(_mm512_mul_ps(wb.d, dx), _mm512_cvtepi32_ps(s[t]));
+            if (shape.down != 0) s[t] = _mm512_srai_epi32(s[t], (unsigned)shape.down);
+            const __m512 scale = _mm512_mul_ps(wb.d, _mm512_set1_ps(x[t]->d));
+            __m512 term = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(s[t]));
             if (shape.has_min)
-                term = _mm512_add_ps(
-                    term, _mm512_mul_ps(wb.m, _mm512_set1_ps(x[t]->d * (float)x[t]->isum)));
+                term = _mm512_add_ps(term, _mm512_mul_ps(wb.m, _mm512_set1_ps(x[t]->dsum)));
             acc[t] = _mm512_add_ps(acc[t], term);
         }
     }
@@ -60,22 +59,23 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
     for (int t = 0; t < nt; t++) _mm512_storeu_ps(out + t * FM_PANEL_ROWS, acc[t]);
 }
 
-/* 16 bytes of nibbles per row: low nibbles are columns 0..15, high ones 16..31. */
-static FM_ALWAYS_INLINE void unpack_nibbles(__m512i *w, const uint8_t *qs)
+/* 16 bytes of nibbles per row: low nibbles are columns 0..15, high ones 16..31; each times 2^up,
+ * up <= 4. */
+static FM_ALWAYS_INLINE void unpack_nibbles(__m512i *w, const uint8_t *qs, const int up)
 {
-    const __m512i mask = _mm512_set1_epi32(0x0f0f0f0f);
+    const __m512i mask = _mm512_set1_epi8((char)(0x0f << up));
     FM_UNROLL
     for (int u = 0; u < 4; u++) {
         const __m512i v = load_512(qs + 64 * u);
-        w[u] = _mm512_and_si512(v, mask);
-        w[4 + u] = _mm512_and_si512(_mm512_srli_epi32(v, 4), mask);
+        w[u] = _mm512_and_si512(up ? _mm512_slli_epi32(v, (unsigned)up) : v, mask);
+        w[4 + u] = _mm512_and_si512(up < 4 ? _mm512_srli_epi32(v, (unsigned)(4 - up)) : v, mask);
     }
 }
 
-/* Sets bit 4 of column c where bit c of the row's dword in qh is set. */
-static FM_ALWAYS_INLINE void add_fifth_bits(__m512i *w, const uint8_t *qh)
+/* Adds 16 * 2^up to column c where bit c of the row's dword in qh is set. */
+static FM_ALWAYS_INLINE void add_fifth_bits(__m512i *w, const uint8_t *qh, const int up)
 {
-    const __m512i bits = load_512(qh), sixteen = _mm512_set1_epi8(16);
+    const __m512i bits = load_512(qh), sixteen = _mm512_set1_epi8((char)(16 << up));
     FM_UNROLL
     for (int u = 0; u < 8; u++) {
         /* Byte u / 2 of the dword to all four bytes, then one bit of each. */
@@ -92,29 +92,29 @@ static FM_ALWAYS_INLINE void add_fifth_bits(__m512i *w, const uint8_t *qh)
 static FM_ALWAYS_INLINE void unpack_q4_0(block_512 *b, const uint8_t *p)
 {
     b->d = load_half(p);
-    unpack_nibbles(b->w, p + 2 * 16);
+    unpack_nibbles(b->w, p + 2 * 16, 4);
 }
 
 static FM_ALWAYS_INLINE void unpack_q4_1(block_512 *b, const uint8_t *p)
 {
     b->d = load_half(p);
     b->m = load_half(p + 2 * 16);
-    unpack_nibbles(b->w, p + 4 * 16);
+    unpack_nibbles(b->w, p + 4 * 16, 0);
 }
 
 static FM_ALWAYS_INLINE void unpack_q5_0(block_512 *b, const uint8_t *p)
 {
     b->d = load_half(p);
-    unpack_nibbles(b->w, p + 6 * 16);
-    add_fifth_bits(b->w, p + 2 * 16);
+    unpack_nibbles(b->w, p + 6 * 16, 3);
+    add_fifth_bits(b->w, p + 2 * 16, 3);
 }
 
 static FM_ALWAYS_INLINE void unpack_q5_1(block_512 *b, const uint8_t *p)
 {
     b->d = load_half(p);
     b->m = load_half(p + 2 * 16);
-    unpack_nibbles(b->w, p + 8 * 16);
-    add_fifth_bits(b->w, p + 4 * 16);
+    unpack_nibbles(b->w, p + 8 * 16, 0);
+    add_fifth_bits(b->w, p + 4 * 16, 0);
 }
 
 static FM_ALWAYS_INLINE void unpack_q8_0(block_512 *b, const uint8_t *p)
@@ -137,21 +137,22 @@ static FM_ALWAYS_INLINE __m512 e8m0_half(const uint8_t *p)
 
 static FM_ALWAYS_INLINE void unpack_mxfp4(block_512 *b, const uint8_t *p)
 {
-    /* Doubled values plus 12, so that all are unsigned. */
-    const __m512i value = _mm512_broadcast_i32x4(
-        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    /* Doubled values plus 16, times 8. */
+    const __m512i value = _mm512_slli_epi32(
+        _mm512_broadcast_i32x4(_mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12,
+                                             10, 8, 4)), 3);
     b->d = e8m0_half(p);
-    unpack_nibbles(b->w, p + 1 * 16);
+    unpack_nibbles(b->w, p + 1 * 16, 0);
     FM_UNROLL
     for (int u = 0; u < 8; u++) b->w[u] = _mm512_shuffle_epi8(value, b->w[u]);
 }
 
-static const shape_32 shape_q4_0 = {18, 8, 0};
-static const shape_32 shape_q4_1 = {20, 0, 1};
-static const shape_32 shape_q5_0 = {22, 16, 0};
-static const shape_32 shape_q5_1 = {24, 0, 1};
-static const shape_32 shape_q8_0 = {34, 128, 0};
-static const shape_32 shape_mxfp4 = {17, 12, 0};
+static const shape_32 shape_q4_0 = {18, 1, 4, 0};
+static const shape_32 shape_q4_1 = {20, 0, 0, 1};
+static const shape_32 shape_q5_0 = {22, 1, 3, 0};
+static const shape_32 shape_q5_1 = {24, 0, 0, 1};
+static const shape_32 shape_q8_0 = {34, 1, 0, 0};
+static const shape_32 shape_mxfp4 = {17, 1, 3, 0};
 
 #define KERNEL(type, nt)                                                                          \
     static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \

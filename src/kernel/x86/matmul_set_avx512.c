@@ -110,10 +110,10 @@ static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *c
                    float *const *y, int64_t n_tok)
 {
     switch (w->type->act) {
-    case FM_ACT_Q8_32:
+    case FM_ACT_I15_32:
         fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx512);
         break;
-    case FM_ACT_Q8_256:
+    case FM_ACT_I13_256:
         fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx512);
         break;
     default: float_kernels[w->type->id](w, row0, row1, act, y, n_tok);
@@ -128,63 +128,85 @@ static FM_ALWAYS_INLINE __m512i round_16(const float *x, __m512 inverse)
     return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inverse));
 }
 
-static FM_ALWAYS_INLINE float block_scale(const float *x, int n, float *inverse)
+static FM_ALWAYS_INLINE float block_scale(const float *x, int n, int top, float *inverse)
 {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-    __m512i top = _mm512_setzero_si512();
+    __m512i largest = _mm512_setzero_si512();
     for (int i = 0; i < n; i += 16)
-        top = _mm512_max_epu32(top, _mm512_and_si512(load_512(x + i), magnitude));
-    const uint32_t amax = _mm512_reduce_max_epu32(top);
+        largest = _mm512_max_epu32(largest, _mm512_and_si512(load_512(x + i), magnitude));
+    const uint32_t amax = _mm512_reduce_max_epu32(largest);
     *inverse = 0.0f;
     if (amax >= 0x7f800000u) return fm_f32_from_bits(0x7fc00000u);
-    const float d = fm_f32_from_bits(amax) / 127.0f;
+    const float d = fm_f32_from_bits(amax) / (float)top;
     if (d < FLT_MIN) return 0.0f;
     *inverse = 1.0f / d;
     return d;
 }
 
-static void quantize_32(fm_act_q8_32 *dst, const float *x)
+/* Stores hi and lo of 16 integers v = hi 2^shift + lo and returns the vector of hi. */
+static FM_ALWAYS_INLINE __m512i split(int8_t *hi, int8_t *lo, __m512i v, const int shift)
 {
-    float inverse;
-    dst->d = block_scale(x, 32, &inverse);
-    if (inverse == 0.0f) {
-        dst->isum = 0;
-        memset(dst->q, 0, sizeof dst->q);
-        return;
-    }
-    const __m512 scale = _mm512_set1_ps(inverse);
-    const __m512i a = round_16(x, scale), b = round_16(x + 16, scale);
-    dst->isum = _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
-    _mm_storeu_si128((__m128i *)dst->q, _mm512_cvtepi32_epi8(a));
-    _mm_storeu_si128((__m128i *)(dst->q + 16), _mm512_cvtepi32_epi8(b));
+    const __m512i half = _mm512_set1_epi32(1 << (shift - 1));
+    const __m512i h = _mm512_srai_epi32(_mm512_add_epi32(v, half), (unsigned)shift);
+    const __m512i l = _mm512_sub_epi32(v, _mm512_slli_epi32(h, (unsigned)shift));
+    _mm_storeu_si128((__m128i *)hi, _mm512_cvtepi32_epi8(h));
+    _mm_storeu_si128((__m128i *)lo, _mm512_cvtepi32_epi8(l));
+    return h;
 }
 
-static void quantize_256(fm_act_q8_256 *dst, const float *x)
+static void quantize_32(fm_act_i15_32 *dst, const float *x)
 {
     float inverse;
-    dst->d = block_scale(x, 256, &inverse);
-    memset(dst->pad, 0, sizeof dst->pad);
+    const float d = block_scale(x, 32, FM_ACT_32_TOP, &inverse);
+    int32_t sum = 0;
     if (inverse == 0.0f) {
-        memset(dst->isum, 0, sizeof dst->isum);
-        memset(dst->q, 0, sizeof dst->q);
+        memset(dst, 0, sizeof *dst);
+    } else {
+        const __m512 scale = _mm512_set1_ps(inverse);
+        const __m512i a = round_16(x, scale), b = round_16(x + 16, scale);
+        sum = _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+        split(dst->hi, dst->lo, a, FM_ACT_32_SHIFT);
+        split(dst->hi + 16, dst->lo + 16, b, FM_ACT_32_SHIFT);
+    }
+    dst->d = d;
+    dst->dsum = d * (float)sum;
+    dst->nsum = -sum;
+}
+
+static void quantize_256(fm_act_i13_256 *dst, const float *x)
+{
+    float inverse;
+    const float d = block_scale(x, 256, FM_ACT_256_TOP, &inverse);
+    if (inverse == 0.0f) {
+        memset(dst, 0, sizeof *dst);
+        dst->d = d;
         return;
     }
     const __m512 scale = _mm512_set1_ps(inverse);
-    for (int j = 0; j < 16; j++) {
-        const __m512i v = round_16(x + 16 * j, scale);
-        dst->isum[j] = (int16_t)_mm512_reduce_add_epi32(v);
-        _mm_storeu_si128((__m128i *)(dst->q + 16 * j), _mm512_cvtepi32_epi8(v));
+    dst->d = d;
+    memset(dst->pad, 0, sizeof dst->pad);
+    for (int j = 0; j < 8; j++) {
+        const __m512i a = round_16(x + 32 * j, scale), b = round_16(x + 32 * j + 16, scale);
+        const __m512i hi = _mm512_add_epi32(
+            split(dst->hi + 32 * j, dst->lo + 32 * j, a, FM_ACT_256_SHIFT),
+            split(dst->hi + 32 * j + 16, dst->lo + 32 * j + 16, b, FM_ACT_256_SHIFT));
+        const int32_t sum_a = _mm512_reduce_add_epi32(a), sum_b = _mm512_reduce_add_epi32(b);
+        const int32_t sum_hi = _mm512_reduce_add_epi32(hi);
+        dst->nsum[2 * j] = -sum_a;
+        dst->nsum[2 * j + 1] = -sum_b;
+        dst->sum32[j][0] = (int16_t)sum_hi;
+        dst->sum32[j][1] = (int16_t)(sum_a + sum_b - sum_hi * (1 << FM_ACT_256_SHIFT));
     }
 }
 
 void fm_quantize_avx512(fm_act form, void *dst, const float *x, int64_t n)
 {
     switch (form) {
-    case FM_ACT_Q8_32:
-        for (int64_t b = 0; b < n / 32; b++) quantize_32((fm_act_q8_32 *)dst + b, x + 32 * b);
+    case FM_ACT_I15_32:
+        for (int64_t b = 0; b < n / 32; b++) quantize_32((fm_act_i15_32 *)dst + b, x + 32 * b);
         break;
-    case FM_ACT_Q8_256:
-        for (int64_t b = 0; b < n / 256; b++) quantize_256((fm_act_q8_256 *)dst + b, x + 256 * b);
+    case FM_ACT_I13_256:
+        for (int64_t b = 0; b < n / 256; b++) quantize_256((fm_act_i13_256 *)dst + b, x + 256 * b);
         break;
     default: memcpy(dst, x, (size_t)n * sizeof *x);
     }
