@@ -1,0 +1,198 @@
+/* Reading where the system refuses something: no io_uring (a container's system call filter), no
+ * right to lock memory. Each test runs in a child process, since such refusals are for good. */
+#define _GNU_SOURCE /* system call numbers, setgroups */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "os/facts.h"
+#include "os/io.h"
+
+#if defined(__linux__) && defined(__x86_64__)
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+enum { FILE_BYTES = 300000, OK = 0, BAD = 1, SKIP = 77 };
+
+static char path[256];
+
+static int make_file(void **state)
+{
+    (void)state;
+    const char *dir = getenv("TMPDIR");
+    snprintf(path, sizeof path, "%s/fm_io_refused_%d.bin", dir ? dir : "/tmp", (int)getpid());
+    FILE *f = fopen(path, "w");
+    for (int i = 0; f && i < FILE_BYTES; i++) fputc(i * 7 & 0xff, f);
+    return f ? fclose(f) : -1;
+}
+
+static int remove_file(void **state)
+{
+    (void)state;
+    return unlink(path);
+}
+
+typedef struct {
+    int n_line;
+    char last[512];
+} log_record;
+
+static void keep_line(void *user, fm_log_level level, const char *line)
+{
+    log_record *r = user;
+    (void)level;
+    r->n_line++;
+    snprintf(r->last, sizeof r->last, "%s", line);
+}
+
+#define CHECK(x)                                                                                  \
+    do {                                                                                          \
+        if (!(x)) {                                                                               \
+            fprintf(stderr, "line %d: %s\n", __LINE__, #x);                                       \
+            return BAD;                                                                           \
+        }                                                                                         \
+    } while (0)
+
+/* Everything but what is refused works. */
+static int read_works(fm_io *io, bool with_register, uint8_t *buf, uint64_t room)
+{
+    const fm_io_file *file;
+    fm_error err;
+    CHECK(fm_io_open(io, &file, path, FILE_BYTES, &err) == FM_OK);
+    if (with_register) {
+        fm_io_register(io, buf, room);
+        fm_io_register(io, buf, room);
+    }
+    const fm_io_read rd = {.file = file, .offset = 5, .bytes = FILE_BYTES - 5, .base = buf};
+    fm_io_done done;
+    CHECK(fm_io_submit(io, &rd, 1, &err) == FM_OK);
+    CHECK(fm_io_reap(io, &done, 1, true) == 1);
+    CHECK(done.status == FM_OK);
+    for (int i = 5; i < FILE_BYTES; i++) CHECK(buf[i] == (i * 7 & 0xff));
+    return OK;
+}
+
+/* io_uring_setup fails with EPERM from here on, as under a container's default profile. */
+static bool refuse_io_uring(void)
+{
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof rules / sizeof rules[0], rules};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+static int without_io_uring(void)
+{
+    if (!refuse_io_uring()) return SKIP;
+    log_record log = {0};
+    fm_io_options opt = {.log = keep_line, .log_user = &log};
+    fm_io *io;
+    fm_error err = {0};
+    static uint8_t buf[FILE_BYTES + 2 * FM_IO_ALIGN] __attribute__((aligned(FM_IO_ALIGN)));
+    CHECK(fm_io_create(&io, &opt, &err) == FM_OK);
+    CHECK(strcmp(fm_io_name(io), "pread") == 0);
+    CHECK(log.n_line == 1);
+    CHECK(strstr(log.last, "io_uring") && strstr(log.last, strerror(EPERM)));
+    CHECK(read_works(io, true, buf, sizeof buf) == OK);
+    fm_io_destroy(io);
+    opt.engine = "uring"; /* forced: an error, not another engine */
+    CHECK(fm_io_create(&io, &opt, &err) == FM_E_UNSUPPORTED);
+    CHECK(io == NULL && err.os_errno == EPERM);
+    return OK;
+}
+
+static int without_locked_memory(void)
+{
+    const struct rlimit none = {4096, 4096};
+    if (chmod(path, 0644) != 0 || setrlimit(RLIMIT_MEMLOCK, &none) != 0) return SKIP;
+    if (getuid() == 0 && (setgroups(0, NULL) != 0 || setgid(65534) != 0 || setuid(65534) != 0)) {
+        return SKIP;
+    }
+    enum { BYTES = 16 << 20 };
+    uint8_t *buf = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(buf != MAP_FAILED);
+    CHECK(fm_os_memlock_limit() == 4096);
+    errno = 0;
+    CHECK(!fm_os_lock(buf, BYTES));
+    CHECK(errno == ENOMEM);
+    log_record log = {0};
+    const fm_io_options opt = {.log = keep_line, .log_user = &log};
+    fm_io *io;
+    CHECK(fm_io_create(&io, &opt, NULL) == FM_OK);
+    CHECK(read_works(io, true, buf, BYTES) == OK);
+    if (strcmp(fm_io_name(io), "uring") == 0) {
+        CHECK(log.n_line == 1); /* said once for two refusals */
+        CHECK(strstr(log.last, "not registered"));
+    }
+    fm_io_destroy(io);
+    return OK;
+}
+
+static void run_in_child(int (*test)(void))
+{
+    fflush(NULL);
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        const int rc = test();
+        fflush(NULL);
+        _exit(rc);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == SKIP) {
+        print_message("skip: this process may not set up the refusal\n");
+        return;
+    }
+    assert_int_equal(WEXITSTATUS(status), OK);
+}
+
+static void refused_io_uring_is_replaced_unless_asked_for(void **state)
+{
+    (void)state;
+    run_in_child(without_io_uring);
+}
+
+static void refused_locking_is_a_note_not_an_error(void **state)
+{
+    (void)state;
+    run_in_child(without_locked_memory);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(refused_io_uring_is_replaced_unless_asked_for),
+        cmocka_unit_test(refused_locking_is_a_note_not_an_error),
+    };
+    return cmocka_run_group_tests(tests, make_file, remove_file);
+}
+#else
+int main(void)
+{
+    return 77;
+}
+#endif
