@@ -245,7 +245,7 @@ static void too_small_budget_lists_the_lines_and_a_way_out(void **state)
     assert_int_equal(plan_with(&p, &m, least - 10 * MIB, &err), FM_E_NOMEM);
     static const char *const words[] = {FM_LINE_PROGRAM, FM_LINE_METADATA, FM_LINE_TRUNK,
                                         FM_LINE_RING, FM_LINE_KV, FM_LINE_STATE, FM_LINE_SCRATCH,
-                                        FM_LINE_SLOTS, "--memory", "--ctx", "GiB"};
+                                        FM_LINE_SLOTS, "--memory", "--ctx", "MiB"};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         assert_non_null(strstr(err.msg, words[i]));
     }
