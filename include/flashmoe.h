@@ -104,6 +104,7 @@ typedef struct {
     int32_t io_depth;                               /* reads in flight                    */
     uint64_t bytes_per_expert_read;                 /* largest read for an expert: a part */
     uint64_t shared_expert_bytes_per_token;         /* in trunk_bytes_per_token           */
+    uint64_t head_bytes_per_token;                  /* in trunk_bytes_per_token           */
 } fm_model_info;
 
 /* Strings live as long as the engine. */
@@ -227,8 +228,8 @@ typedef struct {
     void *logits_user;
 } fm_eval_options;
 
-/* Appends n tokens to the session and computes their logits in chunks of the engine's n_batch.
- * opt may be NULL. */
+/* Appends n tokens to the session and computes their logits in chunks that end at multiples of the
+ * engine's n_batch. Batches that are multiples of 64 all give the same bits. opt may be NULL. */
 fm_status fm_session_eval(fm_session *session, const int32_t *ids, size_t n,
                           const fm_eval_options *opt, fm_error *err);
 

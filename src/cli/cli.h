@@ -52,6 +52,10 @@ typedef struct {
     const char *decode_ids;
     bool no_special;
 
+    int32_t bench_prompt, bench_gen, n_repeat;
+    bool is_cold, is_warm, is_csv;
+    int32_t io_depth; /* 0: automatic */
+
     bool is_json, is_quiet, wants_help;
 } fm_cli_options;
 
@@ -61,6 +65,7 @@ typedef enum {
     FM_CMD_PLAN = 1 << 2,
     FM_CMD_LOGITS = 1 << 3,
     FM_CMD_TOKENIZE = 1 << 4,
+    FM_CMD_BENCH = 1 << 5,
 } fm_cli_command_bit;
 
 typedef struct {
@@ -179,6 +184,7 @@ int fm_cmd_info(const fm_cli_options *o);
 int fm_cmd_plan(const fm_cli_options *o);
 int fm_cmd_logits(const fm_cli_options *o);
 int fm_cmd_tokenize(const fm_cli_options *o);
+int fm_cmd_bench(const fm_cli_options *o);
 
 /* NULL-terminated by name. */
 extern const fm_cli_command fm_cli_commands[];

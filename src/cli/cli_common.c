@@ -81,6 +81,7 @@ void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o)
     out->n_batch = o->n_batch;
     out->kv_type = o->kv && strcmp(o->kv, "f32") == 0 ? FM_KV_F32 : FM_KV_F16;
     out->io_engine = o->io;
+    out->io_depth = o->io_depth;
     out->kernels = o->kernels;
     out->log = on_log;
     out->log_user = (void *)(uintptr_t)o; /* only read through */

@@ -30,8 +30,8 @@ typedef struct {
 } option;
 
 #define FIELD(f) offsetof(fm_cli_options, f)
-#define ENGINE_COMMANDS (FM_CMD_RUN | FM_CMD_PLAN | FM_CMD_LOGITS)
-#define ALL_COMMANDS (FM_CMD_RUN | FM_CMD_INFO | FM_CMD_PLAN | FM_CMD_LOGITS | FM_CMD_TOKENIZE)
+#define ENGINE_COMMANDS (FM_CMD_RUN | FM_CMD_PLAN | FM_CMD_LOGITS | FM_CMD_BENCH)
+#define ALL_COMMANDS (ENGINE_COMMANDS | FM_CMD_INFO | FM_CMD_TOKENIZE)
 
 // clang-format off
 static const option OPTIONS[] = {
@@ -53,6 +53,20 @@ static const option OPTIONS[] = {
      0, 0, NULL, "token ids from a file, separated by commas or white space;\n"
                  "- for standard input"},
 
+    {"workload", NULL, "--prompt", "N", OPT_INT, FIELD(bench_prompt), FM_CMD_BENCH,
+     0, 1 << 24, "512", "tokens of the prompt"},
+    {"workload", NULL, "--gen", "N", OPT_INT, FIELD(bench_gen), FM_CMD_BENCH,
+     0, 1 << 24, "64", "tokens of the generation after it"},
+    {"workload", NULL, "--repeat", "R", OPT_INT, FIELD(n_repeat), FM_CMD_BENCH,
+     1, 1000, "3", "times that prompt and generation are measured, each time with\n"
+                   "other ids"},
+    {"workload", NULL, "--warm", NULL, OPT_FLAG, FIELD(is_warm), FM_CMD_BENCH,
+     0, 0, NULL, "keep the engine with its expert cache for all repeats, after one\n"
+                 "that is not measured (the default)"},
+    {"workload", NULL, "--cold", NULL, OPT_FLAG, FIELD(is_cold), FM_CMD_BENCH,
+     0, 0, NULL, "start every repeat with a new engine, an empty expert cache and\n"
+                 "the model's files dropped from the page cache"},
+
     {"output", NULL, "--out", "FILE", OPT_TEXT, FIELD(out_path), FM_CMD_LOGITS,
      0, 0, NULL, "the .npy file to write, float32 [tokens][vocabulary]; it appears\n"
                  "under this name when it is complete"},
@@ -63,7 +77,10 @@ static const option OPTIONS[] = {
      0, 0, NULL, "end the answer before TEXT; may be given several times"},
     {"output", NULL, "--json", NULL, OPT_FLAG, FIELD(is_json), ALL_COMMANDS & ~FM_CMD_LOGITS,
      0, 0, NULL, "print one JSON object and nothing else on standard output"},
-    {"output", "-q", "--quiet", NULL, OPT_FLAG, FIELD(is_quiet), FM_CMD_RUN | FM_CMD_LOGITS,
+    {"output", NULL, "--csv", NULL, OPT_FLAG, FIELD(is_csv), FM_CMD_BENCH,
+     0, 0, NULL, "print a header and one row per phase, separated by commas"},
+    {"output", "-q", "--quiet", NULL, OPT_FLAG, FIELD(is_quiet),
+     FM_CMD_RUN | FM_CMD_LOGITS | FM_CMD_BENCH,
      0, 0, NULL, "only errors and warnings on standard error"},
 
     {"sampling", NULL, "--temp", "T", OPT_REAL, FIELD(temperature), FM_CMD_RUN,
@@ -85,7 +102,8 @@ static const option OPTIONS[] = {
                  "KiB, MiB, GiB (default: what the machine can spare)"},
     {"memory and machine", "-c", "--ctx", "N", OPT_INT, FIELD(n_ctx), ENGINE_COMMANDS,
      1, INT32_MAX, NULL, "tokens of context, prompt and answer together (default: chosen\n"
-                         "to fit; for logits the number of ids)"},
+                         "to fit; for logits the number of ids, for bench as many as it\n"
+                         "needs)"},
     {"memory and machine", NULL, "--batch", "N", OPT_INT, FIELD(n_batch), ENGINE_COMMANDS,
      1, 1 << 16, NULL, "tokens of a prompt that are evaluated together (default: as the memory\n"
                        "allows, at least 512; for logits 512)"},
@@ -98,6 +116,9 @@ static const option OPTIONS[] = {
     {"memory and machine", NULL, "--io", "uring|pread|mmap", OPT_CHOICE, FIELD(io), ENGINE_COMMANDS,
      0, 0, NULL, "how the disk is read; never changes the output (default: the\n"
                  "best that works here)"},
+    {"memory and machine", NULL, "--depth", "D", OPT_INT, FIELD(io_depth), ENGINE_COMMANDS,
+     1, 1024, NULL, "reads that the disk has at a time; never changes the output\n"
+                    "(default: automatic)"},
     {"memory and machine", NULL, "--kernels", "reference|generic|avx2|avx512", OPT_CHOICE,
      FIELD(kernels), ENGINE_COMMANDS,
      0, 0, NULL, "instruction set (default: the best this processor has)"},
@@ -309,5 +330,11 @@ const fm_cli_command fm_cli_commands[] = {
     {"tokenize", FM_CMD_TOKENIZE,
      "MODEL|tokenizer.json (-p TEXT | -f FILE | --decode IDS) [options]",
      "Turns text into token ids, or ids into text.", "", fm_cmd_tokenize},
+    {"bench", FM_CMD_BENCH, "MODEL [options]",
+     "Measures prompt and generation against the limits of disk and memory.",
+     "\nThe ids that are evaluated are fixed numbers, not the model's own choice; equal token hashes\n"
+     "mean equal output. Disk and memory are probed before and after the runs. What the figures mean:\n"
+     "docs/benchmarks.md.\n",
+     fm_cmd_bench},
     {NULL, 0, NULL, NULL, NULL, NULL},
 };

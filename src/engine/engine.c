@@ -266,6 +266,7 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
     out->expert_bytes_per_token =
         m->expert_bytes / (uint64_t)hp->n_expert * (uint64_t)hp->n_expert_used;
     out->trunk_bytes_per_token = m->trunk_bytes;
+    out->head_bytes_per_token = m->head->bytes;
 }
 
 const char *fm_engine_file(const fm_engine *e, int32_t index, uint64_t *bytes)

@@ -1,0 +1,49 @@
+/* Between the parts of `flashmoe bench`: cmd_bench.c measures, bench_report.c turns what was measured
+ * into figures and prints them.
+ */
+#pragma once
+
+#include "cli/bench_bound.h"
+#include "cli/cli.h"
+
+/* One prompt or one generation. */
+typedef struct {
+    uint64_t tokens, us;
+    uint64_t hits, misses, bytes_read;
+    uint64_t wait_us, expert_us, attention_us, head_us;
+    uint64_t prefetch_reads, prefetch_used;
+    uint64_t layers_with_misses[FM_MISS_BINS];
+} fm_bench_phase;
+
+typedef struct {
+    fm_bench_phase prompt, gen;
+    uint64_t ttft_us;    /* from the start of the prompt to the first id */
+    uint64_t load_us;    /* of this repeat's engine; 0 when it was kept  */
+    uint64_t token_hash; /* of this repeat alone                         */
+} fm_bench_repeat;
+
+enum {
+    FM_BENCH_REPEATS_MAX = 1000,
+    FM_BENCH_PROBES = 2,
+    FM_BENCH_MEMORY_PROBE = 512 << 20, /* bytes, or half of the budget where that is less */
+};
+
+/* Everything measured; strings of the engine are copied. */
+typedef struct {
+    char name[96], family[32], kernels[16], io[16];
+    fm_model_info info; /* its strings are gone with the engine */
+    fm_plan plan;
+    bool is_cold;
+    fm_bench_repeat *repeat; /* [n_repeat] */
+    int n_repeat;
+    uint64_t token_hash; /* over all repeats */
+    uint64_t peak_rss_bytes, load_us;
+
+    double memory_gb_s[FM_BENCH_PROBES]; /* before and after the runs */
+    uint64_t memory_probe_bytes;
+    double disk_gb_s[FM_BENCH_PROBES];
+    uint64_t disk_probe_bytes, disk_probe_read_bytes;
+} fm_bench_run;
+
+/* Prints as o asks: table, --json or --csv. */
+void fm_bench_report(const fm_bench_run *run, const fm_cli_options *o);

@@ -1,0 +1,359 @@
+/* flashmoe bench: runs prompts and generations of fixed ids, and probes what disk and memory could
+ * have given. Measures only; bench_report.c makes figures of it. */
+#include "cli/cli.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "cli/bench.h"
+#include "os/probe.h"
+
+enum {
+    MEMORY_PROBE_PASSES = 10,
+    DISK_PROBE_US = 2000000,
+    WARM_UP = -1, /* number of the repeat that is not measured */
+};
+
+/* What is kept while the engine comes and goes. */
+typedef struct {
+    const fm_cli_options *o;
+    fm_bench_run run;
+    char **path; /* [run.info.n_shard], owned */
+    uint64_t *file_bytes;
+    int32_t *ids; /* [prompt + gen] of the current repeat */
+    fm_engine *engine;
+    fm_session *session;
+    uint64_t probed_reads; /* of the disk probe so far */
+} bench;
+
+/* ---- ids ------------------------------------------------------------------------------------ */
+
+/* splitmix64: every seed gives a full-length sequence, the next one as well. */
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+/* Ids of plain text, the same ones for the same model and repeat. Each repeat has its own: with the
+ * same ids again, a warm cache would hold exactly what they need. */
+static void draw_ids(bench *b, int repeat)
+{
+    const fm_tokenizer *tok = fm_engine_tokenizer(b->engine);
+    int64_t n_id = b->run.info.n_vocab;
+    if (tok && fm_tokenizer_n_vocab(tok) < n_id) n_id = fm_tokenizer_n_vocab(tok);
+    uint64_t state = (uint64_t)(int64_t)repeat * 1000003 + 42;
+    const int64_t n = (int64_t)b->o->bench_prompt + b->o->bench_gen;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t id = (int32_t)(next_random(&state) % (uint64_t)n_id);
+        for (int tries = 0; tok && tries < 16 && fm_token_is_special(tok, id); tries++)
+            id = (int32_t)(next_random(&state) % (uint64_t)n_id);
+        b->ids[i] = id;
+    }
+}
+
+static fm_status top_id(int32_t *id, const bench *b, fm_error *err)
+{
+    const float *logits = fm_session_logits(b->session);
+    int32_t best = 0;
+    bool is_number = true;
+    for (int32_t i = 0; i < b->run.info.n_vocab; i++) {
+        is_number = is_number && !isnan(logits[i]);
+        if (logits[i] > logits[best]) best = i;
+    }
+    *id = best;
+    if (is_number) return FM_OK;
+    return fm_fail(
+        err, FM_E_FORMAT,
+        "the model's output is not a number (NaN): its weights are damaged, or this is a "
+        "fault of the engine");
+}
+
+/* Little-endian int32, whatever the machine. */
+static uint64_t hash_id(uint64_t hash, int32_t id)
+{
+    const uint32_t u = (uint32_t)id;
+    const unsigned char bytes[4] = {(unsigned char)u, (unsigned char)(u >> 8),
+                                    (unsigned char)(u >> 16), (unsigned char)(u >> 24)};
+    return fm_fnv1a(hash, bytes, sizeof bytes);
+}
+
+static fm_status hash_top_id(bench *b, fm_bench_repeat *r, fm_error *err)
+{
+    int32_t id;
+    FM_TRY(top_id(&id, b, err));
+    r->token_hash = hash_id(r->token_hash, id);
+    b->run.token_hash = hash_id(b->run.token_hash, id);
+    return FM_OK;
+}
+
+/* ---- one repeat ----------------------------------------------------------------------------- */
+
+static void add_difference(fm_bench_phase *p, const fm_stats *before, const fm_stats *after)
+{
+    p->hits = after->expert_hits - before->expert_hits;
+    p->misses = after->expert_misses - before->expert_misses;
+    p->bytes_read = after->bytes_read - before->bytes_read;
+    p->wait_us = after->disk_wait_us - before->disk_wait_us;
+    p->expert_us = after->expert_us - before->expert_us;
+    p->attention_us = after->attention_us - before->attention_us;
+    p->head_us = after->head_us - before->head_us;
+    p->prefetch_reads = after->prefetch_reads - before->prefetch_reads;
+    p->prefetch_used = after->prefetch_used - before->prefetch_used;
+    for (int i = 0; i < FM_MISS_BINS; i++)
+        p->layers_with_misses[i] = after->layers_with_misses[i] - before->layers_with_misses[i];
+}
+
+static fm_status run_prompt(bench *b, fm_bench_repeat *r, fm_error *err)
+{
+    fm_cli_progress progress;
+    fm_cli_progress_start(&progress, b->o, "prompt", false);
+    const fm_eval_options eval = {
+        .struct_size = sizeof eval, .progress = fm_cli_on_eval, .progress_user = &progress};
+    const size_t n = (size_t)b->o->bench_prompt;
+    fm_stats before, after;
+    fm_engine_stats(b->engine, &before);
+    const uint64_t started = fm_now_us();
+    FM_TRY(fm_session_eval(b->session, b->ids, n, &eval, err));
+    r->prompt.us = fm_now_us() - started;
+    r->prompt.tokens = n;
+    FM_TRY(hash_top_id(b, r, err));
+    r->ttft_us = fm_now_us() - started;
+    fm_engine_stats(b->engine, &after);
+    add_difference(&r->prompt, &before, &after);
+    fm_cli_progress_clear();
+    return FM_OK;
+}
+
+static bool on_token(void *user, int64_t done, int64_t total)
+{
+    (void)user, (void)done, (void)total;
+    return !fm_cli_is_interrupted();
+}
+
+static fm_status run_generation(bench *b, fm_bench_repeat *r, fm_error *err)
+{
+    fm_cli_progress progress;
+    fm_cli_progress_start(&progress, b->o, "generation", false);
+    const fm_eval_options eval = {.struct_size = sizeof eval, .progress = on_token};
+    const int32_t *ids = b->ids + b->o->bench_prompt;
+    fm_stats before, after;
+    fm_engine_stats(b->engine, &before);
+    for (int32_t i = 0; i < b->o->bench_gen; i++) {
+        const uint64_t started = fm_now_us();
+        FM_TRY(fm_session_eval(b->session, &ids[i], 1, &eval, err));
+        r->gen.us +=
+            fm_now_us() - started; /* the search for the largest logit is not ours to time */
+        r->gen.tokens++;
+        FM_TRY(hash_top_id(b, r, err));
+        fm_cli_progress_show(&progress, (uint64_t)i + 1, (uint64_t)b->o->bench_gen);
+    }
+    fm_engine_stats(b->engine, &after);
+    add_difference(&r->gen, &before, &after);
+    fm_cli_progress_clear();
+    return FM_OK;
+}
+
+static double rate(const fm_bench_phase *p)
+{
+    return p->us > 0 ? (double)p->tokens * 1e6 / (double)p->us : 0;
+}
+
+static fm_status run_repeat(bench *b, int number, fm_error *err)
+{
+    fm_bench_repeat unmeasured = {0};
+    fm_bench_repeat *r = number == WARM_UP ? &unmeasured : &b->run.repeat[number];
+    const uint64_t hash = b->run.token_hash;
+    r->token_hash = FM_FNV1A_INIT;
+    r->load_us = number == WARM_UP || b->run.is_cold ? b->run.load_us : 0;
+    draw_ids(b, number);
+    fm_session_reset(b->session);
+    if (b->o->bench_prompt > 0) FM_TRY(run_prompt(b, r, err));
+    if (b->o->bench_gen > 0) FM_TRY(run_generation(b, r, err));
+    if (number == WARM_UP) {
+        b->run.token_hash = hash;
+        fm_cli_note(b->o, "warm-up done");
+        return FM_OK;
+    }
+    char a[48] = "", c[48] = "";
+    if (b->o->bench_prompt > 0) snprintf(a, sizeof a, ", prompt %.2f tok/s", rate(&r->prompt));
+    if (b->o->bench_gen > 0) snprintf(c, sizeof c, ", generation %.2f tok/s", rate(&r->gen));
+    fm_cli_note(b->o, "repeat %d of %d%s%s", number + 1, b->run.n_repeat, a, c);
+    return FM_OK;
+}
+
+/* ---- the engine ----------------------------------------------------------------------------- */
+
+static void engine_options(fm_engine_options *opt, const fm_cli_options *o)
+{
+    fm_cli_engine_options(opt, o);
+    if (opt->n_ctx == 0) opt->n_ctx = o->bench_prompt + o->bench_gen;
+}
+
+static void close_engine(bench *b)
+{
+    if (!b->engine) return;
+    fm_stats stats;
+    fm_engine_stats(b->engine, &stats);
+    b->run.peak_rss_bytes = stats.peak_rss_bytes;
+    fm_session_destroy(b->session);
+    fm_engine_close(b->engine);
+    b->session = NULL;
+    b->engine = NULL;
+}
+
+static fm_status open_engine(bench *b, bool is_first, fm_error *err)
+{
+    fm_engine_options opt;
+    engine_options(&opt, b->o);
+    if (!is_first) opt.log = NULL; /* said once */
+    FM_TRY(is_first ? fm_cli_open(&b->engine, &opt, b->o, err)
+                    : fm_engine_open(&b->engine, &opt, err));
+    FM_TRY(fm_session_create(&b->session, b->engine, err));
+    fm_stats stats;
+    fm_engine_stats(b->engine, &stats);
+    b->run.load_us = stats.load_us;
+    fm_engine_plan(b->engine, &b->run.plan);
+    fm_engine_model_info(b->engine, &b->run.info);
+    snprintf(b->run.name, sizeof b->run.name, "%s", b->run.info.name);
+    snprintf(b->run.family, sizeof b->run.family, "%s", b->run.info.architecture);
+    snprintf(b->run.kernels, sizeof b->run.kernels, "%s", b->run.info.kernels);
+    snprintf(b->run.io, sizeof b->run.io, "%s", b->run.info.io_engine);
+    return FM_OK;
+}
+
+/* Sizes and files, before anything is loaded: the probes need them, and their memory must be gone
+ * when the engine looks for its own. */
+static fm_status read_facts(bench *b, fm_error *err)
+{
+    fm_engine_options opt;
+    engine_options(&opt, b->o);
+    opt.plan_only = true;
+    opt.log = NULL;
+    fm_engine *engine;
+    FM_TRY(fm_engine_open(&engine, &opt, err));
+    fm_engine_model_info(engine, &b->run.info);
+    fm_engine_plan(engine, &b->run.plan);
+    const size_t n = (size_t)b->run.info.n_shard;
+    b->path = calloc(n, sizeof *b->path);
+    b->file_bytes = calloc(n, sizeof *b->file_bytes);
+    bool is_complete = b->path && b->file_bytes;
+    for (int32_t i = 0; is_complete && i < b->run.info.n_shard; i++) {
+        b->path[i] = strdup(fm_engine_file(engine, i, &b->file_bytes[i]));
+        is_complete = b->path[i] != NULL;
+    }
+    fm_engine_close(engine);
+    const size_t n_id = (size_t)b->o->bench_prompt + (size_t)b->o->bench_gen;
+    b->ids = malloc(n_id * sizeof *b->ids);
+    b->run.n_repeat = b->o->n_repeat;
+    b->run.repeat = calloc((size_t)b->run.n_repeat, sizeof *b->run.repeat);
+    if (is_complete && b->ids && b->run.repeat) return FM_OK;
+    return fm_fail(err, FM_E_NOMEM, "no memory for the measurement's tables");
+}
+
+/* ---- probes --------------------------------------------------------------------------------- */
+
+static bool go_on(void *user)
+{
+    (void)user;
+    return !fm_cli_is_interrupted();
+}
+
+/* The engine is closed: at most half of the budget is used here. */
+static fm_status probe_machine(bench *b, int number, fm_error *err)
+{
+    fm_bench_run *run = &b->run;
+    fm_cli_note(b->o, "probing memory and disk");
+    const uint64_t half = run->plan.budget_bytes / 2;
+    run->memory_probe_bytes =
+        half < FM_BENCH_MEMORY_PROBE ? half >> 20 << 20 : FM_BENCH_MEMORY_PROBE;
+    if (run->memory_probe_bytes == 0) run->memory_probe_bytes = 1 << 20;
+    const fm_memory_probe memory = {.bytes = run->memory_probe_bytes,
+                                    .n_threads = run->info.n_threads,
+                                    .passes = MEMORY_PROBE_PASSES,
+                                    .go = go_on};
+    FM_TRY(fm_probe_memory(&run->memory_gb_s[number], &memory, err));
+    const fm_disk_probe disk = {.path = (const char *const *)b->path,
+                                .file_bytes = b->file_bytes,
+                                .n_file = run->info.n_shard,
+                                .io_engine = b->o->io,
+                                .depth = run->info.io_depth,
+                                .read_bytes = run->info.bytes_per_expert_read,
+                                .buffer_bytes = half,
+                                .max_us = DISK_PROBE_US,
+                                .first = b->probed_reads,
+                                .go = go_on};
+    fm_disk_probe_result result;
+    FM_TRY(fm_probe_disk(&result, &disk, err));
+    b->probed_reads += result.requests;
+    run->disk_gb_s[number] = result.gb_s;
+    run->disk_probe_bytes += result.bytes;
+    if (number == 0) run->disk_probe_read_bytes = result.read_bytes;
+    return FM_OK;
+}
+
+/* ---- the command ---------------------------------------------------------------------------- */
+
+static fm_status run_all(bench *b, fm_error *err)
+{
+    for (int i = b->run.is_cold ? 0 : WARM_UP; i < b->run.n_repeat; i++) {
+        if (b->run.is_cold) {
+            close_engine(b);
+            for (int32_t f = 0; f < b->run.info.n_shard; f++)
+                FM_TRY(fm_probe_drop_cache(b->path[f], err));
+        }
+        if (!b->engine) {
+            FM_TRY(open_engine(b, i <= 0, err));
+            if (i <= 0 && !b->o->is_quiet) fm_cli_print_plan(stderr, &b->run.plan);
+        }
+        FM_TRY(run_repeat(b, i, err));
+    }
+    close_engine(b);
+    return FM_OK;
+}
+
+static void free_tables(bench *b)
+{
+    for (int32_t i = 0; b->path && i < b->run.info.n_shard; i++) free(b->path[i]);
+    free(b->path);
+    free(b->file_bytes);
+    free(b->ids);
+    free(b->run.repeat);
+}
+
+static int check_options(const fm_cli_options *o)
+{
+    if (o->is_cold && o->is_warm) return fm_cli_usage_error(o, "give either --cold or --warm");
+    if (o->is_json && o->is_csv) return fm_cli_usage_error(o, "give either --json or --csv");
+    const int32_t n = o->bench_prompt + o->bench_gen;
+    if (n == 0) return fm_cli_usage_error(o, "--prompt 0 --gen 0: nothing to measure");
+    if (o->n_ctx > 0 && o->n_ctx < n) {
+        return fm_cli_usage_error(o, "--ctx %d is too short for %d tokens (--prompt %d, --gen %d)",
+                                  (int)o->n_ctx, (int)n, (int)o->bench_prompt, (int)o->bench_gen);
+    }
+    return FM_EXIT_OK;
+}
+
+int fm_cmd_bench(const fm_cli_options *o)
+{
+    const int usage = check_options(o);
+    if (usage != FM_EXIT_OK) return usage;
+    fm_error err = {0};
+    bench b = {.o = o, .run = {.is_cold = o->is_cold, .token_hash = FM_FNV1A_INIT}};
+    fm_status st = read_facts(&b, &err);
+    if (st == FM_OK) st = probe_machine(&b, 0, &err);
+    if (st == FM_OK) st = run_all(&b, &err);
+    if (st == FM_OK) st = probe_machine(&b, 1, &err);
+    if (st == FM_OK) fm_bench_report(&b.run, o);
+    const int status = st == FM_OK ? FM_EXIT_OK : fm_cli_fail(&err);
+    fm_cli_progress_clear();
+    close_engine(&b);
+    free_tables(&b);
+    return status;
+}
