@@ -154,7 +154,7 @@ static void defaults_come_from_the_table(void **state)
     assert_string_equal(o.model, "m.gguf");
     assert_true(o.temperature == s.temperature && o.top_p == s.top_p && o.top_k == s.top_k);
     assert_true(o.min_p == s.min_p && o.repeat_penalty == s.repeat_penalty);
-    assert_true(o.n_predict == -1 && !o.has_seed && o.memory_bytes == 0 && o.n_batch == 512);
+    assert_true(o.n_predict == -1 && !o.has_seed && o.memory_bytes == 0 && o.n_batch == 0);
     assert_string_equal(o.kv, "f16");
     assert_null(o.io);
 }
