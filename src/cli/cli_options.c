@@ -332,9 +332,9 @@ const fm_cli_command fm_cli_commands[] = {
      "Turns text into token ids, or ids into text.", "", fm_cmd_tokenize},
     {"bench", FM_CMD_BENCH, "MODEL [options]",
      "Measures prompt and generation against the limits of disk and memory.",
-     "\nThe ids that are evaluated are fixed numbers, not the model's own choice; equal token hashes\n"
-     "mean equal output. Disk and memory are probed before and after the runs. What the figures mean:\n"
-     "docs/benchmarks.md.\n",
+     "\nThe ids that are evaluated are fixed numbers, not the model's own choice; equal token\n"
+     "hashes mean equal output. Disk and memory are probed before and after the runs. What the\n"
+     "figures mean: docs/benchmarks.md.\n",
      fm_cmd_bench},
     {NULL, 0, NULL, NULL, NULL, NULL},
 };

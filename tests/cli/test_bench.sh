@@ -1,0 +1,77 @@
+#!/bin/bash
+# bench: the fields that others read, the same hash wherever the experts lie, CSV, and usage errors.
+. tests/cli/lib.sh
+m=model/flashmoe-tale.gguf
+[ -f $m ] || { echo "skipped: $m is missing"; exit 77; }
+small="--prompt 80 --gen 12 --repeat 2"
+
+usage_error "$flashmoe" bench $m --cold --warm
+says "$err" 'either --cold or --warm'
+usage_error "$flashmoe" bench $m --json --csv
+usage_error "$flashmoe" bench $m --prompt 0 --gen 0
+usage_error "$flashmoe" bench $m --prompt 100 --gen 10 --ctx 109
+says "$err" 'too short for 110 tokens'
+for bad in "--prompt -1" "--prompt text" "--gen 1.5" "--repeat 0" "--repeat 1001" "--depth 0" \
+    "--depth 1025" "--memory 0"; do
+    # shellcheck disable=SC2086 # two words
+    usage_error "$flashmoe" bench m.gguf $bad
+done
+failure "$flashmoe" bench "$dir/none.gguf"
+failure "$flashmoe" bench $m --memory 1M
+
+# Fields, sums and limits.
+status 0 "$flashmoe" bench $m $small --memory 16M --json --quiet
+[ -s "$err" ] && fail "--quiet wrote to standard error: $(head -n 3 "$err")"
+cp "$out" "$dir/a.json"
+same "fields of the contract" "$(json_get "$out" '[k for k in ("gen_tok_s prompt_tok_s ttft_ms hit_rate bytes_per_token disk_gb_s disk_probe_gb_s mem_probe_gb_s bound_tok_s bound_ratio prompt_bound_ratio peak_rss_bytes memory_budget_bytes".split()) if not (isinstance(j[k], (int, float)) and j[k] >= 0)]')" "[]"
+same "rates" "$(json_get "$out" 'all(j[k] > 0 for k in ("gen_tok_s", "prompt_tok_s", "ttft_ms", "disk_probe_gb_s", "mem_probe_gb_s", "bound_tok_s"))')" True
+same "spread" "$(json_get "$out" 'all(p["tok_s_min"] <= p["tok_s"] <= p["tok_s_max"] for p in (j["prompt"], j["generation"]))')" True
+same "shares add up" "$(json_get "$out" 'all(0.99 < sum(p[k + "_share"] for k in ("wait", "expert", "attention", "head", "rest")) < 1.01 for p in (j["prompt"], j["generation"]))')" True
+same "tokens" "$(json_get "$out" '(j["prompt"]["tokens"], j["generation"]["tokens"], len(j["repeats"]))')" "(160, 24, 2)"
+same "hits" "$(json_get "$out" 'abs(j["generation"]["expert_hits"] / (j["generation"]["expert_hits"] + j["generation"]["expert_misses"]) - j["hit_rate"]) < 1e-4')" True
+same "memory" "$(json_get "$out" '0 < j["peak_rss_bytes"] <= j["memory_budget_bytes"] == 16 << 20')" True
+same "dependent bound is the stricter one" "$(json_get "$out" 'j["bound_tok_s"] <= j["overlapped_bound_tok_s"]')" True
+same "the first ratio" "$(json_get "$out" 'abs(j["bound_ratio"] - j["gen_tok_s"] / j["bound_tok_s"]) < 1e-3')" True
+same "prompt ratio" "$(json_get "$out" '0 < j["prompt_bound_ratio"]')" True
+same "useful and wasted" "$(json_get "$out" 'abs(j["generation"]["useful_bytes_per_token"] + j["generation"]["wasted_bytes_per_token"] - j["bytes_per_token"]) <= 1e-4 * j["bytes_per_token"]')" True
+same "repeats have ids of their own" "$(json_get "$out" 'j["repeats"][0]["token_hash"] != j["repeats"][1]["token_hash"]')" True
+same "state" "$(json_get "$out" 'j["cache_state"]')" warm
+hash=$(json_get "$out" 'j["token_hash"]')
+echo "$hash" | grep -qE '^[0-9a-f]{16}$' || fail "token_hash $hash"
+
+# The same ids and the same answer for any budget, thread count, depth, engine and cache state.
+for options in "--memory 64M" "--memory 64M --threads 1" "--memory 16M --cold --depth 1" \
+    "--memory 24M --io pread --threads 3" "--memory 64M --kernels generic"; do
+    # shellcheck disable=SC2086 # several words
+    status 0 "$flashmoe" bench $m $small $options --json -q
+    same "token_hash with $options" "$(json_get "$out" 'j["token_hash"]')" "$hash"
+done
+status 0 "$flashmoe" bench $m $small --memory 64M --json -q
+same "everything fits" "$(json_get "$out" '(j["hit_rate"], j["bytes_per_token"])')" "(1, 0)"
+status 0 "$flashmoe" bench $m $small --memory 64M --json -q --cold
+same "cold" "$(json_get "$out" 'j["cache_state"] == "cold" and j["prompt"]["expert_hits"] == 0 and j["repeats"][1]["load_ms"] > 0')" True
+status 0 "$flashmoe" bench $m --prompt 80 --gen 12 --repeat 1 --memory 64M --json -q
+same "the first repeat is the same in shorter runs" "$(json_get "$out" 'j["repeats"][0]["token_hash"]')" \
+    "$(json_get "$dir/a.json" 'j["repeats"][0]["token_hash"]')"
+
+# One phase alone.
+status 0 "$flashmoe" bench $m --prompt 0 --gen 3 --repeat 1 --json -q --memory 64M
+same "generation alone" "$(json_get "$out" '(j["prompt_tok_s"], j["ttft_ms"], j["gen_tok_s"] > 0)')" "(None, None, True)"
+status 0 "$flashmoe" bench $m --prompt 3 --gen 0 --repeat 1 --json -q --memory 64M
+same "prompt alone" "$(json_get "$out" '(j["gen_tok_s"], j["bound_ratio"], j["prompt_tok_s"] > 0)')" "(None, None, True)"
+
+# CSV and table.
+status 0 "$flashmoe" bench $m $small --memory 24M --csv -q
+same "CSV" "$(python3 -c 'import csv,sys; r=list(csv.reader(open(sys.argv[1]))); print([x[0] for x in r], {len(x) for x in r} == {len(r[0])}, float(r[2][r[0].index("tok_s")]) > 0, r[1][r[0].index("token_hash")])' "$out")" \
+    "['phase', 'prompt', 'generation'] True True $hash"
+status 0 "$flashmoe" bench $m $small --memory 24M
+says "$out" '^generation +[0-9.]+ +[0-9.]+\.\.[0-9.]+'
+says "$out" 'bound, misses known after routers'
+says "$out" "^token hash  $hash"
+says "$err" 'repeat 2 of 2, prompt [0-9.]+ tok/s'
+says "$err" '^memory plan'
+
+# A disk that fails fails the run, with the place.
+FM_FAULT=read:eio-forever failure "$faulty" bench $m $small --memory 16M --csv -q
+[ -s "$out" ] && fail "a failed run printed figures"
+finish
