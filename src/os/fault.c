@@ -14,10 +14,11 @@
 
 enum { MAX_RULES = 8 };
 
-typedef enum { RULE_EIO, RULE_SHORT, RULE_EOF, RULE_SLOW, RULE_ALLOC } rule_kind;
+typedef enum { RULE_ERRNO, RULE_SHORT, RULE_EOF, RULE_SLOW, RULE_ALLOC } rule_kind;
 
 typedef struct {
     rule_kind kind;
+    int os_errno;
     bool always;
     uint64_t nth, every, times, us;
     bool sticky;
@@ -34,6 +35,20 @@ static int fault_n_rule;
 static uint64_t fault_n_read, fault_n_alloc;
 static bool fault_env_seen;
 
+/* The error that a kind of rule names, 0: none. */
+static int errno_named(const char *kind)
+{
+    static const struct {
+        const char *name;
+        int os_errno;
+    } names[] = {{"eio", EIO}, {"eio-forever", EIO}, {"einval", EINVAL}, {"eintr", EINTR},
+                 {"eagain", EAGAIN}};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(kind, names[i].name) == 0) return names[i].os_errno;
+    }
+    return 0;
+}
+
 static bool parse_rule(const char *text, rule *out)
 {
     char low[128];
@@ -49,9 +64,10 @@ static bool parse_rule(const char *text, rule *out)
         out->kind = strcmp(kind, "short") == 0  ? RULE_SHORT
                     : strcmp(kind, "eof") == 0  ? RULE_EOF
                     : strcmp(kind, "slow") == 0 ? RULE_SLOW
-                                                : RULE_EIO;
+                                                : RULE_ERRNO;
+        out->os_errno = errno_named(kind);
         out->always = strcmp(kind, "eio-forever") == 0 || out->kind == RULE_SLOW;
-        if (out->kind == RULE_EIO && !out->always && strcmp(kind, "eio") != 0) return false;
+        if (out->kind == RULE_ERRNO && out->os_errno == 0) return false;
     } else if (strcmp(what, "alloc") == 0) {
         out->kind = RULE_ALLOC;
     } else {
@@ -132,7 +148,7 @@ int64_t fm_fault_read(const void *file, uint64_t offset, void *buf, int64_t resu
         rule *r = &fault_rules[i];
         if (!rule_hits(r, number, file, offset)) continue;
         r->n_fired++;
-        if (r->kind == RULE_EIO) new_result = -EIO;
+        if (r->kind == RULE_ERRNO) new_result = -r->os_errno;
         if (r->kind == RULE_EOF) new_result = 0;
         if (r->kind == RULE_SHORT && result > 1) new_result = result / 2;
         if (r->kind == RULE_SLOW) sleep_us += r->us;

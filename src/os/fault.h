@@ -6,6 +6,7 @@
  *   read:eio:nth=12:times=5  that place of that file fails 5 times in all
  *   read:eio:nth=12:sticky   that place of that file fails from then on, like a bad sector
  *   read:eio-forever         every read fails
+ *   read:einval:nth=1        as above with EINVAL, EINTR or EAGAIN instead of EIO
  *   read:short:nth=5         the 5th read delivers half of its bytes
  *   read:short:every=3       every third read does
  *   read:eof:nth=7:sticky    the file ends where the 7th read begins

@@ -346,6 +346,17 @@ static void fail_request(fm_io *io, int32_t request, int os_errno, bool fell_sho
     r->cursor = r->end;
 }
 
+void fm_io_drop_waiting(fm_io *io, int priority)
+{
+    fm_io_list *list = &io->waiting[priority];
+    while (list->head >= 0) {
+        const int32_t at = list->head;
+        fm_io_request *r = &io->requests[at];
+        fail_request(io, at, ECANCELED, false, r->cursor); /* takes it out of the list */
+        if (r->n_piece == 0) request_push(io, &io->finished, at);
+    }
+}
+
 static void retry_piece(fm_io *io, int32_t at)
 {
     io->pieces[at].next = -1;
@@ -482,6 +493,9 @@ static void describe_failure(const fm_io_request *r, fm_error *err)
                 ", shorter than the checkpoint says (%" PRIu64
                 " bytes; shrunk while running, or download incomplete?)",
                 path, r->read.bytes, r->read.offset, end, r->file->bytes);
+    } else if (r->os_errno == ECANCELED) {
+        fm_fail(err, FM_E_CANCELLED, "%s: reading %" PRIu64 " bytes at %" PRIu64 " was cancelled", path,
+                r->read.bytes, r->read.offset);
     } else {
         fm_fail_errno(err, r->os_errno,
                       "%s: reading %" PRIu64 " bytes at %" PRIu64 " (failed at %" PRIu64 ")", path,

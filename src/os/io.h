@@ -76,4 +76,8 @@ int fm_io_outstanding(const fm_io *io);
  * still fails or stays short completes with an error. */
 int fm_io_reap(fm_io *io, fm_io_done *done, int max, bool wait);
 
+/* Reads of this priority go no further than what is with the device; they complete, with
+ * FM_E_CANCELLED unless all of their bytes were under way already. */
+void fm_io_drop_waiting(fm_io *io, int priority);
+
 uint64_t fm_io_bytes_read(const fm_io *io); /* device bytes completed so far, rounded reads */

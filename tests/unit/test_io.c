@@ -2,6 +2,7 @@
  * when bytes cannot be had. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -515,6 +516,103 @@ static void file_without_direct_io_is_read_buffered_and_said_once(void **state)
     unlink(path);
 }
 
+static void passing_errors_are_tried_again(void **state)
+{
+    (void)state;
+    for (int e = 0; e < N_ENGINE; e++) {
+        const fm_io_file *file;
+        fm_io *io = open_engine(engines[e], 4, &file, NULL);
+        if (!io) continue;
+        assert_true(fm_fault_set("read:eintr:every=2,read:eagain:every=3"));
+        random_traffic(io, file, 10, 100, false);
+        fm_fault_set("read:eagain:every=1"); /* but not forever */
+        void *base = buffer_for(100);
+        const fm_io_done d = read_one(io, file, 0, 100, base);
+        assert_int_equal(d.status, FM_E_IO);
+        assert_int_equal(d.error.os_errno, EAGAIN);
+        fm_fault_set(NULL);
+        free(base);
+        fm_io_destroy(io);
+    }
+}
+
+static void direct_read_that_is_refused_becomes_a_buffered_one(void **state)
+{
+    (void)state;
+    for (int e = 0; e < 2; e++) {
+        log_record log;
+        const fm_io_file *file;
+        fm_io *io = open_engine(engines[e], 4, &file, &log);
+        if (!io) continue;
+        if (log.n_line > 0) { /* no direct I/O where the test file lies */
+            fm_io_destroy(io);
+            continue;
+        }
+        assert_true(fm_fault_set("read:einval:nth=3"));
+        random_traffic(io, file, 10, 60, false);
+        assert_int_equal(log.n_line, 1);
+        assert_non_null(strstr(log.last, "page cache"));
+        fm_fault_set("read:einval:every=1"); /* now it means something else */
+        void *base = buffer_for(100);
+        const fm_io_done d = read_one(io, file, 0, 100, base);
+        assert_int_equal(d.status, FM_E_IO);
+        assert_int_equal(d.error.os_errno, EINVAL);
+        fm_fault_set(NULL);
+        free(base);
+        fm_io_destroy(io);
+    }
+}
+
+typedef struct {
+    fm_io *io;
+    const fm_io_read *reads;
+    int n;
+    fm_status status;
+} submission;
+
+static void *submit_and_leave(void *arg)
+{
+    submission *s = arg;
+    s->status = fm_io_submit(s->io, s->reads, s->n, NULL);
+    return NULL;
+}
+
+/* One thread at a time, but not always the same one; reads may be under way in between. */
+static void engine_may_pass_from_thread_to_thread(void **state)
+{
+    (void)state;
+    enum { N = 12, BYTES = 3 * SPLIT };
+    for (int e = 0; e < N_ENGINE; e++) {
+        const fm_io_file *file;
+        fm_io *io = open_engine(engines[e], 4, &file, NULL);
+        if (!io) continue;
+        fm_io_read rd[N];
+        for (int i = 0; i < N; i++) {
+            rd[i] = (fm_io_read){.file = file,
+                                 .offset = (uint64_t)i * 111111,
+                                 .bytes = BYTES,
+                                 .base = buffer_for(BYTES),
+                                 .tag = (uint64_t)i};
+        }
+        for (int round = 0; round < 10; round++) {
+            submission s = {.io = io, .reads = rd, .n = N};
+            pthread_t thread;
+            assert_int_equal(pthread_create(&thread, NULL, submit_and_leave, &s), 0);
+            pthread_join(thread, NULL);
+            assert_int_equal(s.status, FM_OK);
+            fm_io_done done[N];
+            for (int n = 0; n < N;) n += fm_io_reap(io, done + n, N - n, true);
+            for (int i = 0; i < N; i++) {
+                assert_int_equal(done[i].status, FM_OK);
+                assert_bytes(rd[i].base, rd[i].offset, BYTES);
+                memset(rd[i].base, 0xee, fm_io_room(BYTES));
+            }
+        }
+        for (int i = 0; i < N; i++) free(rd[i].base);
+        fm_io_destroy(io);
+    }
+}
+
 static void unknown_engine_is_an_error(void **state)
 {
     (void)state;
@@ -554,6 +652,9 @@ int main(void)
         cmocka_unit_test(first_priority_overtakes_waiting_guesses),
         cmocka_unit_test(registered_buffers_read_the_same),
         cmocka_unit_test(file_without_direct_io_is_read_buffered_and_said_once),
+        cmocka_unit_test(passing_errors_are_tried_again),
+        cmocka_unit_test(direct_read_that_is_refused_becomes_a_buffered_one),
+        cmocka_unit_test(engine_may_pass_from_thread_to_thread),
         cmocka_unit_test(unknown_engine_is_an_error),
         cmocka_unit_test(fault_specs_that_are_not_understood_are_refused),
     };

@@ -89,12 +89,12 @@ static int read_works(fm_io *io, bool with_register, uint8_t *buf, uint64_t room
     return OK;
 }
 
-/* io_uring_setup fails with EPERM from here on, as under a container's default profile. */
-static bool refuse_io_uring(void)
+/* A system call fails with EPERM from here on, as under a container's default profile. */
+static bool refuse(int system_call)
 {
     struct sock_filter rules[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)system_call, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
@@ -105,7 +105,7 @@ static bool refuse_io_uring(void)
 
 static int without_io_uring(void)
 {
-    if (!refuse_io_uring()) return SKIP;
+    if (!refuse(SYS_io_uring_setup)) return SKIP;
     log_record log = {0};
     fm_io_options opt = {.log = keep_line, .log_user = &log};
     fm_io *io;
@@ -120,6 +120,29 @@ static int without_io_uring(void)
     opt.engine = "uring"; /* forced: an error, not another engine */
     CHECK(fm_io_create(&io, &opt, &err) == FM_E_UNSUPPORTED);
     CHECK(io == NULL && err.os_errno == EPERM);
+    return OK;
+}
+
+/* The ring stops working while reads are under way. */
+static int with_a_ring_that_breaks(void)
+{
+    static uint8_t buf[FILE_BYTES + 2 * FM_IO_ALIGN] __attribute__((aligned(FM_IO_ALIGN)));
+    const fm_io_options opt = {.engine = "uring", .depth = 2, .split_bytes = 20000};
+    fm_io *io;
+    if (fm_io_create(&io, &opt, NULL) != FM_OK) return SKIP;
+    CHECK(read_works(io, false, buf, sizeof buf) == OK);
+    const fm_io_file *file;
+    CHECK(fm_io_open(io, &file, path, FILE_BYTES, NULL) == FM_OK);
+    if (!refuse(SYS_io_uring_enter)) return SKIP;
+    for (int round = 0; round < 3; round++) { /* an error each time, no hang and no crash */
+        const fm_io_read rd = {.file = file, .bytes = FILE_BYTES, .base = buf};
+        fm_io_done done;
+        CHECK(fm_io_submit(io, &rd, 1, NULL) == FM_OK);
+        CHECK(fm_io_reap(io, &done, 1, true) == 1);
+        CHECK(done.status == FM_E_IO && done.error.os_errno == EPERM);
+        CHECK(strstr(done.error.msg, path) != NULL);
+    }
+    fm_io_destroy(io);
     return OK;
 }
 
@@ -176,6 +199,12 @@ static void refused_io_uring_is_replaced_unless_asked_for(void **state)
     run_in_child(without_io_uring);
 }
 
+static void ring_that_breaks_fails_its_reads(void **state)
+{
+    (void)state;
+    run_in_child(with_a_ring_that_breaks);
+}
+
 static void refused_locking_is_a_note_not_an_error(void **state)
 {
     (void)state;
@@ -186,6 +215,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refused_io_uring_is_replaced_unless_asked_for),
+        cmocka_unit_test(ring_that_breaks_fails_its_reads),
         cmocka_unit_test(refused_locking_is_a_note_not_an_error),
     };
     return cmocka_run_group_tests(tests, make_file, remove_file);

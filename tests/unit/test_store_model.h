@@ -81,6 +81,8 @@ static inline void tm_layer(int index, int32_t n_expert, int32_t n_part, uint64_
 static inline int tm_setup(void **state)
 {
     (void)state;
+    const char *seed = getenv("FM_TEST_SEED"); /* for longer searches than a test run */
+    if (seed) tm_seed ^= strtoull(seed, NULL, 10) * UINT64_C(0x9e3779b97f4a7c15);
     /* In memory where that is possible: the engines' own tests use the disk. */
     const char *dir = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
     for (int f = 0; f < TM_FILES; f++) {
