@@ -37,6 +37,7 @@ static fm_status plan_for(fm_engine *e, fm_plan_input *in, int64_t n_ctx, int32_
 {
     const fm_model *m = e->model;
     const fm_kv_shape kv = fm_model_kv_shape(m, n_ctx, e->kv_type == FM_KV_F16);
+    if (n_batch > n_ctx) n_batch = (int32_t)n_ctx; /* no pass is longer */
     in->n_ctx = (int32_t)n_ctx;
     in->n_batch = n_batch;
     in->kv_bytes = fm_kv_cache_bytes(&kv);

@@ -1,9 +1,10 @@
 /* Sessions: one conversation's state and the loop that feeds tokens through the model in chunks.
  *
  * A chunk never changes results by its size alone: attention and the recurrent layers work in blocks
- * that start at absolute multiples of 64 positions. A pass may therefore be shorter than the batch the
- * user asked for (when memory is tight), as long as it ends at such a multiple or where the asked
- * chunk ends; so for one --batch the blocks, and with them the bits, are the same in every plan. */
+ * that start at absolute multiples of 64 positions, and chunks end at absolute multiples of the batch.
+ * A pass may therefore be shorter than the batch the user asked for (when memory is tight), as long as
+ * it ends at a multiple of 64 or where the asked chunk ends; so for one --batch, and for every batch
+ * that is a multiple of 64, the blocks, and with them the bits, are the same in every plan. */
 #include "engine/engine_internal.h"
 
 #include <inttypes.h>
@@ -106,10 +107,10 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
         .logits = opt ? opt->every_logits : NULL,
         .logits_user = opt ? opt->logits_user : NULL,
     };
-    const int64_t start = s->n_past, end = start + (int64_t)n, batch = e->n_batch_asked;
+    const int64_t end = s->n_past + (int64_t)n, batch = e->n_batch_asked;
     fm_status st = FM_OK;
     while (s->n_past < end && st == FM_OK) {
-        int64_t chunk_end = start + ((s->n_past - start) / batch + 1) * batch;
+        int64_t chunk_end = (s->n_past / batch + 1) * batch;
         if (chunk_end > end) chunk_end = end;
         const int64_t n_pass = pass_length(e, s->n_past, chunk_end);
         const bool last = s->n_past + n_pass == end;
