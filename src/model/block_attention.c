@@ -109,6 +109,7 @@ static void token_item(void *ctx, int64_t item, int thread)
 {
     const attn_job *j = ctx;
     fm_run *r = j->r;
+    if (fm_run_stops(r, thread)) return;
     /* Late tokens cost most, so they start first. */
     const int64_t t = r->n_tok - 1 - item / r->hp->n_head_kv;
     const int32_t h = (int32_t)(item % r->hp->n_head_kv);

@@ -70,6 +70,7 @@ static void head_item(void *ctx, int64_t h, int thread)
     const float *q = j->u + hk * d, *k = j->u + j->key + hk * d, *v = j->u + 2 * j->key + h * d;
     float *o = j->o + h * d;
     for (int64_t t = 0; t < r->n_tok;) {
+        if (r->n_tok > 1 && fm_run_stops(r, thread)) return;
         const int64_t pos = r->pos0 + t;
         int64_t n = FM_DELTA_BLOCK - pos % FM_DELTA_BLOCK;
         if (n > r->n_tok - t) n = r->n_tok - t;

@@ -132,6 +132,7 @@ static void in_item(void *ctx, int64_t item, int thread)
     }
     const fm_act form_g = r->k->act_form(j->gate.type), form_u = r->k->act_form(j->up.type);
     for (int64_t i0 = 0; i0 < j->n_tok; i0 += TOKENS_PER_CALL) {
+        if (j->n_tok > 1 && fm_run_stops(r, thread)) return; /* packed all the same */
         const int64_t n = j->n_tok - i0 < TOKENS_PER_CALL ? j->n_tok - i0 : TOKENS_PER_CALL;
         const void *act_g[TOKENS_PER_CALL], *act_u[TOKENS_PER_CALL];
         float *g[TOKENS_PER_CALL], *u[TOKENS_PER_CALL];
@@ -173,6 +174,7 @@ static void out_item(void *ctx, int64_t item, int thread)
     if (j->fresh) pack_rows(r, &j->down, j->down_data, row0, row1, thread);
     const fm_act form = r->k->act_form(j->down.type);
     for (int64_t i0 = 0; i0 < j->n_tok; i0 += TOKENS_PER_CALL) {
+        if (j->n_tok > 1 && fm_run_stops(r, thread)) return; /* packed all the same */
         const int64_t n = j->n_tok - i0 < TOKENS_PER_CALL ? j->n_tok - i0 : TOKENS_PER_CALL;
         const void *act[TOKENS_PER_CALL];
         float *y[TOKENS_PER_CALL];
@@ -313,11 +315,6 @@ static void set_acts(moe_set *s, const fm_layer *l, uint8_t *const *ptr)
     }
 }
 
-static bool stopped(const fm_run *r)
-{
-    return r->hooks && r->hooks->keep_going && !r->hooks->keep_going(r->hooks->keep_user);
-}
-
 static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr,
                              int32_t n_need, fm_error *err)
 {
@@ -333,7 +330,7 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
         if (!one) compute_set(&set);
     }
     while (fm_lease_left(store) > 0) {
-        if (stopped(r)) return fm_fail(err, FM_E_CANCELLED, "stopped");
+        if (fm_run_stops(r, 0)) return fm_fail(err, FM_E_CANCELLED, "stopped");
         /* Wait only when there is nothing to compute. */
         fm_expert_ref ref;
         bool got = false;

@@ -118,6 +118,11 @@ void fm_run_stats_get(const fm_run *r, fm_run_stats *out) { *out = r->stats; }
 
 /* ---- pieces of a pass -------------------------------------------------------------------- */
 
+static fm_status stopped(fm_error *err)
+{
+    return fm_fail(err, FM_E_CANCELLED, "stopped");
+}
+
 static fm_status embed(fm_run *r, const int32_t *ids, fm_error *err)
 {
     const fm_tensor_info *t = r->model->embd;
@@ -125,6 +130,7 @@ static fm_status embed(fm_run *r, const int32_t *ids, fm_error *err)
     const int64_t n = r->hp->n_embd;
     const uint64_t row = t->bytes / (uint64_t)r->hp->n_vocab;
     for (int32_t i = 0; i < r->n_tok; i++) {
+        if (fm_run_stops(r, 0)) return stopped(err);
         FM_TRY(r->opt.read_embd(r->opt.read_user, r->embd_row, (size_t)row,
                                 t->offset + (uint64_t)ids[i] * row, err));
         type->decode(r->x + i * n, r->embd_row, n);
@@ -143,11 +149,6 @@ static void rope_tables(fm_run *r)
             r->rope_cos[t * half + i] = (float)cos(angle);
             r->rope_sin[t * half + i] = (float)sin(angle);
         }
-}
-
-static bool stopped(const fm_run *r)
-{
-    return r->hooks && r->hooks->keep_going && !r->hooks->keep_going(r->hooks->keep_user);
 }
 
 static uint64_t disk_wait_us(const fm_run *r)
@@ -171,7 +172,7 @@ static fm_status layer_pass(fm_run *r, int32_t i, fm_error *err)
     }
     fm_norm_rows(r, r->normed, r->x, fm_weight_vector(l, ptr, FM_W_FFN_NORM));
     const uint64_t t1 = fm_now_us(), waited = disk_wait_us(r);
-    const fm_status st = fm_block_moe(r, i, l, ptr, err);
+    const fm_status st = fm_run_stops(r, 0) ? stopped(err) : fm_block_moe(r, i, l, ptr, err);
     r->stats.attention_us += t1 - t0;
     r->stats.expert_us += fm_now_us() - t1 - (disk_wait_us(r) - waited);
     fm_trunk_release(r->opt.store, i);
@@ -205,6 +206,7 @@ static fm_status head_pass(fm_run *r, int32_t t0, int32_t n, fm_error *err)
         const fm_linear_op op = {&w, r->logits + row0, r->hp->n_vocab};
         fm_linear(r, &r->in, &op, 1);
         fm_trunk_release(r->opt.store, u);
+        if (fm_run_stops(r, 0)) return stopped(err);
     }
     return FM_OK;
 }
@@ -223,7 +225,7 @@ static fm_status heads(fm_run *r, fm_head_mode mode, fm_error *err)
             for (int32_t i = 0; i < n && st == FM_OK; i++)
                 if (!r->hooks->logits(r->hooks->logits_user, r->pos0 + t + i,
                                       r->logits + (int64_t)i * r->hp->n_vocab))
-                    st = fm_fail(err, FM_E_CANCELLED, "stopped");
+                    st = stopped(err);
             if (st == FM_OK && t + n == r->n_tok && n > 1)
                 memmove(r->logits, r->logits + (int64_t)(n - 1) * r->hp->n_vocab,
                         (size_t)r->hp->n_vocab * sizeof *r->logits);
@@ -240,13 +242,16 @@ fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64
     r->pos0 = pos0;
     r->n_tok = n;
     r->hooks = hooks;
+    atomic_store(&r->stop, false);
     FM_TRY(embed(r, ids, err));
     rope_tables(r);
     for (int32_t i = 0; i < r->hp->n_layer; i++) {
-        if (stopped(r)) return fm_fail(err, FM_E_CANCELLED, "stopped");
+        if (fm_run_stops(r, 0)) return stopped(err);
         FM_TRY(layer_pass(r, i, err));
     }
-    return heads(r, head, err);
+    FM_TRY(heads(r, head, err));
+    /* The last layer's experts may have been broken off. */
+    return atomic_load(&r->stop) ? stopped(err) : FM_OK;
 }
 
 /* ---- preparing weights ------------------------------------------------------------------- */

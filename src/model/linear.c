@@ -68,7 +68,6 @@ typedef struct {
 
 static void linear_item(void *ctx, int64_t item, int thread)
 {
-    (void)thread;
     const linear_job *j = ctx;
     int p = j->n_op - 1;
     while (item < j->part[p].first_item) p--;
@@ -77,6 +76,7 @@ static void linear_item(void *ctx, int64_t item, int thread)
     int64_t row1 = row0 + j->part[p].rows_per_item;
     if (row1 > op->w->n_out) row1 = op->w->n_out;
     for (int64_t t0 = 0; t0 < j->n_tok; t0 += TOKENS_PER_CALL) {
+        if (j->n_tok > 1 && fm_run_stops(j->r, thread)) return;
         const int64_t n = j->n_tok - t0 < TOKENS_PER_CALL ? j->n_tok - t0 : TOKENS_PER_CALL;
         const void *act[TOKENS_PER_CALL];
         float *y[TOKENS_PER_CALL];

@@ -107,7 +107,8 @@ void fm_run_destroy(fm_run *r);
 typedef enum { FM_HEAD_NONE, FM_HEAD_LAST, FM_HEAD_ALL } fm_head_mode;
 
 typedef struct {
-    bool (*keep_going)(void *user); /* asked between layers and experts; NULL: never stop */
+    bool (*keep_going)(void *user); /* asked between layers, experts and blocks of tokens, on
+                                       the thread of the pass; NULL: never stop */
     void *keep_user;
     fm_logits_fn logits;            /* FM_HEAD_ALL: receives each row                     */
     void *logits_user;

@@ -1,6 +1,8 @@
 /* Inside of the forward pass: working memory and the blocks that share it. */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "base/clock.h"
 #include "model/model.h"
 
@@ -43,6 +45,7 @@ struct fm_run {
     fm_arena arena;
     fm_run_stats stats;
     const fm_pass_hooks *hooks;
+    atomic_bool stop; /* this pass is to end: what its items would still compute is not wanted */
 
     /* set for each pass */
     fm_kv *kv;
@@ -82,6 +85,18 @@ struct fm_run {
     float *logits;       /* [FM_HEAD_GROUP][n_vocab]                                    */
     unsigned char *embd_row; /* one row as stored                                       */
 };
+
+/* True when the pass is to be broken off; work items then leave their results undone. Asks the caller of
+ * the pass when `thread` is 0, which is the thread that he called on; the others look what came of it. A
+ * pass of one token is over so soon that its items do not ask. */
+static inline bool fm_run_stops(fm_run *r, int thread)
+{
+    if (thread == 0 && !atomic_load_explicit(&r->stop, memory_order_relaxed) && r->hooks &&
+        r->hooks->keep_going && !r->hooks->keep_going(r->hooks->keep_user)) {
+        atomic_store_explicit(&r->stop, true, memory_order_relaxed);
+    }
+    return atomic_load_explicit(&r->stop, memory_order_relaxed);
+}
 
 /* ---- linear.c ---------------------------------------------------------------------------- */
 
