@@ -210,6 +210,7 @@ void fm_store_demand_end(fm_store *s)
     fm_demand *d = &s->demand;
     if (!d->active) return;
     d->ending = true; /* no further reads */
+    if (d->n_reading > 0) fm_io_drop_waiting(s->io, PRIORITY_DEMAND);
     while (d->n_reading > 0) (void)fm_store_pump(s, true);
     for (int32_t i = 0; i < d->n; i++) {
         const fm_demand_item *item = &d->item[i];

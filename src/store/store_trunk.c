@@ -210,14 +210,19 @@ fm_status fm_store_load_trunk(fm_store *s, bool (*progress)(void *, uint64_t, ui
         if (fm_io_outstanding(s->io) >= fm_io_depth(s->io)) (void)fm_store_pump(s, true);
         go_on = may_go_on(s, progress, user, total);
     }
+    bool is_cancelled = false;
     while (fm_io_outstanding(s->io) > 0) {
+        if (!go_on) { /* the rest may be most of the trunk, which nobody waits for now */
+            is_cancelled |= !s->load_failed;
+            fm_io_drop_waiting(s->io, PRIORITY_LOAD);
+        }
         (void)fm_store_pump(s, true);
         if (go_on) go_on = may_go_on(s, progress, user, total);
     }
     s->stats.load_bytes += fm_io_bytes_read(s->io) - bytes_before;
     s->stats.wait_us = wait_before; /* loading is not waiting */
     if (st != FM_OK) return st;
-    if (s->load_failed) {
+    if (s->load_failed && !is_cancelled) {
         if (err) *err = s->load_error;
         return s->load_error.code;
     }

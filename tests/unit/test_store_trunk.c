@@ -247,6 +247,28 @@ static void loading_reports_progress_and_can_be_cancelled(void **state)
     }
 }
 
+/* Not the whole trunk is waited for: what the device had not begun is not read. */
+static void cancelled_load_reads_little_more(void **state)
+{
+    (void)state;
+    for (int e = 0; e < N_ENGINE; e++) {
+        tm_store t;
+        fm_error err;
+        progress_record r = {.stop_at = 2};
+        assert_int_equal(tm_open(&t, tm_whole_budget(), engines[e], 1, &err), FM_OK);
+        assert_true(fm_fault_set("read:slow:us=1000"));
+        assert_int_equal(fm_store_load_trunk(t.store, note_progress, &r, &err), FM_E_CANCELLED);
+        const uint64_t n_read = fm_fault_reads();
+        fm_fault_set(NULL);
+        fm_fault_set("read:slow:us=0");
+        assert_int_equal(fm_store_load_trunk(t.store, NULL, NULL, &err), FM_OK);
+        assert_true(2 * n_read < fm_fault_reads());
+        fm_fault_set(NULL);
+        pass_over(t.store, 0);
+        tm_close(&t);
+    }
+}
+
 static void failed_load_names_the_file_and_may_be_repeated(void **state)
 {
     (void)state;
@@ -294,6 +316,7 @@ int main(void)
         cmocka_unit_test(failed_read_of_a_streamed_unit_is_reported_and_can_be_repeated),
         cmocka_unit_test(trunk_and_experts_share_the_device),
         cmocka_unit_test(loading_reports_progress_and_can_be_cancelled),
+        cmocka_unit_test(cancelled_load_reads_little_more),
         cmocka_unit_test(failed_load_names_the_file_and_may_be_repeated),
         cmocka_unit_test(small_queue_is_enough_for_units_of_many_pieces),
     };
