@@ -23,9 +23,14 @@ static uint64_t head_bytes(const fm_kv_shape *s)
     return (uint64_t)s->n_ctx * (uint64_t)s->d_head * (s->f16 ? 2 : 4);
 }
 
+/* Context, heads and layers come from a file and a user: a product that no machine can hold becomes
+ * INT64_MAX in whole pages, so that the plan refuses it. */
 uint64_t fm_kv_cache_bytes(const fm_kv_shape *s)
 {
-    return fm_round_up(head_bytes(s) * 2 * (uint64_t)s->n_head_kv * (uint64_t)s->n_attn_layer, PAGE);
+    uint64_t bytes;
+    const uint64_t heads = 2 * (uint64_t)s->n_head_kv * (uint64_t)s->n_attn_layer;
+    const bool fits = fm_mul_u64(head_bytes(s), heads, &bytes) && bytes <= INT64_MAX - PAGE;
+    return fits ? fm_round_up(bytes, PAGE) : fm_round_down(INT64_MAX, PAGE);
 }
 
 uint64_t fm_kv_state_bytes(const fm_kv_shape *s)
