@@ -27,6 +27,7 @@ void fm_cli_catch_signals(void)
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigemptyset(&ignore.sa_mask);
     sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGXFSZ, &ignore, NULL); /* a file at its size limit: the write says EFBIG instead */
 }
 
 bool fm_cli_is_interrupted(void)
