@@ -39,9 +39,9 @@ same "state" "$(json_get "$out" 'j["cache_state"]')" warm
 hash=$(json_get "$out" 'j["token_hash"]')
 echo "$hash" | grep -qE '^[0-9a-f]{16}$' || fail "token_hash $hash"
 
-# The same ids and the same answer for any budget, thread count, depth, engine and cache state.
+# The same ids and the same answer for any budget, thread count, depth, I/O engine and cache state.
 for options in "--memory 64M" "--memory 64M --threads 1" "--memory 16M --cold --depth 1" \
-    "--memory 24M --io pread --threads 3" "--memory 64M --kernels generic"; do
+    "--memory 24M --io pread --threads 3"; do
     # shellcheck disable=SC2086 # several words
     status 0 "$flashmoe" bench $m $small $options --json -q
     same "token_hash with $options" "$(json_get "$out" 'j["token_hash"]')" "$hash"
