@@ -102,6 +102,14 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
             if (fm_kv_cache_bytes(&kv) <= in.budget_bytes / 8) break;
         }
         st = plan_for(e, &in, ctx, n_batch, err);
+        if (st == FM_OK) {
+            /* A smaller budget would get a shorter default context, down to the shortest. */
+            const fm_store_plan chosen = e->plan;
+            if (ctx > SMALLEST_DEFAULT_CTX) st = plan_for(e, &in, SMALLEST_DEFAULT_CTX, n_batch, err);
+            const uint64_t least = e->plan.report.min_memory_bytes;
+            e->plan = chosen;
+            e->plan.report.min_memory_bytes = least;
+        }
     }
     e->plan.report.budget_given = budget != 0;
     free(experts);
