@@ -95,13 +95,18 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
     if (n_ctx > 0) {
         st = plan_for(e, &in, n_ctx, n_batch, err);
     } else {
-        /* The longest default context whose cache takes at most an eighth of the budget. */
+        /* The longest default context whose cache takes at most an eighth of the budget, or a shorter
+         * one where nothing else makes the plan fit. */
         int64_t ctx = m->hp.n_ctx_train < DEFAULT_CTX ? m->hp.n_ctx_train : DEFAULT_CTX;
         for (; ctx > SMALLEST_DEFAULT_CTX; ctx /= 2) {
             const fm_kv_shape kv = fm_model_kv_shape(m, ctx, e->kv_type == FM_KV_F16);
             if (fm_kv_cache_bytes(&kv) <= in.budget_bytes / 8) break;
         }
         st = plan_for(e, &in, ctx, n_batch, err);
+        while (st == FM_E_NOMEM && ctx > SMALLEST_DEFAULT_CTX) {
+            ctx = ctx / 2 > SMALLEST_DEFAULT_CTX ? ctx / 2 : SMALLEST_DEFAULT_CTX;
+            st = plan_for(e, &in, ctx, n_batch, err);
+        }
         if (st == FM_OK) {
             /* A smaller budget would get a shorter default context, down to the shortest. */
             const fm_store_plan chosen = e->plan;
