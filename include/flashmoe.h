@@ -194,12 +194,8 @@ typedef struct {
     const char *content;
 } fm_message;
 
-/* Renders messages as the model expects them, with the opening of the assistant's turn when
- * add_generation_prompt. *out is malloc'd and NUL-terminated. */
-fm_status fm_chat_render(const fm_engine *engine, char **out, const fm_message *messages,
-                         size_t n_messages, bool add_generation_prompt, fm_error *err);
-
-/* The same conversation as ids: what the form itself puts down becomes control tokens, what a
+/* A conversation as ids, rendered as the model expects it, with the opening of the assistant's turn
+ * when add_generation_prompt: what the form itself puts down becomes control tokens, what a
  * message says does not, even when it spells one (markup such as <tool_call> does). *ids is
  * malloc'd, the caller frees it with free(). FM_E_UNSUPPORTED when the model's tokenizer lacks the
  * markers of the chat form. */
@@ -209,6 +205,7 @@ fm_status fm_chat_tokenize(const fm_engine *engine, int32_t **ids, size_t *n_ids
 
 /* ---- session ----------------------------------------------------------------------------- */
 
+/* One session at a time: its memory is a line of the plan. FM_E_LIMIT while another one is open. */
 fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err);
 void fm_session_destroy(fm_session *session);
 

@@ -66,18 +66,3 @@ fm_status fm_chat_tokenize(const fm_engine *engine, int32_t **ids, size_t *n_ids
     *n_ids = n;
     return FM_OK;
 }
-
-fm_status fm_chat_render(const fm_engine *engine, char **out, const fm_message *messages,
-                         size_t n_messages, bool add_generation_prompt, fm_error *err)
-{
-    *out = NULL;
-    fm_chat_segment *segments = NULL;
-    size_t n_segments = 0;
-    fm_status st = check_tokenizer(engine, err);
-    if (st != FM_OK) return st;
-    st = fm_chatml_render(&segments, &n_segments, messages, n_messages, add_generation_prompt, err);
-    if (st != FM_OK) return st;
-    *out = fm_chat_segments_join(segments, n_segments);
-    fm_chat_segments_free(segments, n_segments);
-    return *out ? FM_OK : fm_fail(err, FM_E_NOMEM, "chat: no memory for the text");
-}

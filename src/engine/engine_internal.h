@@ -38,6 +38,7 @@ struct fm_engine {
     fm_prepare_ctx prepare;
 
     /* statistics of sessions */
+    bool has_session;
     uint64_t prompt_us, gen_us, tokens_evaluated;
 };
 

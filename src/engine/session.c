@@ -23,6 +23,8 @@ fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err)
 {
     *out = NULL;
     if (!engine->run) return fm_fail(err, FM_E_ARG, "the engine was opened without weights");
+    if (engine->has_session)
+        return fm_fail(err, FM_E_LIMIT, "the memory plan holds one session, and one is open already");
     fm_session *s = calloc(1, sizeof *s);
     if (!s) return fm_fail(err, FM_E_NOMEM, "no memory for a session");
     s->engine = engine;
@@ -33,6 +35,7 @@ fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err)
         free(s);
         return st;
     }
+    engine->has_session = true;
     *out = s;
     return FM_OK;
 }
@@ -40,6 +43,7 @@ fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err)
 void fm_session_destroy(fm_session *s)
 {
     if (!s) return;
+    s->engine->has_session = false;
     fm_kv_destroy(s->kv);
     free(s);
 }

@@ -106,7 +106,7 @@ fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
     FM_TRY(arch_key(c, "rope.scaling.type", name, err));
     fm_str scaling;
     FM_TRY(fm_meta_str_or(c, name, &scaling, "none", err));
-    if (strncmp(scaling.data, "none", scaling.len) != 0)
+    if (scaling.len != 4 || memcmp(scaling.data, "none", 4) != 0)
         return fm_fail(err, FM_E_UNSUPPORTED,
                        "%s: %s is '%.*s'; only files without rope scaling can be run",
                        fm_checkpoint_file(c, 0), name, (int)scaling.len, scaling.data);

@@ -6,9 +6,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -61,51 +59,4 @@ fm_status fm_file_read_at(int fd, const char *path, void *dst, size_t n, uint64_
         }
     }
     return FM_OK;
-}
-
-fm_status fm_file_map(const void **out, int fd, const char *path, size_t bytes, fm_error *err)
-{
-    *out = NULL;
-    if (bytes == 0) return FM_OK;
-    void *p = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (p == MAP_FAILED) return fm_fail_errno(err, errno, "%s: mapping %zu bytes", path, bytes);
-    *out = p;
-    return FM_OK;
-}
-
-void fm_file_unmap(const void *map, size_t bytes)
-{
-    if (map) munmap((void *)(uintptr_t)map, bytes);
-}
-
-static int write_all(int fd, const char *data, size_t n)
-{
-    for (size_t done = 0; done < n;) {
-        const ssize_t put = write(fd, data + done, n - done);
-        if (put >= 0) {
-            done += (size_t)put;
-        } else if (errno != EINTR) {
-            return errno;
-        }
-    }
-    return fsync(fd) == 0 ? 0 : errno;
-}
-
-fm_status fm_file_write(const char *path, const void *data, size_t n, fm_error *err)
-{
-    const size_t cap = strlen(path) + sizeof ".XXXXXX";
-    char *temp = malloc(cap);
-    if (!temp) return fm_fail(err, FM_E_NOMEM, "%s: no memory to write it", path);
-    snprintf(temp, cap, "%s.XXXXXX", path);
-    const int fd = mkstemp(temp);
-    int e = fd < 0 ? errno : 0;
-    if (fd >= 0) {
-        e = write_all(fd, data, n);
-        if (fchmod(fd, 0644) != 0 && e == 0) e = errno;
-        if (close(fd) != 0 && e == 0) e = errno;
-        if (e == 0 && rename(temp, path) != 0) e = errno;
-        if (e != 0) unlink(temp);
-    }
-    free(temp);
-    return e == 0 ? FM_OK : fm_fail_errno(err, e, "%s: writing %zu bytes", path, n);
 }

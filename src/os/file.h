@@ -1,4 +1,4 @@
-/* Plain files: open, exact reads, read-only maps, whole-file writes. Any thread. For the streams of
+/* Plain files: open and exact reads. Any thread. For the streams of
  * weights see io.h. */
 #pragma once
 
@@ -16,12 +16,3 @@ void fm_file_close(int fd); /* negative: does nothing */
  * FM_E_IO when the system refuses. `path` is for the message. */
 fm_status fm_file_read_at(int fd, const char *path, void *dst, size_t n, uint64_t off,
                           fm_error *err);
-
-/* Maps the first `bytes` bytes read-only. *out is NULL when bytes is 0 or on failure. The file must
- * not shrink while it is mapped. */
-fm_status fm_file_map(const void **out, int fd, const char *path, size_t bytes, fm_error *err);
-void fm_file_unmap(const void *map, size_t bytes); /* NULL: does nothing */
-
-/* Replaces the file at `path` by n bytes: written to a temporary name beside it, synced, renamed; so
- * that a reader sees the old content or the new one, never a part. */
-fm_status fm_file_write(const char *path, const void *data, size_t n, fm_error *err);

@@ -436,6 +436,7 @@ void fm_io_piece_done(fm_io *io, int32_t at)
     const uint32_t whole = (uint32_t)fm_round_down(reached, FM_IO_ALIGN);
     const bool stalled = whole == p->done;
     p->done = whole;
+    if (!stalled) p->n_stall = 0;
     if (stalled && (result == 0 || ++p->n_stall > STALL_RETRIES)) {
         fail_request(io, p->request, 0, true, p->offset + reached);
         end_piece(io, at);

@@ -275,6 +275,9 @@ static void requests_out_of_range_are_refused(void **st)
     run r;
     fm_error err = {0};
     open_run(&r, "qwen3moe-a", NULL, 0);
+    fm_session *second;
+    assert_int_equal(fm_session_create(&second, r.engine, &err), FM_E_LIMIT);
+    assert_null(second);
     int32_t bad = tiny_spec_find("qwen3moe-a")->n_vocab;
     assert_int_equal(fm_session_eval(r.session, &bad, 1, NULL, &err), FM_E_ARG);
     bad = -1;

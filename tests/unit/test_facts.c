@@ -230,12 +230,6 @@ static void files_are_read_exactly_or_not_at_all(void **state)
     assert_non_null(strstr(err.msg, path));
     assert_non_null(strstr(err.msg, "ends at byte 10"));
     assert_int_equal(fm_file_read_at(fd, path, buf, 1, UINT64_MAX, &err), FM_E_ARG);
-    const void *map;
-    assert_int_equal(fm_file_map(&map, fd, path, 10, &err), FM_OK);
-    assert_memory_equal(map, "0123456789", 10);
-    fm_file_unmap(map, 10);
-    assert_int_equal(fm_file_map(&map, fd, path, 0, &err), FM_OK);
-    assert_null(map);
     fm_file_close(fd);
     fm_file_close(-1);
 
@@ -244,25 +238,6 @@ static void files_are_read_exactly_or_not_at_all(void **state)
     assert_int_equal(fd, -1);
     assert_int_equal(fm_file_open(&fd, NULL, "no/such/file", &err), FM_E_IO);
     assert_int_equal(err.os_errno, ENOENT);
-}
-
-static void written_file_replaces_the_old_one_whole(void **state)
-{
-    (void)state;
-    char path[512], buf[16] = {0};
-    snprintf(path, sizeof path, "%s/cache", root);
-    fm_error err;
-    assert_int_equal(fm_file_write(path, "old content", 11, &err), FM_OK);
-    assert_int_equal(fm_file_write(path, "new", 3, &err), FM_OK);
-    int fd;
-    uint64_t bytes;
-    assert_int_equal(fm_file_open(&fd, &bytes, path, &err), FM_OK);
-    assert_int_equal(bytes, 3);
-    assert_int_equal(fm_file_read_at(fd, path, buf, 3, 0, &err), FM_OK);
-    assert_string_equal(buf, "new");
-    fm_file_close(fd);
-    assert_int_equal(fm_file_write("/no/such/folder/file", "x", 1, &err), FM_E_IO);
-    assert_non_null(strstr(err.msg, "/no/such/folder/file"));
 }
 
 int main(void)
@@ -277,7 +252,6 @@ int main(void)
         IN_A_FOLDER(broken_files_are_no_limit),
         IN_A_FOLDER(this_machine_answers_sensibly),
         IN_A_FOLDER(files_are_read_exactly_or_not_at_all),
-        IN_A_FOLDER(written_file_replaces_the_old_one_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
