@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -99,11 +100,14 @@ static int run(const char *set, const char *only_type, int64_t n_out, int repeat
     float *const x = malloc(sizeof(float) * N_IN);
     float *const y = malloc(sizeof(float) * (size_t)n_out * N_TOK);
     uint8_t *const act = aligned_alloc(64, sizeof(float) * N_IN * N_TOK);
-    uint8_t *const weights = aligned_alloc(64, mib << 20);
+    uint8_t *const weights = aligned_alloc(2 << 20, mib << 20);
     if (!x || !y || !act || !weights) {
         fprintf(stderr, "bench_matmul: not enough memory\n");
         return 1;
     }
+#ifdef MADV_HUGEPAGE
+    (void)madvise(weights, mib << 20, MADV_HUGEPAGE); /* as the engine's memory */
+#endif
     fill(weights, mib << 20);
     for (int i = 0; i < N_IN; i++) x[i] = (float)((i * 37) % 101 - 50) / 50.0f;
     printf("%-10s %-6s %12s %12s %12s %12s\n", "set", "type", "cache GB/s", "memory GB/s",

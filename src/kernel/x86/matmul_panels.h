@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include <immintrin.h>
+
 #include "kernel/generic/matmul_rows.h"
 
 #if defined(__clang__)
@@ -21,6 +23,23 @@ typedef void (*fm_panel_fn)(float *out, const uint8_t *panel, int64_t n_block,
 typedef struct {
     fm_panel_fn by_log2[4];
 } fm_panel_kernels;
+
+/* How far ahead of its use a weight is asked for. */
+enum { FM_PANEL_AHEAD_BYTES = 8192 };
+
+/* Part k of n of what lies FM_PANEL_AHEAD_BYTES behind a block of 16 rows (bytes long). For one
+ * token, where each weight is used once, and formats whose fields are read in an order that the
+ * processor does not follow by itself. Into the second-level cache: the first level can wait for
+ * too few lines at a time to fill the memory bus. At the end of the matrix that is some lines
+ * behind it, which a prefetch may name. */
+static FM_ALWAYS_INLINE void fm_prefetch_panel(const uint8_t *block, const int bytes, const int k,
+                                               const int n)
+{
+    const int n_line = (bytes / 64 + n) / n;
+    const uint8_t *const part = block + FM_PANEL_AHEAD_BYTES + 64 * n_line * k;
+    FM_UNROLL
+    for (int i = 0; i < n_line; i++) _mm_prefetch((const char *)(part + 64 * i), _MM_HINT_T1);
+}
 
 /* A stretch of panels that stays in the second-level cache while all tokens visit it. */
 enum { FM_PANEL_STRETCH_BYTES = 256 * 1024 };

@@ -34,19 +34,8 @@ typedef struct {
     int offset;   /* subtracted from every q; 0 for formats with a minimum         */
     int n_part;   /* float steps per block                                         */
     min_form min;
-    int prefetch; /* one token: rolled loop with prefetch, as in the avx512 set    */
+    int rolled;   /* one token: a loop over the groups, as in the avx512 set       */
 } shape_256;
-
-/* Asks for part k of 16 of the block after the next. At the end of the matrix that is some lines
- * behind it, which a prefetch may name. */
-static FM_ALWAYS_INLINE void prefetch_ahead(const uint8_t *panel, const shape_256 shape, int k)
-{
-    const int bytes = shape.block_bytes * FM_PANEL_ROWS;
-    const int n_line = bytes / 64 / 16 + 1;
-    FM_UNROLL
-    for (int i = 0; i < n_line; i++)
-        _mm_prefetch((const char *)(panel + 2 * bytes + 64 * (n_line * k + i)), _MM_HINT_T0);
-}
 
 /* Pair sums of a group and 16 columns of one plane: of units 0 and 1 in the first, 2 and 3 in the
  * second. */
@@ -105,11 +94,11 @@ static FM_ALWAYS_INLINE void half_256(float *out, const uint8_t *panel, int64_t 
                                       const void *const *act, const int nt, const shape_256 shape,
                                       head_fn *head, group_fn *group, int half)
 {
-    const int n_group = 16 / shape.n_part;
+    const int n_group = 16 / shape.n_part, bytes = shape.block_bytes * FM_PANEL_ROWS;
     __m256 acc[4];
     FM_UNROLL
     for (int t = 0; t < nt; t++) acc[t] = _mm256_setzero_ps();
-    for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
+    for (int64_t b = 0; b < n_block; b++, panel += bytes) {
         const fm_act_i13_256 *x[4];
         head_256 h;
         FM_UNROLL
@@ -121,15 +110,17 @@ static FM_ALWAYS_INLINE void half_256(float *out, const uint8_t *panel, int64_t 
             __m256i sum[4];
             FM_UNROLL
             for (int t = 0; t < nt; t++) sum[t] = _mm256_setzero_si256();
-            if (nt == 1 && !shape.prefetch) {
+            if (nt == 1 && !shape.rolled) {
                 /* Unrolled, so that shifts are constants and weights shared by groups are loaded
                  * once. */
                 FM_UNROLL
-                for (int k = 0; k < n_group; k++)
+                for (int k = 0; k < n_group; k++) {
+                    if (half == 0) fm_prefetch_panel(panel, bytes, k0 + k, 16);
                     add_group(sum, &h, panel + 32 * half, x, nt, shape, group, k0 + k);
+                }
             } else {
                 for (int k = k0; k < k1; k++) {
-                    if (nt == 1 && half == 0) prefetch_ahead(panel, shape, k);
+                    if (nt == 1 && half == 0) fm_prefetch_panel(panel, bytes, k, 16);
                     add_group(sum, &h, panel + 32 * half, x, nt, shape, group, k);
                 }
             }

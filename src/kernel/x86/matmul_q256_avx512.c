@@ -24,7 +24,8 @@ typedef void group_fn(__m512i *, const uint8_t *, int);
 /* Where the scale of a group comes in. */
 typedef enum {
     SCALE_SUM,     /* the group's sum times sc                                              */
-    SCALE_WEIGHTS, /* weight times scale fits a byte: before the sum, which then runs on    */
+    SCALE_WEIGHTS, /* weight times scale fits a byte: before the sum, which then runs on;
+                      for one token that is more work, so as SCALE_SUM                      */
 } scale_place;
 
 typedef enum {
@@ -43,25 +44,14 @@ typedef struct {
     int n_part;          /* float steps per block                                            */
     min_form min;
     scale_place scale;
-    int prefetch; /* one token: measured three times faster from memory with explicit
-                     prefetch and a rolled loop; the other formats are faster without        */
+    int ahead, rolled; /* one token, measured faster from memory: weights asked for ahead; a
+                          loop over the groups                                               */
 } shape_256;
 
 /* The sums of one block and nt tokens. */
 typedef struct {
     __m512i sum[8], plane_lo[8]; /* plane_lo: only with SCALE_WEIGHTS, sum is the high plane then */
 } sums_512;
-
-/* Asks for part k of the block after the next. At the end of the matrix that is some lines behind
- * it, which a prefetch may name. */
-static FM_ALWAYS_INLINE void prefetch_ahead(const uint8_t *panel, const shape_256 shape, int k)
-{
-    const int bytes = shape.block_bytes * FM_PANEL_ROWS;
-    const int n_line = bytes / 64 / shape.n_group + 1;
-    FM_UNROLL
-    for (int i = 0; i < n_line; i++)
-        _mm_prefetch((const char *)(panel + 2 * bytes + 64 * (n_line * k + i)), _MM_HINT_T0);
-}
 
 /* Group k of a block for nt tokens. */
 static FM_ALWAYS_INLINE void add_group(sums_512 *r, const head_512 *h, const uint8_t *panel,
@@ -78,7 +68,7 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, const head_512 *h, const uin
         lo[t] = x[t]->lo + column;
         s[t] = shape.has_offset ? _mm512_set1_epi32(x[t]->nsum[k]) : _mm512_setzero_si512();
     }
-    if (shape.scale == SCALE_WEIGHTS) {
+    if (shape.scale == SCALE_WEIGHTS && nt > 1) {
         FM_UNROLL
         for (int u = 0; u < shape.n_unit; u++) {
             w[u] = _mm512_mullo_epi16(w[u], h->sc[k]);
@@ -92,9 +82,10 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, const head_512 *h, const uin
         return;
     }
     dot_planes(s, w, shape.n_unit, hi, lo, nt, FM_ACT_256_SHIFT);
+    const __m512i sc = shape.scale == SCALE_WEIGHTS ? _mm512_srli_epi32(h->sc[k], 16) : h->sc[k];
     FM_UNROLL
     for (int t = 0; t < nt; t++)
-        r->sum[t] = _mm512_add_epi32(r->sum[t], _mm512_mullo_epi32(s[t], h->sc[k]));
+        r->sum[t] = _mm512_add_epi32(r->sum[t], _mm512_mullo_epi32(s[t], sc));
 }
 
 /* What the minima take away: sum_k mn_k sum v, for one token. */
@@ -120,11 +111,9 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
                                        const void *const *act, const int nt, const shape_256 shape,
                                        head_fn *head, group_fn *group)
 {
-    const int n_group = shape.n_group / shape.n_part;
-    __m512 acc[8];
-    FM_UNROLL
-    for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
-    for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
+    const int n_group = shape.n_group / shape.n_part, bytes = shape.block_bytes * FM_PANEL_ROWS;
+    for (int i = 0; i < nt * FM_PANEL_ROWS; i++) out[i] = 0.0f;
+    for (int64_t b = 0; b < n_block; b++, panel += bytes) {
         const fm_act_i13_256 *x[8];
         head_512 h;
         FM_UNROLL
@@ -135,15 +124,18 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
             sums_512 r;
             FM_UNROLL
             for (int t = 0; t < nt; t++) r.sum[t] = r.plane_lo[t] = _mm512_setzero_si512();
-            if (nt == 1 && !shape.prefetch) {
+            if (nt == 1 && !shape.rolled) {
                 /* Unrolled, so that shifts are constants and weights shared by groups are loaded
                  * once. */
                 FM_UNROLL
-                for (int k = 0; k < n_group; k++)
+                for (int k = 0; k < n_group; k++) {
+                    if (shape.ahead)
+                        fm_prefetch_panel(panel, bytes, n_group * part + k, shape.n_group);
                     add_group(&r, &h, panel, x, nt, shape, group, n_group * part + k);
+                }
             } else {
                 for (int k = n_group * part; k < n_group * (part + 1); k++) {
-                    if (nt == 1) prefetch_ahead(panel, shape, k);
+                    if (nt == 1 && shape.ahead) fm_prefetch_panel(panel, bytes, k, shape.n_group);
                     add_group(&r, &h, panel, x, nt, shape, group, k);
                 }
             }
@@ -151,7 +143,7 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
             for (int t = 0; t < nt; t++) {
                 const __m512 dx = _mm512_set1_ps(x[t]->d);
                 __m512i sum = r.sum[t];
-                if (shape.scale == SCALE_WEIGHTS)
+                if (shape.scale == SCALE_WEIGHTS && nt > 1)
                     sum = _mm512_add_epi32(_mm512_slli_epi32(sum, FM_ACT_256_SHIFT), r.plane_lo[t]);
                 if (shape.down != 0) sum = _mm512_srai_epi32(sum, (unsigned)shape.down);
                 __m512 term = _mm512_mul_ps(_mm512_mul_ps(h.d, dx), _mm512_cvtepi32_ps(sum));
@@ -160,12 +152,11 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
                     term = _mm512_sub_ps(
                         term, _mm512_mul_ps(_mm512_mul_ps(h.m, dx), _mm512_cvtepi32_ps(low)));
                 }
-                acc[t] = _mm512_add_ps(acc[t], term);
+                float *const acc = out + t * FM_PANEL_ROWS;
+                _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), term));
             }
         }
     }
-    FM_UNROLL
-    for (int t = 0; t < nt; t++) _mm512_storeu_ps(out + t * FM_PANEL_ROWS, acc[t]);
 }
 
 /* Bytes of every 32-bit lane rearranged: byte j of the result is byte (pattern >> 8 j) & 0xff of
@@ -349,11 +340,11 @@ static FM_ALWAYS_INLINE void group_q2_k(__m512i *w, const uint8_t *p, int k)
                                 _mm512_set1_epi32(0x03030303));
 }
 
-static const shape_256 shape_q2_k = {84, 16, 4, 0, 0, 1, MIN_16, SCALE_WEIGHTS, 0};
-static const shape_256 shape_q3_k = {110, 16, 4, 1, 3, 1, MIN_NONE, SCALE_SUM, 0};
-static const shape_256 shape_q4_k = {144, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0};
-static const shape_256 shape_q5_k = {176, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0};
-static const shape_256 shape_q6_k = {210, 16, 4, 1, 0, 2, MIN_NONE, SCALE_SUM, 1};
+static const shape_256 shape_q2_k = {84, 16, 4, 0, 0, 1, MIN_16, SCALE_WEIGHTS, 1, 0};
+static const shape_256 shape_q3_k = {110, 16, 4, 1, 3, 1, MIN_NONE, SCALE_SUM, 1, 0};
+static const shape_256 shape_q4_k = {144, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0, 0};
+static const shape_256 shape_q5_k = {176, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0, 0};
+static const shape_256 shape_q6_k = {210, 16, 4, 1, 0, 2, MIN_NONE, SCALE_SUM, 1, 1};
 
 #define KERNEL(type, nt, head, group)                                                             \
     static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \
