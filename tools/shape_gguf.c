@@ -33,7 +33,7 @@ typedef struct {
     const char *name, *arch;
     int n_layer, n_embd, n_vocab, n_ctx, n_head, n_head_kv, d_head, n_rot;
     double rope_base;
-    int n_expert, n_used, n_ff, n_shared; /* n_shared 0: no shared expert */
+    int n_expert, n_used, n_ff, n_shared;    /* n_shared 0: no shared expert */
     int interval, n_k, n_v, d_state, n_conv; /* interval 1: attention everywhere */
 } shape;
 
@@ -52,7 +52,15 @@ enum { N_SHAPE = sizeof shapes / sizeof shapes[0] };
 
 enum { TOPIC_IDS = 256, N_SPECIAL = 3, POOL_BYTES = 48 << 20, MAX_TENSORS = 4096 };
 
-typedef enum { FILL_WEIGHT, FILL_NORM, FILL_ROUTER, FILL_CONV, FILL_DECAY, FILL_DT, FILL_TOPIC } fill;
+typedef enum {
+    FILL_WEIGHT,
+    FILL_NORM,
+    FILL_ROUTER,
+    FILL_CONV,
+    FILL_DECAY,
+    FILL_DT,
+    FILL_TOPIC
+} fill;
 
 typedef struct {
     char name[64];
@@ -94,7 +102,10 @@ static uint64_t next_u64(uint64_t *s) /* splitmix64 */
     return z ^ (z >> 31);
 }
 
-static double uniform(uint64_t *s) { return (double)(next_u64(s) >> 11) * 0x1p-53; }
+static double uniform(uint64_t *s)
+{
+    return (double)(next_u64(s) >> 11) * 0x1p-53;
+}
 
 static double normal(uint64_t *s)
 {
@@ -104,8 +115,8 @@ static double normal(uint64_t *s)
 
 /* ---- tensor list ------------------------------------------------------------------------- */
 
-static void add(job *j, const char *name, int layer, const fm_type_traits *type, int64_t d0, int64_t d1,
-                int64_t d2, fill how, double std)
+static void add(job *j, const char *name, int layer, const fm_type_traits *type, int64_t d0,
+                int64_t d1, int64_t d2, fill how, double std)
 {
     if (j->n == MAX_TENSORS) {
         fprintf(stderr, "shape-gguf: more than %d tensors\n", MAX_TENSORS);
@@ -131,7 +142,8 @@ static void add(job *j, const char *name, int layer, const fm_type_traits *type,
     t->bytes = fm_type_row_bytes(type, d0) * (uint64_t)(t->dim[1] * t->dim[2]);
 }
 
-static void add_expert(job *j, const char *name, int layer, const fm_type_traits *type, int64_t d0, int64_t d1)
+static void add_expert(job *j, const char *name, int layer, const fm_type_traits *type, int64_t d0,
+                       int64_t d1)
 {
     add(j, name, layer, type, d0, d1, j->s->n_expert, FILL_WEIGHT, 0);
     if (!j->share || layer < j->share) return;
@@ -144,7 +156,8 @@ static void add_expert(job *j, const char *name, int layer, const fm_type_traits
 static void add_layer(job *j, int i)
 {
     const shape *s = j->s;
-    const int64_t H = s->n_embd, q = (int64_t)s->n_head * s->d_head, kv = (int64_t)s->n_head_kv * s->d_head;
+    const int64_t H = s->n_embd, q = (int64_t)s->n_head * s->d_head,
+                  kv = (int64_t)s->n_head_kv * s->d_head;
     const int64_t key = (int64_t)s->n_k * s->d_state, val = (int64_t)s->n_v * s->d_state;
     const bool plain = s->n_shared == 0; /* qwen3moe */
     add(j, "attn_norm.weight", i, j->f32, H, 0, 0, FILL_NORM, 0);
@@ -170,7 +183,8 @@ static void add_layer(job *j, int i)
         add(j, "ssm_norm.weight", i, j->f32, s->d_state, 0, 0, FILL_NORM, 0);
         add(j, "ssm_out.weight", i, j->dense, val, H, 0, FILL_WEIGHT, 0);
     }
-    add(j, plain ? "ffn_norm.weight" : "post_attention_norm.weight", i, j->f32, H, 0, 0, FILL_NORM, 0);
+    add(j, plain ? "ffn_norm.weight" : "post_attention_norm.weight", i, j->f32, H, 0, 0, FILL_NORM,
+        0);
     add(j, "ffn_gate_inp.weight", i, j->f32, H, s->n_expert, 0, FILL_ROUTER, 1.5 / sqrt((double)H));
     add_expert(j, "ffn_gate_exps.weight", i, j->expert, H, s->n_ff);
     add_expert(j, "ffn_up_exps.weight", i, j->expert, H, s->n_ff);
@@ -205,7 +219,9 @@ static void random_block(const fm_type_traits *type, unsigned char *b, double st
         memcpy(b, &v, 4);
         break;
     }
-    case FM_TYPE_F16: store_f16(b, std * normal(s)); break;
+    case FM_TYPE_F16:
+        store_f16(b, std * normal(s));
+        break;
     case FM_TYPE_BF16: {
         const float v = (float)(std * normal(s));
         memcpy(b, (const unsigned char *)&v + 2, 2);
@@ -216,8 +232,12 @@ static void random_block(const fm_type_traits *type, unsigned char *b, double st
         for (int i = 2; i < 34; i++)
             if (b[i] == 0x80) b[i] = 0x81;
         break;
-    case FM_TYPE_Q4_0: store_f16(b, (next_u64(s) & 1 ? 1 : -1) * jitter * std / 4.64); break;
-    case FM_TYPE_Q5_0: store_f16(b, (next_u64(s) & 1 ? 1 : -1) * jitter * std / 9.25); break;
+    case FM_TYPE_Q4_0:
+        store_f16(b, (next_u64(s) & 1 ? 1 : -1) * jitter * std / 4.64);
+        break;
+    case FM_TYPE_Q5_0:
+        store_f16(b, (next_u64(s) & 1 ? 1 : -1) * jitter * std / 9.25);
+        break;
     case FM_TYPE_Q4_1: /* d q + m with m = -7.5 d */
         store_f16(b, jitter * std / 4.61);
         store_f16(b + 2, -7.5 * jitter * std / 4.61);
@@ -244,7 +264,8 @@ static void random_block(const fm_type_traits *type, unsigned char *b, double st
         break;
     case FM_TYPE_Q4_K:
     case FM_TYPE_Q5_K: { /* scale = minimum code = m in 40..63, dmin = (q range / 2) d */
-        const double half = type->id == FM_TYPE_Q4_K ? 7.5 : 15.5, rms = type->id == FM_TYPE_Q4_K ? 4.61 : 9.23;
+        const double half = type->id == FM_TYPE_Q4_K ? 7.5 : 15.5,
+                     rms = type->id == FM_TYPE_Q4_K ? 4.61 : 9.23;
         const double d = jitter * std / (rms * 51.9);
         unsigned m[8];
         for (int i = 0; i < 8; i++) m[i] = 40 + (unsigned)(next_u64(s) % 24);
@@ -263,7 +284,8 @@ static void random_block(const fm_type_traits *type, unsigned char *b, double st
         }
         store_f16(b + 208, jitter * std / (18.5 * 51.9));
         break;
-    default: break;
+    default:
+        break;
     }
 }
 
@@ -288,7 +310,8 @@ static int pool_for(job *j, const fm_type_traits *type, double std)
         fprintf(stderr, "shape-gguf: no memory\n");
         exit(1);
     }
-    for (size_t i = 0; i < n; i++) random_block(type, j->pool[at] + i * type->block_bytes, std, &j->rng);
+    for (size_t i = 0; i < n; i++)
+        random_block(type, j->pool[at] + i * type->block_bytes, std, &j->rng);
     return at;
 }
 
@@ -321,14 +344,20 @@ static fm_status write_small(job *j, fm_gguf_writer *w, const tensor *t, fm_erro
         const double scale = t->how == FILL_ROUTER ? t->std * exp(j->skew * normal(&s)) : t->std;
         for (int64_t i = 0; i < t->dim[0]; i++) {
             switch (t->how) {
-            case FILL_NORM: row[i] = (float)(1.0 + 0.05 * normal(&s)); break;
-            case FILL_DECAY: row[i] = (float)-(1.0 + 15.0 * uniform(&s)); break;
+            case FILL_NORM:
+                row[i] = (float)(1.0 + 0.05 * normal(&s));
+                break;
+            case FILL_DECAY:
+                row[i] = (float)-(1.0 + 15.0 * uniform(&s));
+                break;
             case FILL_DT: { /* inverse softplus of a step between 0.001 and 0.1 */
                 const double dt = exp(log(1e-3) + uniform(&s) * log(100.0));
                 row[i] = (float)log(expm1(dt));
                 break;
             }
-            default: row[i] = (float)(scale * normal(&s)); break;
+            default:
+                row[i] = (float)(scale * normal(&s));
+                break;
             }
         }
         st = fm_gguf_write(w, row, (size_t)t->dim[0] * sizeof *row, err);
@@ -351,7 +380,8 @@ static fm_status write_topics(job *j, fm_gguf_writer *w, const tensor *t, fm_err
             for (int64_t i = 0; i < n; i++) centre[i] = (float)normal(&c);
         }
         for (int64_t i = 0; i < n; i++)
-            row[i] = (float)(t->std * (sqrt(j->topics) * centre[i] + sqrt(1 - j->topics) * normal(&s)));
+            row[i] =
+                (float)(t->std * (sqrt(j->topics) * centre[i] + sqrt(1 - j->topics) * normal(&s)));
         if (t->type->id == FM_TYPE_F32) {
             memcpy(out, row, (size_t)n * 4);
         } else {
@@ -361,7 +391,8 @@ static fm_status write_topics(job *j, fm_gguf_writer *w, const tensor *t, fm_err
                 const float d = amax / 127.0f;
                 store_f16(out + b * 34, (double)d);
                 for (int i = 0; i < 32; i++)
-                    out[b * 34 + 2 + i] = (unsigned char)(signed char)lroundf(d > 0 ? row[b * 32 + i] / d : 0);
+                    out[b * 34 + 2 + i] =
+                        (unsigned char)(signed char)lroundf(d > 0 ? row[b * 32 + i] / d : 0);
             }
         }
         st = fm_gguf_write(w, out, (size_t)fm_type_row_bytes(t->type, n), err);
@@ -392,7 +423,8 @@ static const char *token_text(void *user, size_t i)
         }
         return buf;
     }
-    if (i >= (size_t)j->s->n_vocab - N_SPECIAL) return special[i - ((size_t)j->s->n_vocab - N_SPECIAL)];
+    if (i >= (size_t)j->s->n_vocab - N_SPECIAL)
+        return special[i - ((size_t)j->s->n_vocab - N_SPECIAL)];
     if (i == 256) return MERGED;
     snprintf(buf, sizeof buf, "\xc4\xa0w%05zx", i);
     return buf;
@@ -448,7 +480,8 @@ static void put_metadata(fm_gguf_writer *w, job *j)
         put_key(w, j, "ssm.inner_size", (uint32_t)(s->n_v * s->d_state));
     }
     fm_gguf_put_str(w, "tokenizer.ggml.model", "gpt2");
-    fm_gguf_put_str(w, "tokenizer.ggml.pre", strcmp(s->arch, "qwen35moe") == 0 ? "qwen35" : "qwen2");
+    fm_gguf_put_str(w, "tokenizer.ggml.pre",
+                    strcmp(s->arch, "qwen35moe") == 0 ? "qwen35" : "qwen2");
     fm_gguf_put_str_array(w, "tokenizer.ggml.tokens", (size_t)s->n_vocab, token_text, j);
     int32_t *types = calloc((size_t)s->n_vocab, sizeof *types);
     for (int i = 0; types && i < s->n_vocab; i++) types[i] = i < s->n_vocab - N_SPECIAL ? 1 : 3;
@@ -473,15 +506,16 @@ static const fm_type_traits *type_by_name(const char *name)
 
 static void usage(FILE *f)
 {
-    fprintf(f, "usage: shape-gguf --shape NAME --out FILE [options]\n\n"
-               "  --layers N         layers (default: the model's)\n"
-               "  --expert-type T    routed gate and up (default Q4_K)   --down-type T  routed down\n"
-               "  --dense-type T     attention, shared experts (default Q8_0)\n"
-               "  --embed-type T     embedding and head (default Q8_0)\n"
-               "  --router-skew S    spread of the experts' popularity (default 0.5)\n"
-               "  --topics R         part of the embedding that neighbours share, 0 to 1 (default 0)\n"
-               "  --share N          only N layers have expert bytes of their own\n"
-               "  --seed N           (default 1)\n  --dry-run          sizes only\n\nshapes:");
+    fprintf(f,
+            "usage: shape-gguf --shape NAME --out FILE [options]\n\n"
+            "  --layers N         layers (default: the model's)\n"
+            "  --expert-type T    routed gate and up (default Q4_K)   --down-type T  routed down\n"
+            "  --dense-type T     attention, shared experts (default Q8_0)\n"
+            "  --embed-type T     embedding and head (default Q8_0)\n"
+            "  --router-skew S    spread of the experts' popularity (default 0.5)\n"
+            "  --topics R         part of the embedding that neighbours share, 0 to 1 (default 0)\n"
+            "  --share N          only N layers have expert bytes of their own\n"
+            "  --seed N           (default 1)\n  --dry-run          sizes only\n\nshapes:");
     for (int i = 0; i < N_SHAPE; i++) fprintf(f, " %s", shapes[i].name);
     fprintf(f, "\n");
 }
@@ -594,7 +628,8 @@ int main(int argc, char **argv)
             total += j.t[i].bytes;
             if (j.t[i].same_as < 0) own += j.t[i].bytes;
         }
-        printf("%s: %d tensors, %.2f GB, %.2f GB on disk\n", j.s->name, j.n, (double)total / 1e9, (double)own / 1e9);
+        printf("%s: %d tensors, %.2f GB, %.2f GB on disk\n", j.s->name, j.n, (double)total / 1e9,
+               (double)own / 1e9);
         return 0;
     }
     fm_error err = {0};

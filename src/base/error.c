@@ -31,7 +31,8 @@ fm_status fm_fail_errno(fm_error *err, int os_errno, const char *fmt, ...)
     const size_t n = strlen(err->msg);
     char text[128];
     /* strerror_r has two incompatible forms; the POSIX one is asked for by the build flags. */
-    if (strerror_r(os_errno, text, sizeof text) != 0) snprintf(text, sizeof text, "errno %d", os_errno);
+    if (strerror_r(os_errno, text, sizeof text) != 0)
+        snprintf(text, sizeof text, "errno %d", os_errno);
     snprintf(err->msg + n, sizeof err->msg - n, ": %s", text);
     return code;
 }

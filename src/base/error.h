@@ -15,8 +15,8 @@ fm_status fm_fail_errno(fm_error *err, int os_errno, const char *fmt, ...) FM_PR
 /* Puts "text: " in front of the message that err already holds. Returns err's code. */
 fm_status fm_fail_context(fm_error *err, const char *fmt, ...) FM_PRINTF(2, 3);
 
-#define FM_TRY(call)                                                                              \
-    do {                                                                                          \
-        const fm_status fm_try_st_ = (call);                                                      \
-        if (fm_try_st_ != FM_OK) return fm_try_st_;                                               \
+#define FM_TRY(call)                                                                               \
+    do {                                                                                           \
+        const fm_status fm_try_st_ = (call);                                                       \
+        if (fm_try_st_ != FM_OK) return fm_try_st_;                                                \
     } while (0)

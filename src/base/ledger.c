@@ -41,7 +41,8 @@ fm_status fm_ledger_charge(fm_ledger *l, int line, int64_t bytes, fm_error *err)
     const uint64_t left = ln->limit_bytes > ln->used_bytes ? ln->limit_bytes - ln->used_bytes : 0;
     if ((uint64_t)bytes > left) {
         return fm_fail(err, FM_E_NOMEM,
-                       "memory plan: '%s' has %" PRIu64 " bytes left of %" PRIu64 ", needs %" PRId64,
+                       "memory plan: '%s' has %" PRIu64 " bytes left of %" PRIu64
+                       ", needs %" PRId64,
                        ln->name, left, ln->limit_bytes, bytes);
     }
     ln->used_bytes += (uint64_t)bytes;

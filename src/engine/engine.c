@@ -37,19 +37,21 @@ void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...)
 static fm_status check_options(const fm_engine_options *o, fm_error *err)
 {
     if (o->struct_size != sizeof *o)
-        return fm_fail(err, FM_E_ARG, "fm_engine_options: size %zu, this library has %zu; was "
-                                      "fm_engine_options_init() called?",
+        return fm_fail(err, FM_E_ARG,
+                       "fm_engine_options: size %zu, this library has %zu; was "
+                       "fm_engine_options_init() called?",
                        o->struct_size, sizeof *o);
     if (!o->model_path || !o->model_path[0]) return fm_fail(err, FM_E_ARG, "no model was named");
     if (o->n_threads < 0 || o->n_threads > THREADS_MAX)
         return fm_fail(err, FM_E_ARG, "threads: %d, expected 1 to %d (0: all cores)", o->n_threads,
                        THREADS_MAX);
-    if (o->n_ctx < 0) return fm_fail(err, FM_E_ARG, "context: %d tokens, expected 1 or more", o->n_ctx);
+    if (o->n_ctx < 0)
+        return fm_fail(err, FM_E_ARG, "context: %d tokens, expected 1 or more", o->n_ctx);
     if (o->n_batch < 0 || o->n_batch > (1 << 16))
         return fm_fail(err, FM_E_ARG, "batch: %d tokens, expected 1 to %d", o->n_batch, 1 << 16);
     if (o->io_depth < 0 || o->io_depth > IO_DEPTH_MAX)
-        return fm_fail(err, FM_E_ARG, "I/O depth: %d, expected 1 to %d (0: the default)", o->io_depth,
-                       IO_DEPTH_MAX);
+        return fm_fail(err, FM_E_ARG, "I/O depth: %d, expected 1 to %d (0: the default)",
+                       o->io_depth, IO_DEPTH_MAX);
     if (o->n_expert_used < 0)
         return fm_fail(err, FM_E_ARG, "experts: %d, expected 1 or more", o->n_expert_used);
     return FM_OK;
@@ -80,8 +82,8 @@ static void make_tokenizer(fm_engine *e)
 static fm_status read_embd(void *user, void *dst, size_t n, uint64_t offset, fm_error *err)
 {
     const fm_engine *e = user;
-    return fm_file_read_at(e->embd_fd, fm_checkpoint_file(e->checkpoint, e->model->embd->file), dst, n,
-                           offset, err);
+    return fm_file_read_at(e->embd_fd, fm_checkpoint_file(e->checkpoint, e->model->embd->file), dst,
+                           n, offset, err);
 }
 
 static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error *err)
@@ -239,7 +241,8 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
     out->io_engine = e->store ? fm_store_io_name(e->store) : "";
     out->n_threads = e->n_thread;
     out->n_shard = fm_checkpoint_n_file(e->checkpoint);
-    for (int32_t i = 0; i < out->n_shard; i++) out->file_bytes += fm_checkpoint_file_bytes(e->checkpoint, i);
+    for (int32_t i = 0; i < out->n_shard; i++)
+        out->file_bytes += fm_checkpoint_file_bytes(e->checkpoint, i);
     const fm_model *m = e->model;
     if (!m) return;
     const fm_hparams *hp = &m->hp;
@@ -307,8 +310,14 @@ size_t fm_engine_type_use(const fm_engine *e, fm_type_use *rows, size_t cap)
     return n;
 }
 
-void fm_engine_plan(const fm_engine *e, fm_plan *out) { *out = e->plan.report; }
-const fm_tokenizer *fm_engine_tokenizer(const fm_engine *e) { return e->tokenizer; }
+void fm_engine_plan(const fm_engine *e, fm_plan *out)
+{
+    *out = e->plan.report;
+}
+const fm_tokenizer *fm_engine_tokenizer(const fm_engine *e)
+{
+    return e->tokenizer;
+}
 
 void fm_engine_stats(const fm_engine *e, fm_stats *out)
 {

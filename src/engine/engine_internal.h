@@ -9,7 +9,6 @@
 #include "model/model.h"
 #include "store/store.h"
 
-
 struct fm_engine {
     /* set at open, read-only afterwards */
     char *path;
@@ -26,7 +25,7 @@ struct fm_engine {
     fm_log_fn log;
     void *log_user;
     uint64_t load_us;
-    int32_t n_batch_asked;    /* defines the chunks; passes may be shorter */
+    int32_t n_batch_asked; /* defines the chunks; passes may be shorter */
 
     /* only after loading */
     fm_ledger ledger;
@@ -47,4 +46,3 @@ void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...)
 /* plan_glue.c: machine facts and model sizes into e->plan. n_ctx, n_batch: 0 for the default. */
 fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
                               int io_depth, fm_error *err);
-

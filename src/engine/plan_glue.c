@@ -30,10 +30,12 @@ static uint64_t default_budget(void)
     fm_os_memory(&facts);
     uint64_t reserve = facts.total_bytes / 16;
     if (reserve < (UINT64_C(256) << 20)) reserve = UINT64_C(256) << 20;
-    return facts.available_bytes > reserve ? facts.available_bytes - reserve : facts.available_bytes / 2;
+    return facts.available_bytes > reserve ? facts.available_bytes - reserve
+                                           : facts.available_bytes / 2;
 }
 
-static fm_status plan_for(fm_engine *e, fm_plan_input *in, int64_t n_ctx, int32_t n_batch, fm_error *err)
+static fm_status plan_for(fm_engine *e, fm_plan_input *in, int64_t n_ctx, int32_t n_batch,
+                          fm_error *err)
 {
     const fm_model *m = e->model;
     const fm_kv_shape kv = fm_model_kv_shape(m, n_ctx, e->kv_type == FM_KV_F16);
@@ -61,17 +63,19 @@ static int32_t default_batch(const fm_engine *e, int32_t n_ctx, uint64_t budget)
 {
     const int32_t ctx = n_ctx ? n_ctx : DEFAULT_CTX;
     for (int32_t b = LARGEST_DEFAULT_BATCH; b > DEFAULT_BATCH; b /= 2)
-        if (b <= ctx && fm_run_bytes(e->model, b, ctx, e->n_thread) <= budget / BATCH_SHARE) return b;
+        if (b <= ctx && fm_run_bytes(e->model, b, ctx, e->n_thread) <= budget / BATCH_SHARE)
+            return b;
     return DEFAULT_BATCH;
 }
 
-fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch, int io_depth,
-                              fm_error *err)
+fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
+                              int io_depth, fm_error *err)
 {
     const fm_model *m = e->model;
     if (n_ctx > m->hp.n_ctx_train)
-        return fm_fail(err, FM_E_ARG, "a context of %d tokens was asked for; the model was trained for %d",
-                       n_ctx, m->hp.n_ctx_train);
+        return fm_fail(err, FM_E_ARG,
+                       "a context of %d tokens was asked for; the model was trained for %d", n_ctx,
+                       m->hp.n_ctx_train);
     const uint64_t budget_bytes = budget ? budget : default_budget();
     if (n_batch == 0) n_batch = default_batch(e, n_ctx, budget_bytes);
     e->n_batch_asked = n_batch;
@@ -110,7 +114,8 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
         if (st == FM_OK) {
             /* A smaller budget would get a shorter default context, down to the shortest. */
             const fm_store_plan chosen = e->plan;
-            if (ctx > SMALLEST_DEFAULT_CTX) st = plan_for(e, &in, SMALLEST_DEFAULT_CTX, n_batch, err);
+            if (ctx > SMALLEST_DEFAULT_CTX)
+                st = plan_for(e, &in, SMALLEST_DEFAULT_CTX, n_batch, err);
             const uint64_t least = e->plan.report.min_memory_bytes;
             e->plan = chosen;
             e->plan.report.min_memory_bytes = least;

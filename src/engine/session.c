@@ -24,7 +24,8 @@ fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err)
     *out = NULL;
     if (!engine->run) return fm_fail(err, FM_E_ARG, "the engine was opened without weights");
     if (engine->has_session)
-        return fm_fail(err, FM_E_LIMIT, "the memory plan holds one session, and one is open already");
+        return fm_fail(err, FM_E_LIMIT,
+                       "the memory plan holds one session, and one is open already");
     fm_session *s = calloc(1, sizeof *s);
     if (!s) return fm_fail(err, FM_E_NOMEM, "no memory for a session");
     s->engine = engine;
@@ -53,7 +54,10 @@ const float *fm_session_logits(const fm_session *s)
     return s->has_logits ? fm_run_logits(s->engine->run) : NULL;
 }
 
-int64_t fm_session_n_past(const fm_session *s) { return s->n_past; }
+int64_t fm_session_n_past(const fm_session *s)
+{
+    return s->n_past;
+}
 
 void fm_session_reset(fm_session *s)
 {
@@ -70,7 +74,8 @@ typedef struct {
 static bool keep_going(void *user)
 {
     const progress *p = user;
-    return !p->opt || !p->opt->progress || p->opt->progress(p->opt->progress_user, p->done, p->total);
+    return !p->opt || !p->opt->progress ||
+           p->opt->progress(p->opt->progress_user, p->done, p->total);
 }
 
 /* Tokens of the next pass: up to the end of the chunk that the user's batch defines, or less when
@@ -88,13 +93,14 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
 {
     fm_engine *e = s->engine;
     if (opt && opt->struct_size != sizeof *opt)
-        return fm_fail(err, FM_E_ARG, "fm_eval_options: size %zu, this library has %zu", opt->struct_size,
-                       sizeof *opt);
+        return fm_fail(err, FM_E_ARG, "fm_eval_options: size %zu, this library has %zu",
+                       opt->struct_size, sizeof *opt);
     if (n == 0) return fm_fail(err, FM_E_ARG, "no tokens to evaluate");
     const int32_t n_vocab = e->model->hp.n_vocab;
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= n_vocab)
-            return fm_fail(err, FM_E_ARG, "token %zu has id %" PRId32 ", the model has ids 0 to %" PRId32, i,
+            return fm_fail(err, FM_E_ARG,
+                           "token %zu has id %" PRId32 ", the model has ids 0 to %" PRId32, i,
                            ids[i], n_vocab - 1);
     const int64_t n_ctx = e->plan.report.n_ctx;
     if (n > (size_t)(n_ctx - s->n_past))
@@ -119,7 +125,8 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
         const int64_t n_pass = pass_length(e, s->n_past, chunk_end);
         const bool last = s->n_past + n_pass == end;
         const fm_head_mode head = hooks.logits ? FM_HEAD_ALL : last ? FM_HEAD_LAST : FM_HEAD_NONE;
-        st = fm_run_pass(e->run, s->kv, ids + p.done, (int32_t)n_pass, s->n_past, head, &hooks, err);
+        st =
+            fm_run_pass(e->run, s->kv, ids + p.done, (int32_t)n_pass, s->n_past, head, &hooks, err);
         if (st != FM_OK) break;
         s->n_past += n_pass;
         p.done += n_pass;

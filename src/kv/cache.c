@@ -81,12 +81,19 @@ void fm_kv_reset(fm_kv *kv)
 
 static void *head_at(const fm_kv *kv, int32_t i, int32_t head, int32_t which)
 {
-    const uint64_t index = ((uint64_t)i * 2 + (uint64_t)which) * (uint64_t)kv->shape.n_head_kv + (uint64_t)head;
+    const uint64_t index =
+        ((uint64_t)i * 2 + (uint64_t)which) * (uint64_t)kv->shape.n_head_kv + (uint64_t)head;
     return kv->cache + index * kv->head_bytes;
 }
 
-void *fm_kv_k(const fm_kv *kv, int32_t i, int32_t head) { return head_at(kv, i, head, 0); }
-void *fm_kv_v(const fm_kv *kv, int32_t i, int32_t head) { return head_at(kv, i, head, 1); }
+void *fm_kv_k(const fm_kv *kv, int32_t i, int32_t head)
+{
+    return head_at(kv, i, head, 0);
+}
+void *fm_kv_v(const fm_kv *kv, int32_t i, int32_t head)
+{
+    return head_at(kv, i, head, 1);
+}
 
 float *fm_kv_conv(const fm_kv *kv, int32_t i)
 {
@@ -98,4 +105,7 @@ float *fm_kv_state(const fm_kv *kv, int32_t i)
     return fm_kv_conv(kv, i) + kv->shape.conv_floats;
 }
 
-const fm_kv_shape *fm_kv_get_shape(const fm_kv *kv) { return &kv->shape; }
+const fm_kv_shape *fm_kv_get_shape(const fm_kv *kv)
+{
+    return &kv->shape;
+}

@@ -79,8 +79,10 @@ fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
     FM_TRY(fm_hp_i32(c, "embedding_length", &hp->n_embd, 1, DIM_MAX, err));
     FM_TRY(fm_hp_i32_or(c, "context_length", &hp->n_ctx_train, 4096, 1, INT32_MAX, err));
     FM_TRY(fm_hp_i32(c, "attention.head_count", &hp->n_head, 1, 4096, err));
-    FM_TRY(fm_hp_i32_or(c, "attention.head_count_kv", &hp->n_head_kv, hp->n_head, 1, hp->n_head, err));
-    FM_TRY(fm_hp_i32_or(c, "attention.key_length", &hp->d_head, hp->n_embd / hp->n_head, 2, 4096, err));
+    FM_TRY(
+        fm_hp_i32_or(c, "attention.head_count_kv", &hp->n_head_kv, hp->n_head, 1, hp->n_head, err));
+    FM_TRY(fm_hp_i32_or(c, "attention.key_length", &hp->d_head, hp->n_embd / hp->n_head, 2, 4096,
+                        err));
     int32_t d_value;
     FM_TRY(fm_hp_i32_or(c, "attention.value_length", &d_value, hp->d_head, 1, 4096, err));
     FM_TRY(fm_hp_i32_or(c, "rope.dimension_count", &hp->n_rot, hp->d_head, 2, 4096, err));
@@ -116,35 +118,38 @@ fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
 fm_status fm_hp_delta(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
 {
     int32_t inner;
-    FM_TRY(fm_hp_i32_or(c, "full_attention_interval", &hp->full_attention_interval, 4, 1, 4096, err));
+    FM_TRY(
+        fm_hp_i32_or(c, "full_attention_interval", &hp->full_attention_interval, 4, 1, 4096, err));
     FM_TRY(fm_hp_i32(c, "ssm.conv_kernel", &hp->n_conv, 2, 64, err));
     FM_TRY(fm_hp_i32(c, "ssm.state_size", &hp->d_state, 1, 4096, err));
     FM_TRY(fm_hp_i32(c, "ssm.group_count", &hp->n_k_head, 1, 4096, err));
     FM_TRY(fm_hp_i32(c, "ssm.time_step_rank", &hp->n_v_head, 1, 4096, err));
     FM_TRY(fm_hp_i32(c, "ssm.inner_size", &inner, 1, DIM_MAX, err));
-    FM_TRY(fm_hp_i32_or(c, "expert_shared_feed_forward_length", &hp->n_ff_shared, hp->n_ff_expert, 1,
-                        DIM_MAX, err));
+    FM_TRY(fm_hp_i32_or(c, "expert_shared_feed_forward_length", &hp->n_ff_shared, hp->n_ff_expert,
+                        1, DIM_MAX, err));
     if (hp->n_v_head % hp->n_k_head != 0)
-        return fm_fail(err, FM_E_FORMAT, "%s: ssm.time_step_rank %d is no multiple of ssm.group_count %d",
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: ssm.time_step_rank %d is no multiple of ssm.group_count %d",
                        fm_checkpoint_file(c, 0), hp->n_v_head, hp->n_k_head);
     if (inner != hp->n_v_head * hp->d_state)
-        return fm_fail(err, FM_E_FORMAT,
-                       "%s: ssm.inner_size is %d, expected ssm.time_step_rank %d x ssm.state_size %d",
-                       fm_checkpoint_file(c, 0), inner, hp->n_v_head, hp->d_state);
+        return fm_fail(
+            err, FM_E_FORMAT,
+            "%s: ssm.inner_size is %d, expected ssm.time_step_rank %d x ssm.state_size %d",
+            fm_checkpoint_file(c, 0), inner, hp->n_v_head, hp->d_state);
     return FM_OK;
 }
 
 /* ---- tensors ----------------------------------------------------------------------------- */
 
-static fm_status check_shape(const fm_checkpoint *c, const fm_tensor_info *t, int64_t d0, int64_t d1,
-                             int64_t d2, fm_error *err)
+static fm_status check_shape(const fm_checkpoint *c, const fm_tensor_info *t, int64_t d0,
+                             int64_t d1, int64_t d2, fm_error *err)
 {
     if (t->dim[0] == d0 && t->dim[1] == d1 && t->dim[2] == d2 && t->dim[3] == 1) return FM_OK;
     return fm_fail(err, FM_E_FORMAT,
                    "%s: tensor %s has shape [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64
                    "], expected [%" PRId64 ", %" PRId64 ", %" PRId64 "]",
-                   fm_checkpoint_file(c, t->file), t->name, t->dim[0], t->dim[1], t->dim[2], t->dim[3],
-                   d0, d1, d2);
+                   fm_checkpoint_file(c, t->file), t->name, t->dim[0], t->dim[1], t->dim[2],
+                   t->dim[3], d0, d1, d2);
 }
 
 static fm_status find_tensor(const fm_checkpoint *c, const char *name, const fm_tensor_info **out,
@@ -156,15 +161,16 @@ static fm_status find_tensor(const fm_checkpoint *c, const char *name, const fm_
 }
 
 /* A tensor in a type this build computes with. */
-static fm_status check_type(const fm_checkpoint *c, const fm_tensor_info *t, const fm_type_traits **out,
-                            fm_error *err)
+static fm_status check_type(const fm_checkpoint *c, const fm_tensor_info *t,
+                            const fm_type_traits **out, fm_error *err)
 {
     *out = fm_type_get(t->type);
     if (*out) return FM_OK;
     const char *name = fm_type_name(t->type);
-    return fm_fail(err, FM_E_UNSUPPORTED, "%s: tensor %s is stored as %s (type %" PRIu32
-                   "), which cannot be computed with yet",
-                   fm_checkpoint_file(c, t->file), t->name, name ? name : "an unknown type", t->type);
+    return fm_fail(
+        err, FM_E_UNSUPPORTED,
+        "%s: tensor %s is stored as %s (type %" PRIu32 "), which cannot be computed with yet",
+        fm_checkpoint_file(c, t->file), t->name, name ? name : "an unknown type", t->type);
 }
 
 static fm_status bind(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out,
@@ -216,7 +222,8 @@ fm_status fm_bind_attention(fm_binder *b)
 fm_status fm_bind_delta(fm_binder *b)
 {
     const fm_hparams *hp = b->hp;
-    const int64_t key = (int64_t)hp->n_k_head * hp->d_state, val = (int64_t)hp->n_v_head * hp->d_state;
+    const int64_t key = (int64_t)hp->n_k_head * hp->d_state,
+                  val = (int64_t)hp->n_v_head * hp->d_state;
     FM_TRY(fm_bind_matrix(b, FM_W_QKV, "attn_qkv.weight", hp->n_embd, 2 * key + val));
     FM_TRY(fm_bind_matrix(b, FM_W_Z, "attn_gate.weight", hp->n_embd, val));
     FM_TRY(fm_bind_table(b, FM_W_CONV, "ssm_conv1d.weight", hp->n_conv, 2 * key + val));
@@ -258,14 +265,17 @@ fm_status fm_bind_experts(fm_binder *b)
     snprintf(name, sizeof name, "blk.%d.ffn_gate_up_exps.weight", b->index);
     l->fused_gate_up = fm_checkpoint_find(b->c, name) != NULL;
     if (l->fused_gate_up) {
-        FM_TRY(bind_expert_tensor(b, "ffn_gate_up_exps.weight", hp->n_embd, 2 * (int64_t)hp->n_ff_expert,
-                                  &l->type_gate));
+        FM_TRY(bind_expert_tensor(b, "ffn_gate_up_exps.weight", hp->n_embd,
+                                  2 * (int64_t)hp->n_ff_expert, &l->type_gate));
         l->type_up = l->type_gate;
     } else {
-        FM_TRY(bind_expert_tensor(b, "ffn_gate_exps.weight", hp->n_embd, hp->n_ff_expert, &l->type_gate));
-        FM_TRY(bind_expert_tensor(b, "ffn_up_exps.weight", hp->n_embd, hp->n_ff_expert, &l->type_up));
+        FM_TRY(bind_expert_tensor(b, "ffn_gate_exps.weight", hp->n_embd, hp->n_ff_expert,
+                                  &l->type_gate));
+        FM_TRY(
+            bind_expert_tensor(b, "ffn_up_exps.weight", hp->n_embd, hp->n_ff_expert, &l->type_up));
     }
-    return bind_expert_tensor(b, "ffn_down_exps.weight", hp->n_ff_expert, hp->n_embd, &l->type_down);
+    return bind_expert_tensor(b, "ffn_down_exps.weight", hp->n_ff_expert, hp->n_embd,
+                              &l->type_down);
 }
 
 fm_status fm_bind_shared_expert(fm_binder *b)
@@ -279,7 +289,8 @@ fm_status fm_bind_shared_expert(fm_binder *b)
 
 /* ---- model ------------------------------------------------------------------------------- */
 
-static fm_status bind_layers(fm_model *m, const fm_checkpoint *c, const fm_family *family, fm_error *err)
+static fm_status bind_layers(fm_model *m, const fm_checkpoint *c, const fm_family *family,
+                             fm_error *err)
 {
     m->layers = calloc((size_t)m->hp.n_layer, sizeof *m->layers);
     if (!m->layers) return fm_fail(err, FM_E_NOMEM, "no memory for %d layers", m->hp.n_layer);
@@ -337,9 +348,11 @@ static fm_status make_units(fm_model *m, fm_error *err)
     m->n_unit = m->hp.n_layer + n_head_unit;
     m->units = calloc((size_t)m->n_unit, sizeof *m->units);
     m->head_pieces = calloc((size_t)n_head_unit + 1, sizeof *m->head_pieces);
-    if (!m->units || !m->head_pieces) return fm_fail(err, FM_E_NOMEM, "no memory for %d units", m->n_unit);
+    if (!m->units || !m->head_pieces)
+        return fm_fail(err, FM_E_NOMEM, "no memory for %d units", m->n_unit);
     for (int32_t i = 0; i < m->hp.n_layer; i++)
-        m->units[i] = (fm_trunk_unit){.piece = m->layers[i].pieces, .n_piece = m->layers[i].n_piece};
+        m->units[i] =
+            (fm_trunk_unit){.piece = m->layers[i].pieces, .n_piece = m->layers[i].n_piece};
     /* The first head unit also carries the final norm, as its last piece. Pieces lie in the order
      * rows 0, norm, rows 1, rows 2, ... */
     fm_trunk_piece *p = m->head_pieces;
@@ -347,8 +360,11 @@ static fm_status make_units(fm_model *m, fm_error *err)
         const int64_t r0 = i * rows;
         const int64_t n = m->hp.n_vocab - r0 < rows ? m->hp.n_vocab - r0 : rows;
         m->units[m->hp.n_layer + i] = (fm_trunk_unit){.piece = p, .n_piece = i == 0 ? 2 : 1};
-        *p++ = (fm_trunk_piece){.tensor = m->head, .offset = (uint64_t)r0 * row, .bytes = (uint64_t)n * row};
-        if (i == 0) *p++ = (fm_trunk_piece){.tensor = m->out_norm, .offset = 0, .bytes = m->out_norm->bytes};
+        *p++ = (fm_trunk_piece){
+            .tensor = m->head, .offset = (uint64_t)r0 * row, .bytes = (uint64_t)n * row};
+        if (i == 0)
+            *p++ =
+                (fm_trunk_piece){.tensor = m->out_norm, .offset = 0, .bytes = m->out_norm->bytes};
     }
     return FM_OK;
 }
@@ -365,7 +381,8 @@ static void count_parameters(fm_model *m, const fm_checkpoint *c)
             const fm_trunk_piece *piece = &m->units[u].piece[p];
             const fm_tensor_info *t = piece->tensor;
             m->trunk_bytes += piece->bytes;
-            m->n_param_active += (uint64_t)(t->dim[0] * t->dim[1] * t->dim[2]) * piece->bytes / t->bytes;
+            m->n_param_active +=
+                (uint64_t)(t->dim[0] * t->dim[1] * t->dim[2]) * piece->bytes / t->bytes;
         }
     const uint64_t per_expert = 3 * (uint64_t)m->hp.n_embd * (uint64_t)m->hp.n_ff_expert;
     m->n_param_active += per_expert * (uint64_t)m->hp.n_expert_used * (uint64_t)m->hp.n_layer;
@@ -374,7 +391,8 @@ static void count_parameters(fm_model *m, const fm_checkpoint *c)
             m->expert_bytes += m->layers[i].experts.part[p].bytes * (uint64_t)m->hp.n_expert;
 }
 
-fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert_used, fm_error *err)
+fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert_used,
+                        fm_error *err)
 {
     *out = NULL;
     fm_str arch;
@@ -388,9 +406,11 @@ fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert
         char known[200] = "";
         for (int i = 0; i < N_FAMILY; i++) {
             const size_t at = strlen(known);
-            snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", families[i]->architecture);
+            snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "",
+                     families[i]->architecture);
         }
-        return fm_fail(err, FM_E_UNSUPPORTED, "%s: architecture '%.*s' is not supported; these are: %s",
+        return fm_fail(err, FM_E_UNSUPPORTED,
+                       "%s: architecture '%.*s' is not supported; these are: %s",
                        fm_checkpoint_file(c, 0), (int)arch.len, arch.data, known);
     }
     fm_model *m = calloc(1, sizeof *m);
@@ -399,8 +419,8 @@ fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert
     fm_status st = family->read(c, &m->hp, err);
     if (st != FM_OK) goto fail;
     if (n_expert_used > m->hp.n_expert) {
-        st = fm_fail(err, FM_E_ARG, "%d experts per token asked for, the model has %d", n_expert_used,
-                     m->hp.n_expert);
+        st = fm_fail(err, FM_E_ARG, "%d experts per token asked for, the model has %d",
+                     n_expert_used, m->hp.n_expert);
         goto fail;
     }
     m->n_expert_used_trained = m->hp.n_expert_used;

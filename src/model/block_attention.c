@@ -15,10 +15,10 @@ typedef struct {
     fm_run *r;
     const fm_layer *l;
     const float *q_norm, *k_norm;
-    float *q, *k, *v;       /* rows of the pass; q rows hold gates too when gated */
+    float *q, *k, *v; /* rows of the pass; q rows hold gates too when gated */
     int64_t q_stride, kv_stride, q_head_stride;
-    float *o;               /* [n_tok][n_head * d] */
-    int64_t n_unit;         /* units of the one token, when a token's units are spread out */
+    float *o;       /* [n_tok][n_head * d] */
+    int64_t n_unit; /* units of the one token, when a token's units are spread out */
 } attn_job;
 
 /* Norm, rope and scale of one token's q and k; k and v go to the cache. */
@@ -68,8 +68,8 @@ static void attend_unit(const attn_job *j, int64_t t, int32_t h, int64_t u, floa
     for (int64_t i = 0; i < n_q; i++)
         memcpy(qs + i * d, j->q + t * j->q_stride + (h * n_q + i) * j->q_head_stride,
                (size_t)d * sizeof *qs);
-    r->k->attend(o, m, den, qs, fm_kv_k(r->kv, j->l->kv_index, h), fm_kv_v(r->kv, j->l->kv_index, h), d,
-                 p0, p1, d, n_q, fm_kv_get_shape(r->kv)->f16);
+    r->k->attend(o, m, den, qs, fm_kv_k(r->kv, j->l->kv_index, h),
+                 fm_kv_v(r->kv, j->l->kv_index, h), d, p0, p1, d, n_q, fm_kv_get_shape(r->kv)->f16);
 }
 
 /* acc <- acc joined with part; both hold n_q heads of one kv head. */
@@ -135,7 +135,8 @@ static void unit_item(void *ctx, int64_t item, int thread)
 void fm_attention_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx)
 {
     const fm_hparams *hp = r->hp;
-    const int64_t n_q = hp->n_head / hp->n_head_kv, n_unit = (n_ctx + FM_ATTN_UNIT - 1) / FM_ATTN_UNIT;
+    const int64_t n_q = hp->n_head / hp->n_head_kv,
+                  n_unit = (n_ctx + FM_ATTN_UNIT - 1) / FM_ATTN_UNIT;
     r->attn_part_each = (n_q * (2 * hp->d_head + 2) + 15) / 16 * 16;
     int64_t parts = n_unit * hp->n_head_kv;
     if (n_batch > 1 && parts < 2 * r->n_thread) parts = 2 * r->n_thread;
@@ -163,7 +164,8 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
     };
     const fm_matrix wq = fm_weight_matrix(l, ptr, FM_W_Q), wk = fm_weight_matrix(l, ptr, FM_W_K);
     const fm_matrix wv = fm_weight_matrix(l, ptr, FM_W_V), wo = fm_weight_matrix(l, ptr, FM_W_O);
-    const fm_linear_op in[3] = {{&wq, j.q, q_width}, {&wk, j.k, 2 * kv_width}, {&wv, j.v, 2 * kv_width}};
+    const fm_linear_op in[3] = {
+        {&wq, j.q, q_width}, {&wk, j.k, 2 * kv_width}, {&wv, j.v, 2 * kv_width}};
     fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
     fm_linear(r, &r->in, in, 3);
 

@@ -25,12 +25,16 @@ static void conv_item(void *ctx, int64_t item, int thread)
     (void)thread;
     const delta_job *j = ctx;
     const int64_t c0 = item * CONV_CHANNELS_PER_ITEM;
-    const int64_t c1 = c0 + CONV_CHANNELS_PER_ITEM < j->channels ? c0 + CONV_CHANNELS_PER_ITEM : j->channels;
+    const int64_t c1 =
+        c0 + CONV_CHANNELS_PER_ITEM < j->channels ? c0 + CONV_CHANNELS_PER_ITEM : j->channels;
     j->r->k->conv_silu(j->u, j->u, fm_kv_conv(j->r->kv, j->l->kv_index), j->conv_w, j->r->n_tok,
                        j->channels, j->channels, j->r->hp->n_conv, c0, c1);
 }
 
-static float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
+static float softplus(float x)
+{
+    return x > 20.0f ? x : log1pf(expf(x));
+}
 
 /* Norms of q and k, beta and decay of one token. */
 static void token_item(void *ctx, int64_t t, int thread)
@@ -95,7 +99,8 @@ static void head_item(void *ctx, int64_t h, int thread)
 void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
 {
     const fm_hparams *hp = r->hp;
-    const int64_t key = (int64_t)hp->n_k_head * hp->d_state, value = (int64_t)hp->n_v_head * hp->d_state;
+    const int64_t key = (int64_t)hp->n_k_head * hp->d_state,
+                  value = (int64_t)hp->n_v_head * hp->d_state;
     const int64_t n_v = hp->n_v_head;
     float *beta = r->mix_ba + (int64_t)r->opt.n_batch * 2 * n_v;
     delta_job j = {
@@ -130,7 +135,8 @@ void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
     }
     fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
     fm_linear(r, &r->in, in, n_in);
-    fm_pool_run(r->pool, conv_item, &j, (j.channels + CONV_CHANNELS_PER_ITEM - 1) / CONV_CHANNELS_PER_ITEM);
+    fm_pool_run(r->pool, conv_item, &j,
+                (j.channels + CONV_CHANNELS_PER_ITEM - 1) / CONV_CHANNELS_PER_ITEM);
     if (r->n_tok == 1) {
         token_item(&j, 0, 0);
     } else {

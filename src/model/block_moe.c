@@ -21,13 +21,13 @@ enum { TOKENS_PER_CALL = 64, ROUTER_TOKENS_PER_ITEM = 8 };
 typedef struct {
     fm_matrix gate, up, down;
     uint8_t *gate_data, *up_data, *down_data;
-    bool fresh;             /* bytes are rows; pack while computing              */
+    bool fresh; /* bytes are rows; pack while computing              */
     int64_t n_tok;
-    const int32_t *pair;    /* [n_tok] pair numbers; token = pair / div          */
+    const int32_t *pair; /* [n_tok] pair numbers; token = pair / div          */
     int32_t div;
-    float *out;             /* row of a pair: out + pair * n_embd                 */
-    int64_t row0;           /* first row in ff_gate, ff_up                        */
-    fm_expert_ref ref;      /* routed: what goes back to the store                */
+    float *out;        /* row of a pair: out + pair * n_embd                 */
+    int64_t row0;      /* first row in ff_gate, ff_up                        */
+    fm_expert_ref ref; /* routed: what goes back to the store                */
     bool routed;
     int64_t first_in, first_out, rows_in, rows_out; /* work items                 */
 } moe_job;
@@ -44,7 +44,8 @@ typedef struct {
 /* ---- router ------------------------------------------------------------------------------ */
 
 /* Chooses the k largest of logits [n] after softmax; on equal values the lower number wins. */
-static void route(const fm_kernels *kern, float *p, int32_t n, int32_t k, int32_t *ids, float *weights)
+static void route(const fm_kernels *kern, float *p, int32_t n, int32_t k, int32_t *ids,
+                  float *weights)
 {
     kern->softmax(p, n);
     for (int32_t i = 0; i < k; i++) {
@@ -103,12 +104,14 @@ static int32_t group(fm_run *r)
 /* ---- computing a set of experts ---------------------------------------------------------- */
 
 /* Packs the panels of rows [row0, row1) of w in place; rows past the last whole panel stay. */
-static void pack_rows(fm_run *r, const fm_matrix *w, uint8_t *data, int64_t row0, int64_t row1, int thread)
+static void pack_rows(fm_run *r, const fm_matrix *w, uint8_t *data, int64_t row0, int64_t row1,
+                      int thread)
 {
     if (!w->type->n_field) return;
     const int64_t whole = (row1 - row0) / FM_PANEL_ROWS * FM_PANEL_ROWS;
     uint8_t *at = data + (uint64_t)row0 * w->row_bytes;
-    fm_pack_panels(w->type, at, at, whole, w->n_in, r->pack_scratch + (size_t)thread * r->pack_each);
+    fm_pack_panels(w->type, at, at, whole, w->n_in,
+                   r->pack_scratch + (size_t)thread * r->pack_each);
 }
 
 static const moe_job *job_of(const moe_set *s, int64_t item, bool out)
@@ -145,7 +148,8 @@ static void in_item(void *ctx, int64_t item, int thread)
         }
         r->k->matmul(&j->gate, row0, row1, act_g, g, n);
         r->k->matmul(&j->up, row0, row1, act_u, u, n);
-        for (int64_t i = 0; i < n; i++) r->k->silu_mul(g[i] + row0, g[i] + row0, u[i] + row0, row1 - row0);
+        for (int64_t i = 0; i < n; i++)
+            r->k->silu_mul(g[i] + row0, g[i] + row0, u[i] + row0, row1 - row0);
     }
 }
 
@@ -180,8 +184,9 @@ static void out_item(void *ctx, int64_t item, int thread)
         float *y[TOKENS_PER_CALL];
         for (int64_t i = 0; i < n; i++) {
             const int64_t row = j->row0 + i0 + i;
-            act[i] = form == FM_ACT_F32 ? (const void *)(r->ff_gate + row * r->ff_max)
-                                        : r->ff_act.form[form] + (size_t)row * r->ff_act.form_bytes[form];
+            act[i] = form == FM_ACT_F32
+                         ? (const void *)(r->ff_gate + row * r->ff_max)
+                         : r->ff_act.form[form] + (size_t)row * r->ff_act.form_bytes[form];
             y[i] = j->out + j->pair[i0 + i] * n_embd;
         }
         r->k->matmul(&j->down, row0, row1, act, y, n);
@@ -230,7 +235,8 @@ static void compute_set(moe_set *s)
     s->n_row = 0;
 }
 
-static fm_matrix part_matrix(const fm_type_traits *type, const uint8_t *data, int64_t n_in, int64_t n_out)
+static fm_matrix part_matrix(const fm_type_traits *type, const uint8_t *data, int64_t n_in,
+                             int64_t n_out)
 {
     return (fm_matrix){.type = type,
                        .data = data,
@@ -320,8 +326,8 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
 {
     fm_store *store = r->opt.store;
     const bool one = r->n_tok == 1;
-    FM_TRY(fm_store_demand(store, layer, one ? r->ids : r->need_ids, one ? NULL : r->need_weight, n_need,
-                           one ? FM_DEMAND_TOKEN : FM_DEMAND_BATCH, err));
+    FM_TRY(fm_store_demand(store, layer, one ? r->ids : r->need_ids, one ? NULL : r->need_weight,
+                           n_need, one ? FM_DEMAND_TOKEN : FM_DEMAND_BATCH, err));
     moe_set set = {.r = r};
     set_acts(&set, l, ptr);
     if (r->hp->n_ff_shared) {
@@ -336,7 +342,8 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
         bool got = false;
         FM_TRY(fm_lease_next(store, &ref, set.n_job == 0, &got, err));
         if (got) {
-            if (set.n_job > 0 && set.n_row + r->expert_count[ref.expert] > r->ff_rows) compute_set(&set);
+            if (set.n_job > 0 && set.n_row + r->expert_count[ref.expert] > r->ff_rows)
+                compute_set(&set);
             add_expert(&set, l, &ref);
         }
         if (!got || set.n_job == FM_MOE_JOBS) compute_set(&set);
@@ -345,7 +352,8 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
     return FM_OK;
 }
 
-fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr, fm_error *err)
+fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr,
+                       fm_error *err)
 {
     const fm_hparams *hp = r->hp;
     const fm_matrix router = fm_weight_matrix(l, ptr, FM_W_ROUTER);
@@ -358,7 +366,8 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     }
     fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
     fm_linear(r, &r->in, ops, n_op);
-    fm_pool_run(r->pool, route_item, r, (r->n_tok + ROUTER_TOKENS_PER_ITEM - 1) / ROUTER_TOKENS_PER_ITEM);
+    fm_pool_run(r->pool, route_item, r,
+                (r->n_tok + ROUTER_TOKENS_PER_ITEM - 1) / ROUTER_TOKENS_PER_ITEM);
     const int32_t n_need = group(r);
 
     const fm_status st = run_experts(r, layer, l, ptr, n_need, err);

@@ -34,12 +34,13 @@ fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
 fm_status fm_hp_delta(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
 
 /* blk.<index>.<suffix>: a matrix [n_out][n_in] of any computable type, or an f32 vector [n]. */
-fm_status fm_bind_matrix(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out);
+fm_status fm_bind_matrix(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in,
+                         int64_t n_out);
 fm_status fm_bind_vector(fm_binder *b, fm_weight w, const char *suffix, int64_t n);
 /* An f32 matrix that is used element by element (convolution). */
 fm_status fm_bind_table(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out);
 
-fm_status fm_bind_attention(fm_binder *b);      /* q, k, v, o, q_norm, k_norm               */
-fm_status fm_bind_delta(fm_binder *b);          /* qkv, z, conv, dt, a, b/a, norm, out      */
-fm_status fm_bind_experts(fm_binder *b);        /* router and ffn_*_exps                    */
-fm_status fm_bind_shared_expert(fm_binder *b);  /* ffn_*_shexp and its gate                 */
+fm_status fm_bind_attention(fm_binder *b);     /* q, k, v, o, q_norm, k_norm               */
+fm_status fm_bind_delta(fm_binder *b);         /* qkv, z, conv, dt, a, b/a, norm, out      */
+fm_status fm_bind_experts(fm_binder *b);       /* router and ffn_*_exps                    */
+fm_status fm_bind_shared_expert(fm_binder *b); /* ffn_*_shexp and its gate                 */

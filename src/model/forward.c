@@ -8,15 +8,18 @@
 
 #include "base/checked.h"
 
-static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t max_i64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
 
 static void layout_acts(fm_acts *a, fm_arena *arena, int64_t rows, int64_t width)
 {
     for (int form = 0; form < FM_ACT_COUNT; form++) {
         if (form == FM_ACT_F32) continue;
         const int64_t block = 256;
-        a->form_bytes[form] =
-            (size_t)fm_round_up(fm_act_bytes((fm_act)form, (width + block - 1) / block * block), 64);
+        a->form_bytes[form] = (size_t)fm_round_up(
+            fm_act_bytes((fm_act)form, (width + block - 1) / block * block), 64);
         a->form[form] = fm_arena_take(arena, (size_t)rows * a->form_bytes[form]);
     }
 }
@@ -27,7 +30,8 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     const fm_hparams *hp = r->hp;
     const int64_t H = hp->n_embd, E = hp->n_expert, K = hp->n_expert_used, T = r->n_thread;
     const int64_t q = (int64_t)hp->n_head * hp->d_head, kv = (int64_t)hp->n_head_kv * hp->d_head;
-    const int64_t key = (int64_t)hp->n_k_head * hp->d_state, val = (int64_t)hp->n_v_head * hp->d_state;
+    const int64_t key = (int64_t)hp->n_k_head * hp->d_state,
+                  val = (int64_t)hp->n_v_head * hp->d_state;
     const bool delta = r->model->n_delta > 0;
     const int64_t width_a = max_i64((hp->gated_attention ? 2 : 1) * q, delta ? 2 * key + val : 0);
     const int64_t width_b = max_i64(2 * kv, delta ? val : 0);
@@ -44,7 +48,8 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     r->rope_cos = FLOATS(B * (hp->n_rot / 2));
     r->rope_sin = FLOATS(B * (hp->n_rot / 2));
     fm_attention_layout(r, a, B, n_ctx);
-    r->delta_scratch_each = delta ? (int64_t)fm_round_up(fm_delta_scratch(hp->d_state, hp->d_state), 16) : 0;
+    r->delta_scratch_each =
+        delta ? (int64_t)fm_round_up(fm_delta_scratch(hp->d_state, hp->d_state), 16) : 0;
     r->delta_scratch = FLOATS(T * r->delta_scratch_each);
 
     r->router = FLOATS(B * E);
@@ -113,8 +118,14 @@ void fm_run_destroy(fm_run *r)
     free(r);
 }
 
-const float *fm_run_logits(const fm_run *r) { return r->logits; }
-void fm_run_stats_get(const fm_run *r, fm_run_stats *out) { *out = r->stats; }
+const float *fm_run_logits(const fm_run *r)
+{
+    return r->logits;
+}
+void fm_run_stats_get(const fm_run *r, fm_run_stats *out)
+{
+    *out = r->stats;
+}
 
 /* ---- pieces of a pass -------------------------------------------------------------------- */
 
@@ -193,7 +204,8 @@ static fm_status head_pass(fm_run *r, int32_t t0, int32_t n, fm_error *err)
         if (u == m->hp.n_layer) {
             const float *w = (const float *)(const void *)ptr[1];
             for (int32_t t = 0; t < n; t++)
-                r->k->rmsnorm(r->normed + t * n_embd, r->x + (t0 + t) * n_embd, w, r->hp->eps, n_embd);
+                r->k->rmsnorm(r->normed + t * n_embd, r->x + (t0 + t) * n_embd, w, r->hp->eps,
+                              n_embd);
             fm_acts_set(&r->in, r->normed, n_embd, n_embd, n);
         }
         const int64_t row0 = (int64_t)(u - m->hp.n_layer) * m->head_rows;
@@ -235,8 +247,8 @@ static fm_status heads(fm_run *r, fm_head_mode mode, fm_error *err)
     return st;
 }
 
-fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64_t pos0, fm_head_mode head,
-                      const fm_pass_hooks *hooks, fm_error *err)
+fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64_t pos0,
+                      fm_head_mode head, const fm_pass_hooks *hooks, fm_error *err)
 {
     r->kv = kv;
     r->pos0 = pos0;

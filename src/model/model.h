@@ -27,21 +27,39 @@ typedef struct {
 typedef enum { FM_MIX_ATTENTION, FM_MIX_DELTA } fm_mixer;
 
 typedef enum {
-    FM_W_ATTN_NORM, FM_W_FFN_NORM,
-    FM_W_Q, FM_W_K, FM_W_V, FM_W_O, FM_W_Q_NORM, FM_W_K_NORM,
-    FM_W_QKV, FM_W_Z, FM_W_CONV, FM_W_DT, FM_W_A, FM_W_BETA, FM_W_ALPHA, FM_W_BA,
-    FM_W_SSM_NORM, FM_W_SSM_OUT,
-    FM_W_ROUTER, FM_W_SH_ROUTER, FM_W_SH_GATE, FM_W_SH_UP, FM_W_SH_DOWN,
+    FM_W_ATTN_NORM,
+    FM_W_FFN_NORM,
+    FM_W_Q,
+    FM_W_K,
+    FM_W_V,
+    FM_W_O,
+    FM_W_Q_NORM,
+    FM_W_K_NORM,
+    FM_W_QKV,
+    FM_W_Z,
+    FM_W_CONV,
+    FM_W_DT,
+    FM_W_A,
+    FM_W_BETA,
+    FM_W_ALPHA,
+    FM_W_BA,
+    FM_W_SSM_NORM,
+    FM_W_SSM_OUT,
+    FM_W_ROUTER,
+    FM_W_SH_ROUTER,
+    FM_W_SH_GATE,
+    FM_W_SH_UP,
+    FM_W_SH_DOWN,
     FM_W_COUNT
 } fm_weight;
 
 typedef struct {
     fm_mixer mixer;
-    int32_t kv_index;                    /* number among the layers of the same mixer */
-    int16_t piece_of[FM_W_COUNT];        /* index into pieces, -1: not in this layer  */
+    int32_t kv_index;             /* number among the layers of the same mixer */
+    int16_t piece_of[FM_W_COUNT]; /* index into pieces, -1: not in this layer  */
     fm_trunk_piece pieces[FM_W_COUNT];
     int32_t n_piece;
-    fm_expert_layer experts;             /* parts: gate, up, down, or gate_up, down   */
+    fm_expert_layer experts; /* parts: gate, up, down, or gate_up, down   */
     const fm_type_traits *type_gate, *type_up, *type_down;
     bool fused_gate_up;
 } fm_layer;
@@ -49,14 +67,14 @@ typedef struct {
 typedef struct fm_model {
     const char *architecture;
     fm_hparams hp;
-    fm_layer *layers;     /* [n_layer]                                                 */
+    fm_layer *layers; /* [n_layer]                                                 */
     int32_t n_attention, n_delta;
     const fm_tensor_info *embd, *head, *out_norm;
     bool tied;            /* the head is the embedding                                 */
     fm_trunk_unit *units; /* [n_unit]: layer i is unit i, then the head in row ranges   */
     fm_trunk_piece *head_pieces;
     int32_t n_unit;
-    int64_t head_rows;    /* rows of one head unit (the last may have fewer)           */
+    int64_t head_rows; /* rows of one head unit (the last may have fewer)           */
     uint64_t n_param, n_param_active, trunk_bytes, expert_bytes;
     int32_t n_expert_used_trained;
     int32_t n_extra_layer; /* layers of the file that are not evaluated (draft heads)   */
@@ -64,7 +82,8 @@ typedef struct fm_model {
 
 /* Binds a checkpoint: reads the configuration, finds every tensor and checks its type and shape.
  * The checkpoint must outlive the model. n_expert_used: 0 as trained. */
-fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert_used, fm_error *err);
+fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert_used,
+                        fm_error *err);
 void fm_model_free(fm_model *m);
 
 /* Brings a trunk unit into the layout the kernels want; the store's prepare callback. */
@@ -93,7 +112,7 @@ typedef struct {
     fm_status (*read_embd)(void *user, void *dst, size_t n, uint64_t offset, fm_error *err);
     void *read_user;
     int64_t n_ctx;
-    int32_t n_batch;       /* tokens in one pass */
+    int32_t n_batch; /* tokens in one pass */
 } fm_run_options;
 
 /* Bytes of working memory for these sizes. */
@@ -110,7 +129,7 @@ typedef struct {
     bool (*keep_going)(void *user); /* asked between layers, experts and blocks of tokens, on
                                        the thread of the pass; NULL: never stop */
     void *keep_user;
-    fm_logits_fn logits;            /* FM_HEAD_ALL: receives each row                     */
+    fm_logits_fn logits; /* FM_HEAD_ALL: receives each row                     */
     void *logits_user;
 } fm_pass_hooks;
 

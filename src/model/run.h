@@ -28,9 +28,10 @@ typedef struct {
 } fm_rope_tables;
 
 enum {
-    FM_ATTN_UNIT = 1024, /* positions whose attention is one work item; a multiple of FM_ATTN_BLOCK */
-    FM_HEAD_GROUP = 8,   /* tokens whose logits are computed together when all are wanted           */
-    FM_MOE_JOBS = 64,    /* experts computed together                                               */
+    FM_ATTN_UNIT =
+        1024,          /* positions whose attention is one work item; a multiple of FM_ATTN_BLOCK */
+    FM_HEAD_GROUP = 8, /* tokens whose logits are computed together when all are wanted           */
+    FM_MOE_JOBS = 64,  /* experts computed together                                               */
 };
 
 struct fm_run {
@@ -53,36 +54,36 @@ struct fm_run {
     int32_t n_tok;
 
     /* working memory, laid out once by fm_run_layout(); B = n_batch, T = threads */
-    float *x;            /* [B][n_embd] residual stream                                */
-    float *normed;       /* [B][n_embd]                                                */
-    fm_acts in;          /* activations of a block's input, width max of all inputs    */
-    float *mix_a;        /* [B][width_a] q (and gate) | qkv                             */
-    float *mix_b;        /* [B][width_b] k, v | z                                       */
-    float *mix_o;        /* [B][width_o] attention output | DeltaNet output             */
-    float *mix_ba;       /* [B][2 * n_v_head] raw b and a, then beta and decay          */
+    float *x;                   /* [B][n_embd] residual stream                                */
+    float *normed;              /* [B][n_embd]                                                */
+    fm_acts in;                 /* activations of a block's input, width max of all inputs    */
+    float *mix_a;               /* [B][width_a] q (and gate) | qkv                             */
+    float *mix_b;               /* [B][width_b] k, v | z                                       */
+    float *mix_o;               /* [B][width_o] attention output | DeltaNet output             */
+    float *mix_ba;              /* [B][2 * n_v_head] raw b and a, then beta and decay          */
     float *rope_cos, *rope_sin; /* [B][n_rot / 2]                                       */
-    float *attn_part;    /* partial attention of work items                             */
+    float *attn_part;           /* partial attention of work items                             */
     int64_t attn_part_each;
     float *delta_scratch; /* [T][delta_scratch_each]                                    */
     int64_t delta_scratch_each;
 
-    float *router;       /* [B][n_expert]                                               */
-    int32_t *ids;        /* [B][K] chosen experts, best first                           */
-    float *weights;      /* [B][K]                                                      */
+    float *router;  /* [B][n_expert]                                               */
+    int32_t *ids;   /* [B][K] chosen experts, best first                           */
+    float *weights; /* [B][K]                                                      */
     int32_t *expert_count, *expert_start; /* [n_expert + 1]                             */
     int32_t *need_ids, *need_weight;      /* [n_expert]                                 */
-    int32_t *pairs;      /* [B * K] (token, rank) pairs grouped by expert               */
-    int32_t *identity;   /* [B] 0, 1, 2, ...                                            */
-    float *expert_out;   /* [B * K][n_embd] one row per pair                            */
-    float *shared_out;   /* [B][n_embd]                                                 */
-    float *shared_gate;  /* [B]                                                         */
+    int32_t *pairs;         /* [B * K] (token, rank) pairs grouped by expert               */
+    int32_t *identity;      /* [B] 0, 1, 2, ...                                            */
+    float *expert_out;      /* [B * K][n_embd] one row per pair                            */
+    float *shared_out;      /* [B][n_embd]                                                 */
+    float *shared_gate;     /* [B]                                                         */
     float *ff_gate, *ff_up; /* [ff_rows][ff_max]                                        */
-    fm_acts ff_act;      /* of ff_gate                                                  */
+    fm_acts ff_act;         /* of ff_gate                                                  */
     int64_t ff_rows, ff_max;
     unsigned char *pack_scratch; /* [T][pack_each]                                      */
     size_t pack_each;
 
-    float *logits;       /* [FM_HEAD_GROUP][n_vocab]                                    */
+    float *logits;           /* [FM_HEAD_GROUP][n_vocab]                                    */
     unsigned char *embd_row; /* one row as stored                                       */
 };
 
@@ -103,7 +104,8 @@ static inline bool fm_run_stops(fm_run *r, int thread)
 /* Points acts at rows x [n_tok][stride] of n values; quantized forms are forgotten. */
 void fm_acts_set(fm_acts *a, const float *x, int64_t n, int64_t stride, int64_t n_tok);
 /* Makes the form that `type` needs and returns the rows' base address and stride in bytes. */
-const unsigned char *fm_acts_need(fm_run *r, fm_acts *a, const fm_type_traits *type, size_t *stride);
+const unsigned char *fm_acts_need(fm_run *r, fm_acts *a, const fm_type_traits *type,
+                                  size_t *stride);
 /* y = W x for several W and one input, spread over the pool. */
 void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op);
 /* The matrix of a bound weight, given the addresses of the layer's pieces. */
@@ -116,7 +118,8 @@ void fm_norm_rows(fm_run *r, float *y, const float *x, const float *w);
 
 void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
-fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr, fm_error *err);
+fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr,
+                       fm_error *err);
 
 /* Width of the attention block's working rows, for the layout. */
 void fm_attention_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx);

@@ -53,7 +53,8 @@ static void compare_logits(const char *kernels, double *row_error, double *mean_
         }
         if (!(diff / mag <= *row_error)) *row_error = diff / mag;
     }
-    print_message("kernels %s: row error %.1e, mean KL %.1e\n", kernels ? kernels : "best", *row_error, *mean_kl);
+    print_message("kernels %s: row error %.1e, mean KL %.1e\n", kernels ? kernels : "best",
+                  *row_error, *mean_kl);
     free(got);
     npy_free(&ids);
     npy_free(&positions);
@@ -98,7 +99,9 @@ static void rendered_prompt_gives_the_listed_ids(void **st)
     int32_t *ids;
     size_t n_ids;
     fm_error err = {0};
-    assert_int_equal(fm_tokenize(fm_engine_tokenizer(e), &ids, &n_ids, text, n, FM_TOKENIZE_SPECIAL, &err), FM_OK);
+    assert_int_equal(
+        fm_tokenize(fm_engine_tokenizer(e), &ids, &n_ids, text, n, FM_TOKENIZE_SPECIAL, &err),
+        FM_OK);
     assert_int_equal(n_ids, want.rows);
     assert_memory_equal(ids, want.data, n_ids * sizeof *ids);
     free(ids);
@@ -107,14 +110,15 @@ static void rendered_prompt_gives_the_listed_ids(void **st)
 }
 
 /* The greedy answer to a question, as text without the end token. */
-static void answer(fm_engine *e, fm_session *s, fm_sampler *greedy, const char *user, const char *system,
-                   char *out, size_t cap)
+static void answer(fm_engine *e, fm_session *s, fm_sampler *greedy, const char *user,
+                   const char *system, char *out, size_t cap)
 {
     const fm_message messages[2] = {{"system", system ? system : ""}, {"user", user}};
     int32_t *ids;
     size_t n;
     fm_error err = {0};
-    if (fm_chat_tokenize(e, &ids, &n, system ? messages : messages + 1, system ? 2 : 1, true, &err) != FM_OK)
+    if (fm_chat_tokenize(e, &ids, &n, system ? messages : messages + 1, system ? 2 : 1, true,
+                         &err) != FM_OK)
         fail_msg("%s", err.msg);
     fm_session_reset(s);
     if (fm_session_eval(s, ids, n, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
@@ -175,10 +179,26 @@ static void check_task(const char *task, double at_least)
 }
 
 /* The README's scores of the float32 model less two points. */
-static void arithmetic_is_answered_exactly(void **st) { (void)st; check_task("arithmetic", 0.98); }
-static void facts_are_answered_exactly(void **st) { (void)st; check_task("facts", 0.98); }
-static void tools_are_called_exactly(void **st) { (void)st; check_task("tools_compact", 0.97); }
-static void tools_of_the_system_turn_are_called_exactly(void **st) { (void)st; check_task("tools_system", 0.94); }
+static void arithmetic_is_answered_exactly(void **st)
+{
+    (void)st;
+    check_task("arithmetic", 0.98);
+}
+static void facts_are_answered_exactly(void **st)
+{
+    (void)st;
+    check_task("facts", 0.98);
+}
+static void tools_are_called_exactly(void **st)
+{
+    (void)st;
+    check_task("tools_compact", 0.97);
+}
+static void tools_of_the_system_turn_are_called_exactly(void **st)
+{
+    (void)st;
+    check_task("tools_system", 0.94);
+}
 
 int main(void)
 {

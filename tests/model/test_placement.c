@@ -192,7 +192,8 @@ static void shared_bytes_and_shards_give_the_same(void **st)
     const eval_setup tight = {.memory = plan_of(one, &all).min_memory_bytes};
     check_same(shared, one, ids, ts->n_vocab, &tight, "shared bytes, smallest budget", NULL);
     free(shared);
-    float *whole = eval_logits(tiny_file("qwen35moe-b", "F32", NULL), ids, N_TOKENS, &all, NULL, NULL);
+    float *whole =
+        eval_logits(tiny_file("qwen35moe-b", "F32", NULL), ids, N_TOKENS, &all, NULL, NULL);
     check_same(whole, first, ids, ts->n_vocab, &all, "shards", NULL);
     const eval_setup tight_set = {.memory = plan_of(second, &all).min_memory_bytes};
     check_same(whole, second, ids, ts->n_vocab, &tight_set, "shards, named by the second", NULL);

@@ -86,7 +86,8 @@ static void check_float(const char *spec, const char *type, const char *kernels,
     print_message("%-12s %-5s %-9s batch %-3d  row error %.1e  kl %.1e\n", spec, type,
                   kernels ? kernels : "best", batch, c.worst, c.mean_kl);
     if (!(c.worst <= FLOAT_TOLERANCE) || c.wrong_top)
-        fail_msg("%s %s batch %d: row error %g, %d other best tokens", spec, type, batch, c.worst, c.wrong_top);
+        fail_msg("%s %s batch %d: row error %g, %d other best tokens", spec, type, batch, c.worst,
+                 c.wrong_top);
     free(ours);
     npy_free(&ref);
 }
@@ -113,9 +114,21 @@ static void float_all_batches(const char *spec, bool quantized)
     check_float(spec, "F32", "generic", 7);
 }
 
-static void f32_logits_agree_qwen35moe(void **st) { (void)st; each_spec("qwen35moe", float_all_batches); }
-static void f32_logits_agree_qwen3next(void **st) { (void)st; each_spec("qwen3next", float_all_batches); }
-static void f32_logits_agree_qwen3moe(void **st) { (void)st; each_spec("qwen3moe", float_all_batches); }
+static void f32_logits_agree_qwen35moe(void **st)
+{
+    (void)st;
+    each_spec("qwen35moe", float_all_batches);
+}
+static void f32_logits_agree_qwen3next(void **st)
+{
+    (void)st;
+    each_spec("qwen3next", float_all_batches);
+}
+static void f32_logits_agree_qwen3moe(void **st)
+{
+    (void)st;
+    each_spec("qwen3moe", float_all_batches);
+}
 
 static const char *const quant_types[] = {"Q8_0", "Q4_K", "Q6_K"};
 
@@ -133,10 +146,11 @@ static void quantized(const char *spec, bool is_quantized)
         const int32_t batches[] = {1, 64};
         for (int b = 0; b < 2; b++) {
             const eval_setup s = {.batch = batches[b], .kv = FM_KV_F32};
-            float *ours = eval_logits(tiny_file(spec, quant_types[i], NULL), ids, N_TOKENS, &s, NULL, NULL);
+            float *ours =
+                eval_logits(tiny_file(spec, quant_types[i], NULL), ids, N_TOKENS, &s, NULL, NULL);
             const comparison c = compare(ours, &ref);
-            print_message("%-12s %-5s best      batch %-3d  row error %.1e  kl %.1e\n", spec, quant_types[i],
-                          batches[b], c.worst, c.mean_kl);
+            print_message("%-12s %-5s best      batch %-3d  row error %.1e  kl %.1e\n", spec,
+                          quant_types[i], batches[b], c.worst, c.mean_kl);
             if (!(c.mean_kl < KL_TOLERANCE))
                 fail_msg("%s %s batch %d: mean KL %g", spec, quant_types[i], batches[b], c.mean_kl);
             free(ours);
@@ -145,9 +159,21 @@ static void quantized(const char *spec, bool is_quantized)
     }
 }
 
-static void quantized_logits_agree_qwen35moe(void **st) { (void)st; each_spec("qwen35moe", quantized); }
-static void quantized_logits_agree_qwen3next(void **st) { (void)st; each_spec("qwen3next", quantized); }
-static void quantized_logits_agree_qwen3moe(void **st) { (void)st; each_spec("qwen3moe", quantized); }
+static void quantized_logits_agree_qwen35moe(void **st)
+{
+    (void)st;
+    each_spec("qwen35moe", quantized);
+}
+static void quantized_logits_agree_qwen3next(void **st)
+{
+    (void)st;
+    each_spec("qwen3next", quantized);
+}
+static void quantized_logits_agree_qwen3moe(void **st)
+{
+    (void)st;
+    each_spec("qwen3moe", quantized);
+}
 
 /* Every deliberate error in a file must be seen, or the comparison above proves nothing. */
 static void deliberate_fault_shows(void **st)
@@ -163,10 +189,12 @@ static void deliberate_fault_shows(void **st)
             const char *fault = tiny_fault_name(f);
             if (!tiny_fault_applies(tiny_spec_find(specs[i]), fault)) continue;
             const eval_setup s = {.batch = 64, .kv = FM_KV_F32};
-            float *ours = eval_logits(tiny_file(specs[i], "F32", fault), ids, N_TOKENS, &s, NULL, NULL);
+            float *ours =
+                eval_logits(tiny_file(specs[i], "F32", fault), ids, N_TOKENS, &s, NULL, NULL);
             const comparison c = compare(ours, &ref);
             print_message("%-12s fault %-16s row error %.1e\n", specs[i], fault, c.worst);
-            if (!(c.worst > FAULT_SHOWS)) fail_msg("%s: fault %s passes, error %g", specs[i], fault, c.worst);
+            if (!(c.worst > FAULT_SHOWS))
+                fail_msg("%s: fault %s passes, error %g", specs[i], fault, c.worst);
             free(ours);
             n++;
         }

@@ -102,7 +102,8 @@ static void no_allocation_per_token_after_warm_up(void **st)
         fm_error err = {0};
         open_run(&r, specs[k / 3], io[k % 3], tight_budget(specs[k / 3]));
         if (fm_session_eval(r.session, r.ids, WARM, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
-        if (fm_session_eval(r.session, &r.ids[WARM], 1, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+        if (fm_session_eval(r.session, &r.ids[WARM], 1, NULL, &err) != FM_OK)
+            fail_msg("%s", err.msg);
         fm_sampler_options so;
         fm_sampler_options_init(&so);
         fm_sampler *sampler;
@@ -110,7 +111,8 @@ static void no_allocation_per_token_after_warm_up(void **st)
             fail_msg("%s", err.msg);
         const uint64_t before = n_alloc;
         for (int i = WARM + 1; i < N_TOKENS; i++) {
-            if (fm_session_eval(r.session, &r.ids[i], 1, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+            if (fm_session_eval(r.session, &r.ids[i], 1, NULL, &err) != FM_OK)
+                fail_msg("%s", err.msg);
             (void)fm_sampler_pick(sampler, fm_session_logits(r.session));
         }
         const uint64_t after = n_alloc;
@@ -120,8 +122,9 @@ static void no_allocation_per_token_after_warm_up(void **st)
         fm_sampler_destroy(sampler);
         close_run(&r);
         if (after != before)
-            fail_msg("%s, io %s: %d tokens made %llu allocations", specs[k / 3], io[k % 3] ? io[k % 3] : "best",
-                     N_TOKENS - WARM - 1, (unsigned long long)(after - before));
+            fail_msg("%s, io %s: %d tokens made %llu allocations", specs[k / 3],
+                     io[k % 3] ? io[k % 3] : "best", N_TOKENS - WARM - 1,
+                     (unsigned long long)(after - before));
     }
 }
 
@@ -131,7 +134,8 @@ static void read_errors_name_file_and_offset_and_the_engine_recovers(void **st)
     (void)st;
     const struct {
         const char *fault, *says;
-    } cases[] = {{"read:eio:nth=9:sticky", "Input/output error"}, {"read:eof:nth=9:sticky", "ends at"}};
+    } cases[] = {{"read:eio:nth=9:sticky", "Input/output error"},
+                 {"read:eof:nth=9:sticky", "ends at"}};
     const char *const io[] = {"pread", "mmap", "uring"};
     for (int k = 0; k < 6; k++) {
         run r;
@@ -168,19 +172,22 @@ static void passing_faults_change_nothing(void **st)
     (void)st;
     /* Named places: "every third" depends on the order in which threads read, and may then hit
      * one place as often as a bad file would. */
-    const char *const faults[] = {"read:short:nth=3,read:short:nth=20,read:short:nth=77,read:short:nth=200",
-                                  "read:eio:nth=5"};
+    const char *const faults[] = {
+        "read:short:nth=3,read:short:nth=20,read:short:nth=77,read:short:nth=200",
+        "read:eio:nth=5"};
     for (int k = 0; k < 2; k++) {
         run r;
         fm_error err = {0};
         open_run(&r, "qwen35moe-b", "pread", tight_budget("qwen35moe-b"));
         const size_t bytes = (size_t)tiny_spec_find("qwen35moe-b")->n_vocab * sizeof(float);
-        if (fm_session_eval(r.session, r.ids, N_TOKENS, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+        if (fm_session_eval(r.session, r.ids, N_TOKENS, NULL, &err) != FM_OK)
+            fail_msg("%s", err.msg);
         float *want = malloc(bytes);
         memcpy(want, fm_session_logits(r.session), bytes);
         fm_session_reset(r.session);
         assert_true(fm_fault_set(faults[k]));
-        if (fm_session_eval(r.session, r.ids, N_TOKENS, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+        if (fm_session_eval(r.session, r.ids, N_TOKENS, NULL, &err) != FM_OK)
+            fail_msg("%s", err.msg);
         assert_true(fm_fault_set(NULL));
         assert_memory_equal(want, fm_session_logits(r.session), bytes);
         free(want);
@@ -211,7 +218,8 @@ static void stop_in_a_prompt_leaves_a_usable_session(void **st)
     open_run(&r, "qwen35moe-b", NULL, 0);
     for (int stop_at = 1;; stop_at += stop_at < 20 ? 3 : stop_at / 4) {
         stop_after s = {.stop_at = stop_at};
-        const fm_eval_options eo = {.struct_size = sizeof eo, .progress = stop_at_call, .progress_user = &s};
+        const fm_eval_options eo = {
+            .struct_size = sizeof eo, .progress = stop_at_call, .progress_user = &s};
         const fm_status status = fm_session_eval(r.session, r.ids, N_TOKENS, &eo, &err);
         if (status == FM_OK) {
             assert_true(stop_at > 50); /* products were asked too, not only layers */

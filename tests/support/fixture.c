@@ -64,7 +64,8 @@ bool npy_load(npy_array *out, const char *path)
     char text[1024] = "";
     bool ok = fread(head, 1, 10, f) == 10 && memcmp(head, "\x93NUMPY\x01", 7) == 0;
     const size_t n = ok ? (size_t)head[8] | (size_t)head[9] << 8 : 0;
-    ok = ok && n < sizeof text && fread(text, 1, n, f) == n && strstr(text, "'fortran_order': False");
+    ok = ok && n < sizeof text && fread(text, 1, n, f) == n &&
+         strstr(text, "'fortran_order': False");
     out->is_float = ok && strstr(text, "'<f4'");
     ok = ok && (out->is_float || strstr(text, "'<i4'"));
     const char *shape = ok ? strstr(text, "'shape': (") : NULL;
@@ -93,7 +94,8 @@ const char *tiny_file(const char *spec, const char *type, const char *fault)
     snprintf(name, sizeof name, "%s-%s-%s.gguf", spec, type, fault ? fault : "ok");
     const char *path = scratch_path(name);
     const tiny_options opt = {.spec = spec, .type = type, .fault = fault};
-    if (access(path, R_OK) != 0 && tiny_write(path, &opt, err, sizeof err) != 0) fail_msg("%s", err);
+    if (access(path, R_OK) != 0 && tiny_write(path, &opt, err, sizeof err) != 0)
+        fail_msg("%s", err);
     return path;
 }
 
@@ -133,7 +135,8 @@ fm_status eval_logits_try(float **out, const char *model, const int32_t *ids, si
     fm_session *session = NULL;
     float *logits = malloc(n * (size_t)info.n_vocab * sizeof *logits);
     collector c = {logits, info.n_vocab, 0};
-    const fm_eval_options eo = {.struct_size = sizeof eo, .every_logits = collect, .logits_user = &c};
+    const fm_eval_options eo = {
+        .struct_size = sizeof eo, .every_logits = collect, .logits_user = &c};
     st = fm_session_create(&session, e, err);
     if (st == FM_OK) st = fm_session_eval(session, ids, n, &eo, err);
     if (stats) fm_engine_stats(e, stats);
@@ -149,11 +152,12 @@ fm_status eval_logits_try(float **out, const char *model, const int32_t *ids, si
     return st;
 }
 
-float *eval_logits(const char *model, const int32_t *ids, size_t n, const eval_setup *s, fm_stats *stats,
-                   fm_plan *plan)
+float *eval_logits(const char *model, const int32_t *ids, size_t n, const eval_setup *s,
+                   fm_stats *stats, fm_plan *plan)
 {
     fm_error err = {0};
     float *out;
-    if (eval_logits_try(&out, model, ids, n, s, stats, plan, &err) != FM_OK) fail_msg("%s", err.msg);
+    if (eval_logits_try(&out, model, ids, n, s, stats, plan, &err) != FM_OK)
+        fail_msg("%s", err.msg);
     return out;
 }

@@ -32,8 +32,8 @@ typedef struct {
 
 /* Evaluates ids on a fresh engine and stores logits [n][n_vocab] (malloc'd). Fails the test when
  * the engine does. stats and plan may be NULL. */
-float *eval_logits(const char *model, const int32_t *ids, size_t n, const eval_setup *s, fm_stats *stats,
-                   fm_plan *plan);
+float *eval_logits(const char *model, const int32_t *ids, size_t n, const eval_setup *s,
+                   fm_stats *stats, fm_plan *plan);
 
 /* The same, but returns the status and keeps the message. */
 fm_status eval_logits_try(float **out, const char *model, const int32_t *ids, size_t n,
