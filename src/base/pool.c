@@ -133,7 +133,8 @@ static bool spin_for_work(fm_pool *pool)
 static void sleep_for_work(fm_pool *pool)
 {
     pthread_mutex_lock(&pool->mu);
-    /* First announced, then looked: the caller publishes items first and then looks for sleepers. */
+    /* First announced, then looked: the caller publishes items first and then looks for sleepers.
+     */
     atomic_fetch_add(&pool->n_sleeping, 1);
     while (!work_waits(pool)) pthread_cond_wait(&pool->work_came, &pool->mu);
     atomic_fetch_sub(&pool->n_sleeping, 1);

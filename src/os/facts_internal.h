@@ -1,5 +1,5 @@
-/* The parts of facts.c that read files, with the root of the tree as a parameter, so that a test can
- * lay out a machine in a folder. */
+/* The parts of facts.c that read files, with the root of the tree as a parameter, so that a test
+ * can lay out a machine in a folder. */
 #pragma once
 
 #include "os/facts.h"

@@ -460,7 +460,8 @@ fm_status fm_io_submit(fm_io *io, const fm_io_read *reads, int n, fm_error *err)
                         end <= INT64_MAX - FM_IO_ALIGN && (uintptr_t)rd->base % FM_IO_ALIGN == 0 &&
                         rd->priority >= 0 && rd->priority < FM_IO_PRIORITIES;
         if (!ok) {
-            return fm_fail(err, FM_E_ARG, "%s: read of %" PRIu64 " bytes at %" PRIu64 " is malformed",
+            return fm_fail(err, FM_E_ARG,
+                           "%s: read of %" PRIu64 " bytes at %" PRIu64 " is malformed",
                            rd->file ? rd->file->path : "(no file)", rd->bytes, rd->offset);
         }
     }
@@ -495,8 +496,8 @@ static void describe_failure(const fm_io_request *r, fm_error *err)
                 " bytes; shrunk while running, or download incomplete?)",
                 path, r->read.bytes, r->read.offset, end, r->file->bytes);
     } else if (r->os_errno == ECANCELED) {
-        fm_fail(err, FM_E_CANCELLED, "%s: reading %" PRIu64 " bytes at %" PRIu64 " was cancelled", path,
-                r->read.bytes, r->read.offset);
+        fm_fail(err, FM_E_CANCELLED, "%s: reading %" PRIu64 " bytes at %" PRIu64 " was cancelled",
+                path, r->read.bytes, r->read.offset);
     } else {
         fm_fail_errno(err, r->os_errno,
                       "%s: reading %" PRIu64 " bytes at %" PRIu64 " (failed at %" PRIu64 ")", path,

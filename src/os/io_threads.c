@@ -1,6 +1,7 @@
 /* Back ends that read with threads: "pread" (direct where the file allows it) and "mmap" (maps the
- * range, copies it into the buffer, unmaps: for comparison, buffered by nature). One thread per unit
- * of depth. A piece belongs to the threads from start() until it is on the list of done ones. */
+ * range, copies it into the buffer, unmaps: for comparison, buffered by nature). One thread per
+ * unit of depth. A piece belongs to the threads from start() until it is on the list of done ones.
+ */
 #define _GNU_SOURCE /* MADV_POPULATE_READ */
 #include "os/io_internal.h"
 

@@ -113,7 +113,8 @@ static void say_not_registered(fm_io *io, uint64_t bytes, int os_errno)
     if (io->said_no_register) return;
     io->said_no_register = true;
     fm_io_log(io, FM_LOG_INFO,
-              "%" PRIu64 " MiB of read buffers are not registered with the kernel (%s); reads work, "
+              "%" PRIu64
+              " MiB of read buffers are not registered with the kernel (%s); reads work, "
               "with a little more work per read",
               bytes >> 20,
               os_errno == ENOMEM ? "the limit on locked memory, ulimit -l" : strerror(os_errno));
@@ -199,7 +200,8 @@ static void note_ring_error(fm_io_back *b, int rc)
 
 static void uring_flush(fm_io_back *b)
 {
-    if (!b->broken_errno && io_uring_sq_ready(&b->ring) > 0) note_ring_error(b, io_uring_submit(&b->ring));
+    if (!b->broken_errno && io_uring_sq_ready(&b->ring) > 0)
+        note_ring_error(b, io_uring_submit(&b->ring));
 }
 
 /* Nothing comes back from a broken ring: every piece fails with the ring's error. The kernel may

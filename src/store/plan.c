@@ -62,7 +62,8 @@ int32_t fm_plan_class_of(const fm_store_plan *plan, uint64_t slot_bytes)
     int32_t best = -1;
     for (int32_t i = 0; i < plan->n_class; i++) {
         if (plan->slot_class[i].slot_bytes < slot_bytes) continue;
-        if (best < 0 || plan->slot_class[i].slot_bytes < plan->slot_class[best].slot_bytes) best = i;
+        if (best < 0 || plan->slot_class[i].slot_bytes < plan->slot_class[best].slot_bytes)
+            best = i;
     }
     return best;
 }
@@ -158,10 +159,10 @@ static uint64_t min_slot_cost(const class_set *set)
     return sum;
 }
 
-/* Divides `budget` (at least min_slot_cost) so that every class holds the same share of its experts,
- * as nearly as whole slots allow; returns the bytes used. Slots are granted one by one to the class
- * that is behind, and the first grant that does not fit ends it: thereby more budget never means
- * fewer slots of any class. */
+/* Divides `budget` (at least min_slot_cost) so that every class holds the same share of its
+ * experts, as nearly as whole slots allow; returns the bytes used. Slots are granted one by one to
+ * the class that is behind, and the first grant that does not fit ends it: thereby more budget
+ * never means fewer slots of any class. */
 static uint64_t grant_slots(const class_set *set, uint64_t budget, int64_t *n_slot)
 {
     uint64_t used = set->fixed_bytes, everything = set->fixed_bytes;
@@ -204,7 +205,8 @@ static uint64_t split_cost(const trunk_split *s)
 }
 
 /* The split with the most resident units that costs at most `budget`; with RING_GOOD buffers when
- * that is affordable for the same units. False: no split fits. *least: the cheapest split's cost. */
+ * that is affordable for the same units. False: no split fits. *least: the cheapest split's cost.
+ */
 static bool split_trunk(trunk_split *out, const fm_plan_input *in, uint64_t budget, uint64_t *least)
 {
     uint64_t resident = 0, largest = 0;
@@ -295,7 +297,8 @@ static fm_status refuse(const fm_plan_input *in, const fm_plan *least, fm_error 
         const double share = 1.0 - (double)over / (double)in->kv_bytes;
         const int32_t n_ctx = (int32_t)(share * in->n_ctx);
         if (n_ctx >= MIN_CTX) {
-            snprintf(text + n, sizeof text - n, ", or with --ctx %d instead of %d", n_ctx, in->n_ctx);
+            snprintf(text + n, sizeof text - n, ", or with --ctx %d instead of %d", n_ctx,
+                     in->n_ctx);
         }
     }
     return fm_fail(err, FM_E_NOMEM, "%s", text);

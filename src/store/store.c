@@ -60,7 +60,8 @@ static fm_status open_line(fm_store *s, const char *name, int *line, fm_error *e
         const fm_plan_line *l = &s->plan.report.lines[i];
         if (strcmp(l->name, name) != 0) continue;
         *line = fm_ledger_open(s->ledger, name, l->bytes);
-        if (*line < 0) return fm_fail(err, FM_E_LIMIT, "memory ledger: no line left for '%s'", name);
+        if (*line < 0)
+            return fm_fail(err, FM_E_LIMIT, "memory ledger: no line left for '%s'", name);
     }
     return FM_OK;
 }

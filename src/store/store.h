@@ -13,7 +13,8 @@
 
 enum { FM_EXPERT_PARTS = 9, FM_SLOT_CLASSES = 16 };
 
-/* Where the experts of one layer lie: part i of expert e is `bytes` bytes at offset + e * stride. */
+/* Where the experts of one layer lie: part i of expert e is `bytes` bytes at offset + e * stride.
+ */
 typedef struct {
     uint16_t file;
     uint64_t offset, stride, bytes;
@@ -113,8 +114,8 @@ const char *fm_store_io_name(const fm_store *s);
 
 /* ---- trunk ------------------------------------------------------------------------------- */
 
-/* Called once per unit after its bytes arrived (resident: at load; ring: at every arrival), with the
- * address of each piece; may rearrange bytes in place inside each piece's `room`. A piece's
+/* Called once per unit after its bytes arrived (resident: at load; ring: at every arrival), with
+ * the address of each piece; may rearrange bytes in place inside each piece's `room`. A piece's
  * data starts at ptr[i]; the FM_IO_ALIGN-aligned address at or below it may be used as well. */
 typedef void (*fm_trunk_prepare_fn)(void *user, int32_t unit, uint8_t *const *ptr);
 void fm_store_set_trunk_prepare(fm_store *s, fm_trunk_prepare_fn fn, void *user);
@@ -123,9 +124,10 @@ void fm_store_set_trunk_prepare(fm_store *s, fm_trunk_prepare_fn fn, void *user)
 fm_status fm_store_load_trunk(fm_store *s, bool (*progress)(void *, uint64_t, uint64_t), void *user,
                               fm_error *err);
 
-/* Addresses of the pieces of a unit, valid until fm_trunk_release(unit). Waits when streamed. Streamed
- * units may be skipped or begun again from any place; the order above is only the fast one. Of them
- * n_ring - 1 may be held at a time so that reading goes on, n_ring at most (FM_E_LIMIT). */
+/* Addresses of the pieces of a unit, valid until fm_trunk_release(unit). Waits when streamed.
+ * Streamed units may be skipped or begun again from any place; the order above is only the fast
+ * one. Of them n_ring - 1 may be held at a time so that reading goes on, n_ring at most
+ * (FM_E_LIMIT). */
 fm_status fm_trunk_acquire(fm_store *s, int32_t unit, uint8_t *const **ptr, fm_error *err);
 void fm_trunk_release(fm_store *s, int32_t unit);
 
@@ -149,15 +151,15 @@ typedef enum {
     FM_DEMAND_BATCH, /* many tokens: ids ascending; must not wash out what tokens keep hot */
 } fm_demand_kind;
 
-/* Starts a demand for n distinct experts of a layer; reads of the missing ones begin at once, in the
- * given order, as many as slots and depth allow. weight[i] (may be NULL): how many tokens chose
+/* Starts a demand for n distinct experts of a layer; reads of the missing ones begin at once, in
+ * the given order, as many as slots and depth allow. weight[i] (may be NULL): how many tokens chose
  * expert i, for the policy. One demand at a time. */
 fm_status fm_store_demand(fm_store *s, int32_t layer, const int32_t *ids, const int32_t *weight,
                           int32_t n, fm_demand_kind kind, fm_error *err);
 
 /* The next expert that is ready: cached ones first, then misses as they land. *got = false: none is
- * ready now (only when !wait), or all were handed out, or every slot is on loan, so that nothing can
- * arrive before a loan is returned. A caller that holds no loan and waits always gets the next
+ * ready now (only when !wait), or all were handed out, or every slot is on loan, so that nothing
+ * can arrive before a loan is returned. A caller that holds no loan and waits always gets the next
  * one. A read that failed is the error; the demand must then be ended. */
 fm_status fm_lease_next(fm_store *s, fm_expert_ref *out, bool wait, bool *got, fm_error *err);
 int32_t fm_lease_left(const fm_store *s); /* experts of this demand not handed out yet */

@@ -1,8 +1,8 @@
 /* Demands, loans and hints: which experts are read and when they are handed out.
  *
- * A demand pins what is cached at once, so nothing that it will hand out can be evicted, and starts reads
- * for the rest in the order given, as far as slots and the queue allow; each loan that comes back
- * frees a slot for the next read. A batch claims only a window of slots at a time: more would
+ * A demand pins what is cached at once, so nothing that it will hand out can be evicted, and starts
+ * reads for the rest in the order given, as far as slots and the queue allow; each loan that comes
+ * back frees a slot for the next read. A batch claims only a window of slots at a time: more would
  * evict residents early and gain nothing. Hints are read while no demanded read waits for a slot,
  * at the lowest priority, into slots that nobody used lately.
  */
@@ -68,7 +68,8 @@ static fm_status check_demand(fm_store *s, int32_t layer, const int32_t *ids, in
     return FM_OK;
 }
 
-/* The caller finds the expert cached or on its way: the slot is this item's until it is returned. */
+/* The caller finds the expert cached or on its way: the slot is this item's until it is returned.
+ */
 static void claim_cached(fm_store *s, int32_t at, int32_t slot)
 {
     fm_demand *d = &s->demand;
@@ -76,7 +77,8 @@ static void claim_cached(fm_store *s, int32_t at, int32_t slot)
     fm_slot *sl = &s->slot[slot];
     item->slot = slot;
     sl->item = at;
-    sl->key = s->policy->key_used(s->layer_clock[d->layer], sl->key, item->weight, d->picks, d->kind);
+    sl->key =
+        s->policy->key_used(s->layer_clock[d->layer], sl->key, item->weight, d->picks, d->kind);
     s->stats.hits++;
     if (sl->hinted) s->stats.prefetch_used++;
     if (sl->state == FM_SLOT_READY) {
@@ -221,8 +223,8 @@ void fm_store_demand_end(fm_store *s)
 
 /* ---- hints ------------------------------------------------------------------------------- */
 
-/* The demand for `layer` has come: hints for it that it did not ask for were wrong, and waiting ones
- * for it or for layers before it come too late. */
+/* The demand for `layer` has come: hints for it that it did not ask for were wrong, and waiting
+ * ones for it or for layers before it come too late. */
 static void drop_expired_hints(fm_store *s, int32_t layer)
 {
     fm_hints *h = &s->hints;
@@ -252,7 +254,7 @@ static void start_hints(fm_store *s)
             const int32_t slot = fm_slot_take(s, s->layer_class[h->layer], clock);
             if (slot < 0) return;
             fm_slot_read(s, slot, h->layer, expert, PRIORITY_HINT);
-            s->slot[slot].hinted = true;
+            s->slot[slot].hinted = s->slot[slot].guess = true;
             s->slot[slot].key = s->policy->key_hinted(clock);
             h->slot[h->n_slot++] = slot;
             h->n_reading++;

@@ -1,14 +1,14 @@
 /* Eviction policies and the heap of evictable slots: see store_evict.h.
  *
- * The rule for batches. A prompt of n tokens goes through the layers one after the other, and in each
- * of them nearly every expert is used. To plain LRU that is one long scan: it would leave the
+ * The rule for batches. A prompt of n tokens goes through the layers one after the other, and in
+ * each of them nearly every expert is used. To plain LRU that is one long scan: it would leave the
  * cache full of the last layers' experts, whatever their worth, and nothing of what the tokens
  * before kept hot. So an expert's key after a batch is what token-by-token evaluation would have
- * left on average: chosen by w of p picks, it was last used about p / w picks before the end. Experts
- * that many tokens chose look recently used, the rare ones old, in every layer alike. And a batch
- * that uses n experts moves the clock by n / 2 picks at most, half the age of an expert that it chose
- * with average weight: one prompt does not wash out what tokens kept hot, since that now ranks
- * between the prompt's favourites and the rest; a run of prompts that never choose it does.
+ * left on average: chosen by w of p picks, it was last used about p / w picks before the end.
+ * Experts that many tokens chose look recently used, the rare ones old, in every layer alike. And a
+ * batch that uses n experts moves the clock by n / 2 picks at most, half the age of an expert that
+ * it chose with average weight: one prompt does not wash out what tokens kept hot, since that now
+ * ranks between the prompt's favourites and the rest; a run of prompts that never choose it does.
  */
 #include "store/store_evict.h"
 

@@ -1,8 +1,9 @@
-/* Which cached expert gives way to a new one: a policy that gives each expert a key when it is used,
- * and a heap that finds the smallest key. No model, no I/O: a recorded trace is enough to test it.
+/* Which cached expert gives way to a new one: a policy that gives each expert a key when it is
+ * used, and a heap that finds the smallest key. No model, no I/O: a recorded trace is enough to
+ * test it.
  *
- * Keys are times on a clock that each layer keeps, counted in picks (one token that chooses one expert),
- * so keys of different layers compare: all layers see the same picks per token.
+ * Keys are times on a clock that each layer keeps, counted in picks (one token that chooses one
+ * expert), so keys of different layers compare: all layers see the same picks per token.
  */
 #pragma once
 
@@ -15,8 +16,8 @@ typedef struct {
     const char *name;
     /* The layer's clock after a demand for n experts that counts `picks` picks in all. */
     uint64_t (*clock_after)(uint64_t clock, int32_t n, int64_t picks, fm_demand_kind kind);
-    /* The key of an expert that `weight` of these picks chose; clock: after the demand; old_key: what
-     * it had if it was cached, else 0. */
+    /* The key of an expert that `weight` of these picks chose; clock: after the demand; old_key:
+     * what it had if it was cached, else 0. */
     uint64_t (*key_used)(uint64_t clock, uint64_t old_key, int64_t weight, int64_t picks,
                          fm_demand_kind kind);
     /* The key of an expert that is only expected to be used. */

@@ -1,9 +1,9 @@
-/* The expert cache: set-up, slots and their reads. Demands and hints, which decide what is read, are in
- * store_demand.c.
+/* The expert cache: set-up, slots and their reads. Demands and hints, which decide what is read,
+ * are in store_demand.c.
  *
- * A slot is free, being read, or ready. A ready slot is either pinned by an item of the demand or in
- * the heap of evictable slots of its class; a slot being read is in neither. The table slot_of names
- * a slot from the start of the read, so an expert is never read twice at a time.
+ * A slot is free, being read, or ready. A ready slot is either pinned by an item of the demand or
+ * in the heap of evictable slots of its class; a slot being read is in neither. The table slot_of
+ * names a slot from the start of the read, so an expert is never read twice at a time.
  */
 #include <assert.h>
 #include <inttypes.h>
@@ -283,7 +283,7 @@ void fm_slot_read(fm_store *s, int32_t slot, int32_t layer, int32_t expert, int 
     sl->expert = expert;
     sl->state = FM_SLOT_READING;
     sl->parts_left = (uint8_t)ly->n_part;
-    sl->failed = sl->prepared = sl->hinted = false;
+    sl->failed = sl->prepared = sl->hinted = sl->guess = false;
     sl->item = -1;
     *fm_slot_entry(s, layer, expert) = slot;
 
@@ -314,7 +314,7 @@ void fm_experts_arrived(fm_store *s, int32_t slot, const fm_io_done *done)
     const int32_t item = sl->item;
     if (done->status != FM_OK) {
         sl->failed = true;
-        if (item >= 0 && !d->failed) {
+        if (item >= 0 && !sl->guess && !d->failed) {
             d->failed = true;
             d->error = done->error;
             fm_fail_context(&d->error, "layer %d, expert %d", sl->layer, sl->expert);
@@ -328,8 +328,7 @@ void fm_experts_arrived(fm_store *s, int32_t slot, const fm_io_done *done)
         if (item >= 0) {
             d->item[item].slot = -1;
             d->item[item].state = FM_ITEM_MISS;
-            /* A part of a hint's read may have failed before the demand claimed the slot. That is
-             * not the demand's failure: it reads for itself. */
+            /* A hint's read that failed is not the demand's failure: it reads for itself. */
             if (!d->failed) d->miss[d->n_miss++] = item;
         }
         sl->item = -1;

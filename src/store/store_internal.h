@@ -1,6 +1,6 @@
 /* What the files of store/ share: store.c (life of the store, completions), store_trunk.c,
- * store_experts.c (slots), store_demand.c (demands, loans, hints) and plan.c (sizes that the plan and
- * the store must agree on). One thread uses all of it. */
+ * store_experts.c (slots), store_demand.c (demands, loans, hints) and plan.c (sizes that the plan
+ * and the store must agree on). One thread uses all of it. */
 #pragma once
 
 #include "base/checked.h"
@@ -65,7 +65,9 @@ typedef struct {
     uint8_t state;     /* fm_slot_state */
     uint8_t n_class;   /* index of its class */
     uint8_t parts_left;
-    bool failed, prepared, hinted;
+    bool failed, prepared;
+    bool hinted; /* read for a hint and not demanded yet     */
+    bool guess;  /* its read was started by a hint           */
     uint8_t *part[FM_EXPERT_PARTS]; /* where the bytes start */
 } fm_slot;
 
@@ -81,7 +83,13 @@ typedef struct {
     fm_evict_heap heap;    /* numbers are relative to first */
 } fm_slot_class;
 
-typedef enum { FM_ITEM_MISS, FM_ITEM_READING, FM_ITEM_READY, FM_ITEM_LENT, FM_ITEM_DONE } fm_item_state;
+typedef enum {
+    FM_ITEM_MISS,
+    FM_ITEM_READING,
+    FM_ITEM_READY,
+    FM_ITEM_LENT,
+    FM_ITEM_DONE
+} fm_item_state;
 
 typedef struct {
     int32_t expert, slot;

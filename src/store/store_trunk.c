@@ -1,6 +1,7 @@
-/* The trunk: units that stay, read once into one block, and units that flow through a ring of buffers
- * in every pass. A ring buffer belongs to one unit from the start of its reads to its release;
- * whichever buffer is empty takes the next unit, so the ring is always as far ahead as it can be. */
+/* The trunk: units that stay, read once into one block, and units that flow through a ring of
+ * buffers in every pass. A ring buffer belongs to one unit from the start of its reads to its
+ * release; whichever buffer is empty takes the next unit, so the ring is always as far ahead as it
+ * can be. */
 #include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -85,7 +86,8 @@ static fm_status setup_ring(fm_store *s, fm_error *err)
     int32_t most_pieces = 0;
     for (int32_t u = n_resident; u < s->n_unit; u++) {
         if (s->unit[u].n_piece > most_pieces) most_pieces = s->unit[u].n_piece;
-        if (unit_room(&s->unit[u]) > s->plan.ring_bytes_each) s->n_ring = 0; /* another plan's units */
+        if (unit_room(&s->unit[u]) > s->plan.ring_bytes_each)
+            s->n_ring = 0; /* another plan's units */
     }
     if (s->n_ring < 1 || s->n_ring > FM_RING_MAX || s->line_ring < 0) {
         return fm_fail(err, FM_E_ARG, "the plan was made for another trunk");
@@ -258,7 +260,8 @@ static void continue_reading(fm_store *s, fm_ring_buffer *b)
     while (b->next_piece < unit->n_piece && fm_io_outstanding(s->io) < fm_io_capacity(s->io)) {
         const int32_t i = b->next_piece++;
         fm_error err;
-        if (submit_piece(s, &unit->piece[i], b->ptr[i], tag, PRIORITY_AHEAD, &err) == FM_OK) continue;
+        if (submit_piece(s, &unit->piece[i], b->ptr[i], tag, PRIORITY_AHEAD, &err) == FM_OK)
+            continue;
         b->pieces_left--;
         if (!b->failed) b->error = err;
         b->failed = true;

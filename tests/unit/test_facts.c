@@ -123,12 +123,14 @@ static void version_1_limit_counts_beside_an_empty_version_2(void **state)
         "31 22 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
         "32 22 0:28 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n"
         "33 22 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n");
-    put("proc/self/cgroup", "9:name=systemd:/\n5:cpuset:/\n4:memory:/batch/x\n2:cpu,cpuacct:/batch\n0::/\n");
+    put("proc/self/cgroup",
+        "9:name=systemd:/\n5:cpuset:/\n4:memory:/batch/x\n2:cpu,cpuacct:/batch\n0::/\n");
     put("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"); /* none */
     put("sys/fs/cgroup/memory/memory.usage_in_bytes", "30000000000\n");
     put("sys/fs/cgroup/memory/batch/memory.limit_in_bytes", "17179869184\n");
     put("sys/fs/cgroup/memory/batch/memory.usage_in_bytes", "4294967296\n");
-    put("sys/fs/cgroup/memory/batch/memory.stat", "total_inactive_file 1073741824\ntotal_active_file 0\n");
+    put("sys/fs/cgroup/memory/batch/memory.stat",
+        "total_inactive_file 1073741824\ntotal_active_file 0\n");
     put("sys/fs/cgroup/memory/batch/x/memory.limit_in_bytes", "9223372036854771712\n");
     put("sys/fs/cgroup/cpu,cpuacct/batch/cpu.cfs_quota_us", "150000\n");
     put("sys/fs/cgroup/cpu,cpuacct/batch/cpu.cfs_period_us", "100000\n");

@@ -281,7 +281,8 @@ static void errors_in_the_middle_of_traffic_hit_only_their_read(void **state)
         const fm_io_file *file;
         fm_io *io = open_engine(engines[e], 6, &file, NULL);
         if (!io) continue;
-        assert_true(fm_fault_set("read:eio:nth=20:sticky,read:eio:nth=50:sticky,read:eof:nth=80:sticky"));
+        assert_true(
+            fm_fault_set("read:eio:nth=20:sticky,read:eio:nth=50:sticky,read:eof:nth=80:sticky"));
         random_traffic(io, file, 20, 200, true);
         fm_fault_set(NULL);
         random_traffic(io, file, 20, 50, false);

@@ -1,5 +1,5 @@
-/* The memory plan: never above the budget, exact at its smallest, and more memory never means less of
- * what matters. */
+/* The memory plan: never above the budget, exact at its smallest, and more memory never means less
+ * of what matters. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -88,9 +88,11 @@ static void random_model(model *m)
     for (int i = 0; i < n_layer; i++) {
         const uint64_t kind = between(1, (uint64_t)n_kind);
         const int32_t n_expert = next_random() % 6 == 0 ? 0 : (int32_t)between(1, 60);
-        set_layer(m, i, n_expert, kind * between(1, 3) * 50000, (int32_t)between(1, FM_EXPERT_PARTS));
+        set_layer(m, i, n_expert, kind * between(1, 3) * 50000,
+                  (int32_t)between(1, FM_EXPERT_PARTS));
     }
-    for (int i = 0; i < n_unit; i++) set_unit(m, i, (int32_t)between(1, MAX_PIECES), between(1, 4 * MIB));
+    for (int i = 0; i < n_unit; i++)
+        set_unit(m, i, (int32_t)between(1, MAX_PIECES), between(1, 4 * MIB));
     finish(m, n_layer, n_unit);
     m->in.program_bytes = between(0, 50 * MIB);
     m->in.metadata_bytes = between(0, 50 * MIB);
@@ -142,7 +144,8 @@ static void check_invariants(const fm_store_plan *p, const model *m)
     uint64_t trunk = 0;
     for (int32_t u = 0; u < m->in.n_unit; u++) {
         uint64_t room = 0;
-        for (int32_t i = 0; i < m->unit[u].n_piece; i++) room += fm_io_room(m->unit[u].piece[i].bytes);
+        for (int32_t i = 0; i < m->unit[u].n_piece; i++)
+            room += fm_io_room(m->unit[u].piece[i].bytes);
         if (u < p->n_resident_unit) trunk += room;
         else assert_true(room <= p->ring_bytes_each);
     }
@@ -150,7 +153,8 @@ static void check_invariants(const fm_store_plan *p, const model *m)
     if (p->n_resident_unit < m->in.n_unit) assert_in_range(p->n_ring, 2, 3);
     else assert_int_equal(p->n_ring, 0);
 
-    /* Slots: every layer has a class that fits, at least 2 slots or as many as there are experts. */
+    /* Slots: every layer has a class that fits, at least 2 slots or as many as there are experts.
+     */
     int64_t experts = 0, slots = 0, class_experts[FM_SLOT_CLASSES] = {0};
     assert_in_range(p->n_class, 0, FM_SLOT_CLASSES);
     for (int32_t i = 0; i < m->in.n_layer; i++) {
@@ -182,8 +186,9 @@ static void check_invariants(const fm_store_plan *p, const model *m)
 static void lines_come_in_the_agreed_order(void **state)
 {
     (void)state;
-    static const char *const whole[] = {FM_LINE_PROGRAM, FM_LINE_METADATA, FM_LINE_TRUNK, FM_LINE_KV,
-                                        FM_LINE_STATE, FM_LINE_SCRATCH, FM_LINE_SLOTS};
+    static const char *const whole[] = {FM_LINE_PROGRAM, FM_LINE_METADATA, FM_LINE_TRUNK,
+                                        FM_LINE_KV,      FM_LINE_STATE,    FM_LINE_SCRATCH,
+                                        FM_LINE_SLOTS};
     static const char *const streamed[] = {FM_LINE_PROGRAM, FM_LINE_METADATA, FM_LINE_TRUNK,
                                            FM_LINE_RING, FM_LINE_KV, FM_LINE_STATE,
                                            FM_LINE_SCRATCH, FM_LINE_SLOTS};

@@ -1,5 +1,5 @@
-/* The thread pool: every item exactly once, whatever the sizes, and results of one run visible to the
- * caller and to the next run without further locks. */
+/* The thread pool: every item exactly once, whatever the sizes, and results of one run visible to
+ * the caller and to the next run without further locks. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>

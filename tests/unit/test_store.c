@@ -1,5 +1,5 @@
-/* The expert cache: whatever the budget, the engine and the order of calls, a demand hands out each of
- * its experts once, with that expert's bytes; and an error leaves a store that works. */
+/* The expert cache: whatever the budget, the engine and the order of calls, a demand hands out each
+ * of its experts once, with that expert's bytes; and an error leaves a store that works. */
 #include "test_store_model.h"
 
 #include <errno.h>
@@ -112,7 +112,8 @@ static fm_status random_demand(fm_store *s, const borrower *who, bool may_stop, 
     const int32_t layer = random_layer(), n_expert = tm.layer[layer].n_expert;
     const bool batch = tm_random() % 3 == 0;
     int32_t n = batch ? n_expert : 1 + (int32_t)(tm_random() % 8);
-    if (n > n_expert || tm_random() % 20 == 0) n = (int32_t)(tm_random() % (uint64_t)(n_expert + 1));
+    if (n > n_expert || tm_random() % 20 == 0)
+        n = (int32_t)(tm_random() % (uint64_t)(n_expert + 1));
     int32_t ids[TM_MAX_EXPERT], weight[TM_MAX_EXPERT];
     pick_ids(ids, n, n_expert, batch);
     for (int32_t i = 0; i < n; i++) weight[i] = 1 + (int32_t)(tm_random() % 30);
@@ -175,7 +176,8 @@ static void whole_layer_streams_through_two_slots(void **state)
             assert_int_equal(fm_store_demand(t.store, 5, ids, NULL, TM_MAX_EXPERT,
                                              kind ? FM_DEMAND_BATCH : FM_DEMAND_TOKEN, NULL),
                              FM_OK);
-            assert_int_equal(consume(t.store, 5, ids, TM_MAX_EXPERT, &who, TM_MAX_EXPERT, NULL), FM_OK);
+            assert_int_equal(consume(t.store, 5, ids, TM_MAX_EXPERT, &who, TM_MAX_EXPERT, NULL),
+                             FM_OK);
             assert_int_equal(fm_lease_left(t.store), 0);
             fm_store_demand_end(t.store);
         }
@@ -225,7 +227,8 @@ static void with_room_for_all_everything_is_read_once(void **state)
             if (n == 0) continue;
             pick_ids(ids, n, n, true);
             const borrower who = {.max_held = 3, .rearrange_of8 = 4};
-            assert_int_equal(fm_store_demand(t.store, layer, ids, NULL, n, FM_DEMAND_BATCH, NULL), FM_OK);
+            assert_int_equal(fm_store_demand(t.store, layer, ids, NULL, n, FM_DEMAND_BATCH, NULL),
+                             FM_OK);
             assert_int_equal(consume(t.store, layer, ids, n, &who, n, NULL), FM_OK);
             fm_store_demand_end(t.store);
         }
@@ -256,7 +259,8 @@ static void cached_experts_come_first_and_are_not_evicted_meanwhile(void **state
         pick_ids(ids, TM_MAX_EXPERT, TM_MAX_EXPERT, true);
         fm_store_stats before, after;
         fm_store_stats_get(t.store, &before);
-        assert_int_equal(fm_store_demand(t.store, 5, ids, NULL, TM_MAX_EXPERT, FM_DEMAND_BATCH, NULL), FM_OK);
+        assert_int_equal(
+            fm_store_demand(t.store, 5, ids, NULL, TM_MAX_EXPERT, FM_DEMAND_BATCH, NULL), FM_OK);
         fm_store_stats_get(t.store, &after);
         const uint64_t n_hit = after.hits - before.hits;
         assert_true(n_hit >= 4);
@@ -295,7 +299,9 @@ static void failed_read_fails_the_demand_and_the_next_one_works(void **state)
             assert_true(fm_fault_set(spec));
             fm_error err;
             memset(&err, 0, sizeof err);
-            assert_int_equal(fm_store_demand(t.store, 1, ids, NULL, TM_MAX_EXPERT, FM_DEMAND_TOKEN, &err), FM_OK);
+            assert_int_equal(
+                fm_store_demand(t.store, 1, ids, NULL, TM_MAX_EXPERT, FM_DEMAND_TOKEN, &err),
+                FM_OK);
             const fm_status st = consume(t.store, 1, ids, TM_MAX_EXPERT, &who, TM_MAX_EXPERT, &err);
             fm_store_demand_end(t.store);
             assert_int_equal(st, FM_E_IO);
@@ -304,13 +310,17 @@ static void failed_read_fails_the_demand_and_the_next_one_works(void **state)
             assert_non_null(strstr(err.msg, "fm_store_"));
             fm_fault_set(NULL);
             assert_int_equal(fm_lease_left(t.store), 0);
-            assert_int_equal(fm_store_demand(t.store, 1, ids, NULL, TM_MAX_EXPERT, FM_DEMAND_TOKEN, &err), FM_OK);
-            assert_int_equal(consume(t.store, 1, ids, TM_MAX_EXPERT, &who, TM_MAX_EXPERT, &err), FM_OK);
+            assert_int_equal(
+                fm_store_demand(t.store, 1, ids, NULL, TM_MAX_EXPERT, FM_DEMAND_TOKEN, &err),
+                FM_OK);
+            assert_int_equal(consume(t.store, 1, ids, TM_MAX_EXPERT, &who, TM_MAX_EXPERT, &err),
+                             FM_OK);
             fm_store_demand_end(t.store);
             /* leave other experts in the cache for the next round */
             int32_t other[TM_MAX_EXPERT];
             pick_ids(other, 32, 32, false);
-            assert_int_equal(fm_store_demand(t.store, 0, other, NULL, 32, FM_DEMAND_TOKEN, &err), FM_OK);
+            assert_int_equal(fm_store_demand(t.store, 0, other, NULL, 32, FM_DEMAND_TOKEN, &err),
+                             FM_OK);
             assert_int_equal(consume(t.store, 0, other, 32, &who, 32, &err), FM_OK);
             fm_store_demand_end(t.store);
         }
@@ -328,7 +338,8 @@ static void random_faults_never_give_wrong_bytes(void **state)
         int n_failed = 0;
         for (int round = 0; round < 150; round++) {
             char spec[128];
-            snprintf(spec, sizeof spec, "read:eio:nth=%d:sticky,read:short:every=7,read:eof:nth=%d:times=1",
+            snprintf(spec, sizeof spec,
+                     "read:eio:nth=%d:sticky,read:short:every=7,read:eof:nth=%d:times=1",
                      1 + (int)(tm_random() % 40), 1 + (int)(tm_random() % 60));
             assert_true(fm_fault_set(spec));
             fm_error err;
@@ -379,7 +390,8 @@ static void hinted_experts_are_hits_and_wrong_hints_do_no_harm(void **state)
             pick_ids(guess, 8, 48, false);
             pick_ids(real, 8, 48, false);
             fm_store_hint(t.store, 1, guess, 8);
-            assert_int_equal(fm_store_demand(t.store, 1, real, NULL, 8, FM_DEMAND_TOKEN, NULL), FM_OK);
+            assert_int_equal(fm_store_demand(t.store, 1, real, NULL, 8, FM_DEMAND_TOKEN, NULL),
+                             FM_OK);
             fm_store_hint(t.store, 3, guess, 2); /* during a demand */
             assert_int_equal(consume(t.store, 1, real, 8, &who, 8, NULL), FM_OK);
             fm_store_demand_end(t.store);
@@ -396,6 +408,30 @@ static void hinted_experts_are_hits_and_wrong_hints_do_no_harm(void **state)
         assert_int_equal(fm_store_demand(t.store, 4, bad, NULL, 1, FM_DEMAND_TOKEN, NULL), FM_OK);
         assert_int_equal(consume(t.store, 4, bad, 1, &who, 1, NULL), FM_OK);
         fm_store_demand_end(t.store);
+        tm_close(&t);
+    }
+}
+
+static void failed_read_of_a_hint_is_read_again_by_the_demand(void **state)
+{
+    (void)state;
+    const borrower who = {.max_held = 1};
+    for (int e = 0; e < N_ENGINE; e++) {
+        tm_store t;
+        tm_open_loaded(&t, tm_whole_budget(), engines[e], 4);
+        for (int32_t id = 0; id < 20; id++) {
+            /* as often as the engine tries, at the hint's read */
+            assert_true(fm_fault_set("read:slow:us=200,read:eio:nth=1:times=3"));
+            const int32_t ids[] = {id, id + 20};
+            fm_error err;
+            fm_store_hint(t.store, 5, ids, 1);
+            for (int32_t i = 0; i < id % 4; i++) fm_store_poll(t.store);
+            assert_int_equal(fm_store_demand(t.store, 5, ids, NULL, 2, FM_DEMAND_TOKEN, &err),
+                             FM_OK);
+            assert_int_equal(consume(t.store, 5, ids, 2, &who, 2, &err), FM_OK);
+            fm_store_demand_end(t.store);
+        }
+        fm_fault_set(NULL);
         tm_close(&t);
     }
 }
@@ -419,7 +455,8 @@ static void malformed_demands_are_refused(void **state)
     fm_store_demand_end(t.store);
     assert_int_equal(fm_store_demand(t.store, 1, twice, NULL, 3, FM_DEMAND_TOKEN, &err), FM_E_ARG);
     const int32_t new_twice[] = {11, 12, 11};
-    assert_int_equal(fm_store_demand(t.store, 1, new_twice, NULL, 3, FM_DEMAND_TOKEN, &err), FM_E_ARG);
+    assert_int_equal(fm_store_demand(t.store, 1, new_twice, NULL, 3, FM_DEMAND_TOKEN, &err),
+                     FM_E_ARG);
     fm_store_demand_end(t.store); /* with none under way: nothing */
     assert_int_equal(fm_store_demand(t.store, 1, new_twice, NULL, 2, FM_DEMAND_TOKEN, &err), FM_OK);
     assert_int_equal(consume(t.store, 1, new_twice, 2, &who, 2, &err), FM_OK);
@@ -498,6 +535,7 @@ int main(void)
         cmocka_unit_test(failed_read_fails_the_demand_and_the_next_one_works),
         cmocka_unit_test(random_faults_never_give_wrong_bytes),
         cmocka_unit_test(hinted_experts_are_hits_and_wrong_hints_do_no_harm),
+        cmocka_unit_test(failed_read_of_a_hint_is_read_again_by_the_demand),
         cmocka_unit_test(malformed_demands_are_refused),
         cmocka_unit_test(every_allocation_of_creation_may_fail),
         cmocka_unit_test(store_refuses_what_does_not_match),

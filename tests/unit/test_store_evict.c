@@ -1,5 +1,6 @@
-/* The eviction policy on traces, without files: what generation keeps hot survives a prompt, a prompt
- * leaves the experts it used most in every layer, and the heap always gives the least key. */
+/* The eviction policy on traces, without files: what generation keeps hot survives a prompt, a
+ * prompt leaves the experts it used most in every layer, and the heap always gives the least key.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

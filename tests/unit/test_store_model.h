@@ -1,5 +1,5 @@
-/* A made-up checkpoint for the store's tests: two files whose bytes are a function of file and offset,
- * layers of experts and trunk units that lie anywhere in them. */
+/* A made-up checkpoint for the store's tests: two files whose bytes are a function of file and
+ * offset, layers of experts and trunk units that lie anywhere in them. */
 #pragma once
 
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-/* The trunk: resident or streamed, in order or not, the right bytes; loading can be stopped and fails with
- * a reason. */
+/* The trunk: resident or streamed, in order or not, the right bytes; loading can be stopped and
+ * fails with a reason. */
 #include "test_store_model.h"
 
 #include <errno.h>
@@ -183,7 +183,8 @@ static void trunk_and_experts_share_the_device(void **state)
                     const int32_t hint[] = {pass, pass + 1};
                     if (u != 2) fm_store_hint(t.store, u, hint, 2);
                     const int32_t ids[] = {pass + 1, pass + 9, pass + 4, pass};
-                    assert_int_equal(fm_store_demand(t.store, u, ids, NULL, 4, FM_DEMAND_TOKEN, NULL), FM_OK);
+                    assert_int_equal(
+                        fm_store_demand(t.store, u, ids, NULL, 4, FM_DEMAND_TOKEN, NULL), FM_OK);
                     while (fm_lease_left(t.store) > 0) {
                         fm_expert_ref ref;
                         bool got;
@@ -297,7 +298,8 @@ static void small_queue_is_enough_for_units_of_many_pieces(void **state)
     fm_plan_input in = tm_plan_input();
     in.budget_bytes = tm_least_budget();
     assert_int_equal(fm_plan_make(&t.plan, &in, NULL), FM_OK);
-    const fm_io_options io = {.engine = "pread", .depth = 1, .capacity = 1, .split_bytes = TM_SPLIT};
+    const fm_io_options io = {
+        .engine = "pread", .depth = 1, .capacity = 1, .split_bytes = TM_SPLIT};
     const fm_store_options opt = tm_options(&t, &io);
     assert_int_equal(fm_store_create(&t.store, &opt, NULL), FM_OK);
     assert_int_equal(fm_store_load_trunk(t.store, NULL, NULL, NULL), FM_OK);
