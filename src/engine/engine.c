@@ -130,6 +130,7 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
 {
     const fm_model *m = e->model;
     FM_TRY(fm_pool_create(&e->pool, e->n_thread, err));
+    fm_pool_limit(e->pool, fm_os_cpu_count()); /* the pool knows neither affinity nor quota */
     FM_TRY(fm_file_open(&e->embd_fd, NULL, fm_checkpoint_file(e->checkpoint, m->embd->file), err));
     /* Single rows are wanted; without this the kernel reads megabytes around each. */
     (void)posix_fadvise(e->embd_fd, 0, 0, POSIX_FADV_RANDOM);
