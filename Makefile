@@ -97,7 +97,7 @@ test-programs: $(BUILD)/flashmoe $(BUILD)/t/flashmoe $(TEST_BIN) $(FUZZ_BIN) $(T
 
 # ---- tests: everything in this mode; in release also what the sanitizers are best at -----------
 # Fast programs under address+undefined, and the parts with threads of their own under thread.
-ASAN_SET := $(patsubst %.c,%,$(filter tests/unit/% tests/model/test_damage% tests/model/test_steady%,$(TEST_SRC)) $(FUZZ_SRC))
+ASAN_SET := $(patsubst %.c,%,$(filter tests/unit/% tests/model/test_steady%,$(TEST_SRC)) $(FUZZ_SRC))
 TSAN_SET := $(patsubst %.c,%,$(filter tests/unit/test_pool% tests/unit/test_store% \
               tests/unit/test_io% tests/model/test_steady%,$(TEST_SRC)))
 

@@ -187,7 +187,7 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
         st = e->tokenizer_error.code;
     }
     if (st == FM_OK && !o->vocab_only)
-        st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, e->io_depth, err);
+        st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, err);
     if (st == FM_OK && !o->vocab_only && !o->plan_only) st = load(e, o, err);
     if (st != FM_OK) {
         fm_engine_close(e);

@@ -45,4 +45,4 @@ void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...)
 
 /* plan_glue.c: machine facts and model sizes into e->plan. n_ctx, n_batch: 0 for the default. */
 fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
-                              int io_depth, fm_error *err);
+                              fm_error *err);

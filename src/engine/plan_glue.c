@@ -69,7 +69,7 @@ static int32_t default_batch(const fm_engine *e, int32_t n_ctx, uint64_t budget)
 }
 
 fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
-                              int io_depth, fm_error *err)
+                              fm_error *err)
 {
     const fm_model *m = e->model;
     if (n_ctx > m->hp.n_ctx_train)
@@ -88,7 +88,6 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
         .unit = m->units,
         .n_unit = m->n_unit,
         .budget_bytes = budget_bytes,
-        .io_depth = io_depth,
         .program_bytes = PROGRAM_BYTES + THREAD_BYTES * (uint64_t)e->n_thread +
                          m->trunk_bytes / PAGE_TABLE_SHARE +
                          fm_round_up(fm_model_pack_scratch(m) * (uint64_t)e->n_thread, 4096),

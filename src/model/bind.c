@@ -287,6 +287,20 @@ fm_status fm_bind_shared_expert(fm_binder *b)
     return fm_bind_matrix(b, FM_W_SH_DOWN, "ffn_down_shexp.weight", hp->n_ff_shared, hp->n_embd);
 }
 
+fm_status fm_bind_hybrid_layer(fm_binder *b)
+{
+    const int64_t n_embd = b->hp->n_embd;
+    FM_TRY(fm_bind_vector(b, FM_W_ATTN_NORM, "attn_norm.weight", n_embd));
+    if (b->layer->mixer == FM_MIX_ATTENTION) {
+        FM_TRY(fm_bind_attention(b));
+    } else {
+        FM_TRY(fm_bind_delta(b));
+    }
+    FM_TRY(fm_bind_vector(b, FM_W_FFN_NORM, "post_attention_norm.weight", n_embd));
+    FM_TRY(fm_bind_experts(b));
+    return fm_bind_shared_expert(b);
+}
+
 /* ---- model ------------------------------------------------------------------------------- */
 
 static fm_status bind_layers(fm_model *m, const fm_checkpoint *c, const fm_family *family,

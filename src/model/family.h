@@ -44,3 +44,6 @@ fm_status fm_bind_attention(fm_binder *b);     /* q, k, v, o, q_norm, k_norm    
 fm_status fm_bind_delta(fm_binder *b);         /* qkv, z, conv, dt, a, b/a, norm, out      */
 fm_status fm_bind_experts(fm_binder *b);       /* router and ffn_*_exps                    */
 fm_status fm_bind_shared_expert(fm_binder *b); /* ffn_*_shexp and its gate                 */
+/* A whole layer of the families that mix gated DeltaNet and gated attention: norms, the mixer, routed and
+ * shared experts. */
+fm_status fm_bind_hybrid_layer(fm_binder *b);

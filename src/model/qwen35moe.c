@@ -17,18 +17,4 @@ static fm_status read_config(const fm_checkpoint *c, fm_hparams *hp, fm_error *e
     return FM_OK;
 }
 
-static fm_status bind_layer(fm_binder *b)
-{
-    const int64_t n_embd = b->hp->n_embd;
-    FM_TRY(fm_bind_vector(b, FM_W_ATTN_NORM, "attn_norm.weight", n_embd));
-    if (b->layer->mixer == FM_MIX_ATTENTION) {
-        FM_TRY(fm_bind_attention(b));
-    } else {
-        FM_TRY(fm_bind_delta(b));
-    }
-    FM_TRY(fm_bind_vector(b, FM_W_FFN_NORM, "post_attention_norm.weight", n_embd));
-    FM_TRY(fm_bind_experts(b));
-    return fm_bind_shared_expert(b);
-}
-
-const fm_family fm_family_qwen35moe = {"qwen35moe", read_config, bind_layer};
+const fm_family fm_family_qwen35moe = {"qwen35moe", read_config, fm_bind_hybrid_layer};

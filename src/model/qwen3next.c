@@ -18,7 +18,6 @@ static fm_status read_config(const fm_checkpoint *c, fm_hparams *hp, fm_error *e
 
 static fm_status bind_layer(fm_binder *b)
 {
-    const int64_t n_embd = b->hp->n_embd;
     char name[64];
     snprintf(name, sizeof name, "blk.%d.ssm_in.weight", b->index);
     if (fm_checkpoint_find(b->c, name))
@@ -26,15 +25,7 @@ static fm_status bind_layer(fm_binder *b)
                        "%s: this is the early layout of qwen3next files (one fused projection); "
                        "a newer file has attn_qkv and attn_gate instead",
                        name);
-    FM_TRY(fm_bind_vector(b, FM_W_ATTN_NORM, "attn_norm.weight", n_embd));
-    if (b->layer->mixer == FM_MIX_ATTENTION) {
-        FM_TRY(fm_bind_attention(b));
-    } else {
-        FM_TRY(fm_bind_delta(b));
-    }
-    FM_TRY(fm_bind_vector(b, FM_W_FFN_NORM, "post_attention_norm.weight", n_embd));
-    FM_TRY(fm_bind_experts(b));
-    return fm_bind_shared_expert(b);
+    return fm_bind_hybrid_layer(b);
 }
 
 const fm_family fm_family_qwen3next = {"qwen3next", read_config, bind_layer};

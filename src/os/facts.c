@@ -318,13 +318,6 @@ uint64_t fm_os_peak_rss(void)
     return getrusage(RUSAGE_SELF, &use) == 0 ? (uint64_t)use.ru_maxrss * 1024 : 0;
 }
 
-uint64_t fm_os_now_us(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
-}
-
 /* CAP_IPC_LOCK lifts the limit on locked memory. */
 static bool may_lock_anything(void)
 {

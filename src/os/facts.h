@@ -15,7 +15,6 @@ void fm_os_memory(fm_mem_facts *out);
 
 int fm_os_cpu_count(void); /* processors this process may use (affinity and cgroup quota) */
 uint64_t fm_os_peak_rss(void); /* VmHWM in bytes */
-uint64_t fm_os_now_us(void);   /* monotonic */
 uint64_t fm_os_memlock_limit(void); /* bytes, UINT64_MAX unlimited */
 
 enum { FM_CPU_AVX2 = 1, FM_CPU_AVX512VNNI = 2, FM_CPU_F16C = 4, FM_CPU_FMA = 8 };

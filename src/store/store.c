@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "os/facts.h"
 #include "os/fault.h"
 
@@ -119,10 +120,10 @@ bool fm_store_pump(fm_store *s, bool wait)
 {
     const bool had_work = fm_io_outstanding(s->io) > 0;
     if (had_work) {
-        const uint64_t start_us = wait ? fm_os_now_us() : 0;
+        const uint64_t start_us = wait ? fm_now_us() : 0;
         fm_io_done done[DONE_BATCH];
         int n = fm_io_reap(s->io, done, DONE_BATCH, wait);
-        if (wait) s->stats.wait_us += fm_os_now_us() - start_us;
+        if (wait) s->stats.wait_us += fm_now_us() - start_us;
         while (n > 0) {
             for (int i = 0; i < n; i++) dispatch(s, &done[i]);
             n = n == DONE_BATCH ? fm_io_reap(s->io, done, DONE_BATCH, false) : 0;

@@ -58,7 +58,6 @@ typedef struct {
     const fm_trunk_unit *unit;
     int32_t n_unit;
     uint64_t budget_bytes;
-    int io_depth;
     /* consumers the store does not own; each is a line */
     uint64_t program_bytes;   /* code, libraries, stacks: a fixed reserve          */
     uint64_t metadata_bytes;  /* checkpoint directory and tokenizer                */

@@ -9,7 +9,7 @@
  */
 #include "kernel/ops_internal.h"
 
-#include "kernel/ops_half.h"
+#include "quant/f16.h"
 
 #include <math.h>
 
@@ -18,7 +18,7 @@ enum { LANES = 8 };
 /* Element i of a cached row. */
 static float element(const void *row, int64_t i, int f16)
 {
-    return f16 ? fm_half_to_f32(((const uint16_t *)row)[i]) : ((const float *)row)[i];
+    return f16 ? fm_f16_to_f32(((const uint16_t *)row)[i]) : ((const float *)row)[i];
 }
 
 static const void *row_at(const void *base, int64_t index, int f16)

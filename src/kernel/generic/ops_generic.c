@@ -7,7 +7,7 @@
 #include "kernel/ops_internal.h"
 #include "kernel/kernel_internal.h"
 
-#include "kernel/ops_half.h"
+#include "quant/f16.h"
 
 #include <math.h>
 
@@ -70,7 +70,7 @@ static void softmax(float *x, int64_t n)
 
 static void to_f16(uint16_t *dst, const float *src, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) dst[i] = fm_f32_to_half(src[i]);
+    for (int64_t i = 0; i < n; i++) dst[i] = fm_f32_to_f16(src[i]);
 }
 
 void fm_ops_generic(fm_kernels *k)
