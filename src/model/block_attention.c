@@ -165,7 +165,7 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
     const fm_matrix wq = fm_weight_matrix(l, ptr, FM_W_Q), wk = fm_weight_matrix(l, ptr, FM_W_K);
     const fm_matrix wv = fm_weight_matrix(l, ptr, FM_W_V), wo = fm_weight_matrix(l, ptr, FM_W_O);
     const fm_linear_op in[3] = {
-        {&wq, j.q, q_width}, {&wk, j.k, 2 * kv_width}, {&wv, j.v, 2 * kv_width}};
+        {&wq, j.q, q_width, NULL}, {&wk, j.k, 2 * kv_width, NULL}, {&wv, j.v, 2 * kv_width, NULL}};
     fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
     fm_linear(r, &r->in, in, 3);
 
@@ -182,7 +182,7 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
         fm_pool_run(r->pool, token_item, &j, (int64_t)r->n_tok * hp->n_head_kv);
     }
 
-    const fm_linear_op out = {&wo, r->normed, hp->n_embd};
+    const fm_linear_op out = {&wo, r->normed, hp->n_embd, NULL};
     fm_acts_set(&r->in, j.o, hp->n_head * d, hp->n_head * d, r->n_tok);
     fm_linear(r, &r->in, &out, 1);
     for (int64_t t = 0; t < r->n_tok; t++)

@@ -122,16 +122,16 @@ void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
     const fm_matrix wu = fm_weight_matrix(l, ptr, FM_W_QKV), wz = fm_weight_matrix(l, ptr, FM_W_Z);
     const fm_matrix wo = fm_weight_matrix(l, ptr, FM_W_SSM_OUT);
     fm_matrix wb, wa;
-    fm_linear_op in[4] = {{&wu, j.u, j.channels}, {&wz, j.z, value}};
+    fm_linear_op in[4] = {{&wu, j.u, j.channels, NULL}, {&wz, j.z, value, NULL}};
     int n_in = 2;
     if (hp->fused_ba) {
         wb = fm_weight_matrix(l, ptr, FM_W_BA);
-        in[n_in++] = (fm_linear_op){&wb, r->mix_ba, 2 * n_v};
+        in[n_in++] = (fm_linear_op){&wb, r->mix_ba, 2 * n_v, NULL};
     } else {
         wb = fm_weight_matrix(l, ptr, FM_W_BETA);
         wa = fm_weight_matrix(l, ptr, FM_W_ALPHA);
-        in[n_in++] = (fm_linear_op){&wb, r->mix_ba, 2 * n_v};
-        in[n_in++] = (fm_linear_op){&wa, r->mix_ba + n_v, 2 * n_v};
+        in[n_in++] = (fm_linear_op){&wb, r->mix_ba, 2 * n_v, NULL};
+        in[n_in++] = (fm_linear_op){&wa, r->mix_ba + n_v, 2 * n_v, NULL};
     }
     fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
     fm_linear(r, &r->in, in, n_in);
@@ -144,7 +144,7 @@ void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
     }
     fm_pool_run(r->pool, head_item, &j, n_v);
 
-    const fm_linear_op out = {&wo, r->normed, hp->n_embd};
+    const fm_linear_op out = {&wo, r->normed, hp->n_embd, NULL};
     fm_acts_set(&r->in, j.o, value, value, r->n_tok);
     fm_linear(r, &r->in, &out, 1);
     for (int64_t t = 0; t < r->n_tok; t++)

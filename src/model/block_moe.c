@@ -358,11 +358,11 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     const fm_hparams *hp = r->hp;
     const fm_matrix router = fm_weight_matrix(l, ptr, FM_W_ROUTER);
     fm_matrix sh_router;
-    fm_linear_op ops[2] = {{&router, r->router, hp->n_expert}};
+    fm_linear_op ops[2] = {{&router, r->router, hp->n_expert, NULL}};
     int n_op = 1;
     if (hp->n_ff_shared) {
         sh_router = fm_weight_matrix(l, ptr, FM_W_SH_ROUTER);
-        ops[n_op++] = (fm_linear_op){&sh_router, r->shared_gate, 1};
+        ops[n_op++] = (fm_linear_op){&sh_router, r->shared_gate, 1, NULL};
     }
     fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
     fm_linear(r, &r->in, ops, n_op);

@@ -215,7 +215,7 @@ static fm_status head_pass(fm_run *r, int32_t t0, int32_t n, fm_error *err)
                              .n_in = n_embd,
                              .row_bytes = row_bytes,
                              .layout = type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS};
-        const fm_linear_op op = {&w, r->logits + row0, r->hp->n_vocab};
+        const fm_linear_op op = {&w, r->logits + row0, r->hp->n_vocab, NULL};
         fm_linear(r, &r->in, &op, 1);
         fm_trunk_release(r->opt.store, u);
         if (fm_run_stops(r, 0)) return stopped(err);

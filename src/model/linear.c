@@ -85,6 +85,9 @@ static void linear_item(void *ctx, int64_t item, int thread)
             y[t] = op->y + (t0 + t) * op->y_stride;
         }
         j->r->k->matmul(op->w, row0, row1, act, y, n);
+        if (!op->bias) continue;
+        for (int64_t t = 0; t < n; t++)
+            j->r->k->axpy(y[t] + row0, 1.0f, op->bias + row0, row1 - row0);
     }
 }
 
@@ -131,6 +134,11 @@ const float *fm_weight_vector(const fm_layer *l, uint8_t *const *ptr, fm_weight 
 {
     assert(l->piece_of[w] >= 0);
     return (const float *)(const void *)ptr[l->piece_of[w]];
+}
+
+const float *fm_weight_vector_or_null(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
+{
+    return l->piece_of[w] < 0 ? NULL : fm_weight_vector(l, ptr, w);
 }
 
 /* ---- norms ------------------------------------------------------------------------------- */

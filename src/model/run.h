@@ -15,11 +15,12 @@ typedef struct {
     bool have[FM_ACT_COUNT];
 } fm_acts;
 
-/* One of several products of the same activations. */
+/* One of several products of the same activations: y = W x + bias. */
 typedef struct {
     const fm_matrix *w;
     float *y; /* [n_tok][y_stride] */
     int64_t y_stride;
+    const float *bias; /* [w->n_out], or NULL */
 } fm_linear_op;
 
 /* What attention needs per pass. */
@@ -106,11 +107,13 @@ void fm_acts_set(fm_acts *a, const float *x, int64_t n, int64_t stride, int64_t 
 /* Makes the form that `type` needs and returns the rows' base address and stride in bytes. */
 const unsigned char *fm_acts_need(fm_run *r, fm_acts *a, const fm_type_traits *type,
                                   size_t *stride);
-/* y = W x for several W and one input, spread over the pool. */
+/* y = W x + bias for several W and one input, spread over the pool. */
 void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op);
 /* The matrix of a bound weight, given the addresses of the layer's pieces. */
 fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
 const float *fm_weight_vector(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
+/* The same, or NULL when the layer has no such weight. */
+const float *fm_weight_vector_or_null(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
 /* y[t] = norm of x[t] with weight w, for all tokens of the pass; rows of n_embd. */
 void fm_norm_rows(fm_run *r, float *y, const float *x, const float *w);
 
