@@ -70,6 +70,23 @@ fm_status fm_hp_f32(const fm_checkpoint *c, const char *key, float *out, fm_erro
     return FM_OK;
 }
 
+fm_status fm_hp_f32_or(const fm_checkpoint *c, const char *key, float *out, float fallback,
+                       fm_error *err)
+{
+    char name[128];
+    FM_TRY(arch_key(c, key, name, err));
+    *out = fallback;
+    return fm_meta_has(c, name) ? fm_hp_f32(c, key, out, err) : FM_OK;
+}
+
+fm_status fm_hp_str_or(const fm_checkpoint *c, const char *key, fm_str *out, const char *fallback,
+                       fm_error *err)
+{
+    char name[128];
+    FM_TRY(arch_key(c, key, name, err));
+    return fm_meta_str_or(c, name, out, fallback, err);
+}
+
 fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
 {
     int32_t n_extra;
@@ -85,8 +102,8 @@ fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
                         err));
     int32_t d_value;
     FM_TRY(fm_hp_i32_or(c, "attention.value_length", &d_value, hp->d_head, 1, 4096, err));
-    FM_TRY(fm_hp_i32_or(c, "rope.dimension_count", &hp->n_rot, hp->d_head, 2, 4096, err));
-    FM_TRY(fm_hp_f32(c, "rope.freq_base", &hp->rope_base, err));
+    FM_TRY(fm_hp_i32_or(c, "rope.dimension_count", &hp->rope.n_rot, hp->d_head, 2, 4096, err));
+    FM_TRY(fm_hp_f32(c, "rope.freq_base", &hp->rope.base, err));
     FM_TRY(fm_hp_f32(c, "attention.layer_norm_rms_epsilon", &hp->eps, err));
     FM_TRY(fm_hp_i32(c, "expert_count", &hp->n_expert, 1, 65536, err));
     FM_TRY(fm_hp_i32(c, "expert_used_count", &hp->n_expert_used, 1, hp->n_expert, err));
@@ -100,19 +117,11 @@ fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
         return fm_fail(err, FM_E_FORMAT,
                        "%s: attention.head_count %d is no multiple of attention.head_count_kv %d",
                        fm_checkpoint_file(c, 0), hp->n_head, hp->n_head_kv);
-    if (hp->n_rot > hp->d_head || hp->n_rot % 2 != 0)
+    if (hp->rope.n_rot > hp->d_head || hp->rope.n_rot % 2 != 0)
         return fm_fail(err, FM_E_FORMAT,
                        "%s: rope.dimension_count %d, expected an even number of at most %d",
-                       fm_checkpoint_file(c, 0), hp->n_rot, hp->d_head);
-    char name[128];
-    FM_TRY(arch_key(c, "rope.scaling.type", name, err));
-    fm_str scaling;
-    FM_TRY(fm_meta_str_or(c, name, &scaling, "none", err));
-    if (scaling.len != 4 || memcmp(scaling.data, "none", 4) != 0)
-        return fm_fail(err, FM_E_UNSUPPORTED,
-                       "%s: %s is '%.*s'; only files without rope scaling can be run",
-                       fm_checkpoint_file(c, 0), name, (int)scaling.len, scaling.data);
-    return FM_OK;
+                       fm_checkpoint_file(c, 0), hp->rope.n_rot, hp->d_head);
+    return fm_rope_read(c, &hp->rope, err);
 }
 
 fm_status fm_hp_delta(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)

@@ -28,13 +28,13 @@ static void prepare_item(void *ctx, int64_t t, int thread)
     const attn_job *j = ctx;
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
-    const int64_t d = hp->d_head, half = hp->n_rot / 2, pos = r->pos0 + t;
+    const int64_t d = hp->d_head, half = hp->rope.n_rot / 2, pos = r->pos0 + t;
     const float *cos_t = r->rope_cos + t * half, *sin_t = r->rope_sin + t * half;
-    const float scale = 1.0f / sqrtf((float)d);
+    const float scale = hp->rope.score_factor / sqrtf((float)d);
     for (int64_t h = 0; h < hp->n_head; h++) {
         float *q = j->q + t * j->q_stride + h * j->q_head_stride;
         r->k->rmsnorm(q, q, j->q_norm, hp->eps, d);
-        r->k->rope_half(q, cos_t, sin_t, hp->n_rot);
+        r->k->rope_half(q, cos_t, sin_t, hp->rope.n_rot);
         for (int64_t i = 0; i < d; i++) q[i] *= scale;
     }
     const bool f16 = fm_kv_get_shape(r->kv)->f16;
@@ -42,7 +42,7 @@ static void prepare_item(void *ctx, int64_t t, int thread)
         float *k = j->k + t * j->kv_stride + h * d;
         const float *v = j->v + t * j->kv_stride + h * d;
         r->k->rmsnorm(k, k, j->k_norm, hp->eps, d);
-        r->k->rope_half(k, cos_t, sin_t, hp->n_rot);
+        r->k->rope_half(k, cos_t, sin_t, hp->rope.n_rot);
         void *kc = fm_kv_k(r->kv, j->l->kv_index, h), *vc = fm_kv_v(r->kv, j->l->kv_index, h);
         if (f16) {
             r->k->to_f16((uint16_t *)kc + pos * d, k, d);

@@ -28,6 +28,11 @@ fm_status fm_hp_i32(const fm_checkpoint *c, const char *key, int32_t *out, int32
 fm_status fm_hp_i32_or(const fm_checkpoint *c, const char *key, int32_t *out, int32_t fallback,
                        int32_t lo, int32_t hi, fm_error *err);
 fm_status fm_hp_f32(const fm_checkpoint *c, const char *key, float *out, fm_error *err);
+fm_status fm_hp_f32_or(const fm_checkpoint *c, const char *key, float *out, float fallback,
+                       fm_error *err);
+/* fallback must outlive *out. */
+fm_status fm_hp_str_or(const fm_checkpoint *c, const char *key, fm_str *out, const char *fallback,
+                       fm_error *err);
 
 /* Parts that all families here share: sizes, attention, experts. */
 fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);

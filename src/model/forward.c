@@ -2,7 +2,6 @@
  * buffer is laid out once by one function that also measures, so the plan knows the exact size. */
 #include "model/run.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,8 +44,9 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     r->mix_b = FLOATS(B * width_b);
     r->mix_o = FLOATS(B * width_o);
     r->mix_ba = FLOATS(2 * B * 2 * hp->n_v_head);
-    r->rope_cos = FLOATS(B * (hp->n_rot / 2));
-    r->rope_sin = FLOATS(B * (hp->n_rot / 2));
+    r->rope_freq = fm_arena_take(a, (size_t)(hp->rope.n_rot / 2) * sizeof(double));
+    r->rope_cos = FLOATS(B * (hp->rope.n_rot / 2));
+    r->rope_sin = FLOATS(B * (hp->rope.n_rot / 2));
     fm_attention_layout(r, a, B, n_ctx);
     r->delta_scratch_each =
         delta ? (int64_t)fm_round_up(fm_delta_scratch(hp->d_state, hp->d_state), 16) : 0;
@@ -107,6 +107,7 @@ fm_status fm_run_create(fm_run **out, const fm_run_options *opt, fm_ledger *ledg
     }
     layout(r, &r->arena, opt->n_batch, opt->n_ctx);
     for (int32_t i = 0; i < opt->n_batch; i++) r->identity[i] = i;
+    fm_rope_frequencies(&r->hp->rope, r->rope_freq);
     *out = r;
     return FM_OK;
 }
@@ -147,19 +148,6 @@ static fm_status embed(fm_run *r, const int32_t *ids, fm_error *err)
         type->decode(r->x + i * n, r->embd_row, n);
     }
     return FM_OK;
-}
-
-/* cos and sin of p * base^(-2i / n_rot): frequencies and angles in double, then rounded. */
-static void rope_tables(fm_run *r)
-{
-    const int64_t half = r->hp->n_rot / 2;
-    for (int64_t t = 0; t < r->n_tok; t++)
-        for (int64_t i = 0; i < half; i++) {
-            const double f = pow((double)r->hp->rope_base, -2.0 * (double)i / (double)r->hp->n_rot);
-            const double angle = (double)(r->pos0 + t) * f;
-            r->rope_cos[t * half + i] = (float)cos(angle);
-            r->rope_sin[t * half + i] = (float)sin(angle);
-        }
 }
 
 static uint64_t disk_wait_us(const fm_run *r)
@@ -256,7 +244,7 @@ fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64
     r->hooks = hooks;
     atomic_store(&r->stop, false);
     FM_TRY(embed(r, ids, err));
-    rope_tables(r);
+    fm_rope_tables(&r->hp->rope, r->rope_freq, pos0, n, r->rope_cos, r->rope_sin);
     for (int32_t i = 0; i < r->hp->n_layer; i++) {
         if (fm_run_stops(r, 0)) return stopped(err);
         FM_TRY(layer_pass(r, i, err));

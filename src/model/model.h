@@ -8,13 +8,15 @@
 #include "format/checkpoint.h"
 #include "kernel/kernel.h"
 #include "kv/cache.h"
+#include "model/rope.h"
 #include "store/store.h"
 
 /* Every number comes from the checkpoint's metadata. */
 typedef struct {
     int32_t n_layer, n_embd, n_vocab, n_ctx_train;
-    int32_t n_head, n_head_kv, d_head, n_rot;
-    float rope_base, eps;
+    int32_t n_head, n_head_kv, d_head;
+    fm_rope rope;
+    float eps;
     int32_t n_expert, n_expert_used, n_ff_expert;
     int32_t n_ff_shared;                         /* 0: no shared expert                       */
     int32_t full_attention_interval;             /* layer i is attention iff (i+1) % it == 0  */

@@ -23,11 +23,6 @@ typedef struct {
     const float *bias; /* [w->n_out], or NULL */
 } fm_linear_op;
 
-/* What attention needs per pass. */
-typedef struct {
-    const float *cos_t, *sin_t; /* [n_tok][n_rot / 2] */
-} fm_rope_tables;
-
 enum {
     FM_ATTN_UNIT =
         1024,          /* positions whose attention is one work item; a multiple of FM_ATTN_BLOCK */
@@ -62,7 +57,8 @@ struct fm_run {
     float *mix_b;               /* [B][width_b] k, v | z                                       */
     float *mix_o;               /* [B][width_o] attention output | DeltaNet output             */
     float *mix_ba;              /* [B][2 * n_v_head] raw b and a, then beta and decay          */
-    float *rope_cos, *rope_sin; /* [B][n_rot / 2]                                       */
+    double *rope_freq;          /* [n_rot / 2]                                          */
+    float *rope_cos, *rope_sin; /* [B][n_rot / 2] of the pass                           */
     float *attn_part;           /* partial attention of work items                             */
     int64_t attn_part_each;
     float *delta_scratch; /* [T][delta_scratch_each]                                    */
