@@ -300,7 +300,7 @@ size_t fm_engine_type_use(const fm_engine *e, fm_type_use *rows, size_t cap)
         if (at == 64) continue;
         if (at == n) all[n++] = (fm_type_use){.type = name};
         all[at].n_tensor++;
-        if (strstr(t->name, "_exps.")) {
+        if (strstr(t->name, "_exps.weight")) {
             all[at].bytes_expert += t->bytes;
         } else {
             all[at].bytes_trunk += t->bytes;

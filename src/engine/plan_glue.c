@@ -38,8 +38,8 @@ static fm_status plan_for(fm_engine *e, fm_plan_input *in, int64_t n_ctx, int32_
                           fm_error *err)
 {
     const fm_model *m = e->model;
-    const fm_kv_shape kv = fm_model_kv_shape(m, n_ctx, e->kv_type == FM_KV_F16);
     if (n_batch > n_ctx) n_batch = (int32_t)n_ctx; /* no pass is longer */
+    const fm_kv_shape kv = fm_model_kv_shape(m, n_ctx, n_batch, e->kv_type == FM_KV_F16);
     in->n_ctx = (int32_t)n_ctx;
     in->n_batch = n_batch;
     in->kv_bytes = fm_kv_cache_bytes(&kv);
@@ -102,7 +102,7 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
          * one where nothing else makes the plan fit. */
         int64_t ctx = m->hp.n_ctx_train < DEFAULT_CTX ? m->hp.n_ctx_train : DEFAULT_CTX;
         for (; ctx > SMALLEST_DEFAULT_CTX; ctx /= 2) {
-            const fm_kv_shape kv = fm_model_kv_shape(m, ctx, e->kv_type == FM_KV_F16);
+            const fm_kv_shape kv = fm_model_kv_shape(m, ctx, n_batch, e->kv_type == FM_KV_F16);
             if (fm_kv_cache_bytes(&kv) <= in.budget_bytes / 8) break;
         }
         st = plan_for(e, &in, ctx, n_batch, err);

@@ -29,8 +29,8 @@ fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err)
     fm_session *s = calloc(1, sizeof *s);
     if (!s) return fm_fail(err, FM_E_NOMEM, "no memory for a session");
     s->engine = engine;
-    const fm_kv_shape shape =
-        fm_model_kv_shape(engine->model, engine->plan.report.n_ctx, engine->kv_type == FM_KV_F16);
+    const fm_kv_shape shape = fm_model_kv_shape(engine->model, engine->plan.report.n_ctx,
+                                                engine->plan.n_batch, engine->kv_type == FM_KV_F16);
     const fm_status st = fm_kv_create(&s->kv, &shape, &engine->ledger, err);
     if (st != FM_OK) {
         free(s);

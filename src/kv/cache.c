@@ -13,23 +13,26 @@ struct fm_kv {
     unsigned char *cache;
     float *state;
     uint64_t cache_bytes, state_bytes;
-    uint64_t head_bytes; /* one head of K or V: n_ctx * d_head elements */
+    uint64_t slot_bytes; /* one head of K or V, one position */
 };
 
 enum { PAGE = 4096 };
 
-static uint64_t head_bytes(const fm_kv_shape *s)
+static uint64_t slot_bytes(const fm_kv_shape *s)
 {
-    return (uint64_t)s->n_ctx * (uint64_t)s->d_head * (s->f16 ? 2 : 4);
+    return (uint64_t)s->d_head * (s->f16 ? 2 : 4);
 }
 
 /* Context, heads and layers come from a file and a user: a product that no machine can hold becomes
  * INT64_MAX in whole pages, so that the plan refuses it. */
 uint64_t fm_kv_cache_bytes(const fm_kv_shape *s)
 {
-    uint64_t bytes;
-    const uint64_t heads = 2 * (uint64_t)s->n_head_kv * (uint64_t)s->n_attn_layer;
-    const bool fits = fm_mul_u64(head_bytes(s), heads, &bytes) && bytes <= INT64_MAX - PAGE;
+    uint64_t whole, ring, slots, bytes;
+    const bool fits = fm_mul_u64((uint64_t)s->n_ctx, (uint64_t)s->n_attn_layer, &whole) &&
+                      fm_mul_u64((uint64_t)s->n_window_ctx, (uint64_t)s->n_window_layer, &ring) &&
+                      fm_add_u64(whole, ring, &slots) &&
+                      fm_mul_u64(slots, 2 * (uint64_t)s->n_head_kv * slot_bytes(s), &bytes) &&
+                      bytes <= INT64_MAX - PAGE;
     return fits ? fm_round_up(bytes, PAGE) : fm_round_down(INT64_MAX, PAGE);
 }
 
@@ -46,7 +49,7 @@ fm_status fm_kv_create(fm_kv **out, const fm_kv_shape *shape, fm_ledger *ledger,
     if (!kv) return fm_fail(err, FM_E_NOMEM, "no memory for a session");
     kv->shape = *shape;
     kv->ledger = ledger;
-    kv->head_bytes = head_bytes(shape);
+    kv->slot_bytes = slot_bytes(shape);
     kv->cache_bytes = fm_kv_cache_bytes(shape);
     kv->state_bytes = fm_kv_state_bytes(shape);
     kv->cache_line = fm_ledger_open(ledger, "attention cache", kv->cache_bytes);
@@ -79,11 +82,20 @@ void fm_kv_reset(fm_kv *kv)
     if (kv->state) memset(kv->state, 0, kv->state_bytes);
 }
 
+int64_t fm_kv_slots(const fm_kv *kv, int32_t i)
+{
+    return i < kv->shape.n_attn_layer ? kv->shape.n_ctx : kv->shape.n_window_ctx;
+}
+
 static void *head_at(const fm_kv *kv, int32_t i, int32_t head, int32_t which)
 {
-    const uint64_t index =
-        ((uint64_t)i * 2 + (uint64_t)which) * (uint64_t)kv->shape.n_head_kv + (uint64_t)head;
-    return kv->cache + index * kv->head_bytes;
+    const fm_kv_shape *s = &kv->shape;
+    const uint64_t n_head = (uint64_t)s->n_head_kv;
+    const uint64_t whole = (uint64_t)(i < s->n_attn_layer ? i : s->n_attn_layer);
+    const uint64_t ring = (uint64_t)i - whole;
+    const uint64_t before = whole * (uint64_t)s->n_ctx + ring * (uint64_t)s->n_window_ctx;
+    const uint64_t own = (uint64_t)which * n_head + (uint64_t)head;
+    return kv->cache + (before * 2 * n_head + own * (uint64_t)fm_kv_slots(kv, i)) * kv->slot_bytes;
 }
 
 void *fm_kv_k(const fm_kv *kv, int32_t i, int32_t head)

@@ -1,16 +1,23 @@
 /* What a session remembers between tokens: attention caches and recurrent state.
  *
- * Attention: per layer K and V, each [n_head_kv][n_ctx][d_head] in f16 or f32, so that one head's
- * positions are contiguous. Recurrent: per layer the convolution tail [n_tap - 1][n_channel] and
+ * Attention: per layer K and V, each [n_head_kv][slots][d_head] in f16 or f32, so that one head's
+ * positions are contiguous. A layer that sees the whole context has n_ctx slots; a layer with a
+ * sliding window has a ring of fewer, and position p lies in slot p % slots, over what was slots
+ * positions earlier. Recurrent: per layer the convolution tail [n_tap - 1][n_channel] and
  * the DeltaNet state [n_v_head][d_k][d_v], f32.
+ *
+ * Numbers: attention layers i count from 0, those that see everything first, then those with a window;
+ * delta layers count from 0 for themselves. One thread at a time.
  */
 #pragma once
 
 #include "base/ledger.h"
 
 typedef struct {
-    int32_t n_attn_layer;  /* layers with an attention cache   */
-    int32_t n_delta_layer; /* layers with recurrent state      */
+    int32_t n_attn_layer;   /* layers with an attention cache of the whole context */
+    int32_t n_window_layer; /* layers with a ring                                  */
+    int64_t n_window_ctx;   /* slots of a ring, at most n_ctx                      */
+    int32_t n_delta_layer;  /* layers with recurrent state      */
     int32_t n_head_kv, d_head;
     int64_t n_ctx;
     bool f16;
@@ -20,18 +27,25 @@ typedef struct {
 
 typedef struct fm_kv fm_kv;
 
-uint64_t fm_kv_cache_bytes(const fm_kv_shape *s); /* attention caches, whole pages */
-uint64_t fm_kv_state_bytes(const fm_kv_shape *s); /* recurrent state, whole pages  */
+/* Bytes of the attention caches and of the recurrent state, in whole pages. The sizes come from files
+ * and users: where 64 bits do not hold the product, the largest whole number of pages below
+ * INT64_MAX, which no plan grants. */
+uint64_t fm_kv_cache_bytes(const fm_kv_shape *s);
+uint64_t fm_kv_state_bytes(const fm_kv_shape *s);
 
-/* Charges the ledger's lines "attention cache" and "recurrent state". */
+/* Takes fm_kv_cache_bytes() and fm_kv_state_bytes() from the ledger's lines "attention cache" and
+ * "recurrent state", zeroed. The caller owns *out; the ledger must outlive it. FM_E_NOMEM when the
+ * ledger or the system refuses; then *out is NULL. */
 fm_status fm_kv_create(fm_kv **out, const fm_kv_shape *shape, fm_ledger *ledger, fm_error *err);
-void fm_kv_destroy(fm_kv *kv);
-void fm_kv_reset(fm_kv *kv); /* recurrent state to zero; attention needs nothing */
+void fm_kv_destroy(fm_kv *kv); /* NULL is fine */
+void fm_kv_reset(fm_kv *kv);   /* recurrent state to zero; attention needs nothing */
 
-/* Head `head` of attention layer i at position 0; elements are f16 or f32; one position is d_head
- * elements. */
+/* K or V of head `head` of attention layer i, slot 0; elements are f16 or f32 as the shape says; one
+ * slot is d_head elements. Valid until fm_kv_destroy(). */
 void *fm_kv_k(const fm_kv *kv, int32_t i, int32_t head);
 void *fm_kv_v(const fm_kv *kv, int32_t i, int32_t head);
-float *fm_kv_conv(const fm_kv *kv, int32_t i);  /* of delta layer i */
-float *fm_kv_state(const fm_kv *kv, int32_t i); /* of delta layer i */
+int64_t fm_kv_slots(const fm_kv *kv, int32_t i); /* of attention layer i */
+/* Convolution tail [conv_floats] and DeltaNet state [state_floats] of delta layer i. */
+float *fm_kv_conv(const fm_kv *kv, int32_t i);
+float *fm_kv_state(const fm_kv *kv, int32_t i);
 const fm_kv_shape *fm_kv_get_shape(const fm_kv *kv);

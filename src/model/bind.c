@@ -223,9 +223,29 @@ fm_status fm_bind_attention(fm_binder *b)
     FM_TRY(fm_bind_matrix(b, FM_W_Q, "attn_q.weight", hp->n_embd, hp->gated_attention ? 2 * q : q));
     FM_TRY(fm_bind_matrix(b, FM_W_K, "attn_k.weight", hp->n_embd, kv));
     FM_TRY(fm_bind_matrix(b, FM_W_V, "attn_v.weight", hp->n_embd, kv));
-    FM_TRY(fm_bind_matrix(b, FM_W_O, "attn_output.weight", q, hp->n_embd));
-    FM_TRY(fm_bind_vector(b, FM_W_Q_NORM, "attn_q_norm.weight", hp->d_head));
-    return fm_bind_vector(b, FM_W_K_NORM, "attn_k_norm.weight", hp->d_head);
+    return fm_bind_matrix(b, FM_W_O, "attn_output.weight", q, hp->n_embd);
+}
+
+fm_status fm_bind_qk_norm(fm_binder *b)
+{
+    FM_TRY(fm_bind_vector(b, FM_W_Q_NORM, "attn_q_norm.weight", b->hp->d_head));
+    return fm_bind_vector(b, FM_W_K_NORM, "attn_k_norm.weight", b->hp->d_head);
+}
+
+fm_status fm_bind_qkv_bias(fm_binder *b)
+{
+    const fm_hparams *hp = b->hp;
+    const int64_t q = (int64_t)hp->n_head * hp->d_head, kv = (int64_t)hp->n_head_kv * hp->d_head;
+    FM_TRY(fm_bind_vector(b, FM_W_Q_BIAS, "attn_q.bias", q));
+    FM_TRY(fm_bind_vector(b, FM_W_K_BIAS, "attn_k.bias", kv));
+    return fm_bind_vector(b, FM_W_V_BIAS, "attn_v.bias", kv);
+}
+
+bool fm_bind_has(const fm_binder *b, const char *suffix)
+{
+    char name[96];
+    snprintf(name, sizeof name, "blk.%d.%s", b->index, suffix);
+    return fm_checkpoint_find(b->c, name) != NULL;
 }
 
 fm_status fm_bind_delta(fm_binder *b)
@@ -302,6 +322,7 @@ fm_status fm_bind_hybrid_layer(fm_binder *b)
     FM_TRY(fm_bind_vector(b, FM_W_ATTN_NORM, "attn_norm.weight", n_embd));
     if (b->layer->mixer == FM_MIX_ATTENTION) {
         FM_TRY(fm_bind_attention(b));
+        FM_TRY(fm_bind_qk_norm(b));
     } else {
         FM_TRY(fm_bind_delta(b));
     }
@@ -325,6 +346,13 @@ static fm_status bind_layers(fm_model *m, const fm_checkpoint *c, const fm_famil
         l->kv_index = full ? m->n_attention++ : m->n_delta++;
         fm_binder b = {.c = c, .hp = &m->hp, .layer = l, .index = i, .err = err};
         FM_TRY(family->bind_layer(&b));
+    }
+    int32_t whole = 0, windowed = 0;
+    for (int32_t i = 0; i < m->hp.n_layer; i++) m->n_windowed += m->layers[i].windowed;
+    for (int32_t i = 0; m->n_windowed > 0 && i < m->hp.n_layer; i++) {
+        fm_layer *l = &m->layers[i];
+        if (l->mixer != FM_MIX_ATTENTION) continue;
+        l->kv_index = l->windowed ? m->n_attention - m->n_windowed + windowed++ : whole++;
     }
     return FM_OK;
 }
@@ -470,12 +498,23 @@ void fm_model_free(fm_model *m)
     free(m);
 }
 
-fm_kv_shape fm_model_kv_shape(const fm_model *m, int64_t n_ctx, bool f16)
+/* Positions that a layer with a sliding window keeps: what the first token of a pass sees, and the
+ * pass. A multiple of the unit of attention, so that no unit lies across the end of the ring. */
+static int64_t window_slots(const fm_hparams *hp, int64_t n_ctx, int64_t n_batch)
+{
+    const uint64_t need = (uint64_t)hp->window - 1 + (uint64_t)n_batch;
+    const int64_t slots = (int64_t)fm_round_up(need, FM_ATTN_UNIT);
+    return slots < n_ctx ? slots : n_ctx;
+}
+
+fm_kv_shape fm_model_kv_shape(const fm_model *m, int64_t n_ctx, int64_t n_batch, bool f16)
 {
     const fm_hparams *hp = &m->hp;
     const int64_t channels = (int64_t)(2 * hp->n_k_head + hp->n_v_head) * hp->d_state;
     return (fm_kv_shape){
-        .n_attn_layer = m->n_attention,
+        .n_attn_layer = m->n_attention - m->n_windowed,
+        .n_window_layer = m->n_windowed,
+        .n_window_ctx = m->n_windowed ? window_slots(hp, n_ctx, n_batch) : 0,
         .n_delta_layer = m->n_delta,
         .n_head_kv = hp->n_head_kv,
         .d_head = hp->d_head,

@@ -1,5 +1,7 @@
-/* Grouped-query attention with per-head q and k norms, rope on the first n_rot channels and,
- * where the family has one, an output gate.
+/* Grouped-query attention with rope on the first n_rot channels and, where the family has them, biases,
+ * per-head q and k norms, an output gate, a sliding window and sinks: position p sees positions
+ * max(0, p - window + 1) to p, and a head's softmax has one more term exp(sink) that takes weight
+ * and gives no value.
  *
  * Work is cut into items of one kv head and one unit of FM_ATTN_UNIT absolute positions; inside, the
  * kernel goes through blocks of 64 positions with an online softmax, and units are joined in
@@ -14,12 +16,20 @@
 typedef struct {
     fm_run *r;
     const fm_layer *l;
-    const float *q_norm, *k_norm;
-    float *q, *k, *v; /* rows of the pass; q rows hold gates too when gated */
+    const float *q_norm, *k_norm, *sinks; /* or NULL */
+    float *q, *k, *v;                     /* rows of the pass; q rows hold gates too when gated */
     int64_t q_stride, kv_stride, q_head_stride;
-    float *o;       /* [n_tok][n_head * d] */
-    int64_t n_unit; /* units of the one token, when a token's units are spread out */
+    float *o; /* [n_tok][n_head * d] */
+    /* units of the one token, when a token's units are spread out */
+    int64_t first_unit, n_unit;
 } attn_job;
+
+/* First position that position pos sees. */
+static int64_t first_seen(const attn_job *j, int64_t pos)
+{
+    const int64_t window = j->l->windowed ? j->r->hp->window : pos + 1;
+    return pos + 1 > window ? pos + 1 - window : 0;
+}
 
 /* Norm, rope and scale of one token's q and k; k and v go to the cache. */
 static void prepare_item(void *ctx, int64_t t, int thread)
@@ -33,23 +43,24 @@ static void prepare_item(void *ctx, int64_t t, int thread)
     const float scale = hp->rope.score_factor / sqrtf((float)d);
     for (int64_t h = 0; h < hp->n_head; h++) {
         float *q = j->q + t * j->q_stride + h * j->q_head_stride;
-        r->k->rmsnorm(q, q, j->q_norm, hp->eps, d);
+        if (j->q_norm) r->k->rmsnorm(q, q, j->q_norm, hp->eps, d);
         r->k->rope_half(q, cos_t, sin_t, hp->rope.n_rot);
         for (int64_t i = 0; i < d; i++) q[i] *= scale;
     }
     const bool f16 = fm_kv_get_shape(r->kv)->f16;
+    const int64_t slot = pos % fm_kv_slots(r->kv, j->l->kv_index);
     for (int32_t h = 0; h < hp->n_head_kv; h++) {
         float *k = j->k + t * j->kv_stride + h * d;
         const float *v = j->v + t * j->kv_stride + h * d;
-        r->k->rmsnorm(k, k, j->k_norm, hp->eps, d);
+        if (j->k_norm) r->k->rmsnorm(k, k, j->k_norm, hp->eps, d);
         r->k->rope_half(k, cos_t, sin_t, hp->rope.n_rot);
         void *kc = fm_kv_k(r->kv, j->l->kv_index, h), *vc = fm_kv_v(r->kv, j->l->kv_index, h);
         if (f16) {
-            r->k->to_f16((uint16_t *)kc + pos * d, k, d);
-            r->k->to_f16((uint16_t *)vc + pos * d, v, d);
+            r->k->to_f16((uint16_t *)kc + slot * d, k, d);
+            r->k->to_f16((uint16_t *)vc + slot * d, v, d);
         } else {
-            memcpy((float *)kc + pos * d, k, (size_t)d * sizeof *k);
-            memcpy((float *)vc + pos * d, v, (size_t)d * sizeof *v);
+            memcpy((float *)kc + slot * d, k, (size_t)d * sizeof *k);
+            memcpy((float *)vc + slot * d, v, (size_t)d * sizeof *v);
         }
     }
 }
@@ -61,15 +72,18 @@ static void attend_unit(const attn_job *j, int64_t t, int32_t h, int64_t u, floa
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
     const int64_t d = hp->d_head, n_q = hp->n_head / hp->n_head_kv, n_pos = r->pos0 + t + 1;
-    const int64_t p0 = u * FM_ATTN_UNIT;
-    const int64_t p1 = p0 + FM_ATTN_UNIT < n_pos ? p0 + FM_ATTN_UNIT : n_pos;
+    const int64_t u0 = u * FM_ATTN_UNIT, u1 = u0 + FM_ATTN_UNIT < n_pos ? u0 + FM_ATTN_UNIT : n_pos;
+    const int64_t first = first_seen(j, n_pos - 1), p0 = first > u0 ? first : u0;
+    /* A ring holds whole units, so slots of a unit are contiguous and its blocks are cut alike. */
+    const int64_t shift = u0 - u0 % fm_kv_slots(r->kv, j->l->kv_index);
     float *o = part, *m = part + n_q * d, *den = m + n_q;
     float *qs = den + n_q; /* queries of this head group, made contiguous */
     for (int64_t i = 0; i < n_q; i++)
         memcpy(qs + i * d, j->q + t * j->q_stride + (h * n_q + i) * j->q_head_stride,
                (size_t)d * sizeof *qs);
     r->k->attend(o, m, den, qs, fm_kv_k(r->kv, j->l->kv_index, h),
-                 fm_kv_v(r->kv, j->l->kv_index, h), d, p0, p1, d, n_q, fm_kv_get_shape(r->kv)->f16);
+                 fm_kv_v(r->kv, j->l->kv_index, h), d, p0 - shift, u1 - shift, d, n_q,
+                 fm_kv_get_shape(r->kv)->f16);
 }
 
 /* acc <- acc joined with part; both hold n_q heads of one kv head. */
@@ -87,17 +101,26 @@ static void join(const fm_hparams *hp, float *acc, const float *part)
     }
 }
 
+/* What one over the softmax's denominator becomes when a sink joins: the sums are relative to the
+ * maximum m, which the sink may exceed. */
+static float inverse_with_sink(float m, float den, float sink)
+{
+    const float top = m > sink ? m : sink, c = expf(m - top);
+    return c / (den * c + expf(sink - top));
+}
+
 /* Divides by the denominator, applies the gate and stores the heads of kv head h. */
 static void finish(const attn_job *j, int64_t t, int32_t h, const float *acc)
 {
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
     const int64_t d = hp->d_head, n_q = hp->n_head / hp->n_head_kv;
-    const float *den = acc + n_q * d + n_q;
+    const float *m = acc + n_q * d, *den = m + n_q;
     for (int64_t i = 0; i < n_q; i++) {
         const int64_t head = h * n_q + i;
         float *o = j->o + (t * hp->n_head + head) * d;
-        const float inv = 1.0f / den[i];
+        const float inv =
+            j->sinks ? inverse_with_sink(m[i], den[i], j->sinks[head]) : 1.0f / den[i];
         for (int64_t c = 0; c < d; c++) o[c] = acc[i * d + c] * inv;
         if (hp->gated_attention)
             r->k->sigmoid_mul(o, j->q + t * j->q_stride + head * j->q_head_stride + d, d);
@@ -113,10 +136,10 @@ static void token_item(void *ctx, int64_t item, int thread)
     /* Late tokens cost most, so they start first. */
     const int64_t t = r->n_tok - 1 - item / r->hp->n_head_kv;
     const int32_t h = (int32_t)(item % r->hp->n_head_kv);
-    const int64_t n_unit = (r->pos0 + t) / FM_ATTN_UNIT + 1;
+    const int64_t pos = r->pos0 + t, first = first_seen(j, pos) / FM_ATTN_UNIT;
     float *acc = r->attn_part + (2 * thread) * r->attn_part_each, *part = acc + r->attn_part_each;
-    attend_unit(j, t, h, 0, acc);
-    for (int64_t u = 1; u < n_unit; u++) {
+    attend_unit(j, t, h, first, acc);
+    for (int64_t u = first + 1; u <= pos / FM_ATTN_UNIT; u++) {
         attend_unit(j, t, h, u, part);
         join(r->hp, acc, part);
     }
@@ -128,7 +151,7 @@ static void unit_item(void *ctx, int64_t item, int thread)
 {
     (void)thread;
     const attn_job *j = ctx;
-    attend_unit(j, 0, (int32_t)(item / j->n_unit), item % j->n_unit,
+    attend_unit(j, 0, (int32_t)(item / j->n_unit), j->first_unit + item % j->n_unit,
                 j->r->attn_part + item * j->r->attn_part_each);
 }
 
@@ -151,8 +174,9 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
     attn_job j = {
         .r = r,
         .l = l,
-        .q_norm = fm_weight_vector(l, ptr, FM_W_Q_NORM),
-        .k_norm = fm_weight_vector(l, ptr, FM_W_K_NORM),
+        .q_norm = fm_weight_vector_or_null(l, ptr, FM_W_Q_NORM),
+        .k_norm = fm_weight_vector_or_null(l, ptr, FM_W_K_NORM),
+        .sinks = fm_weight_vector_or_null(l, ptr, FM_W_SINKS),
         .q = r->mix_a,
         .k = r->mix_b,
         .v = r->mix_b + kv_width,
@@ -160,17 +184,20 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
         .kv_stride = 2 * kv_width,
         .q_head_stride = hp->gated_attention ? 2 * d : d,
         .o = r->mix_o,
-        .n_unit = (r->pos0 + r->n_tok - 1) / FM_ATTN_UNIT + 1,
     };
     const fm_matrix wq = fm_weight_matrix(l, ptr, FM_W_Q), wk = fm_weight_matrix(l, ptr, FM_W_K);
     const fm_matrix wv = fm_weight_matrix(l, ptr, FM_W_V), wo = fm_weight_matrix(l, ptr, FM_W_O);
     const fm_linear_op in[3] = {
-        {&wq, j.q, q_width, NULL}, {&wk, j.k, 2 * kv_width, NULL}, {&wv, j.v, 2 * kv_width, NULL}};
+        {&wq, j.q, q_width, fm_weight_vector_or_null(l, ptr, FM_W_Q_BIAS)},
+        {&wk, j.k, 2 * kv_width, fm_weight_vector_or_null(l, ptr, FM_W_K_BIAS)},
+        {&wv, j.v, 2 * kv_width, fm_weight_vector_or_null(l, ptr, FM_W_V_BIAS)}};
     fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
     fm_linear(r, &r->in, in, 3);
 
     if (r->n_tok == 1) {
         prepare_item(&j, 0, 0);
+        j.first_unit = first_seen(&j, r->pos0) / FM_ATTN_UNIT;
+        j.n_unit = r->pos0 / FM_ATTN_UNIT + 1 - j.first_unit;
         fm_pool_run(r->pool, unit_item, &j, j.n_unit * hp->n_head_kv);
         for (int32_t h = 0; h < hp->n_head_kv; h++) {
             float *acc = r->attn_part + h * j.n_unit * r->attn_part_each;
@@ -182,7 +209,8 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
         fm_pool_run(r->pool, token_item, &j, (int64_t)r->n_tok * hp->n_head_kv);
     }
 
-    const fm_linear_op out = {&wo, r->normed, hp->n_embd, NULL};
+    const fm_linear_op out = {&wo, r->normed, hp->n_embd,
+                              fm_weight_vector_or_null(l, ptr, FM_W_O_BIAS)};
     fm_acts_set(&r->in, j.o, hp->n_head * d, hp->n_head * d, r->n_tok);
     fm_linear(r, &r->in, &out, 1);
     for (int64_t t = 0; t < r->n_tok; t++)

@@ -45,7 +45,11 @@ fm_status fm_bind_vector(fm_binder *b, fm_weight w, const char *suffix, int64_t 
 /* An f32 matrix that is used element by element (convolution). */
 fm_status fm_bind_table(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out);
 
-fm_status fm_bind_attention(fm_binder *b);     /* q, k, v, o, q_norm, k_norm               */
+bool fm_bind_has(const fm_binder *b, const char *suffix); /* is blk.<index>.<suffix> in the file? */
+
+fm_status fm_bind_attention(fm_binder *b);     /* q, k, v, o                               */
+fm_status fm_bind_qk_norm(fm_binder *b);       /* per-head norms of q and k                */
+fm_status fm_bind_qkv_bias(fm_binder *b);      /* biases of q, k, v                        */
 fm_status fm_bind_delta(fm_binder *b);         /* qkv, z, conv, dt, a, b/a, norm, out      */
 fm_status fm_bind_experts(fm_binder *b);       /* router and ffn_*_exps                    */
 fm_status fm_bind_shared_expert(fm_binder *b); /* ffn_*_shexp and its gate                 */

@@ -21,6 +21,7 @@ typedef struct {
     int32_t n_ff_shared;                         /* 0: no shared expert                       */
     int32_t full_attention_interval;             /* layer i is attention iff (i+1) % it == 0  */
     int32_t n_k_head, n_v_head, d_state, n_conv; /* gated DeltaNet; 0 when there is none      */
+    int32_t window;       /* positions that a layer with a sliding window sees; 0: none has one */
     bool gated_attention; /* q rows per head are [query | gate]                               */
     bool tiled_heads;     /* value head h uses key head h % n_k_head, else h / (n_v / n_k)    */
     bool fused_ba;        /* ssm_ba, per key head [b.. | a..], instead of ssm_beta, ssm_alpha */
@@ -35,6 +36,11 @@ typedef enum {
     FM_W_K,
     FM_W_V,
     FM_W_O,
+    FM_W_Q_BIAS,
+    FM_W_K_BIAS,
+    FM_W_V_BIAS,
+    FM_W_O_BIAS,
+    FM_W_SINKS,
     FM_W_Q_NORM,
     FM_W_K_NORM,
     FM_W_QKV,
@@ -57,7 +63,9 @@ typedef enum {
 
 typedef struct {
     fm_mixer mixer;
-    int32_t kv_index;             /* number among the layers of the same mixer */
+    int32_t kv_index; /* number among the layers of the same mixer; layers with a sliding
+                                     window come after those without                       */
+    bool windowed;    /* attention sees hp.window positions, its own included      */
     int16_t piece_of[FM_W_COUNT]; /* index into pieces, -1: not in this layer  */
     fm_trunk_piece pieces[FM_W_COUNT];
     int32_t n_piece;
@@ -66,11 +74,15 @@ typedef struct {
     bool fused_gate_up;
 } fm_layer;
 
+/* Positions whose attention is one work item; a multiple of FM_ATTN_BLOCK. */
+enum { FM_ATTN_UNIT = 1024 };
+
 typedef struct fm_model {
     const char *architecture;
     fm_hparams hp;
-    fm_layer *layers; /* [n_layer]                                                 */
-    int32_t n_attention, n_delta;
+    fm_layer *layers;             /* [n_layer]                                                 */
+    int32_t n_attention, n_delta; /* n_attention: with and without a window           */
+    int32_t n_windowed;
     const fm_tensor_info *embd, *head, *out_norm;
     bool tied;            /* the head is the embedding                                 */
     fm_trunk_unit *units; /* [n_unit]: layer i is unit i, then the head in row ranges   */
@@ -99,7 +111,8 @@ typedef struct {
 void fm_model_prepare_unit(void *prepare_ctx, int32_t unit, uint8_t *const *ptr);
 size_t fm_model_pack_scratch(const fm_model *m); /* bytes one thread needs */
 
-fm_kv_shape fm_model_kv_shape(const fm_model *m, int64_t n_ctx, bool f16);
+/* n_batch: tokens of the longest pass; a layer with a sliding window keeps its window and one pass. */
+fm_kv_shape fm_model_kv_shape(const fm_model *m, int64_t n_ctx, int64_t n_batch, bool f16);
 
 /* ---- forward pass ------------------------------------------------------------------------ */
 

@@ -17,6 +17,7 @@ static fm_status bind_layer(fm_binder *b)
 {
     FM_TRY(fm_bind_vector(b, FM_W_ATTN_NORM, "attn_norm.weight", b->hp->n_embd));
     FM_TRY(fm_bind_attention(b));
+    FM_TRY(fm_bind_qk_norm(b));
     FM_TRY(fm_bind_vector(b, FM_W_FFN_NORM, "ffn_norm.weight", b->hp->n_embd));
     return fm_bind_experts(b);
 }

@@ -24,8 +24,6 @@ typedef struct {
 } fm_linear_op;
 
 enum {
-    FM_ATTN_UNIT =
-        1024,          /* positions whose attention is one work item; a multiple of FM_ATTN_BLOCK */
     FM_HEAD_GROUP = 8, /* tokens whose logits are computed together when all are wanted           */
     FM_MOE_JOBS = 64,  /* experts computed together                                               */
 };
