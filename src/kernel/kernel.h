@@ -35,8 +35,8 @@ typedef struct {
  * F32, F16, BF16 weights: lane i of 16 sums the products of columns i, i+16, ... in order, with
  * fused multiply-add in avx2 and avx512 and without it in generic; lanes are then added as a tree,
  * lane i with lane i+8, then +4, +2, +1. */
-typedef void (*fm_matmul_fn)(const fm_matrix *w, int64_t row0, int64_t row1,
-                             const void *const *act, float *const *y, int64_t n_tok);
+typedef void (*fm_matmul_fn)(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                             float *const *y, int64_t n_tok);
 
 typedef struct fm_kernels {
     const char *name;
@@ -59,6 +59,11 @@ typedef struct fm_kernels {
 
     /* y[i] = silu(gate[i]) * up[i]; y may be gate. [n] */
     void (*silu_mul)(float *y, const float *gate, const float *up, int64_t n);
+
+    /* y[i] = g sigmoid(alpha g) (u + 1), g = min(gate[i], limit), u = up[i] held to +-limit; y may be
+     * gate. [n] Source: openai/gpt-oss, gpt_oss/torch/model.py, swiglu. */
+    void (*clamped_swiglu)(float *y, const float *gate, const float *up, float alpha, float limit,
+                           int64_t n);
 
     /* y[i] *= sigmoid(g[i]) */
     void (*sigmoid_mul)(float *y, const float *g, int64_t n);

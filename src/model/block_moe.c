@@ -25,7 +25,8 @@ typedef struct {
     int64_t n_tok;
     const int32_t *pair; /* [n_tok] pair numbers; token = pair / div          */
     int32_t div;
-    float *out;        /* row of a pair: out + pair * n_embd                 */
+    float *out; /* row of a pair: out + pair * n_embd                 */
+    const float *gate_bias, *up_bias, *down_bias; /* or NULL                 */
     int64_t row0;      /* first row in ff_gate, ff_up                        */
     fm_expert_ref ref; /* routed: what goes back to the store                */
     bool routed;
@@ -121,7 +122,24 @@ static const moe_job *job_of(const moe_set *s, int64_t item, bool out)
     return &s->job[j];
 }
 
-/* silu(gate x) * (up x) for a range of rows of one expert, all its tokens. */
+/* y[i][row0..row1) += bias[row0..row1) for n rows y. */
+static void add_bias(const fm_run *r, float *const *y, const float *bias, int64_t n, int64_t row0,
+                     int64_t row1)
+{
+    for (int64_t i = 0; bias && i < n; i++) r->k->axpy(y[i] + row0, 1.0f, bias + row0, row1 - row0);
+}
+
+static void activate(const fm_run *r, float *gate, const float *up, int64_t n)
+{
+    const fm_hparams *hp = r->hp;
+    if (hp->swiglu_limit > 0.0f) {
+        r->k->clamped_swiglu(gate, gate, up, hp->swiglu_alpha, hp->swiglu_limit, n);
+    } else {
+        r->k->silu_mul(gate, gate, up, n);
+    }
+}
+
+/* silu(gate x) * (up x), or the family's form of it, for a range of rows of one expert, all its tokens. */
 static void in_item(void *ctx, int64_t item, int thread)
 {
     const moe_set *s = ctx;
@@ -148,8 +166,9 @@ static void in_item(void *ctx, int64_t item, int thread)
         }
         r->k->matmul(&j->gate, row0, row1, act_g, g, n);
         r->k->matmul(&j->up, row0, row1, act_u, u, n);
-        for (int64_t i = 0; i < n; i++)
-            r->k->silu_mul(g[i] + row0, g[i] + row0, u[i] + row0, row1 - row0);
+        add_bias(r, g, j->gate_bias, n, row0, row1);
+        add_bias(r, u, j->up_bias, n, row0, row1);
+        for (int64_t i = 0; i < n; i++) activate(r, g[i] + row0, u[i] + row0, row1 - row0);
     }
 }
 
@@ -190,6 +209,7 @@ static void out_item(void *ctx, int64_t item, int thread)
             y[i] = j->out + j->pair[i0 + i] * n_embd;
         }
         r->k->matmul(&j->down, row0, row1, act, y, n);
+        add_bias(r, y, j->down_bias, n, row0, row1);
     }
 }
 
@@ -246,7 +266,15 @@ static fm_matrix part_matrix(const fm_type_traits *type, const uint8_t *data, in
                        .layout = type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS};
 }
 
-static void add_expert(moe_set *s, const fm_layer *l, const fm_expert_ref *ref)
+/* Row `expert` of a bias [n_expert][n], or NULL when the layer has none. */
+static const float *expert_bias(const fm_layer *l, uint8_t *const *ptr, fm_weight w, int32_t expert,
+                                int64_t n)
+{
+    const float *bias = fm_weight_vector_or_null(l, ptr, w);
+    return bias ? bias + expert * n : NULL;
+}
+
+static void add_expert(moe_set *s, const fm_layer *l, uint8_t *const *ptr, const fm_expert_ref *ref)
 {
     fm_run *r = s->r;
     const fm_hparams *hp = r->hp;
@@ -262,6 +290,9 @@ static void add_expert(moe_set *s, const fm_layer *l, const fm_expert_ref *ref)
     j->up = part_matrix(l->type_up, j->up_data, hp->n_embd, ff);
     j->down_data = ref->part[l->fused_gate_up ? 1 : 2];
     j->down = part_matrix(l->type_down, j->down_data, ff, hp->n_embd);
+    j->gate_bias = expert_bias(l, ptr, FM_W_GATE_BIAS, ref->expert, ff);
+    j->up_bias = expert_bias(l, ptr, FM_W_UP_BIAS, ref->expert, ff);
+    j->down_bias = expert_bias(l, ptr, FM_W_DOWN_BIAS, ref->expert, hp->n_embd);
     j->n_tok = r->expert_count[ref->expert];
     j->pair = r->pairs + r->expert_start[ref->expert];
     j->div = hp->n_expert_used;
@@ -344,7 +375,7 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
         if (got) {
             if (set.n_job > 0 && set.n_row + r->expert_count[ref.expert] > r->ff_rows)
                 compute_set(&set);
-            add_expert(&set, l, &ref);
+            add_expert(&set, l, ptr, &ref);
         }
         if (!got || set.n_job == FM_MOE_JOBS) compute_set(&set);
     }
@@ -358,7 +389,8 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     const fm_hparams *hp = r->hp;
     const fm_matrix router = fm_weight_matrix(l, ptr, FM_W_ROUTER);
     fm_matrix sh_router;
-    fm_linear_op ops[2] = {{&router, r->router, hp->n_expert, NULL}};
+    fm_linear_op ops[2] = {
+        {&router, r->router, hp->n_expert, fm_weight_vector_or_null(l, ptr, FM_W_ROUTER_BIAS)}};
     int n_op = 1;
     if (hp->n_ff_shared) {
         sh_router = fm_weight_matrix(l, ptr, FM_W_SH_ROUTER);

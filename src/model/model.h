@@ -21,7 +21,8 @@ typedef struct {
     int32_t n_ff_shared;                         /* 0: no shared expert                       */
     int32_t full_attention_interval;             /* layer i is attention iff (i+1) % it == 0  */
     int32_t n_k_head, n_v_head, d_state, n_conv; /* gated DeltaNet; 0 when there is none      */
-    int32_t window;       /* positions that a layer with a sliding window sees; 0: none has one */
+    int32_t window; /* positions that a layer with a sliding window sees; 0: none has one */
+    float swiglu_alpha, swiglu_limit; /* of the experts' clamped SwiGLU; limit 0: plain SwiGLU */
     bool gated_attention; /* q rows per head are [query | gate]                               */
     bool tiled_heads;     /* value head h uses key head h % n_k_head, else h / (n_v / n_k)    */
     bool fused_ba;        /* ssm_ba, per key head [b.. | a..], instead of ssm_beta, ssm_alpha */
@@ -54,6 +55,10 @@ typedef enum {
     FM_W_SSM_NORM,
     FM_W_SSM_OUT,
     FM_W_ROUTER,
+    FM_W_ROUTER_BIAS,
+    FM_W_GATE_BIAS, /* [n_expert][n_ff_expert], of the routed experts */
+    FM_W_UP_BIAS,
+    FM_W_DOWN_BIAS, /* [n_expert][n_embd] */
     FM_W_SH_ROUTER,
     FM_W_SH_GATE,
     FM_W_SH_UP,

@@ -80,6 +80,13 @@ static void gates_any_size_match_formula(const fm_kernels *k)
         k->silu_mul(y, g, u, n);
         assert_each_close(k, y, want, n);
 
+        for (int64_t i = 0; i < n; i++) {
+            const double gate = fmin(g[i], 2.0), up = fmax(-2.0, fmin(u[i], 2.0));
+            want[i] = gate * sigmoid(1.702 * gate) * (up + 1.0);
+        }
+        k->clamped_swiglu(y, g, u, 1.702f, 2.0f, n);
+        assert_each_close(k, y, want, n);
+
         memcpy(y, u, (size_t)n * sizeof *y);
         for (int64_t i = 0; i < n; i++) want[i] = u[i] * sigmoid(g[i]);
         k->sigmoid_mul(y, g, n);
@@ -103,7 +110,26 @@ static void gates_in_pieces_give_the_same_bits(const fm_kernels *k)
     assert_same_bits(whole, pieces, n);
     k->silu_mul(g, g, u, n); /* in place */
     assert_same_bits(whole, g, n);
+    k->clamped_swiglu(whole, g, u, 1.702f, 7.0f, n);
+    for (int64_t i = 0, step = 1; i < n; i += step, step = step * 2 + 1) {
+        const int64_t len = n - i < step ? n - i : step;
+        k->clamped_swiglu(pieces + i, g + i, u + i, 1.702f, 7.0f, len);
+    }
+    assert_same_bits(whole, pieces, n);
     free_array(g, n), free_array(u, n), free_array(whole, n), free_array(pieces, n);
+}
+
+/* Bounds hold where they should, and what is not a number stays so. */
+static void clamped_swiglu_at_its_limits(const fm_kernels *k)
+{
+    const float gate[] = {1e30f, INFINITY, -1e30f, 7.0f, 0.0f, NAN, 1.0f};
+    const float up[] = {1e30f, -INFINITY, 3.0f, -9.0f, 5.0f, 1.0f, NAN};
+    float y[7];
+    k->clamped_swiglu(y, gate, up, 1.702f, 7.0f, 7);
+    const double top = 7.0 / (1.0 + exp(-1.702 * 7.0));
+    assert_true(fabs(y[0] - 8.0 * top) < 1e-5 && fabs(y[1] + 6.0 * top) < 1e-5);
+    assert_true(y[2] == 0.0f && fabs(y[3] + 6.0 * top) < 1e-5 && y[4] == 0.0f);
+    assert_true(isnan(y[5]) && isnan(y[6]));
 }
 
 static void axpy_any_size_matches_formula(const fm_kernels *k)
@@ -365,6 +391,7 @@ int main(void)
         EVERY_SET(l2norm_any_size_matches_formula),
         EVERY_SET(gates_any_size_match_formula),
         EVERY_SET(gates_in_pieces_give_the_same_bits),
+        EVERY_SET(clamped_swiglu_at_its_limits),
         EVERY_SET(axpy_any_size_matches_formula),
         EVERY_SET(rope_half_known_vector),
         EVERY_SET(rope_half_any_size_matches_formula),

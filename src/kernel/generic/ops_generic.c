@@ -35,6 +35,16 @@ static void silu_mul(float *y, const float *gate, const float *up, int64_t n)
     for (int64_t i = 0; i < n; i++) y[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+static void clamped_swiglu(float *y, const float *gate, const float *up, float alpha, float limit,
+                           int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float g = gate[i] > limit ? limit : gate[i];
+        const float u = up[i] > limit ? limit : up[i] < -limit ? -limit : up[i];
+        y[i] = g / (1.0f + expf(-alpha * g)) * (u + 1.0f);
+    }
+}
+
 static void sigmoid_mul(float *y, const float *g, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) y[i] *= 1.0f / (1.0f + expf(-g[i]));
@@ -78,6 +88,7 @@ void fm_ops_generic(fm_kernels *k)
     k->rmsnorm = rmsnorm;
     k->l2norm = l2norm;
     k->silu_mul = silu_mul;
+    k->clamped_swiglu = clamped_swiglu;
     k->sigmoid_mul = sigmoid_mul;
     k->axpy = axpy;
     k->rope_half = rope_half;
