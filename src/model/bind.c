@@ -11,7 +11,7 @@
 #include "base/checked.h"
 
 static const fm_family *const families[] = {&fm_family_qwen35moe, &fm_family_qwen3next,
-                                            &fm_family_qwen3moe};
+                                            &fm_family_qwen3moe,   &fm_family_gptoss};
 enum { N_FAMILY = sizeof families / sizeof families[0] };
 
 /* Largest dimension that is accepted; keeps every later product of three inside 63 bits. */

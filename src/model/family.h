@@ -21,6 +21,7 @@ typedef struct {
 extern const fm_family fm_family_qwen35moe;
 extern const fm_family fm_family_qwen3next;
 extern const fm_family fm_family_qwen3moe;
+extern const fm_family fm_family_gptoss;
 
 /* "A.key" of the checkpoint's architecture A; the value must lie in [lo, hi]. */
 fm_status fm_hp_i32(const fm_checkpoint *c, const char *key, int32_t *out, int32_t lo, int32_t hi,
