@@ -1,12 +1,13 @@
 /* Speed of one thread's matrix products, per type and kernel set.
  *
- *   bench_matmul [-s SET] [-t TYPE] [-n ROWS] [-r REPEATS] [-m MIB]
+ *   bench_matmul [-s SET] [-t TYPE] [-n ROWS] [-k TOKENS] [-r REPEATS] [-m MIB]
  *
  * Matrices of ROWS (512) x 2048. GB/s counts weight bytes: once with one matrix that stays in the
  * cache, once over MIB (512) of different matrices. GMAC/s counts products of a weight and an
- * activation, 64 tokens, matrix in cache. us/token is the quantization of 2048 activations. Time is
- * this thread's processor time, best of REPEATS (7), so that other programs disturb the numbers
- * less; compare runs, not with wall-clock results. Reads no files; weights are random bytes.
+ * activation, TOKENS (64) at a time, again from the cache and from memory; an expert of a prompt
+ * is a product from memory for some 16 tokens. us/token is the quantization of 2048 activations.
+ * Time is this thread's processor time, best of REPEATS (7), so that other programs disturb the
+ * numbers less; compare runs, not with wall-clock results. Reads no files; weights are random bytes.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,12 +86,13 @@ static double time_quantize(const bench *b, fm_act form, void *dst, const float 
     return best;
 }
 
-static int run(const char *set, const char *only_type, int64_t n_out, int repeats, size_t mib)
+static int run(const char *set, const char *only_type, int64_t n_out, int n_tok, int repeats,
+               size_t mib)
 {
-    static const uint32_t ids[] = {
-        FM_TYPE_Q4_0, FM_TYPE_Q4_1, FM_TYPE_Q5_0, FM_TYPE_Q5_1, FM_TYPE_Q8_0,
-        FM_TYPE_MXFP4, FM_TYPE_Q2_K, FM_TYPE_Q3_K, FM_TYPE_Q4_K, FM_TYPE_Q5_K,
-        FM_TYPE_Q6_K, FM_TYPE_F32, FM_TYPE_F16, FM_TYPE_BF16};
+    static const uint32_t ids[] = {FM_TYPE_Q4_0, FM_TYPE_Q4_1,  FM_TYPE_Q5_0, FM_TYPE_Q5_1,
+                                   FM_TYPE_Q8_0, FM_TYPE_MXFP4, FM_TYPE_Q2_K, FM_TYPE_Q3_K,
+                                   FM_TYPE_Q4_K, FM_TYPE_Q5_K,  FM_TYPE_Q6_K, FM_TYPE_F32,
+                                   FM_TYPE_F16,  FM_TYPE_BF16};
     fm_error err = {0};
     const fm_kernels *const kernels = fm_kernels_pick(set, &err);
     if (!kernels) {
@@ -110,11 +112,14 @@ static int run(const char *set, const char *only_type, int64_t n_out, int repeat
 #endif
     fill(weights, mib << 20);
     for (int i = 0; i < N_IN; i++) x[i] = (float)((i * 37) % 101 - 50) / 50.0f;
-    printf("%-10s %-6s %12s %12s %12s %12s\n", "set", "type", "cache GB/s", "memory GB/s",
-           "GMAC/s x64", "us/token");
+    printf("%-10s %-6s %12s %12s %12s %12s %12s   (products of %d tokens)\n", "set", "type",
+           "cache GB/s", "memory GB/s", "cache GMAC/s", "mem. GMAC/s", "us/token", n_tok);
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
-        bench b = {.kernels = kernels, .type = fm_type_get(ids[i]), .weights = weights,
-                   .repeats = repeats, .n_out = n_out};
+        bench b = {.kernels = kernels,
+                   .type = fm_type_get(ids[i]),
+                   .weights = weights,
+                   .repeats = repeats,
+                   .n_out = n_out};
         if (only_type && strcmp(only_type, b.type->name) != 0) continue;
         b.matrix_bytes = fm_type_row_bytes(b.type, N_IN) * (size_t)n_out;
         const size_t n_matrix = (mib << 20) / b.matrix_bytes;
@@ -128,12 +133,14 @@ static int run(const char *set, const char *only_type, int64_t n_out, int repeat
         }
         const double cached = time_pass(&b, 1, 1);
         const double memory = time_pass(&b, n_matrix, 1);
-        const double batch = time_pass(&b, 1, N_TOK);
+        const double batch = time_pass(&b, 1, n_tok);
+        const double batch_memory = time_pass(&b, n_matrix, n_tok);
+        const double products = (double)(N_IN * n_out) * n_tok;
         const double quantize = time_quantize(&b, form, act, x);
-        printf("%-10s %-6s %12.1f %12.1f %12.1f %12.2f\n", kernels->name, b.type->name,
+        printf("%-10s %-6s %12.1f %12.1f %12.1f %12.1f %12.2f\n", kernels->name, b.type->name,
                (double)b.matrix_bytes / cached / 1e9,
-               (double)(b.matrix_bytes * n_matrix) / memory / 1e9,
-               (double)(N_IN * n_out) * N_TOK / batch / 1e9, quantize * 1e6);
+               (double)(b.matrix_bytes * n_matrix) / memory / 1e9, products / batch / 1e9,
+               products * (double)n_matrix / batch_memory / 1e9, quantize * 1e6);
         fflush(stdout);
     }
     free(x), free(y), free(act), free(weights);
@@ -143,24 +150,38 @@ static int run(const char *set, const char *only_type, int64_t n_out, int repeat
 int main(int argc, char **argv)
 {
     const char *set = NULL, *type = NULL;
-    int repeats = 7, option;
+    int repeats = 7, n_tok = N_TOK, option;
     long rows = 512;
     size_t mib = 512;
-    while ((option = getopt(argc, argv, "s:t:n:r:m:")) != -1) {
+    while ((option = getopt(argc, argv, "s:t:n:k:r:m:")) != -1) {
         switch (option) {
-        case 's': set = optarg; break;
-        case 't': type = optarg; break;
-        case 'n': rows = atol(optarg); break;
-        case 'r': repeats = atoi(optarg); break;
-        case 'm': mib = (size_t)strtoul(optarg, NULL, 10); break;
-        default: return 2;
+        case 's':
+            set = optarg;
+            break;
+        case 't':
+            type = optarg;
+            break;
+        case 'n':
+            rows = atol(optarg);
+            break;
+        case 'k':
+            n_tok = atoi(optarg);
+            break;
+        case 'r':
+            repeats = atoi(optarg);
+            break;
+        case 'm':
+            mib = (size_t)strtoul(optarg, NULL, 10);
+            break;
+        default:
+            return 2;
         }
     }
     if (rows < 1 || rows > MAX_OUT || repeats < 1 || repeats > MAX_REPEATS || mib < 32 ||
-        mib > 65536) {
-        fprintf(stderr, "bench_matmul: ROWS 1..%d, REPEATS 1..%d, MIB 32..65536\n", MAX_OUT,
-                MAX_REPEATS);
+        mib > 65536 || n_tok < 1 || n_tok > N_TOK) {
+        fprintf(stderr, "bench_matmul: ROWS 1..%d, TOKENS 1..%d, REPEATS 1..%d, MIB 32..65536\n",
+                MAX_OUT, N_TOK, MAX_REPEATS);
         return 2;
     }
-    return run(set, type, rows, repeats, mib);
+    return run(set, type, rows, n_tok, repeats, mib);
 }

@@ -19,10 +19,19 @@
 typedef void (*fm_panel_fn)(float *out, const uint8_t *panel, int64_t n_block,
                             const void *const *act);
 
-/* Kernels of one type for 1, 2, 4 and 8 tokens; by_log2[3] may be NULL. */
+/* Kernels of one type for 1, 2, 4 and 8 tokens, of which the last may be NULL; and, unless NULL, for
+ * 3, 5, 6 and 7. */
 typedef struct {
-    fm_panel_fn by_log2[4];
+    fm_panel_fn by_log2[4], between[4];
 } fm_panel_kernels;
+
+/* The kernel for nt tokens, or the next larger one. */
+static inline fm_panel_fn fm_panel_kernel(const fm_panel_kernels *k, int64_t nt)
+{
+    static const int8_t between[] = {-1, -1, -1, 0, -1, 1, 2, 3, -1};
+    if (between[nt] >= 0 && k->between[between[nt]]) return k->between[between[nt]];
+    return k->by_log2[nt > 4 ? 3 : nt > 2 ? 2 : nt > 1 ? 1 : 0];
+}
 
 /* How far ahead of its use a weight is asked for. */
 enum { FM_PANEL_AHEAD_BYTES = 8192 };
@@ -44,8 +53,9 @@ static FM_ALWAYS_INLINE void fm_prefetch_panel(const uint8_t *block, const int b
 /* A stretch of panels that stays in the second-level cache while all tokens visit it. */
 enum { FM_PANEL_STRETCH_BYTES = 256 * 1024 };
 
-/* Panels [row0, row1), both multiples of 16. A group of tokens that is not 1, 2, 4 or 8 is filled
- * up with its first token, whose surplus results are dropped. */
+/* Panels [row0, row1), both multiples of 16. Tokens are shared out evenly among as few calls as will
+ * do. A group for which there is no kernel is filled up with its first token, whose surplus results
+ * are dropped. */
 static inline void fm_matmul_panel_rows(const fm_matrix *w, int64_t row0, int64_t row1,
                                         const void *const *act, float *const *y, int64_t n_tok,
                                         const fm_panel_kernels *kernels)
@@ -57,15 +67,16 @@ static inline void fm_matmul_panel_rows(const fm_matrix *w, int64_t row0, int64_
     if (stretch < FM_PANEL_ROWS) stretch = FM_PANEL_ROWS;
     for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
         const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
-        for (int64_t t0 = 0; t0 < n_tok; t0 += group) {
-            const int64_t nt = n_tok - t0 < group ? n_tok - t0 : group;
-            const int log2 = nt > 4 ? 3 : nt > 2 ? 2 : nt > 1 ? 1 : 0;
+        for (int64_t t0 = 0, nt; t0 < n_tok; t0 += nt) {
+            const int64_t left = n_tok - t0, n_call = (left + group - 1) / group;
+            nt = (left + n_call - 1) / n_call;
+            const fm_panel_fn kernel = fm_panel_kernel(kernels, nt);
             const void *x[8];
             for (int64_t t = 0; t < 8; t++) x[t] = act[t0 + (t < nt ? t : 0)];
             const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)r0 * w->row_bytes;
             for (int64_t row = r0; row < r1; row += FM_PANEL_ROWS, panel += panel_bytes) {
                 float out[8 * FM_PANEL_ROWS];
-                kernels->by_log2[log2](out, panel, n_block, x);
+                kernel(out, panel, n_block, x);
                 for (int64_t t = 0; t < nt; t++)
                     memcpy(y[t0 + t] + row, out + t * FM_PANEL_ROWS, FM_PANEL_ROWS * sizeof *out);
             }

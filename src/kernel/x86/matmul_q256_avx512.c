@@ -100,8 +100,8 @@ static FM_ALWAYS_INLINE __m512i sum_minima(const head_512 *h, const fm_act_i13_2
     } else {
         FM_UNROLL
         for (int k = 0; k < 16; k++)
-            low = _mm512_sub_epi32(low,
-                                   _mm512_mullo_epi32(h->mn[k], _mm512_set1_epi32(x->nsum[k])));
+            low =
+                _mm512_sub_epi32(low, _mm512_mullo_epi32(h->mn[k], _mm512_set1_epi32(x->nsum[k])));
     }
     return low;
 }
@@ -135,7 +135,7 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
                 }
             } else {
                 for (int k = n_group * part; k < n_group * (part + 1); k++) {
-                    if (nt == 1 && shape.ahead) fm_prefetch_panel(panel, bytes, k, shape.n_group);
+                    if (nt > 1 || shape.ahead) fm_prefetch_panel(panel, bytes, k, shape.n_group);
                     add_group(&r, &h, panel, x, nt, shape, group, k);
                 }
             }
@@ -163,8 +163,8 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
  * the lane, or 0 where that has bit 7. */
 static FM_ALWAYS_INLINE __m512i pick_bytes(__m512i v, uint32_t pattern)
 {
-    const __m512i lane = _mm512_broadcast_i32x4(
-        _mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
+    const __m512i lane =
+        _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
     return _mm512_shuffle_epi8(v, _mm512_add_epi8(_mm512_set1_epi32((int)pattern), lane));
 }
 
@@ -198,8 +198,8 @@ static FM_ALWAYS_INLINE void head_6bit(head_512 *h, const uint8_t *p)
     const __m512i top = _mm512_set1_epi32(0x30303030);
     const __m512i sc0 = _mm512_and_si512(a, m6), mn0 = _mm512_and_si512(b, m6);
     const __m512i sc1 = or_masked(_mm512_and_si512(c, m4), _mm512_srli_epi32(a, 2), top);
-    const __m512i mn1 = or_masked(_mm512_and_si512(_mm512_srli_epi32(c, 4), m4),
-                                  _mm512_srli_epi32(b, 2), top);
+    const __m512i mn1 =
+        or_masked(_mm512_and_si512(_mm512_srli_epi32(c, 4), m4), _mm512_srli_epi32(b, 2), top);
     FM_UNROLL
     for (int i = 0; i < 4; i++) {
         h->sc[i] = byte_u32(sc0, i);
@@ -346,16 +346,20 @@ static const shape_256 shape_q4_k = {144, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0, 0
 static const shape_256 shape_q5_k = {176, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0, 0};
 static const shape_256 shape_q6_k = {210, 16, 4, 1, 0, 2, MIN_NONE, SCALE_SUM, 1, 1};
 
-#define KERNEL(type, nt, head, group)                                                             \
-    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \
-                            const void *const *act)                                               \
-    {                                                                                             \
-        panel_256(out, panel, n_block, act, nt, shape_##type, head, group);                       \
+#define KERNEL(type, nt, head, group)                                                              \
+    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
+                            const void *const *act)                                                \
+    {                                                                                              \
+        panel_256(out, panel, n_block, act, nt, shape_##type, head, group);                        \
     }
-#define KERNELS(type, head, group)                                                                \
-    KERNEL(type, 1, head, group)                                                                  \
-    KERNEL(type, 2, head, group)                                                                  \
-    KERNEL(type, 4, head, group)                                                                  \
+#define KERNELS(type, head, group)                                                                 \
+    KERNEL(type, 1, head, group)                                                                   \
+    KERNEL(type, 2, head, group)                                                                   \
+    KERNEL(type, 3, head, group)                                                                   \
+    KERNEL(type, 4, head, group)                                                                   \
+    KERNEL(type, 5, head, group)                                                                   \
+    KERNEL(type, 6, head, group)                                                                   \
+    KERNEL(type, 7, head, group)                                                                   \
     KERNEL(type, 8, head, group)
 KERNELS(q2_k, head_q2_k, group_q2_k)
 KERNELS(q3_k, head_q3_k, group_q3_k)
@@ -364,11 +368,11 @@ KERNELS(q5_k, head_q4_k, group_q5_k)
 KERNELS(q6_k, head_q6_k, group_q6_k)
 
 const fm_panel_kernels fm_panels_256_avx512[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q2_K] = {{q2_k_1, q2_k_2, q2_k_4, q2_k_8}},
-    [FM_TYPE_Q3_K] = {{q3_k_1, q3_k_2, q3_k_4, q3_k_8}},
-    [FM_TYPE_Q4_K] = {{q4_k_1, q4_k_2, q4_k_4, q4_k_8}},
-    [FM_TYPE_Q5_K] = {{q5_k_1, q5_k_2, q5_k_4, q5_k_8}},
-    [FM_TYPE_Q6_K] = {{q6_k_1, q6_k_2, q6_k_4, q6_k_8}},
+    [FM_TYPE_Q2_K] = {{q2_k_1, q2_k_2, q2_k_4, q2_k_8}, {q2_k_3, q2_k_5, q2_k_6, q2_k_7}},
+    [FM_TYPE_Q3_K] = {{q3_k_1, q3_k_2, q3_k_4, q3_k_8}, {q3_k_3, q3_k_5, q3_k_6, q3_k_7}},
+    [FM_TYPE_Q4_K] = {{q4_k_1, q4_k_2, q4_k_4, q4_k_8}, {q4_k_3, q4_k_5, q4_k_6, q4_k_7}},
+    [FM_TYPE_Q5_K] = {{q5_k_1, q5_k_2, q5_k_4, q5_k_8}, {q5_k_3, q5_k_5, q5_k_6, q5_k_7}},
+    [FM_TYPE_Q6_K] = {{q6_k_1, q6_k_2, q6_k_4, q6_k_8}, {q6_k_3, q6_k_5, q6_k_6, q6_k_7}},
 };
 
 #endif

@@ -33,6 +33,7 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
     for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
     for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
         block_512 wb;
+        if (nt > 1) fm_prefetch_panel(panel, shape.block_bytes * FM_PANEL_ROWS, 0, 1);
         unpack(&wb, panel);
         const fm_act_i15_32 *x[8];
         const int8_t *hi[8], *lo[8];
@@ -83,9 +84,8 @@ static FM_ALWAYS_INLINE void add_fifth_bits(__m512i *w, const uint8_t *qh, const
         const __m512i lane = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
         const __m512i byte = _mm512_shuffle_epi8(bits, _mm512_add_epi8(spread, lane));
         const __m512i bit = _mm512_set1_epi32(u & 1 ? (int)0x80402010u : 0x08040201);
-        w[u] = _mm512_or_si512(w[u],
-                               _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(byte, bit),
-                                                     sixteen));
+        w[u] =
+            _mm512_or_si512(w[u], _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(byte, bit), sixteen));
     }
 }
 
@@ -138,9 +138,10 @@ static FM_ALWAYS_INLINE __m512 e8m0_half(const uint8_t *p)
 static FM_ALWAYS_INLINE void unpack_mxfp4(block_512 *b, const uint8_t *p)
 {
     /* Doubled values plus 16, times 8. */
-    const __m512i value = _mm512_slli_epi32(
-        _mm512_broadcast_i32x4(_mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12,
-                                             10, 8, 4)), 3);
+    const __m512i value =
+        _mm512_slli_epi32(_mm512_broadcast_i32x4(_mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16,
+                                                               15, 14, 13, 12, 10, 8, 4)),
+                          3);
     b->d = e8m0_half(p);
     unpack_nibbles(b->w, p + 1 * 16, 0);
     FM_UNROLL
@@ -154,13 +155,16 @@ static const shape_32 shape_q5_1 = {24, 0, 0, 1};
 static const shape_32 shape_q8_0 = {34, 1, 0, 0};
 static const shape_32 shape_mxfp4 = {17, 1, 3, 0};
 
-#define KERNEL(type, nt)                                                                          \
-    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \
-                            const void *const *act)                                               \
-    {                                                                                             \
-        panel_32(out, panel, n_block, act, nt, shape_##type, unpack_##type);                      \
+#define KERNEL(type, nt)                                                                           \
+    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
+                            const void *const *act)                                                \
+    {                                                                                              \
+        panel_32(out, panel, n_block, act, nt, shape_##type, unpack_##type);                       \
     }
-#define KERNELS(type) KERNEL(type, 1) KERNEL(type, 2) KERNEL(type, 4) KERNEL(type, 8)
+#define KERNELS(type)                                                                              \
+    KERNEL(type, 1)                                                                                \
+    KERNEL(type, 2) KERNEL(type, 3) KERNEL(type, 4) KERNEL(type, 5) KERNEL(type, 6)                \
+        KERNEL(type, 7) KERNEL(type, 8)
 KERNELS(q4_0)
 KERNELS(q4_1)
 KERNELS(q5_0)
@@ -169,12 +173,12 @@ KERNELS(q8_0)
 KERNELS(mxfp4)
 
 const fm_panel_kernels fm_panels_32_avx512[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q4_0] = {{q4_0_1, q4_0_2, q4_0_4, q4_0_8}},
-    [FM_TYPE_Q4_1] = {{q4_1_1, q4_1_2, q4_1_4, q4_1_8}},
-    [FM_TYPE_Q5_0] = {{q5_0_1, q5_0_2, q5_0_4, q5_0_8}},
-    [FM_TYPE_Q5_1] = {{q5_1_1, q5_1_2, q5_1_4, q5_1_8}},
-    [FM_TYPE_Q8_0] = {{q8_0_1, q8_0_2, q8_0_4, q8_0_8}},
-    [FM_TYPE_MXFP4] = {{mxfp4_1, mxfp4_2, mxfp4_4, mxfp4_8}},
+    [FM_TYPE_Q4_0] = {{q4_0_1, q4_0_2, q4_0_4, q4_0_8}, {q4_0_3, q4_0_5, q4_0_6, q4_0_7}},
+    [FM_TYPE_Q4_1] = {{q4_1_1, q4_1_2, q4_1_4, q4_1_8}, {q4_1_3, q4_1_5, q4_1_6, q4_1_7}},
+    [FM_TYPE_Q5_0] = {{q5_0_1, q5_0_2, q5_0_4, q5_0_8}, {q5_0_3, q5_0_5, q5_0_6, q5_0_7}},
+    [FM_TYPE_Q5_1] = {{q5_1_1, q5_1_2, q5_1_4, q5_1_8}, {q5_1_3, q5_1_5, q5_1_6, q5_1_7}},
+    [FM_TYPE_Q8_0] = {{q8_0_1, q8_0_2, q8_0_4, q8_0_8}, {q8_0_3, q8_0_5, q8_0_6, q8_0_7}},
+    [FM_TYPE_MXFP4] = {{mxfp4_1, mxfp4_2, mxfp4_4, mxfp4_8}, {mxfp4_3, mxfp4_5, mxfp4_6, mxfp4_7}},
 };
 
 #endif
