@@ -294,6 +294,8 @@ def ratios(ours, theirs, rate):
 
 def hit_rate(record):
     hits, misses = record["report"].get("expert_hits"), record["report"].get("expert_misses")
+    if misses is not None:
+        misses += record["report"].get("prefetch_used", 0)
     return 100 * hits / (hits + misses) if hits is not None and misses is not None and hits + misses else None
 
 

@@ -55,6 +55,10 @@ typedef struct fm_session fm_session;
 
 typedef enum { FM_KV_F16, FM_KV_F32 } fm_kv_type;
 
+/* Reading experts that the next layer will probably want; never changes the output. AUTO measures
+ * from time to time whether it pays and does what was faster. */
+typedef enum { FM_PREFETCH_AUTO, FM_PREFETCH_ON, FM_PREFETCH_OFF } fm_prefetch;
+
 typedef struct {
     size_t struct_size;       /* set by fm_engine_options_init()                           */
     const char *model_path;   /* GGUF file or first shard                                  */
@@ -74,6 +78,7 @@ typedef struct {
     bool (*load_progress)(void *user, uint64_t done, uint64_t total);
     void *progress_user;
     int32_t io_depth;         /* reads in flight, 1 to 1024; 0: the default                */
+    fm_prefetch prefetch;     /* 0: FM_PREFETCH_AUTO                                       */
 } fm_engine_options;
 
 void fm_engine_options_init(fm_engine_options *opt);
@@ -270,14 +275,15 @@ enum { FM_MISS_BINS = 33 };
 typedef struct {
     uint64_t load_bytes;      /* read while opening                                     */
     uint64_t bytes_read;      /* read since: experts and streamed trunk                 */
-    uint64_t expert_hits, expert_misses;
+    uint64_t expert_hits, expert_misses; /* with prefetch_used: all that were asked for   */
     uint64_t disk_wait_us;    /* computation stood still for a read                     */
     uint64_t prompt_us, gen_us; /* inside eval with more than one token / with one      */
     uint64_t expert_us, attention_us, head_us; /* shares of the above, without disk waits */
     uint64_t tokens_evaluated;
     uint64_t peak_rss_bytes;  /* of the process (VmHWM)                                 */
     uint64_t load_us;
-    uint64_t prefetch_reads, prefetch_used; /* experts read ahead; of which needed in time */
+    uint64_t prefetch_reads, prefetch_used; /* experts read ahead; of which asked for      */
+    uint64_t sync_us; /* the evaluating thread waited for others at joins; inside the shares */
     /* Layers that one token went through with i misses; the last bin: that many or more. */
     uint64_t layers_with_misses[FM_MISS_BINS];
 } fm_stats;

@@ -18,7 +18,7 @@ for memory in "$smallest" $((smallest * 5 / 4)) $((smallest * 2)); do
         python3 -c '
 import json, sys
 j = json.load(sys.stdin)
-uses = j["expert_hits"] + j["expert_misses"]
+uses = j["expert_hits"] + j["prefetch_used"] + j["expert_misses"]
 print("%-13d %-13.1f %-10.1f %-9.3f %-11d %-13.1f %-15d %s" % (
     j["memory_budget_bytes"], j["prompt_tok_s"], j["gen_tok_s"],
     j["expert_hits"] / uses if uses else 1, j["bytes_read"], j["disk_wait_ms"],

@@ -45,16 +45,17 @@ struct fm_pool {
     worker *workers;
 
     /* set by the caller between runs */
-    int n_awake_max; /* workers worth waking: processors less the caller's */
+    int64_t waited_ns; /* by callers, for the last items of others */
+    int n_awake_max;   /* workers worth waking: processors less the caller's */
 
     /* the run: written by the caller while no item is out, read by who holds an item */
     fm_pool_fn fn;
     void *ctx;
     int64_t n_items;
 
-    _Alignas(LINE) _Atomic int64_t n_left;  /* items not taken; below 1: nothing to take  */
+    _Alignas(LINE) _Atomic int64_t n_left;       /* items not taken; below 1: nothing to take  */
     _Alignas(LINE) _Atomic int64_t n_unfinished; /* items not computed                    */
-    _Alignas(LINE) _Atomic int n_sleeping;  /* workers at or near pthread_cond_wait       */
+    _Alignas(LINE) _Atomic int n_sleeping;       /* workers at or near pthread_cond_wait       */
     _Atomic bool caller_sleeps;
     _Atomic bool stop;
 
@@ -245,9 +246,8 @@ static void wake_workers(fm_pool *pool, int64_t n_items)
     pthread_mutex_unlock(&pool->mu);
 }
 
-static void wait_for_others(fm_pool *pool)
+static void wait_for_others(fm_pool *pool, int64_t start_ns)
 {
-    const int64_t start_ns = now_ns();
     do {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
             if (atomic_load(&pool->n_unfinished) == 0) return;
@@ -283,8 +283,17 @@ void fm_pool_run(fm_pool *pool, fm_pool_fn fn, void *ctx, int64_t n_items)
     atomic_store(&pool->n_left, n_items);
     wake_workers(pool, n_items);
     take_items(pool, 0);
-    if (atomic_load(&pool->n_unfinished) != 0) wait_for_others(pool);
+    if (atomic_load(&pool->n_unfinished) != 0) {
+        const int64_t start_ns = now_ns();
+        wait_for_others(pool, start_ns);
+        pool->waited_ns += now_ns() - start_ns;
+    }
 
     tls_pool = outer_pool;
     tls_index = outer_index;
+}
+
+uint64_t fm_pool_wait_us(const fm_pool *pool)
+{
+    return (uint64_t)pool->waited_ns / 1000;
 }

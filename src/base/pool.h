@@ -28,3 +28,6 @@ void fm_pool_limit(fm_pool *pool, int n_cpu);
 /* One run at a time, from one thread. Does not allocate. A run started inside an item of the same
  * pool computes in place, on the thread of that item. */
 void fm_pool_run(fm_pool *pool, fm_pool_fn fn, void *ctx, int64_t n_items);
+
+/* Time that callers of fm_pool_run() had no item left and waited for the other threads' last ones. */
+uint64_t fm_pool_wait_us(const fm_pool *pool);

@@ -14,6 +14,7 @@ typedef struct {
     double hit_rate; /* NAN: no experts were asked for */
     double bytes_per_token, wasted_per_token, disk_gb_s;
     double wait, experts, attention, head, rest; /* shares of the time */
+    double sync;                                 /* inside experts, attention and head */
     fm_bench_bound bound;                        /* seconds per token  */
     double bound_tok_s, bound_ratio, overlapped_tok_s, overlapped_ratio;
 } figures;
@@ -46,6 +47,7 @@ static void add_phase(fm_bench_phase *sum, const fm_bench_phase *p)
     sum->misses += p->misses;
     sum->bytes_read += p->bytes_read;
     sum->wait_us += p->wait_us;
+    sum->sync_us += p->sync_us;
     sum->expert_us += p->expert_us;
     sum->attention_us += p->attention_us;
     sum->head_us += p->head_us;
@@ -84,7 +86,7 @@ static void fill_means(figures *f, double expert_bytes)
     const fm_bench_phase *s = &f->sum;
     const double n = s->tokens > 0 ? (double)s->tokens : NAN;
     const double us = s->us > 0 ? (double)s->us : NAN;
-    const uint64_t uses = s->hits + s->misses;
+    const uint64_t uses = s->hits + s->prefetch_used + s->misses;
     f->hit_rate = uses > 0 ? (double)s->hits / (double)uses : NAN;
     f->bytes_per_token = (double)s->bytes_read / n;
     /* What was read ahead in one phase may be used in the next: never more than was read. */
@@ -95,6 +97,7 @@ static void fill_means(figures *f, double expert_bytes)
     f->wasted_per_token = wasted / n;
     f->disk_gb_s = (double)s->bytes_read / 1e3 / us;
     f->wait = (double)s->wait_us / us;
+    f->sync = (double)s->sync_us / us;
     f->experts = (double)s->expert_us / us;
     f->attention = (double)s->attention_us / us;
     f->head = (double)s->head_us / us;
@@ -134,8 +137,9 @@ static void bound_prompt(report *r, const fm_bench_run *run)
     const double n_repeat = run->n_repeat, n = (double)f->sum.tokens / n_repeat;
     const double pass = run->plan.n_batch > 0 ? run->plan.n_batch : 1;
     const double head = (double)run->info.head_bytes_per_token;
-    const double touched = ceil(n / pass) * (r->touched_trunk - head) + head +
-                           (double)(f->sum.hits + f->sum.misses) / n_repeat * r->expert_bytes;
+    const double touched =
+        ceil(n / pass) * (r->touched_trunk - head) + head +
+        (double)(f->sum.hits + f->sum.prefetch_used + f->sum.misses) / n_repeat * r->expert_bytes;
     /* Of the repeat that computed fastest: like a probe, what disturbs only makes it slower. */
     double computing_s = INFINITY;
     for (int i = 0; i < run->n_repeat; i++) {
@@ -232,7 +236,8 @@ static void print_phase(const figures *f)
     printf("%-11s %8s %14s %8s %9s %6s", f->name, number(a, f->tok_s), spread,
            percent(b, f->hit_rate), number(c, f->bytes_per_token / 1e6), number(d, f->disk_gb_s));
     printf(" %8s %8s", percent(a, f->wait), percent(b, f->experts));
-    printf(" %9s %7s %7s\n", percent(a, f->attention), percent(b, f->head), percent(c, f->rest));
+    printf(" %9s %7s %7s", percent(a, f->attention), percent(b, f->head), percent(c, f->rest));
+    printf(" %7s\n", percent(a, f->sync));
 }
 
 static void print_bounds(const report *r, const figures *f, bool is_prompt)
@@ -269,8 +274,8 @@ static void print_table(const report *r, const fm_bench_run *run, const fm_cli_o
 {
     char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE];
     print_setup(r, run, o);
-    printf("%-11s %8s %14s %8s %9s %6s %8s %8s %9s %7s %7s\n", "phase", "tok/s", "min..max", "hits",
-           "MB/token", "GB/s", "waiting", "experts", "attention", "head", "rest");
+    printf("%-11s %8s %14s %8s %9s %6s %8s %8s %9s %7s %7s %7s\n", "phase", "tok/s", "min..max",
+           "hits", "MB/token", "GB/s", "waiting", "experts", "attention", "head", "rest", "(sync)");
     print_phase(&r->prompt);
     print_phase(&r->gen);
     if (r->prompt.sum.tokens > 0) {
@@ -329,6 +334,7 @@ static void put_phase(fm_json_out *j, const figures *f, bool is_prompt)
     fm_json_real(j, "attention_share", f->attention);
     fm_json_real(j, "head_share", f->head);
     fm_json_real(j, "rest_share", f->rest);
+    fm_json_real(j, "sync_share", f->sync);
     fm_json_real(j, "disk_term_ms", f->bound.disk_s * 1e3);
     fm_json_real(j, "memory_term_ms", f->bound.memory_s * 1e3);
     fm_json_real(j, "arithmetic_term_ms", is_prompt ? f->bound.arithmetic_s * 1e3 : NAN);
@@ -456,6 +462,7 @@ static void print_row(const report *r, const fm_bench_run *run, const figures *f
         f->attention,
         f->head,
         f->rest,
+        f->sync,
         f->bound_tok_s,
         f->bound_ratio,
         f->overlapped_tok_s,
@@ -472,7 +479,7 @@ static void print_csv(const report *r, const fm_bench_run *run)
 {
     puts("phase,tokens,repeat,cache_state,tok_s,tok_s_min,tok_s_max,ttft_ms,hit_rate,"
          "bytes_per_token,wasted_bytes_per_token,disk_gb_s,wait_share,expert_share,attention_share,"
-         "head_share,rest_share,bound_tok_s,bound_ratio,overlapped_bound_tok_s,"
+         "head_share,rest_share,sync_share,bound_tok_s,bound_ratio,overlapped_bound_tok_s,"
          "overlapped_bound_ratio,disk_probe_gb_s,mem_probe_gb_s,peak_rss_bytes,"
          "memory_budget_bytes,threads,token_hash");
     print_row(r, run, &r->prompt, true);

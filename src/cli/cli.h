@@ -55,6 +55,7 @@ typedef struct {
     int32_t bench_prompt, bench_gen, n_repeat;
     bool is_cold, is_warm, is_csv;
     int32_t io_depth; /* 0: automatic */
+    const char *prefetch;
 
     bool is_json, is_quiet, wants_help;
 } fm_cli_options;

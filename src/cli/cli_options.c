@@ -119,6 +119,11 @@ static const option OPTIONS[] = {
     {"memory and machine", NULL, "--depth", "D", OPT_INT, FIELD(io_depth), ENGINE_COMMANDS,
      1, 1024, NULL, "reads that the disk has at a time; never changes the output\n"
                     "(default: automatic)"},
+    {"memory and machine", NULL, "--prefetch", "auto|on|off", OPT_CHOICE, FIELD(prefetch),
+     FM_CMD_RUN | FM_CMD_LOGITS | FM_CMD_BENCH,
+     0, 0, "auto", "read experts that the next layer will probably want while the disk\n"
+                   "has nothing else to do; auto measures whether it pays. The output\n"
+                   "is the same"},
     {"memory and machine", NULL, "--kernels", "reference|generic|avx2|avx512", OPT_CHOICE,
      FIELD(kernels), ENGINE_COMMANDS,
      0, 0, NULL, "instruction set (default: the best this processor has)"},

@@ -36,7 +36,8 @@ void fm_cli_print_plan(FILE *out, const fm_plan *plan)
     char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE];
     fprintf(out, "memory plan\n");
     for (int32_t i = 0; i < plan->n_line; i++) {
-        fprintf(out, "  %-30s %12s\n", plan->lines[i].name, fm_figure_bytes(a, plan->lines[i].bytes));
+        fprintf(out, "  %-30s %12s\n", plan->lines[i].name,
+                fm_figure_bytes(a, plan->lines[i].bytes));
     }
     fprintf(out, "  %-30s %12s   of %s (%s)\n", "total", fm_figure_bytes(a, plan->total_bytes),
             fm_figure_bytes(b, plan->budget_bytes),

@@ -103,6 +103,7 @@ static void add_difference(fm_bench_phase *p, const fm_stats *before, const fm_s
     p->wait_us = after->disk_wait_us - before->disk_wait_us;
     p->expert_us = after->expert_us - before->expert_us;
     p->attention_us = after->attention_us - before->attention_us;
+    p->sync_us = after->sync_us - before->sync_us;
     p->head_us = after->head_us - before->head_us;
     p->prefetch_reads = after->prefetch_reads - before->prefetch_reads;
     p->prefetch_used = after->prefetch_used - before->prefetch_used;

@@ -35,13 +35,14 @@ static void print_info(const fm_model_info *m, const fm_type_use *types, size_t 
              (int)m->n_expert, (int)m->n_expert_used_trained,
              fm_figure_bytes(a, m->bytes_per_expert_max));
     print_row("experts", line);
-    snprintf(line, sizeof line, "%s in %d %s: trunk %s, experts %s", fm_figure_bytes(a, m->file_bytes),
-             (int)m->n_shard, m->n_shard == 1 ? "file" : "files", fm_figure_bytes(b, m->trunk_bytes),
-             fm_figure_bytes(c, m->expert_bytes));
+    snprintf(line, sizeof line, "%s in %d %s: trunk %s, experts %s",
+             fm_figure_bytes(a, m->file_bytes), (int)m->n_shard, m->n_shard == 1 ? "file" : "files",
+             fm_figure_bytes(b, m->trunk_bytes), fm_figure_bytes(c, m->expert_bytes));
     print_row("size", line);
     snprintf(line, sizeof line, "%s: trunk %s, experts %s",
              fm_figure_bytes(a, m->trunk_bytes_per_token + m->expert_bytes_per_token),
-             fm_figure_bytes(b, m->trunk_bytes_per_token), fm_figure_bytes(c, m->expert_bytes_per_token));
+             fm_figure_bytes(b, m->trunk_bytes_per_token),
+             fm_figure_bytes(c, m->expert_bytes_per_token));
     print_row("bytes per token", line);
     snprintf(line, sizeof line, "%s tokens as trained",
              fm_cli_count(a, (uint64_t)(m->n_ctx_train > 0 ? m->n_ctx_train : 0)));

@@ -28,7 +28,8 @@ typedef struct {
 typedef struct {
     uint64_t prompt_tokens, generated_tokens, evaluated_tokens;
     uint64_t prompt_us, gen_us, first_token_us;
-    uint64_t expert_hits, expert_misses, bytes_read, load_bytes, disk_wait_us;
+    uint64_t expert_hits, expert_misses, prefetch_reads, prefetch_used, bytes_read, load_bytes,
+        disk_wait_us;
     uint64_t peak_rss_bytes, memory_budget_bytes;
     uint64_t token_hash;
 } run_figures;
@@ -238,6 +239,8 @@ static void collect_figures(run_figures *f, const fm_engine *engine, const fm_st
     fm_engine_plan(engine, &plan);
     f->expert_hits = now.expert_hits - before->expert_hits;
     f->expert_misses = now.expert_misses - before->expert_misses;
+    f->prefetch_reads = now.prefetch_reads - before->prefetch_reads;
+    f->prefetch_used = now.prefetch_used - before->prefetch_used;
     f->bytes_read = now.bytes_read - before->bytes_read;
     f->disk_wait_us = now.disk_wait_us - before->disk_wait_us;
     f->load_bytes = now.load_bytes;
@@ -249,7 +252,7 @@ static void print_summary(const fm_cli_options *o, const run_figures *f)
 {
     char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE], d[FM_CLI_FIGURE];
     char hits[64] = "no experts used";
-    const uint64_t uses = f->expert_hits + f->expert_misses;
+    const uint64_t uses = f->expert_hits + f->prefetch_used + f->expert_misses;
     if (uses > 0) {
         snprintf(hits, sizeof hits, "hits %.1f %%, %s misses",
                  100.0 * (double)f->expert_hits / (double)uses, fm_cli_count(a, f->expert_misses));
@@ -279,6 +282,8 @@ static void print_json(const run_figures *f, const answer *a)
     fm_json_real(&j, "ttft_ms", (double)f->first_token_us / 1e3);
     fm_json_u64(&j, "expert_hits", f->expert_hits);
     fm_json_u64(&j, "expert_misses", f->expert_misses);
+    fm_json_u64(&j, "prefetch_reads", f->prefetch_reads);
+    fm_json_u64(&j, "prefetch_used", f->prefetch_used);
     fm_json_u64(&j, "bytes_read", f->bytes_read);
     fm_json_u64(&j, "load_bytes", f->load_bytes);
     fm_json_real(&j, "disk_wait_ms", (double)f->disk_wait_us / 1e3);

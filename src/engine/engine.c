@@ -154,6 +154,7 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
         .read_user = e,
         .n_ctx = e->plan.report.n_ctx,
         .n_batch = e->plan.n_batch,
+        .prefetch = o->prefetch,
     };
     return fm_run_create(&e->run, &ro, &e->ledger, err);
 }
@@ -340,6 +341,7 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out)
         out->prefetch_used = s.prefetch_used;
         memcpy(out->layers_with_misses, s.token_misses, sizeof s.token_misses);
     }
+    if (e->pool) out->sync_us = fm_pool_wait_us(e->pool);
     if (e->run) {
         fm_run_stats r;
         fm_run_stats_get(e->run, &r);

@@ -45,10 +45,12 @@ typedef struct {
 /* ---- router ------------------------------------------------------------------------------ */
 
 /* Chooses the k largest of logits [n] after softmax; on equal values the lower number wins. */
-static void route(const fm_kernels *kern, float *p, int32_t n, int32_t k, int32_t *ids,
-                  float *weights)
+void fm_route(const fm_run *r, const fm_layer *l, uint8_t *const *ptr, float *p, int32_t *ids,
+              float *weights)
 {
-    kern->softmax(p, n);
+    (void)l, (void)ptr;
+    const int32_t n = r->hp->n_expert, k = r->hp->n_expert_used;
+    r->k->softmax(p, n);
     for (int32_t i = 0; i < k; i++) {
         ids[i] = -1;
         weights[i] = -1.0f;
@@ -71,15 +73,22 @@ static void route(const fm_kernels *kern, float *p, int32_t n, int32_t k, int32_
     for (int32_t i = 0; i < k; i++) weights[i] /= sum;
 }
 
+typedef struct {
+    fm_run *r;
+    const fm_layer *l;
+    uint8_t *const *ptr;
+} route_job;
+
 static void route_item(void *ctx, int64_t item, int thread)
 {
     (void)thread;
-    fm_run *r = ctx;
+    const route_job *j = ctx;
+    fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
     const int64_t t1 = (item + 1) * ROUTER_TOKENS_PER_ITEM;
     for (int64_t t = item * ROUTER_TOKENS_PER_ITEM; t < t1 && t < r->n_tok; t++)
-        route(r->k, r->router + t * hp->n_expert, hp->n_expert, hp->n_expert_used,
-              r->ids + t * hp->n_expert_used, r->weights + t * hp->n_expert_used);
+        fm_route(r, j->l, j->ptr, r->router + t * hp->n_expert, r->ids + t * hp->n_expert_used,
+                 r->weights + t * hp->n_expert_used);
 }
 
 /* Groups pairs by expert; need_ids gets the experts in use, ascending. Returns their number. */
@@ -366,11 +375,17 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
         /* The shared expert of a batch fills the buffers alone; its time covers the first reads. */
         if (!one) compute_set(&set);
     }
+    bool guessed = false;
+    if (!one) fm_guess_next(r, layer);
     while (fm_lease_left(store) > 0) {
         if (fm_run_stops(r, 0)) return fm_fail(err, FM_E_CANCELLED, "stopped");
-        /* Wait only when there is nothing to compute. */
+        /* Wait only when there is nothing to compute, and guess before the first wait. */
         fm_expert_ref ref;
         bool got = false;
+        if (one && set.n_job == 0 && !guessed) {
+            fm_guess_next(r, layer);
+            guessed = true;
+        }
         FM_TRY(fm_lease_next(store, &ref, set.n_job == 0, &got, err));
         if (got) {
             if (set.n_job > 0 && set.n_row + r->expert_count[ref.expert] > r->ff_rows)
@@ -398,7 +413,8 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     }
     fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
     fm_linear(r, &r->in, ops, n_op);
-    fm_pool_run(r->pool, route_item, r,
+    route_job route = {r, l, ptr};
+    fm_pool_run(r->pool, route_item, &route,
                 (r->n_tok + ROUTER_TOKENS_PER_ITEM - 1) / ROUTER_TOKENS_PER_ITEM);
     const int32_t n_need = group(r);
 
@@ -407,6 +423,7 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     if (st != FM_OK) return st;
     if (r->n_tok == 1) {
         combine_item(r, 0, 0);
+        if (r->had_miss) fm_guess_next(r, layer); /* again, with this layer's result */
     } else {
         fm_pool_run(r->pool, combine_item, r, r->n_tok);
     }

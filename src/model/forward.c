@@ -72,6 +72,13 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     layout_acts(&r->ff_act, a, r->ff_rows, r->ff_max);
     r->pack_each = fm_round_up(fm_model_pack_scratch(r->model), 64);
     r->pack_scratch = fm_arena_take(a, (size_t)T * r->pack_each);
+    const int64_t P = B < FM_PREDICT_TOKENS ? B : FM_PREDICT_TOKENS;
+    r->guess.normed = FLOATS(P * H);
+    r->guess.logits = FLOATS(P * E);
+    layout_acts(&r->guess.in, a, P, H);
+    r->guess.ids = INTS(max_i64(E, K));
+    r->guess.count = INTS(E);
+    r->guess.weights = FLOATS(K);
     r->logits = FLOATS((B > 1 ? FM_HEAD_GROUP : 1) * (int64_t)hp->n_vocab);
     r->embd_row = fm_arena_take(a, (size_t)(r->model->embd->bytes / (uint64_t)hp->n_vocab));
 #undef FLOATS
@@ -107,6 +114,7 @@ fm_status fm_run_create(fm_run **out, const fm_run_options *opt, fm_ledger *ledg
     }
     layout(r, &r->arena, opt->n_batch, opt->n_ctx);
     for (int32_t i = 0; i < opt->n_batch; i++) r->identity[i] = i;
+    fm_predict_trial_init(&r->trial, opt->prefetch);
     fm_rope_frequencies(&r->hp->rope, r->rope_freq);
     *out = r;
     return FM_OK;
@@ -243,6 +251,9 @@ fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64
     r->n_tok = n;
     r->hooks = hooks;
     atomic_store(&r->stop, false);
+    fm_store_stats before, after;
+    fm_store_stats_get(r->opt.store, &before);
+    const uint64_t t0 = fm_now_us();
     FM_TRY(embed(r, ids, err));
     fm_rope_tables(&r->hp->rope, r->rope_freq, pos0, n, r->rope_cos, r->rope_sin);
     for (int32_t i = 0; i < r->hp->n_layer; i++) {
@@ -250,6 +261,9 @@ fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64
         FM_TRY(layer_pass(r, i, err));
     }
     FM_TRY(heads(r, head, err));
+    fm_store_stats_get(r->opt.store, &after);
+    r->had_miss = after.misses > before.misses || after.prefetch_used > before.prefetch_used;
+    if (n == 1) fm_predict_trial_token(&r->trial, fm_now_us() - t0, r->had_miss);
     /* The last layer's experts may have been broken off. */
     return atomic_load(&r->stop) ? stopped(err) : FM_OK;
 }

@@ -94,6 +94,7 @@ static void linear_item(void *ctx, int64_t item, int thread)
 void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op)
 {
     assert(n_op <= MAX_OPS);
+    fm_run_poll(r);
     linear_job j = {.r = r, .n_tok = a->n_tok, .n_op = n_op};
     int64_t items = 0;
     for (int i = 0; i < n_op; i++) {

@@ -8,6 +8,7 @@
 #include "format/checkpoint.h"
 #include "kernel/kernel.h"
 #include "kv/cache.h"
+#include "model/predict.h"
 #include "model/rope.h"
 #include "store/store.h"
 
@@ -133,6 +134,7 @@ typedef struct {
     void *read_user;
     int64_t n_ctx;
     int32_t n_batch; /* tokens in one pass */
+    fm_prefetch prefetch;
 } fm_run_options;
 
 /* Bytes of working memory for these sizes. */

@@ -23,7 +23,18 @@ typedef struct {
     const float *bias; /* [w->n_out], or NULL */
 } fm_linear_op;
 
+/* Working memory of predict.c; P = FM_PREDICT_TOKENS at most */
+typedef struct {
+    float *normed; /* [P][n_embd]   */
+    float *logits; /* [P][n_expert] */
+    fm_acts in;
+    int32_t *ids;   /* [n_expert]    */
+    int32_t *count; /* [n_expert]    */
+    float *weights; /* [K]           */
+} fm_guess;
+
 enum {
+    FM_POLL_US = 100,  /* between looks at the reads while computing */
     FM_HEAD_GROUP = 8, /* tokens whose logits are computed together when all are wanted           */
     FM_MOE_JOBS = 64,  /* experts computed together                                               */
 };
@@ -40,6 +51,10 @@ struct fm_run {
     fm_arena arena;
     fm_run_stats stats;
     const fm_pass_hooks *hooks;
+    fm_predict_trial trial;
+    fm_guess guess;
+    uint64_t polled_us;
+    bool had_miss;    /* the last token waited for experts */
     atomic_bool stop; /* this pass is to end: what its items would still compute is not wanted */
 
     /* set for each pass */
@@ -82,11 +97,21 @@ struct fm_run {
     unsigned char *embd_row; /* one row as stored                                       */
 };
 
+/* Moves reads along; for the thread of the pass, between or inside its items. */
+static inline void fm_run_poll(fm_run *r)
+{
+    const uint64_t now = fm_now_us();
+    if (now - r->polled_us < FM_POLL_US) return;
+    r->polled_us = now;
+    fm_store_poll(r->opt.store);
+}
+
 /* True when the pass is to be broken off; work items then leave their results undone. Asks the caller of
  * the pass when `thread` is 0, which is the thread that he called on; the others look what came of it. A
  * pass of one token is over so soon that its items do not ask. */
 static inline bool fm_run_stops(fm_run *r, int thread)
 {
+    if (thread == 0) fm_run_poll(r);
     if (thread == 0 && !atomic_load_explicit(&r->stop, memory_order_relaxed) && r->hooks &&
         r->hooks->keep_going && !r->hooks->keep_going(r->hooks->keep_user)) {
         atomic_store_explicit(&r->stop, true, memory_order_relaxed);
@@ -117,6 +142,12 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr,
                        fm_error *err);
+
+/* The K experts of one token from its router's row [n_expert], which is overwritten; best first. */
+void fm_route(const fm_run *r, const fm_layer *l, uint8_t *const *ptr, float *p, int32_t *ids,
+              float *weights);
+/* Hints for the experts of the layer after this one, from r->x as it is. */
+void fm_guess_next(fm_run *r, int32_t layer);
 
 /* Width of the attention block's working rows, for the layout. */
 void fm_attention_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx);

@@ -59,11 +59,11 @@ typedef struct {
     int32_t n_unit;
     uint64_t budget_bytes;
     /* consumers the store does not own; each is a line */
-    uint64_t program_bytes;   /* code, libraries, stacks: a fixed reserve          */
-    uint64_t metadata_bytes;  /* checkpoint directory and tokenizer                */
-    uint64_t always_bytes;    /* small trunk parts that are resident in every plan */
-    uint64_t kv_bytes;        /* attention caches for n_ctx                        */
-    uint64_t state_bytes;     /* recurrent state                                   */
+    uint64_t program_bytes;  /* code, libraries, stacks: a fixed reserve          */
+    uint64_t metadata_bytes; /* checkpoint directory and tokenizer                */
+    uint64_t always_bytes;   /* small trunk parts that are resident in every plan */
+    uint64_t kv_bytes;       /* attention caches for n_ctx                        */
+    uint64_t state_bytes;    /* recurrent state                                   */
     /* scratch grows with the batch: fixed + per_token * n_batch. The planner shrinks n_batch in
      * steps of 64 (never below min(64, n_batch)) before it streams the trunk. */
     uint64_t scratch_fixed_bytes, scratch_token_bytes;
@@ -72,13 +72,13 @@ typedef struct {
 } fm_plan_input;
 
 typedef struct fm_store_plan {
-    fm_plan report;            /* what people see                                    */
+    fm_plan report; /* what people see                                    */
     int32_t n_batch;
-    int32_t n_resident_unit;   /* units [0, n) stay; the others go through the ring  */
-    int32_t n_ring;            /* ring buffers, 0 when all is resident               */
+    int32_t n_resident_unit; /* units [0, n) stay; the others go through the ring  */
+    int32_t n_ring;          /* ring buffers, 0 when all is resident               */
     uint64_t ring_bytes_each;
-    uint64_t trunk_bytes;      /* resident part                                      */
-    int32_t n_class;           /* slot classes: layers whose experts need equal room */
+    uint64_t trunk_bytes; /* resident part                                      */
+    int32_t n_class;      /* slot classes: layers whose experts need equal room */
     struct {
         uint64_t slot_bytes;
         int64_t n_slot;
@@ -93,16 +93,16 @@ fm_status fm_plan_make(fm_store_plan *out, const fm_plan_input *in, fm_error *er
 typedef struct fm_store fm_store;
 
 typedef struct {
-    const char *const *path;      /* the checkpoint's files; index = fm_tensor_info.file */
-    const uint64_t *file_bytes;   /* their sizes as the checkpoint saw them              */
+    const char *const *path;    /* the checkpoint's files; index = fm_tensor_info.file */
+    const uint64_t *file_bytes; /* their sizes as the checkpoint saw them              */
     int32_t n_file;
     const fm_store_plan *plan;    /* made from the same layers and units                 */
     const fm_expert_layer *layer; /* copied                                              */
     int32_t n_layer;
-    const fm_trunk_unit *unit;    /* copied; tensors are not needed afterwards           */
+    const fm_trunk_unit *unit; /* copied; tensors are not needed afterwards           */
     int32_t n_unit;
-    fm_ledger *ledger;            /* charged on the lines FM_LINE_*; outlives the store  */
-    const fm_io_options *io;      /* NULL: defaults; its log falls back to `log`         */
+    fm_ledger *ledger;       /* charged on the lines FM_LINE_*; outlives the store  */
+    const fm_io_options *io; /* NULL: defaults; its log falls back to `log`         */
     fm_log_fn log;
     void *log_user;
 } fm_store_options;
@@ -129,6 +129,7 @@ fm_status fm_store_load_trunk(fm_store *s, bool (*progress)(void *, uint64_t, ui
  * (FM_E_LIMIT). */
 fm_status fm_trunk_acquire(fm_store *s, int32_t unit, uint8_t *const **ptr, fm_error *err);
 void fm_trunk_release(fm_store *s, int32_t unit);
+bool fm_trunk_is_resident(const fm_store *s, int32_t unit); /* acquiring it never waits */
 
 /* ---- experts ----------------------------------------------------------------------------- */
 
@@ -138,11 +139,11 @@ void fm_trunk_release(fm_store *s, int32_t unit);
  * fresh = false. */
 typedef struct {
     int32_t expert;
-    int32_t index;  /* position in the ids given to fm_store_demand */
+    int32_t index; /* position in the ids given to fm_store_demand */
     bool fresh;
     uint8_t *part[FM_EXPERT_PARTS];
     uint8_t *part_base[FM_EXPERT_PARTS]; /* FM_IO_ALIGN-aligned start of the room of the part */
-    int32_t slot;   /* internal */
+    int32_t slot;                        /* internal */
 } fm_expert_ref;
 
 typedef enum {
@@ -163,11 +164,13 @@ fm_status fm_store_demand(fm_store *s, int32_t layer, const int32_t *ids, const 
 fm_status fm_lease_next(fm_store *s, fm_expert_ref *out, bool wait, bool *got, fm_error *err);
 int32_t fm_lease_left(const fm_store *s); /* experts of this demand not handed out yet */
 void fm_lease_prepared(fm_store *s, const fm_expert_ref *ref); /* part[] as the ref now says */
-void fm_lease_done(fm_store *s, const fm_expert_ref *ref); /* the bytes may go */
+void fm_lease_done(fm_store *s, const fm_expert_ref *ref);     /* the bytes may go */
 /* Ends the demand: waits for reads in flight, returns every loan. Also after an error or cancel. */
 void fm_store_demand_end(fm_store *s);
 
-/* Likely experts of a layer: read in idle time, below demand, dropped when the layer has passed. */
+/* Likely experts of a layer, likeliest first: read in idle time, below demand, into slots that nobody
+ * used since the layer's last demand; dropped when the layer has passed. Ids from the last hint whose
+ * reads have not begun are replaced. */
 void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n);
 
 /* Moves reads along: to be called now and then by a thread that computes for milliseconds without
@@ -177,10 +180,10 @@ void fm_store_poll(fm_store *s);
 typedef struct {
     uint64_t load_bytes; /* device bytes of fm_store_load_trunk()                   */
     uint64_t bytes_read; /* device bytes since: experts, streamed trunk, hints      */
-    uint64_t hits;       /* demanded experts that caused no read                    */
-    uint64_t misses;
-    uint64_t wait_us;    /* calls above stood still for a read                      */
-    uint64_t prefetch_reads, prefetch_used; /* experts read for hints; of which demanded in time */
+    /* demanded experts are cached (hits), there or on their way for a hint (prefetch_used), or misses */
+    uint64_t hits, misses;
+    uint64_t wait_us; /* calls above stood still for a read                      */
+    uint64_t prefetch_reads, prefetch_used; /* experts read for hints; of which demanded */
     uint64_t token_misses[FM_MISS_BINS]; /* FM_DEMAND_TOKEN with i misses; the last: or more     */
 } fm_store_stats;
 void fm_store_stats_get(const fm_store *s, fm_store_stats *out);

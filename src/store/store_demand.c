@@ -36,8 +36,8 @@ static void start_misses(fm_store *s)
         fm_demand_item *item = &d->item[at];
         fm_slot_read(s, slot, d->layer, item->expert, PRIORITY_DEMAND);
         s->slot[slot].item = at;
-        s->slot[slot].key = s->policy->key_used(s->layer_clock[d->layer], 0, item->weight, d->picks,
-                                                d->kind);
+        s->slot[slot].key =
+            s->policy->key_used(s->layer_clock[d->layer], 0, item->weight, d->picks, d->kind);
         item->slot = slot;
         item->state = FM_ITEM_READING;
         d->n_reading++;
@@ -79,8 +79,11 @@ static void claim_cached(fm_store *s, int32_t at, int32_t slot)
     sl->item = at;
     sl->key =
         s->policy->key_used(s->layer_clock[d->layer], sl->key, item->weight, d->picks, d->kind);
-    s->stats.hits++;
-    if (sl->hinted) s->stats.prefetch_used++;
+    if (sl->hinted) {
+        s->stats.prefetch_used++;
+    } else {
+        s->stats.hits++;
+    }
     if (sl->state == FM_SLOT_READY) {
         fm_slot_make_pinned(s, slot);
         item->state = FM_ITEM_READY;
@@ -240,12 +243,22 @@ static void drop_expired_hints(fm_store *s, int32_t layer)
     }
 }
 
+/* Experts read for hints at a time: as many as the device takes at once. What it has not taken when
+ * the demand comes would only stand in the way. */
+static int32_t hints_in_flight(const fm_store *s, int32_t layer)
+{
+    const int32_t n = fm_io_depth(s->io) / s->layer[layer].n_part;
+    return n < 2 ? 2 : n;
+}
+
 static void start_hints(fm_store *s)
 {
     fm_hints *h = &s->hints;
     const fm_demand *d = &s->demand;
+    if (h->next == h->n) return;
     if (d->active && (d->next_miss < d->n_miss || d->failed)) return;
-    while (h->next < h->n && h->n_reading < FM_HINT_READING && h->n_slot < FM_HINT_MAX) {
+    const int32_t most_reading = hints_in_flight(s, h->layer);
+    while (h->next < h->n && h->n_reading < most_reading && h->n_slot < h->n_max) {
         const int32_t expert = h->id[h->next];
         if (*fm_slot_entry(s, h->layer, expert) < 0) {
             if (!fm_slot_can_read(s, h->layer)) return;
@@ -270,7 +283,7 @@ void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n)
     h->n = h->next = 0;
     if (layer < 0 || layer >= s->n_layer) return;
     h->layer = layer;
-    for (int32_t i = 0; i < n && h->n < FM_HINT_MAX; i++) {
+    for (int32_t i = 0; i < n && h->n < h->n_max; i++) {
         if (ids[i] >= 0 && ids[i] < s->layer[layer].n_expert) h->id[h->n++] = ids[i];
     }
     fm_store_poll(s);

@@ -86,7 +86,11 @@ static fm_status make_demand(fm_store *s, int32_t most, fm_error *err)
     d->miss = calloc((size_t)most + 1, sizeof *d->miss);
     d->ready = calloc((size_t)most + 1, sizeof *d->ready);
     d->last_serial = calloc((size_t)most + 1, sizeof *d->last_serial);
-    if (d->item && d->miss && d->ready && d->last_serial) return FM_OK;
+    fm_hints *h = &s->hints;
+    h->n_max = most;
+    h->id = calloc((size_t)most + 1, sizeof *h->id);
+    h->slot = calloc((size_t)most + 1, sizeof *h->slot);
+    if (d->item && d->miss && d->ready && d->last_serial && h->id && h->slot) return FM_OK;
     return fm_fail(err, FM_E_NOMEM, "no memory for a demand of %d experts", most);
 }
 
@@ -173,6 +177,8 @@ void fm_experts_teardown(fm_store *s)
     free(s->demand.miss);
     free(s->demand.ready);
     free(s->demand.last_serial);
+    free(s->hints.id);
+    free(s->hints.slot);
     free(s->layer);
     free(s->layer_class);
     free(s->layer_first);

@@ -34,7 +34,7 @@ typedef struct {
 typedef struct {
     fm_piece_place *piece; /* [n_piece], in store.piece_place */
     int32_t n_piece;
-    uint8_t **ptr;         /* [n_piece] of a resident unit, in store.piece_ptr */
+    uint8_t **ptr; /* [n_piece] of a resident unit, in store.piece_ptr */
 } fm_unit_place;
 
 typedef enum { FM_RING_EMPTY, FM_RING_READING, FM_RING_READY } fm_ring_state;
@@ -42,9 +42,9 @@ typedef enum { FM_RING_EMPTY, FM_RING_READING, FM_RING_READY } fm_ring_state;
 typedef struct {
     uint8_t *base;
     fm_ring_state state;
-    int32_t unit;       /* what it holds or will hold */
-    int32_t n_hold;     /* loans */
-    int32_t next_piece; /* the first one whose read was not submitted */
+    int32_t unit;        /* what it holds or will hold */
+    int32_t n_hold;      /* loans */
+    int32_t next_piece;  /* the first one whose read was not submitted */
     int32_t pieces_left; /* not arrived */
     bool failed, unwanted, prepared;
     fm_error error;
@@ -59,15 +59,15 @@ typedef enum { FM_SLOT_FREE, FM_SLOT_READING, FM_SLOT_READY } fm_slot_state;
 
 typedef struct {
     int32_t layer, expert;
-    int32_t item;      /* of the demand that pins this slot, -1: not pinned */
+    int32_t item; /* of the demand that pins this slot, -1: not pinned */
     int32_t next_free;
-    uint64_t key;      /* for the policy, when it becomes evictable         */
-    uint8_t state;     /* fm_slot_state */
-    uint8_t n_class;   /* index of its class */
+    uint64_t key;    /* for the policy, when it becomes evictable         */
+    uint8_t state;   /* fm_slot_state */
+    uint8_t n_class; /* index of its class */
     uint8_t parts_left;
     bool failed, prepared;
-    bool hinted; /* read for a hint and not demanded yet     */
-    bool guess;  /* its read was started by a hint           */
+    bool hinted;                    /* read for a hint and not demanded yet     */
+    bool guess;                     /* its read was started by a hint           */
     uint8_t *part[FM_EXPERT_PARTS]; /* where the bytes start */
 } fm_slot;
 
@@ -105,28 +105,24 @@ typedef struct {
     fm_demand_item *item;  /* [most experts of a layer] */
     uint64_t *last_serial; /* [most] number of the last demand for this expert id */
     uint64_t serial;
-    int32_t *miss;        /* items that need a read, in the order given */
+    int32_t *miss; /* items that need a read, in the order given */
     int32_t n_miss, next_miss;
     int32_t *ready; /* items in the order they became ready */
-    int32_t n_hit; /* the first entries of `ready` */
+    int32_t n_hit;  /* the first entries of `ready` */
     int32_t n_ready, next_ready;
     int32_t n_reading; /* items whose bytes are on their way */
     int32_t n_lent;
     fm_error error;
 } fm_demand;
 
-enum {
-    FM_HINT_MAX = 64,    /* ids of one hint, and hinted experts not demanded yet */
-    FM_HINT_READING = 4, /* experts read for hints at a time */
-};
-
 typedef struct {
     int32_t layer; /* of the waiting ids */
-    int32_t id[FM_HINT_MAX];
+    int32_t *id;   /* [n_max] */
     int32_t n, next;
-    int32_t slot[FM_HINT_MAX]; /* filled or being filled for a hint, not demanded yet */
+    int32_t *slot; /* [n_max] filled or being filled for a hint, not demanded yet */
     int32_t n_slot;
     int32_t n_reading;
+    int32_t n_max; /* most experts of a layer */
 } fm_hints;
 
 /* ---- the store --------------------------------------------------------------------------- */
@@ -165,8 +161,8 @@ struct fm_store {
     const fm_evict_policy *policy;
     int32_t n_layer;
     fm_expert_layer *layer;
-    int32_t *layer_class; /* [n_layer] */
-    int64_t *layer_first; /* [n_layer] of slot_of */
+    int32_t *layer_class;  /* [n_layer] */
+    int64_t *layer_first;  /* [n_layer] of slot_of */
     uint64_t *layer_clock; /* [n_layer] */
     uint8_t *tables;
     uint64_t table_bytes;

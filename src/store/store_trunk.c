@@ -377,6 +377,11 @@ fm_status fm_trunk_acquire(fm_store *s, int32_t unit, uint8_t *const **ptr, fm_e
     return FM_OK;
 }
 
+bool fm_trunk_is_resident(const fm_store *s, int32_t unit)
+{
+    return s->trunk_loaded && unit >= 0 && unit < s->plan.n_resident_unit;
+}
+
 void fm_trunk_release(fm_store *s, int32_t unit)
 {
     if (unit < s->plan.n_resident_unit) return;

@@ -28,7 +28,7 @@ same "rates" "$(json_get "$out" 'all(j[k] > 0 for k in ("gen_tok_s", "prompt_tok
 same "spread" "$(json_get "$out" 'all(p["tok_s_min"] <= p["tok_s"] <= p["tok_s_max"] for p in (j["prompt"], j["generation"]))')" True
 same "shares add up" "$(json_get "$out" 'all(0.99 < sum(p[k + "_share"] for k in ("wait", "expert", "attention", "head", "rest")) < 1.01 for p in (j["prompt"], j["generation"]))')" True
 same "tokens" "$(json_get "$out" '(j["prompt"]["tokens"], j["generation"]["tokens"], len(j["repeats"]))')" "(160, 24, 2)"
-same "hits" "$(json_get "$out" 'abs(j["generation"]["expert_hits"] / (j["generation"]["expert_hits"] + j["generation"]["expert_misses"]) - j["hit_rate"]) < 1e-4')" True
+same "hits" "$(json_get "$out" 'abs(j["generation"]["expert_hits"] / (j["generation"]["expert_hits"] + j["generation"]["prefetch_used"] + j["generation"]["expert_misses"]) - j["hit_rate"]) < 1e-4')" True
 same "memory" "$(json_get "$out" '0 < j["peak_rss_bytes"] <= j["memory_budget_bytes"] == 16 << 20')" True
 same "dependent bound is the stricter one" "$(json_get "$out" 'j["bound_tok_s"] <= j["overlapped_bound_tok_s"]')" True
 same "the first ratio" "$(json_get "$out" 'abs(j["bound_ratio"] - j["gen_tok_s"] / j["bound_tok_s"]) < 1e-3')" True

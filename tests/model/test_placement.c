@@ -56,8 +56,6 @@ static void placement(const char *spec, const char *type, int32_t batch, const c
     const eval_setup all = {.memory = PLENTY, .batch = batch, .kernels = kernels};
     fm_stats stats;
     float *want = eval_logits(model, ids, N_TOKENS, &all, &stats, NULL);
-    const uint64_t hits_all = stats.expert_hits;
-    (void)hits_all;
 
     const fm_plan big = plan_of(model, &all);
     assert_int_equal(big.expert_slots, big.experts_total);

@@ -1,0 +1,113 @@
+/* Guesses of the next layer's experts: see predict.h. */
+#include "model/predict.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/run.h"
+
+/* ---- does it pay? ------------------------------------------------------------------------ */
+
+enum { PERIOD_FIRST = 128, PERIOD_MOST = 4096, SETTLE = 2 };
+
+void fm_predict_trial_init(fm_predict_trial *t, fm_prefetch mode)
+{
+    *t = (fm_predict_trial){.mode = mode,
+                            .use = mode != FM_PREFETCH_OFF,
+                            .decided = mode != FM_PREFETCH_OFF,
+                            .n_wait = SETTLE,
+                            .period = PERIOD_FIRST};
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The middle half's sum: one slow read must not decide. */
+static uint64_t middle(uint64_t *us)
+{
+    qsort(us, FM_PREDICT_TRIAL, sizeof *us, by_value);
+    uint64_t sum = 0;
+    for (int i = FM_PREDICT_TRIAL / 4; i < FM_PREDICT_TRIAL - FM_PREDICT_TRIAL / 4; i++)
+        sum += us[i];
+    return sum;
+}
+
+void fm_predict_trial_token(fm_predict_trial *t, uint64_t us, bool had_miss)
+{
+    if (t->mode != FM_PREFETCH_AUTO || !had_miss) return;
+    if (t->n_wait > 0) {
+        if (--t->n_wait > 0) return;
+        t->n_compared = 0;
+        t->use = true;
+        return;
+    }
+    t->us[t->n_compared % 2][t->n_compared / 2] = us;
+    t->n_compared++;
+    t->use = t->n_compared % 2 == 0;
+    if (t->n_compared < 2 * FM_PREDICT_TRIAL) return;
+    const bool pays = middle(t->us[0]) < middle(t->us[1]);
+    t->period = pays != t->decided        ? PERIOD_FIRST
+                : t->period < PERIOD_MOST ? t->period * 2
+                                          : PERIOD_MOST;
+    t->decided = t->use = pays;
+    t->n_wait = t->period;
+}
+
+/* ---- guesses ----------------------------------------------------------------------------- */
+
+/* The next layer's router on the residual stream of all tokens; ids by number of tokens that would
+ * choose them, for one token by its router's order. */
+static int32_t ask_router(fm_run *r, const fm_layer *next, uint8_t *const *ptr)
+{
+    const fm_hparams *hp = r->hp;
+    fm_guess *g = &r->guess;
+    const float *norm = fm_weight_vector(next, ptr, FM_W_FFN_NORM);
+    for (int32_t t = 0; t < r->n_tok; t++)
+        r->k->rmsnorm(g->normed + (int64_t)t * hp->n_embd, r->x + (int64_t)t * hp->n_embd, norm,
+                      hp->eps, hp->n_embd);
+    const fm_matrix router = fm_weight_matrix(next, ptr, FM_W_ROUTER);
+    const fm_linear_op op = {.w = &router, .y = g->logits, .y_stride = hp->n_expert};
+    fm_acts_set(&g->in, g->normed, hp->n_embd, hp->n_embd, r->n_tok);
+    fm_linear(r, &g->in, &op, 1);
+    if (r->n_tok == 1) {
+        fm_route(r, next, ptr, g->logits, g->ids, g->weights);
+        return hp->n_expert_used;
+    }
+    memset(g->count, 0, (size_t)hp->n_expert * sizeof *g->count);
+    int32_t most = 0;
+    for (int32_t t = 0; t < r->n_tok; t++) {
+        fm_route(r, next, ptr, g->logits + (int64_t)t * hp->n_expert, g->ids, g->weights);
+        for (int32_t i = 0; i < hp->n_expert_used; i++)
+            if (++g->count[g->ids[i]] > most) most = g->count[g->ids[i]];
+    }
+    int32_t n = 0;
+    for (int32_t c = most; c > 0; c--)
+        for (int32_t e = 0; e < hp->n_expert; e++)
+            if (g->count[e] == c) g->ids[n++] = e;
+    return n;
+}
+
+void fm_guess_next(fm_run *r, int32_t layer)
+{
+    const fm_hparams *hp = r->hp;
+    const int32_t at = layer + 1;
+    if (at >= hp->n_layer || r->model->layers[at].experts.n_expert == 0) return;
+    if (r->n_tok == 1 && !r->trial.use) return;
+    if (r->trial.mode == FM_PREFETCH_OFF) return;
+    fm_guess *g = &r->guess;
+    int32_t n = 0;
+    if (r->n_tok > FM_PREDICT_TOKENS) {
+        if ((int64_t)r->n_tok * hp->n_expert_used < 2 * (int64_t)hp->n_expert) return;
+        for (; n < hp->n_expert; n++) g->ids[n] = n;
+    } else {
+        uint8_t *const *ptr;
+        if (!fm_trunk_is_resident(r->opt.store, at)) return;
+        if (fm_trunk_acquire(r->opt.store, at, &ptr, NULL) != FM_OK) return;
+        n = ask_router(r, &r->model->layers[at], ptr);
+        fm_trunk_release(r->opt.store, at);
+    }
+    fm_store_hint(r->opt.store, at, g->ids, n);
+}
