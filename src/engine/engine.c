@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "os/facts.h"
 #include "os/file.h"
+#include "quant/planar.h"
 #include "engine/tokenizer_glue.h"
 
 enum { IO_DEPTH = 8, IO_DEPTH_MAX = 1024, THREADS_MAX = 1024 };
@@ -79,11 +80,30 @@ static void make_tokenizer(fm_engine *e)
 #endif
 }
 
-static fm_status read_embd(void *user, void *dst, size_t n, uint64_t offset, fm_error *err)
+static int32_t embd_file(const fm_model *m, int plane)
+{
+    return plane == 0 ? m->embd->file : m->embd->aux[plane - 1].file;
+}
+
+static fm_status read_embd(void *user, void *dst, size_t n, int plane, uint64_t offset,
+                           fm_error *err)
 {
     const fm_engine *e = user;
-    return fm_file_read_at(e->embd_fd, fm_checkpoint_file(e->checkpoint, e->model->embd->file), dst,
-                           n, offset, err);
+    return fm_file_read_at(e->embd_fd[plane],
+                           fm_checkpoint_file(e->checkpoint, embd_file(e->model, plane)), dst, n,
+                           offset, err);
+}
+
+static fm_status open_embd(fm_engine *e, fm_error *err)
+{
+    const int n_plane = fm_type_n_plane(fm_type_get(e->model->embd->type));
+    for (int k = 0; k < n_plane; k++) {
+        FM_TRY(fm_file_open(&e->embd_fd[k], NULL,
+                            fm_checkpoint_file(e->checkpoint, embd_file(e->model, k)), err));
+        /* Single rows are wanted; without this the kernel reads megabytes around each. */
+        (void)posix_fadvise(e->embd_fd[k], 0, 0, POSIX_FADV_RANDOM);
+    }
+    return FM_OK;
 }
 
 static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error *err)
@@ -131,9 +151,7 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
     const fm_model *m = e->model;
     FM_TRY(fm_pool_create(&e->pool, e->n_thread, err));
     fm_pool_limit(e->pool, fm_os_cpu_count()); /* the pool knows neither affinity nor quota */
-    FM_TRY(fm_file_open(&e->embd_fd, NULL, fm_checkpoint_file(e->checkpoint, m->embd->file), err));
-    /* Single rows are wanted; without this the kernel reads megabytes around each. */
-    (void)posix_fadvise(e->embd_fd, 0, 0, POSIX_FADV_RANDOM);
+    FM_TRY(open_embd(e, err));
     FM_TRY(create_store(e, o, err));
     const size_t each = fm_model_pack_scratch(m);
     e->pack_scratch = malloc(each * (size_t)e->n_thread + 1);
@@ -166,7 +184,7 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
     const uint64_t t0 = fm_now_us();
     fm_engine *e = calloc(1, sizeof *e);
     if (!e) return fm_fail(err, FM_E_NOMEM, "no memory for the engine");
-    e->embd_fd = -1;
+    for (int k = 0; k < FM_MAX_PLANES; k++) e->embd_fd[k] = -1;
     e->log = o->log;
     e->log_user = o->log_user;
     e->kv_type = o->kv_type;
@@ -205,7 +223,7 @@ void fm_engine_close(fm_engine *e)
     fm_run_destroy(e->run);
     fm_store_destroy(e->store);
     fm_pool_destroy(e->pool);
-    fm_file_close(e->embd_fd);
+    for (int k = 0; k < FM_MAX_PLANES; k++) fm_file_close(e->embd_fd[k]);
     free(e->pack_scratch);
     fm_tokenizer_close(e->tokenizer);
     fm_model_free(e->model);
@@ -229,7 +247,7 @@ static void expert_sizes(const fm_model *m, fm_model_info *out)
         if (sum > out->bytes_per_expert_max) out->bytes_per_expert_max = sum;
         static const fm_weight shared[] = {FM_W_SH_GATE, FM_W_SH_UP, FM_W_SH_DOWN};
         for (size_t k = 0; m->hp.n_ff_shared && k < sizeof shared / sizeof *shared; k++)
-            out->shared_expert_bytes_per_token += l->pieces[l->piece_of[shared[k]]].bytes;
+            out->shared_expert_bytes_per_token += fm_tensor_bytes(l->tensor_of[shared[k]]);
     }
 }
 
@@ -271,7 +289,7 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
     out->expert_bytes_per_token =
         m->expert_bytes / (uint64_t)hp->n_expert * (uint64_t)hp->n_expert_used;
     out->trunk_bytes_per_token = m->trunk_bytes;
-    out->head_bytes_per_token = m->head->bytes;
+    out->head_bytes_per_token = fm_tensor_bytes(m->head);
 }
 
 const char *fm_engine_file(const fm_engine *e, int32_t index, uint64_t *bytes)
@@ -302,9 +320,9 @@ size_t fm_engine_type_use(const fm_engine *e, fm_type_use *rows, size_t cap)
         if (at == n) all[n++] = (fm_type_use){.type = name};
         all[at].n_tensor++;
         if (strstr(t->name, "_exps.weight")) {
-            all[at].bytes_expert += t->bytes;
+            all[at].bytes_expert += fm_tensor_bytes(t);
         } else {
-            all[at].bytes_trunk += t->bytes;
+            all[at].bytes_trunk += fm_tensor_bytes(t);
         }
     }
     qsort(all, n, sizeof *all, by_size);

@@ -32,7 +32,7 @@ struct fm_engine {
     fm_pool *pool;
     fm_store *store;
     fm_run *run;
-    int embd_fd;
+    int embd_fd[FM_MAX_PLANES]; /* of the file of each plane, -1: none */
     unsigned char *pack_scratch;
     fm_prepare_ctx prepare;
 

@@ -175,8 +175,14 @@ fm_status fm_checkpoint_open(fm_checkpoint **out, const char *path, fm_error *er
     if (!path) return fm_fail(err, FM_E_ARG, "no path of a checkpoint was given");
     fm_checkpoint *c = calloc(1, sizeof *c);
     if (!c) return fm_fail(err, FM_E_NOMEM, "%s: no memory for the checkpoint", path);
-    fm_status st = find_files(c, path, err);
-    if (st == FM_OK) st = parse_files(c, err);
+    struct stat sb;
+    fm_status st;
+    if (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)) {
+        st = fm_hf_open(c, path, err);
+    } else {
+        st = find_files(c, path, err);
+        if (st == FM_OK) st = parse_files(c, err);
+    }
     if (st != FM_OK) {
         fm_checkpoint_close(c);
         return st;
@@ -192,6 +198,9 @@ void fm_checkpoint_close(fm_checkpoint *c)
     free(c->paths);
     free(c->file_bytes);
     free(c->tensors);
+    free(c->directory);
+    free(c->each);
+    free(c->sources);
     fm_name_index_deinit(&c->index);
     fm_string_arena_deinit(&c->names);
     fm_meta_set_deinit(&c->meta);
@@ -222,7 +231,22 @@ uint64_t fm_checkpoint_memory(const fm_checkpoint *c)
     for (uint32_t i = 0; i < c->meta.n_entry; i++) n += c->meta.entries[i].heap_bytes;
     for (int32_t i = 0; i < c->n_file; i++)
         n += strlen(c->paths[i]) + 1 + sizeof *c->paths + sizeof *c->file_bytes;
-    return n;
+    return n + c->hf_bytes;
+}
+
+const char *fm_checkpoint_directory(const fm_checkpoint *c)
+{
+    return c->directory;
+}
+
+void fm_checkpoint_unused(const fm_checkpoint *c, fm_unused_tensors *out)
+{
+    *out = c->unused;
+}
+
+uint64_t fm_tensor_bytes(const fm_tensor_info *t)
+{
+    return t->bytes + t->aux[0].bytes + t->aux[1].bytes;
 }
 
 int64_t fm_checkpoint_n_tensor(const fm_checkpoint *c)

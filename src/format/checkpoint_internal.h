@@ -68,7 +68,17 @@ struct fm_checkpoint {
     char **paths;         /* [n_file] */
     uint64_t *file_bytes; /* [n_file] */
     int32_t n_file;
+
+    /* Hugging Face directories */
+    char *directory;          /* NULL: GGUF */
+    fm_extent *each;          /* of all tensors that are stored expert by expert */
+    fm_tensor_info *sources;  /* tensors that others are rows of */
+    uint64_t hf_bytes;        /* heap of these two */
+    fm_unused_tensors unused;
 };
+
+/* Opens the directory `path` into c (empty before). hf_open.c */
+fm_status fm_hf_open(fm_checkpoint *c, const char *path, fm_error *err);
 
 /* Parses the file with number `file`: metadata into *meta (empty before), tensors appended to c. */
 fm_status fm_gguf_parse(fm_checkpoint *c, fm_meta_set *meta, int32_t file, fm_error *err);

@@ -21,6 +21,9 @@ typedef struct {
     int64_t n_out, n_in;
     uint64_t row_bytes;
     fm_layout layout;
+    /* Formats of several planes (quant/planar.h): scales, biases. */
+    const void *aux[FM_MAX_PLANES - 1];
+    uint64_t aux_row_bytes;
 } fm_matrix;
 
 /* A matmul of some rows for some tokens:
@@ -34,9 +37,11 @@ typedef struct {
  * layouts agree bit for bit (a NaN may differ in its payload).
  * F32, F16, BF16 weights: lane i of 16 sums the products of columns i, i+16, ... in order, with
  * fused multiply-add in avx2 and avx512 and without it in generic; lanes are then added as a tree,
- * lane i with lane i+8, then +4, +2, +1. */
-typedef void (*fm_matmul_fn)(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                             float *const *y, int64_t n_tok);
+ * lane i with lane i+8, then +4, +2, +1.
+ * E4M3 weights: the same lanes, without the scale, over each block of 128 columns; then every lane of the
+ * block times the block's scale is added to the row's lane (fused as above). */
+typedef void (*fm_matmul_fn)(const fm_matrix *w, int64_t row0, int64_t row1,
+                             const void *const *act, float *const *y, int64_t n_tok);
 
 typedef struct fm_kernels {
     const char *name;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "quant/planar.h"
 
 static const fm_family *const families[] = {&fm_family_qwen35moe, &fm_family_qwen3next,
                                             &fm_family_qwen3moe,   &fm_family_gptoss};
@@ -182,8 +183,32 @@ static fm_status check_type(const fm_checkpoint *c, const fm_tensor_info *t,
         fm_checkpoint_file(c, t->file), t->name, name ? name : "an unknown type", t->type);
 }
 
+/* A type whose values are used one by one after conversion to f32. */
+static fm_status check_vector_type(const fm_checkpoint *c, const fm_tensor_info *t, fm_error *err)
+{
+    if (t->type == FM_TYPE_F32 || t->type == FM_TYPE_F16 || t->type == FM_TYPE_BF16) return FM_OK;
+    const char *name = fm_type_name(t->type);
+    return fm_fail(err, FM_E_UNSUPPORTED,
+                   "%s: tensor %s is stored as %s, expected F32, F16 or BF16",
+                   fm_checkpoint_file(c, t->file), t->name, name ? name : "an unknown type");
+}
+
+/* The whole of plane k as a piece of the trunk. */
+static fm_trunk_piece whole_plane(const fm_tensor_info *t, int k)
+{
+    return (fm_trunk_piece){
+        .tensor = t, .plane = (uint8_t)k, .bytes = k == 0 ? t->bytes : t->aux[k - 1].bytes};
+}
+
+static fm_trunk_piece vector_piece(const fm_tensor_info *t)
+{
+    fm_trunk_piece p = whole_plane(t, 0);
+    p.room = (uint64_t)(t->dim[0] * t->dim[1]) * sizeof(float);
+    return p;
+}
+
 static fm_status bind(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out,
-                      bool need_f32)
+                      bool is_vector)
 {
     char name[96];
     snprintf(name, sizeof name, "blk.%d.%s", b->index, suffix);
@@ -192,12 +217,22 @@ static fm_status bind(fm_binder *b, fm_weight w, const char *suffix, int64_t n_i
     FM_TRY(find_tensor(b->c, name, &t, b->err));
     FM_TRY(check_type(b->c, t, &type, b->err));
     FM_TRY(check_shape(b->c, t, n_in, n_out, 1, b->err));
-    if (need_f32 && t->type != FM_TYPE_F32)
-        return fm_fail(b->err, FM_E_UNSUPPORTED, "%s: tensor %s is stored as %s, expected F32",
-                       fm_checkpoint_file(b->c, t->file), name, type->name);
     fm_layer *l = b->layer;
+    l->tensor_of[w] = t;
+    const fm_tensor_info *stored = t->source ? t->source : t;
+    for (int32_t p = 0; t->source && p < l->n_piece; p++) {
+        if (l->pieces[p].tensor != stored) continue;
+        l->piece_of[w] = (int16_t)p; /* rows of a matrix that is bound already */
+        return FM_OK;
+    }
     l->piece_of[w] = (int16_t)l->n_piece;
-    l->pieces[l->n_piece++] = (fm_trunk_piece){.tensor = t, .offset = 0, .bytes = t->bytes};
+    if (is_vector) {
+        FM_TRY(check_vector_type(b->c, t, b->err));
+        l->pieces[l->n_piece++] = vector_piece(stored);
+        return FM_OK;
+    }
+    for (int k = 0; k < fm_type_n_plane(type); k++)
+        l->pieces[l->n_piece++] = whole_plane(stored, k);
     return FM_OK;
 }
 
@@ -269,7 +304,7 @@ fm_status fm_bind_delta(fm_binder *b)
 }
 
 static fm_status bind_expert_tensor(fm_binder *b, const char *suffix, int64_t n_in, int64_t n_out,
-                                    const fm_type_traits **type)
+                                    const fm_type_traits **type, int8_t *first_part)
 {
     char name[96];
     snprintf(name, sizeof name, "blk.%d.%s", b->index, suffix);
@@ -277,10 +312,22 @@ static fm_status bind_expert_tensor(fm_binder *b, const char *suffix, int64_t n_
     FM_TRY(find_tensor(b->c, name, &t, b->err));
     FM_TRY(check_type(b->c, t, type, b->err));
     FM_TRY(check_shape(b->c, t, n_in, n_out, b->hp->n_expert, b->err));
-    const uint64_t one = t->bytes / (uint64_t)b->hp->n_expert;
+    const int n_plane = fm_type_n_plane(*type);
     fm_expert_layer *e = &b->layer->experts;
-    e->part[e->n_part++] =
-        (fm_expert_part){.file = t->file, .offset = t->offset, .stride = one, .bytes = one};
+    if (e->n_part + n_plane > FM_EXPERT_PARTS)
+        return fm_fail(b->err, FM_E_UNSUPPORTED, "%s: more than %d pieces to an expert", name,
+                       FM_EXPERT_PARTS);
+    *first_part = (int8_t)e->n_part;
+    for (int k = 0; k < n_plane; k++) {
+        const fm_extent at = k == 0 ? (fm_extent){t->offset, t->bytes, t->file} : t->aux[k - 1];
+        const uint64_t one = t->each ? t->each[k].bytes : at.bytes / (uint64_t)b->hp->n_expert;
+        e->part[e->n_part++] = (fm_expert_part){.file = at.file,
+                                                .offset = at.offset,
+                                                .stride = one,
+                                                .bytes = one,
+                                                .each = t->each ? t->each + k : NULL,
+                                                .each_step = n_plane};
+    }
     return FM_OK;
 }
 
@@ -295,16 +342,17 @@ fm_status fm_bind_experts(fm_binder *b)
     l->fused_gate_up = fm_checkpoint_find(b->c, name) != NULL;
     if (l->fused_gate_up) {
         FM_TRY(bind_expert_tensor(b, "ffn_gate_up_exps.weight", hp->n_embd,
-                                  2 * (int64_t)hp->n_ff_expert, &l->type_gate));
+                                  2 * (int64_t)hp->n_ff_expert, &l->type_gate, &l->part_gate));
         l->type_up = l->type_gate;
+        l->part_up = l->part_gate;
     } else {
         FM_TRY(bind_expert_tensor(b, "ffn_gate_exps.weight", hp->n_embd, hp->n_ff_expert,
-                                  &l->type_gate));
-        FM_TRY(
-            bind_expert_tensor(b, "ffn_up_exps.weight", hp->n_embd, hp->n_ff_expert, &l->type_up));
+                                  &l->type_gate, &l->part_gate));
+        FM_TRY(bind_expert_tensor(b, "ffn_up_exps.weight", hp->n_embd, hp->n_ff_expert,
+                                  &l->type_up, &l->part_up));
     }
     return bind_expert_tensor(b, "ffn_down_exps.weight", hp->n_ff_expert, hp->n_embd,
-                              &l->type_down);
+                              &l->type_down, &l->part_down);
 }
 
 fm_status fm_bind_shared_expert(fm_binder *b)
@@ -374,10 +422,7 @@ static fm_status bind_ends(fm_model *m, const fm_checkpoint *c, fm_error *err)
     FM_TRY(check_shape(c, m->head, m->hp.n_embd, m->hp.n_vocab, 1, err));
     FM_TRY(find_tensor(c, "output_norm.weight", &m->out_norm, err));
     FM_TRY(check_shape(c, m->out_norm, m->hp.n_embd, 1, 1, err));
-    if (m->out_norm->type != FM_TYPE_F32)
-        return fm_fail(err, FM_E_UNSUPPORTED, "%s: output_norm.weight is not F32",
-                       fm_checkpoint_file(c, m->out_norm->file));
-    return FM_OK;
+    return check_vector_type(c, m->out_norm, err);
 }
 
 /* Layer units, then the head cut into row ranges no larger than the largest layer, so that a
@@ -390,32 +435,41 @@ static fm_status make_units(fm_model *m, fm_error *err)
         for (int32_t p = 0; p < m->layers[i].n_piece; p++) sum += m->layers[i].pieces[p].bytes;
         if (sum > largest) largest = sum;
     }
-    const uint64_t row = m->head->bytes / (uint64_t)m->hp.n_vocab;
-    int64_t rows = (int64_t)(largest / row) / 64 * 64;
-    if (rows < 64) rows = 64;
+    const fm_type_traits *type = fm_type_get(m->head->type);
+    const int n_plane = fm_type_n_plane(type);
+    const int64_t step = type->rows_per_scale > 64 ? type->rows_per_scale : 64;
+    uint64_t row = 0;
+    for (int k = 0; k < n_plane; k++) row += fm_plane_row_bytes(type, k, m->hp.n_embd);
+    int64_t rows = (int64_t)(largest / row) / step * step;
+    if (rows < step) rows = step;
     if (rows > m->hp.n_vocab) rows = m->hp.n_vocab;
     m->head_rows = rows;
     const int32_t n_head_unit = (int32_t)((m->hp.n_vocab + rows - 1) / rows);
     m->n_unit = m->hp.n_layer + n_head_unit;
     m->units = calloc((size_t)m->n_unit, sizeof *m->units);
-    m->head_pieces = calloc((size_t)n_head_unit + 1, sizeof *m->head_pieces);
+    m->head_pieces = calloc((size_t)n_head_unit * (size_t)n_plane + 1, sizeof *m->head_pieces);
     if (!m->units || !m->head_pieces)
         return fm_fail(err, FM_E_NOMEM, "no memory for %d units", m->n_unit);
     for (int32_t i = 0; i < m->hp.n_layer; i++)
         m->units[i] =
             (fm_trunk_unit){.piece = m->layers[i].pieces, .n_piece = m->layers[i].n_piece};
-    /* The first head unit also carries the final norm, as its last piece. Pieces lie in the order
-     * rows 0, norm, rows 1, rows 2, ... */
+    /* A head unit is its rows of each plane; the first also carries the final norm, as its last piece. */
     fm_trunk_piece *p = m->head_pieces;
     for (int32_t i = 0; i < n_head_unit; i++) {
         const int64_t r0 = i * rows;
         const int64_t n = m->hp.n_vocab - r0 < rows ? m->hp.n_vocab - r0 : rows;
-        m->units[m->hp.n_layer + i] = (fm_trunk_unit){.piece = p, .n_piece = i == 0 ? 2 : 1};
-        *p++ = (fm_trunk_piece){
-            .tensor = m->head, .offset = (uint64_t)r0 * row, .bytes = (uint64_t)n * row};
-        if (i == 0)
-            *p++ =
-                (fm_trunk_piece){.tensor = m->out_norm, .offset = 0, .bytes = m->out_norm->bytes};
+        m->units[m->hp.n_layer + i] =
+            (fm_trunk_unit){.piece = p, .n_piece = i == 0 ? n_plane + 1 : n_plane};
+        for (int k = 0; k < n_plane; k++) {
+            const uint64_t bytes = fm_plane_row_bytes(type, k, m->hp.n_embd);
+            const uint64_t first = (uint64_t)fm_plane_rows(type, k, r0);
+            *p++ = (fm_trunk_piece){
+                .tensor = m->head,
+                .plane = (uint8_t)k,
+                .offset = first * bytes,
+                .bytes = ((uint64_t)fm_plane_rows(type, k, r0 + n) - first) * bytes};
+        }
+        if (i == 0) *p++ = vector_piece(m->out_norm);
     }
     return FM_OK;
 }
@@ -432,6 +486,7 @@ static void count_parameters(fm_model *m, const fm_checkpoint *c)
             const fm_trunk_piece *piece = &m->units[u].piece[p];
             const fm_tensor_info *t = piece->tensor;
             m->trunk_bytes += piece->bytes;
+            if (piece->plane > 0) continue;
             m->n_param_active +=
                 (uint64_t)(t->dim[0] * t->dim[1] * t->dim[2]) * piece->bytes / t->bytes;
         }

@@ -15,12 +15,13 @@
 #include <math.h>
 #include <string.h>
 
+#include "quant/planar.h"
+
 enum { TOKENS_PER_CALL = 64, ROUTER_TOKENS_PER_ITEM = 8 };
 
 /* One expert and the tokens it computes. */
 typedef struct {
     fm_matrix gate, up, down;
-    uint8_t *gate_data, *up_data, *down_data;
     bool fresh; /* bytes are rows; pack while computing              */
     int64_t n_tok;
     const int32_t *pair; /* [n_tok] pair numbers; token = pair / div          */
@@ -114,13 +115,11 @@ static int32_t group(fm_run *r)
 /* ---- computing a set of experts ---------------------------------------------------------- */
 
 /* Packs the panels of rows [row0, row1) of w in place; rows past the last whole panel stay. */
-static void pack_rows(fm_run *r, const fm_matrix *w, uint8_t *data, int64_t row0, int64_t row1,
-                      int thread)
+static void pack_rows(fm_run *r, const fm_matrix *w, int64_t row0, int64_t row1, int thread)
 {
-    if (!w->type->n_field) return;
-    const int64_t whole = (row1 - row0) / FM_PANEL_ROWS * FM_PANEL_ROWS;
-    uint8_t *at = data + (uint64_t)row0 * w->row_bytes;
-    fm_pack_panels(w->type, at, at, whole, w->n_in,
+    uint8_t *const plane[] = {(uint8_t *)(uintptr_t)w->data, (uint8_t *)(uintptr_t)w->aux[0],
+                              (uint8_t *)(uintptr_t)w->aux[1]}; /* on loan from the store */
+    fm_pack_planes(w->type, plane, row0, row1 - row0, w->n_in,
                    r->pack_scratch + (size_t)thread * r->pack_each);
 }
 
@@ -157,8 +156,8 @@ static void in_item(void *ctx, int64_t item, int thread)
     const int64_t ff = j->gate.n_out, row0 = (item - j->first_in) * j->rows_in;
     const int64_t row1 = row0 + j->rows_in < ff ? row0 + j->rows_in : ff;
     if (j->fresh) {
-        pack_rows(r, &j->gate, j->gate_data, row0, row1, thread);
-        pack_rows(r, &j->up, j->up_data, row0, row1, thread);
+        pack_rows(r, &j->gate, row0, row1, thread);
+        pack_rows(r, &j->up, row0, row1, thread);
     }
     const fm_act form_g = r->k->act_form(j->gate.type), form_u = r->k->act_form(j->up.type);
     for (int64_t i0 = 0; i0 < j->n_tok; i0 += TOKENS_PER_CALL) {
@@ -203,7 +202,7 @@ static void out_item(void *ctx, int64_t item, int thread)
     const moe_job *j = job_of(s, item, true);
     const int64_t n_embd = r->hp->n_embd, row0 = (item - j->first_out) * j->rows_out;
     const int64_t row1 = row0 + j->rows_out < n_embd ? row0 + j->rows_out : n_embd;
-    if (j->fresh) pack_rows(r, &j->down, j->down_data, row0, row1, thread);
+    if (j->fresh) pack_rows(r, &j->down, row0, row1, thread);
     const fm_act form = r->k->act_form(j->down.type);
     for (int64_t i0 = 0; i0 < j->n_tok; i0 += TOKENS_PER_CALL) {
         if (j->n_tok > 1 && fm_run_stops(r, thread)) return; /* packed all the same */
@@ -264,17 +263,6 @@ static void compute_set(moe_set *s)
     s->n_row = 0;
 }
 
-static fm_matrix part_matrix(const fm_type_traits *type, const uint8_t *data, int64_t n_in,
-                             int64_t n_out)
-{
-    return (fm_matrix){.type = type,
-                       .data = data,
-                       .n_out = n_out,
-                       .n_in = n_in,
-                       .row_bytes = fm_type_row_bytes(type, n_in),
-                       .layout = type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS};
-}
-
 /* Row `expert` of a bias [n_expert][n], or NULL when the layer has none. */
 static const float *expert_bias(const fm_layer *l, uint8_t *const *ptr, fm_weight w, int32_t expert,
                                 int64_t n)
@@ -293,12 +281,10 @@ static void add_expert(moe_set *s, const fm_layer *l, uint8_t *const *ptr, const
     j->ref = *ref;
     j->routed = true;
     j->fresh = ref->fresh;
-    j->gate_data = ref->part[0];
-    j->gate = part_matrix(l->type_gate, j->gate_data, hp->n_embd, ff);
-    j->up_data = l->fused_gate_up ? ref->part[0] + (uint64_t)ff * j->gate.row_bytes : ref->part[1];
-    j->up = part_matrix(l->type_up, j->up_data, hp->n_embd, ff);
-    j->down_data = ref->part[l->fused_gate_up ? 1 : 2];
-    j->down = part_matrix(l->type_down, j->down_data, ff, hp->n_embd);
+    j->gate = fm_matrix_of(l->type_gate, &ref->part[l->part_gate], 0, hp->n_embd, ff);
+    j->up = fm_matrix_of(l->type_up, &ref->part[l->part_up], l->fused_gate_up ? ff : 0, hp->n_embd,
+                         ff);
+    j->down = fm_matrix_of(l->type_down, &ref->part[l->part_down], 0, ff, hp->n_embd);
     j->gate_bias = expert_bias(l, ptr, FM_W_GATE_BIAS, ref->expert, ff);
     j->up_bias = expert_bias(l, ptr, FM_W_UP_BIAS, ref->expert, ff);
     j->down_bias = expert_bias(l, ptr, FM_W_DOWN_BIAS, ref->expert, hp->n_embd);

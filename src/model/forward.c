@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "quant/planar.h"
 
 static int64_t max_i64(int64_t a, int64_t b)
 {
@@ -80,7 +81,7 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     r->guess.count = INTS(E);
     r->guess.weights = FLOATS(K);
     r->logits = FLOATS((B > 1 ? FM_HEAD_GROUP : 1) * (int64_t)hp->n_vocab);
-    r->embd_row = fm_arena_take(a, (size_t)(r->model->embd->bytes / (uint64_t)hp->n_vocab));
+    r->embd_row = fm_arena_take(a, (size_t)fm_embd_row_bytes(r->model));
 #undef FLOATS
 #undef INTS
 }
@@ -148,12 +149,20 @@ static fm_status embed(fm_run *r, const int32_t *ids, fm_error *err)
     const fm_tensor_info *t = r->model->embd;
     const fm_type_traits *type = fm_type_get(t->type);
     const int64_t n = r->hp->n_embd;
-    const uint64_t row = t->bytes / (uint64_t)r->hp->n_vocab;
     for (int32_t i = 0; i < r->n_tok; i++) {
         if (fm_run_stops(r, 0)) return stopped(err);
-        FM_TRY(r->opt.read_embd(r->opt.read_user, r->embd_row, (size_t)row,
-                                t->offset + (uint64_t)ids[i] * row, err));
-        type->decode(r->x + i * n, r->embd_row, n);
+        const void *plane[FM_MAX_PLANES];
+        unsigned char *at = r->embd_row;
+        for (int k = 0; k < fm_type_n_plane(type); k++) {
+            const uint64_t row = fm_plane_row_bytes(type, k, n);
+            const uint64_t offset = k == 0 ? t->offset : t->aux[k - 1].offset;
+            const uint64_t number = (uint64_t)(fm_plane_rows(type, k, ids[i] + 1) - 1);
+            FM_TRY(r->opt.read_embd(r->opt.read_user, at, (size_t)row, k, offset + number * row,
+                                    err));
+            plane[k] = at;
+            at += row;
+        }
+        fm_decode_planes(type, r->x + i * n, plane, n);
     }
     return FM_OK;
 }
@@ -193,24 +202,21 @@ static fm_status head_pass(fm_run *r, int32_t t0, int32_t n, fm_error *err)
     const fm_model *m = r->model;
     const int64_t n_embd = r->hp->n_embd;
     const fm_type_traits *type = fm_type_get(m->head->type);
-    const uint64_t row_bytes = fm_type_row_bytes(type, n_embd);
+    const int n_plane = fm_type_n_plane(type);
     for (int32_t u = m->hp.n_layer; u < m->n_unit; u++) {
         uint8_t *const *ptr;
         FM_TRY(fm_trunk_acquire(r->opt.store, u, &ptr, err));
         if (u == m->hp.n_layer) {
-            const float *w = (const float *)(const void *)ptr[1];
+            const float *w = (const float *)(const void *)ptr[n_plane];
             for (int32_t t = 0; t < n; t++)
                 r->k->rmsnorm(r->normed + t * n_embd, r->x + (t0 + t) * n_embd, w, r->hp->eps,
                               n_embd);
             fm_acts_set(&r->in, r->normed, n_embd, n_embd, n);
         }
         const int64_t row0 = (int64_t)(u - m->hp.n_layer) * m->head_rows;
-        const fm_matrix w = {.type = type,
-                             .data = ptr[0],
-                             .n_out = (int64_t)(m->units[u].piece[0].bytes / row_bytes),
-                             .n_in = n_embd,
-                             .row_bytes = row_bytes,
-                             .layout = type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS};
+        const int64_t left = r->hp->n_vocab - row0;
+        const fm_matrix w =
+            fm_matrix_of(type, ptr, 0, n_embd, left < m->head_rows ? left : m->head_rows);
         const fm_linear_op op = {&w, r->logits + row0, r->hp->n_vocab, NULL};
         fm_linear(r, &r->in, &op, 1);
         fm_trunk_release(r->opt.store, u);
@@ -266,58 +272,4 @@ fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64
     if (n == 1) fm_predict_trial_token(&r->trial, fm_now_us() - t0, r->had_miss);
     /* The last layer's experts may have been broken off. */
     return atomic_load(&r->stop) ? stopped(err) : FM_OK;
-}
-
-/* ---- preparing weights ------------------------------------------------------------------- */
-
-size_t fm_model_pack_scratch(const fm_model *m)
-{
-    uint64_t most = 0;
-    for (int32_t u = 0; u < m->n_unit; u++)
-        for (int32_t p = 0; p < m->units[u].n_piece; p++) {
-            const fm_tensor_info *t = m->units[u].piece[p].tensor;
-            const fm_type_traits *type = fm_type_get(t->type);
-            const uint64_t row = type && type->n_field ? fm_type_row_bytes(type, t->dim[0]) : 0;
-            if (row > most) most = row;
-        }
-    for (int32_t i = 0; i < m->hp.n_layer; i++) {
-        const fm_layer *l = &m->layers[i];
-        const uint64_t in = fm_type_row_bytes(l->type_gate, m->hp.n_embd);
-        const uint64_t up = fm_type_row_bytes(l->type_up, m->hp.n_embd);
-        const uint64_t down = fm_type_row_bytes(l->type_down, m->hp.n_ff_expert);
-        if (in > most) most = in;
-        if (up > most) most = up;
-        if (down > most) most = down;
-    }
-    return (size_t)most * FM_PANEL_ROWS;
-}
-
-typedef struct {
-    const fm_prepare_ctx *p;
-    const fm_type_traits *type;
-    uint8_t *data;
-    int64_t n_in;
-    uint64_t row_bytes;
-} pack_job;
-
-static void pack_item(void *ctx, int64_t panel, int thread)
-{
-    const pack_job *j = ctx;
-    uint8_t *at = j->data + (uint64_t)panel * FM_PANEL_ROWS * j->row_bytes;
-    fm_pack_panels(j->type, at, at, FM_PANEL_ROWS, j->n_in,
-                   j->p->pack_scratch + (size_t)thread * j->p->pack_scratch_each);
-}
-
-void fm_model_prepare_unit(void *prepare_ctx, int32_t unit, uint8_t *const *ptr)
-{
-    const fm_prepare_ctx *p = prepare_ctx;
-    const fm_trunk_unit *u = &p->model->units[unit];
-    for (int32_t i = 0; i < u->n_piece; i++) {
-        const fm_tensor_info *t = u->piece[i].tensor;
-        const fm_type_traits *type = fm_type_get(t->type);
-        if (!type->n_field) continue;
-        pack_job j = {p, type, ptr[i], t->dim[0], fm_type_row_bytes(type, t->dim[0])};
-        const int64_t rows = (int64_t)(u->piece[i].bytes / j.row_bytes);
-        fm_pool_run(p->pool, pack_item, &j, rows / FM_PANEL_ROWS);
-    }
 }

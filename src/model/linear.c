@@ -113,35 +113,6 @@ void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op)
     fm_pool_run(r->pool, linear_item, &j, items);
 }
 
-/* ---- bound weights ----------------------------------------------------------------------- */
-
-fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
-{
-    const int piece = l->piece_of[w];
-    assert(piece >= 0);
-    const fm_tensor_info *t = l->pieces[piece].tensor;
-    const fm_type_traits *type = fm_type_get(t->type);
-    return (fm_matrix){
-        .type = type,
-        .data = ptr[piece],
-        .n_out = t->dim[1],
-        .n_in = t->dim[0],
-        .row_bytes = fm_type_row_bytes(type, t->dim[0]),
-        .layout = type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS,
-    };
-}
-
-const float *fm_weight_vector(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
-{
-    assert(l->piece_of[w] >= 0);
-    return (const float *)(const void *)ptr[l->piece_of[w]];
-}
-
-const float *fm_weight_vector_or_null(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
-{
-    return l->piece_of[w] < 0 ? NULL : fm_weight_vector(l, ptr, w);
-}
-
 /* ---- norms ------------------------------------------------------------------------------- */
 
 typedef struct {

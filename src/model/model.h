@@ -72,11 +72,13 @@ typedef struct {
     int32_t kv_index; /* number among the layers of the same mixer; layers with a sliding
                                      window come after those without                       */
     bool windowed;    /* attention sees hp.window positions, its own included      */
-    int16_t piece_of[FM_W_COUNT]; /* index into pieces, -1: not in this layer  */
-    fm_trunk_piece pieces[FM_W_COUNT];
+    int16_t piece_of[FM_W_COUNT]; /* first of its pieces (one per plane), -1: not in this layer */
+    const fm_tensor_info *tensor_of[FM_W_COUNT];
+    fm_trunk_piece pieces[FM_W_COUNT * FM_MAX_PLANES];
     int32_t n_piece;
     fm_expert_layer experts; /* parts: gate, up, down, or gate_up, down   */
     const fm_type_traits *type_gate, *type_up, *type_down;
+    int8_t part_gate, part_up, part_down; /* the first of each matrix's parts (one per plane)   */
     bool fused_gate_up;
 } fm_layer;
 
@@ -114,7 +116,7 @@ typedef struct {
     unsigned char *pack_scratch; /* [n_thread][pack_scratch_each] */
     size_t pack_scratch_each;
 } fm_prepare_ctx;
-void fm_model_prepare_unit(void *prepare_ctx, int32_t unit, uint8_t *const *ptr);
+void fm_model_prepare_unit(void *prepare_ctx, int32_t unit, uint8_t **ptr);
 size_t fm_model_pack_scratch(const fm_model *m); /* bytes one thread needs */
 
 /* n_batch: tokens of the longest pass; a layer with a sliding window keeps its window and one pass. */
@@ -129,8 +131,9 @@ typedef struct {
     const fm_kernels *kernels;
     fm_pool *pool;
     fm_store *store;
-    /* Reads n bytes of the file that holds the embedding, for single rows. */
-    fm_status (*read_embd)(void *user, void *dst, size_t n, uint64_t offset, fm_error *err);
+    /* Reads n bytes of the file that holds plane `plane` of the embedding, for single rows. */
+    fm_status (*read_embd)(void *user, void *dst, size_t n, int plane, uint64_t offset,
+                           fm_error *err);
     void *read_user;
     int64_t n_ctx;
     int32_t n_batch; /* tokens in one pass */

@@ -128,13 +128,21 @@ const unsigned char *fm_acts_need(fm_run *r, fm_acts *a, const fm_type_traits *t
                                   size_t *stride);
 /* y = W x + bias for several W and one input, spread over the pool. */
 void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op);
+/* y[t] = norm of x[t] with weight w, for all tokens of the pass; rows of n_embd. */
+void fm_norm_rows(fm_run *r, float *y, const float *x, const float *w);
+
+/* ---- weights.c --------------------------------------------------------------------------- */
+
+/* Rows [row0, row0 + n_out) of a matrix whose planes start at plane[0], plane[1], ... */
+fm_matrix fm_matrix_of(const fm_type_traits *type, uint8_t *const *plane, int64_t row0,
+                       int64_t n_in, int64_t n_out);
+/* Bytes of one row of the embedding, all planes. */
+uint64_t fm_embd_row_bytes(const fm_model *m);
 /* The matrix of a bound weight, given the addresses of the layer's pieces. */
 fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
 const float *fm_weight_vector(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
 /* The same, or NULL when the layer has no such weight. */
 const float *fm_weight_vector_or_null(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
-/* y[t] = norm of x[t] with weight w, for all tokens of the pass; rows of n_embd. */
-void fm_norm_rows(fm_run *r, float *y, const float *x, const float *w);
 
 /* ---- blocks: read r->normed (already normalised), add their result to r->x ----------------- */
 

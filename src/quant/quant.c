@@ -6,6 +6,7 @@
 
 #include "base/attr.h"
 #include "base/checked.h"
+#include "quant/planar.h"
 #include "quant/quant_decode.h"
 
 /* On-disk blocks. Never used as types of memory (blocks have no alignment); they prove the sizes
@@ -116,12 +117,13 @@ const fm_type_traits *fm_type_get(uint32_t gguf_id)
 {
     for (int i = 0; i < N_TYPE; i++)
         if (types[i].id == gguf_id) return &types[i];
-    return NULL;
+    return fm_planar_get(gguf_id);
 }
 
 const char *fm_type_name(uint32_t gguf_id)
 {
-    return gguf_id < N_FACT ? facts[gguf_id].name : NULL;
+    const fm_type_traits *planar = fm_planar_get(gguf_id);
+    return planar ? planar->name : gguf_id < N_FACT ? facts[gguf_id].name : NULL;
 }
 
 int fm_type_geometry(uint32_t gguf_id, uint32_t *block_elems, uint32_t *block_bytes)

@@ -77,7 +77,7 @@ enum {
     FM_ACT_256_TOP = 127 << FM_ACT_256_SHIFT,
 };
 
-enum { FM_PANEL_ROWS = 16 };
+enum { FM_PANEL_ROWS = 16, FM_MAX_PLANES = 3 };
 
 typedef struct {
     uint16_t offset; /* bytes from the start of a block */
@@ -93,10 +93,17 @@ typedef struct {
     uint8_t act;           /* fm_act: how activations meet this type            */
     uint8_t n_field;       /* 0: has no panel layout (F32, F16, BF16)           */
     fm_pack_field field[6];
-    void (*decode)(float *dst, const void *src, int64_t n); /* n multiple of block_elems */
+    void (*decode)(float *dst, const void *src, int64_t n); /* n multiple of block_elems; NULL for
+                                                               formats of several planes       */
+    /* Formats whose codes, scales and biases are matrices of their own (planar.h); else all 0.
+     * block_elems columns share a scale, block_bytes is what their codes take. */
+    uint8_t n_plane;       /* 2: codes and scales; 3: biases too */
+    uint8_t code;          /* fm_code                            */
+    uint8_t scale;         /* fm_scale of planes 1 and 2         */
+    uint8_t rows_per_scale; /* rows that share a scale: 1 or 128  */
 } fm_type_traits;
 
-/* Row of a GGUF type id; NULL for a number this build does not compute with. */
+/* Row of a type id, GGUF's or one of planar.h; NULL for a number this build does not compute with. */
 const fm_type_traits *fm_type_get(uint32_t gguf_id);
 
 /* Name of any type id the format defines ("IQ2_XXS"), NULL for an unknown number. Block geometry of

@@ -53,7 +53,7 @@ uint64_t fm_layer_slot_bytes(const fm_expert_layer *layer)
 uint64_t fm_unit_room(const fm_trunk_unit *unit)
 {
     uint64_t sum = 0;
-    for (int32_t i = 0; i < unit->n_piece; i++) sum = add(sum, room_for(unit->piece[i].bytes));
+    for (int32_t i = 0; i < unit->n_piece; i++) sum = add(sum, room_for(fm_piece_room(&unit->piece[i])));
     return sum;
 }
 

@@ -13,11 +13,13 @@
 
 enum { FM_EXPERT_PARTS = 9, FM_SLOT_CLASSES = 16 };
 
-/* Where the experts of one layer lie: part i of expert e is `bytes` bytes at offset + e * stride.
- */
+/* Where the experts of one layer lie: part i of expert e is `bytes` bytes at offset + e * stride of `file`, or,
+ * where experts lie one by one, at each[e * each_step] (borrowed; outlives the store). */
 typedef struct {
     uint16_t file;
     uint64_t offset, stride, bytes;
+    const fm_extent *each;
+    int32_t each_step;
 } fm_expert_part;
 
 typedef struct {
@@ -30,7 +32,9 @@ typedef struct {
  * output head. Units are used in ascending order once per pass over the model. */
 typedef struct {
     const fm_tensor_info *tensor; /* borrowed from the checkpoint                   */
-    uint64_t offset, bytes;       /* the part of the tensor, from the tensor's start */
+    uint64_t offset, bytes;       /* the part of the plane, from the plane's start  */
+    uint64_t room;                /* bytes it may take when prepared, at least `bytes`; 0: bytes */
+    uint8_t plane;                /* 0: the tensor's own bytes; k: its aux[k - 1]    */
 } fm_trunk_piece;
 
 typedef struct {
@@ -114,9 +118,9 @@ const char *fm_store_io_name(const fm_store *s);
 /* ---- trunk ------------------------------------------------------------------------------- */
 
 /* Called once per unit after its bytes arrived (resident: at load; ring: at every arrival), with
- * the address of each piece; may rearrange bytes in place inside each piece's `room`. A piece's
- * data starts at ptr[i]; the FM_IO_ALIGN-aligned address at or below it may be used as well. */
-typedef void (*fm_trunk_prepare_fn)(void *user, int32_t unit, uint8_t *const *ptr);
+ * the address of each piece; may rearrange bytes in place inside each piece's `room`, which starts at the
+ * FM_IO_ALIGN-aligned address at or below ptr[i], and then say in ptr[i] where they are. */
+typedef void (*fm_trunk_prepare_fn)(void *user, int32_t unit, uint8_t **ptr);
 void fm_store_set_trunk_prepare(fm_store *s, fm_trunk_prepare_fn fn, void *user);
 
 /* Reads all resident units. progress as in fm_engine_options. */

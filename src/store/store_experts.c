@@ -31,10 +31,18 @@ static fm_status check_layer(const fm_store_options *opt, int32_t index, fm_erro
     for (int32_t i = 0; i < layer->n_part; i++) {
         const fm_expert_part *p = &layer->part[i];
         uint64_t last, start, end;
-        const bool ok = p->bytes > 0 && p->file < opt->n_file &&
+        bool ok = p->bytes > 0 && p->file < opt->n_file &&
                         fm_mul_u64(p->stride, (uint64_t)layer->n_expert - 1, &last) &&
                         fm_add_u64(p->offset, last, &start) && fm_add_u64(start, p->bytes, &end) &&
                         end <= opt->file_bytes[p->file];
+        if (p->each) {
+            ok = p->bytes > 0 && p->each_step > 0;
+            for (int32_t e = 0; e < layer->n_expert && ok; e++) {
+                const fm_extent at = fm_expert_extent(p, e);
+                ok = at.bytes == p->bytes && at.file < opt->n_file &&
+                     fm_add_u64(at.offset, at.bytes, &end) && end <= opt->file_bytes[at.file];
+            }
+        }
         if (!ok) {
             return fm_fail(err, FM_E_ARG,
                            "layer %d, expert part %d: %d x %" PRIu64 " bytes at %" PRIu64
@@ -297,14 +305,14 @@ void fm_slot_read(fm_store *s, int32_t slot, int32_t layer, int32_t expert, int 
     uint8_t *at = fm_slot_address(s, slot);
     for (int32_t i = 0; i < ly->n_part; i++) {
         const fm_expert_part *p = &ly->part[i];
-        const uint64_t offset = p->offset + p->stride * (uint64_t)expert;
-        rd[i] = (fm_io_read){.file = s->file[p->file],
-                             .offset = offset,
+        const fm_extent from = fm_expert_extent(p, expert);
+        rd[i] = (fm_io_read){.file = s->file[from.file],
+                             .offset = from.offset,
                              .bytes = p->bytes,
                              .base = at,
                              .tag = fm_store_tag(FM_TAG_EXPERT, slot),
                              .priority = priority};
-        sl->part[i] = at + offset % FM_IO_ALIGN;
+        sl->part[i] = at + from.offset % FM_IO_ALIGN;
         at += fm_io_room(p->bytes);
     }
     const fm_status st = fm_io_submit(s->io, rd, ly->n_part, NULL);

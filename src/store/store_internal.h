@@ -21,6 +21,16 @@ static inline uint64_t fm_store_table_bytes(int64_t experts_total)
 /* Room of one expert of the layer: its parts, each placed for direct reading. */
 uint64_t fm_layer_slot_bytes(const fm_expert_layer *layer);
 uint64_t fm_unit_room(const fm_trunk_unit *unit);
+static inline uint64_t fm_piece_room(const fm_trunk_piece *p)
+{
+    return p->room > p->bytes ? p->room : p->bytes;
+}
+/* Where part p of an expert lies. */
+static inline fm_extent fm_expert_extent(const fm_expert_part *p, int32_t expert)
+{
+    if (p->each) return p->each[(int64_t)expert * p->each_step];
+    return (fm_extent){p->offset + p->stride * (uint64_t)expert, p->bytes, p->file};
+}
 /* The class whose slots hold this many bytes with the least waste; -1: none. */
 int32_t fm_plan_class_of(const fm_store_plan *plan, uint64_t slot_bytes);
 
@@ -28,7 +38,7 @@ int32_t fm_plan_class_of(const fm_store_plan *plan, uint64_t slot_bytes);
 
 typedef struct {
     uint16_t file;
-    uint64_t offset, bytes;
+    uint64_t offset, bytes, room;
 } fm_piece_place;
 
 typedef struct {

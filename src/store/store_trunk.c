@@ -14,14 +14,23 @@ enum { PRIORITY_LOAD = 0, PRIORITY_AHEAD = 1 };
 
 /* ---- set-up ------------------------------------------------------------------------------ */
 
+/* The plane that a piece is a part of. */
+static fm_extent plane_of(const fm_trunk_piece *piece)
+{
+    const fm_tensor_info *t = piece->tensor;
+    if (piece->plane > 0) return t->aux[piece->plane - 1];
+    return (fm_extent){t->offset, t->bytes, t->file};
+}
+
 static fm_status check_piece(const fm_store_options *opt, int32_t unit, const fm_trunk_piece *piece,
                              fm_error *err)
 {
     const fm_tensor_info *t = piece->tensor;
     uint64_t end, file_end;
-    const bool ok = t && t->file < opt->n_file && piece->bytes > 0 &&
-                    fm_add_u64(piece->offset, piece->bytes, &end) && end <= t->bytes &&
-                    fm_add_u64(t->offset, end, &file_end) && file_end <= opt->file_bytes[t->file];
+    const fm_extent at = t && piece->plane < 3 ? plane_of(piece) : (fm_extent){0};
+    const bool ok = t && at.file < opt->n_file && piece->bytes > 0 &&
+                    fm_add_u64(piece->offset, piece->bytes, &end) && end <= at.bytes &&
+                    fm_add_u64(at.offset, end, &file_end) && file_end <= opt->file_bytes[at.file];
     if (ok) return FM_OK;
     return fm_fail(err, FM_E_ARG,
                    "trunk unit %d: %s, bytes %" PRIu64 " + %" PRIu64 " are not inside the tensor",
@@ -48,10 +57,11 @@ static fm_status copy_units(fm_store *s, const fm_store_options *opt, fm_error *
                                      .ptr = s->piece_ptr + at};
         for (int32_t i = 0; i < from->n_piece; i++) {
             FM_TRY(check_piece(opt, u, &from->piece[i], err));
-            const fm_tensor_info *t = from->piece[i].tensor;
-            s->unit[u].piece[i] = (fm_piece_place){.file = t->file,
-                                                   .offset = t->offset + from->piece[i].offset,
-                                                   .bytes = from->piece[i].bytes};
+            const fm_extent plane = plane_of(&from->piece[i]);
+            s->unit[u].piece[i] = (fm_piece_place){.file = plane.file,
+                                                   .offset = plane.offset + from->piece[i].offset,
+                                                   .bytes = from->piece[i].bytes,
+                                                   .room = fm_piece_room(&from->piece[i])};
         }
         at += from->n_piece;
     }
@@ -61,7 +71,7 @@ static fm_status copy_units(fm_store *s, const fm_store_options *opt, fm_error *
 static uint64_t unit_room(const fm_unit_place *unit)
 {
     uint64_t sum = 0;
-    for (int32_t i = 0; i < unit->n_piece; i++) sum += fm_io_room(unit->piece[i].bytes);
+    for (int32_t i = 0; i < unit->n_piece; i++) sum += fm_io_room(unit->piece[i].room);
     return sum;
 }
 
@@ -70,7 +80,7 @@ static void place_pieces(const fm_unit_place *unit, uint8_t *base, uint8_t **ptr
 {
     for (int32_t i = 0; i < unit->n_piece; i++) {
         ptr[i] = base + unit->piece[i].offset % FM_IO_ALIGN;
-        base += fm_io_room(unit->piece[i].bytes);
+        base += fm_io_room(unit->piece[i].room);
     }
 }
 

@@ -110,8 +110,10 @@ static void make_weights(weights *w, const fm_type_traits *t, int64_t n_out, int
     memcpy(panels, rows, total);
     fm_pack_panels(t, panels, panels, n_out, n_in, scratch);
     free(scratch);
-    w->rows = (fm_matrix){t, rows, n_out, n_in, row_bytes, FM_LAYOUT_ROWS};
-    w->panels = (fm_matrix){t, panels, n_out, n_in, row_bytes, FM_LAYOUT_PANELS};
+    w->rows = (fm_matrix){.type = t, .data = rows, .n_out = n_out, .n_in = n_in,
+                          .row_bytes = row_bytes, .layout = FM_LAYOUT_ROWS};
+    w->panels = (fm_matrix){.type = t, .data = panels, .n_out = n_out, .n_in = n_in,
+                            .row_bytes = row_bytes, .layout = FM_LAYOUT_PANELS};
 }
 
 static void free_weights(weights *w)
@@ -498,7 +500,8 @@ static void float_products_are_within_rounding_of_f64_for_any_size(void **state)
                     memcpy(data + e * type->block_bytes, &u, type->block_bytes);
                 }
                 fill_activations(x, n_tok * n_in, X_RANDOM);
-                const fm_matrix w = {type, data, n_out, n_in, row_bytes, FM_LAYOUT_ROWS};
+                const fm_matrix w = {.type = type, .data = data, .n_out = n_out, .n_in = n_in,
+                                     .row_bytes = row_bytes, .layout = FM_LAYOUT_ROWS};
                 tokens k = {.n_in = n_in, .n_tok = n_tok, .x = x};
                 quantize_tokens(&k, fm_kernels_pick(*name, NULL), type);
                 float *const y = fresh_result(&k, &w);
@@ -534,7 +537,8 @@ static void float_products_agree_bit_for_bit_between_avx2_and_avx512(void **stat
     float ya[N_TOK * N_OUT], yb[N_TOK * N_OUT];
     fill_activations(x, N_TOK * N_IN, X_RANDOM);
     fill_activations(data, N_OUT * N_IN, X_RANDOM);
-    const fm_matrix w = {fm_type_get(FM_TYPE_F32), data, N_OUT, N_IN, 4 * N_IN, FM_LAYOUT_ROWS};
+    const fm_matrix w = {.type = fm_type_get(FM_TYPE_F32), .data = data, .n_out = N_OUT,
+                         .n_in = N_IN, .row_bytes = 4 * N_IN, .layout = FM_LAYOUT_ROWS};
     tokens k = {.n_in = N_IN, .n_tok = N_TOK, .x = x};
     quantize_tokens(&k, a, w.type);
     multiply(&k, &w, ya, 0, N_OUT, 0, N_TOK);

@@ -107,7 +107,8 @@ static inline int tm_setup(void **state)
                                                .offset = tm_random() % (TM_FILE_BYTES - bytes),
                                                .bytes = bytes};
             const uint64_t skip = tm_random() % bytes;
-            tm.piece[u][i] = (fm_trunk_piece){&tm.tensor[u][i], skip, bytes - skip};
+            tm.piece[u][i] = (fm_trunk_piece){
+                .tensor = &tm.tensor[u][i], .offset = skip, .bytes = bytes - skip};
         }
         tm.unit[u] = (fm_trunk_unit){tm.piece[u], n_piece};
     }

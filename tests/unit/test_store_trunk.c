@@ -52,7 +52,7 @@ typedef struct {
     int calls[TM_UNITS];
 } prepare_record;
 
-static void flip_bytes(void *user, int32_t unit, uint8_t *const *ptr)
+static void flip_bytes(void *user, int32_t unit, uint8_t **ptr)
 {
     prepare_record *r = user;
     r->calls[unit]++;

@@ -4,6 +4,7 @@
 
 #include <float.h>
 
+#include "kernel/generic/matmul_planar.h"
 #include "kernel/generic/matmul_rows.h"
 
 fm_act fm_act_form_of_type(const fm_type_traits *t)
@@ -126,6 +127,10 @@ static void float_row(const fm_matrix *w, int64_t row, const void *const *act, f
 static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                    float *const *y, int64_t n_tok)
 {
+    if (w->type->n_plane) {
+        fm_rows_planar(w, row0, row1, act, y, n_tok);
+        return;
+    }
     if (w->type->act == FM_ACT_F32) {
         for (int64_t row = row0; row < row1; row++) float_row(w, row, act, y, n_tok);
         return;

@@ -2,6 +2,7 @@
  * sums in f64. Slow, and the answer to how much the quantization of activations costs. */
 #include "kernel/kernel_internal.h"
 
+#include "kernel/generic/matmul_planar.h"
 #include "kernel/generic/matmul_rows.h"
 
 static fm_act act_form_f32(const fm_type_traits *t FM_UNUSED)
@@ -14,7 +15,7 @@ static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *c
 {
     const fm_type_traits *const type = w->type;
     /* Types of one element are decoded 256 at a time too. */
-    const int64_t step = type->block_elems == 1 ? 256 : type->block_elems;
+    const int64_t step = type->n_plane ? 32 : type->block_elems == 1 ? 256 : type->block_elems;
     for (int64_t row = row0; row < row1; row++) {
         for (int64_t t0 = 0; t0 < n_tok; t0 += FM_ROW_TOKENS) {
             const int nt = (int)(n_tok - t0 < FM_ROW_TOKENS ? n_tok - t0 : FM_ROW_TOKENS);
@@ -23,7 +24,10 @@ static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *c
                 const int64_t n = w->n_in - c0 < step ? w->n_in - c0 : step;
                 uint8_t buf[256];
                 float weight[256];
-                type->decode(weight, fm_matrix_block(w, row, c0 / type->block_elems, buf), n);
+                if (type->n_plane)
+                    fm_planar_decode_block(w, row, c0 / 32, weight);
+                else
+                    type->decode(weight, fm_matrix_block(w, row, c0 / type->block_elems, buf), n);
                 for (int t = 0; t < nt; t++) {
                     const float *const x = (const float *)act[t0 + t] + c0;
                     for (int64_t c = 0; c < n; c++) acc[t] += (double)weight[c] * x[c];

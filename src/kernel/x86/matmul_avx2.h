@@ -18,6 +18,10 @@
 extern const fm_panel_kernels fm_panels_32_avx2[FM_KERNEL_TYPES];
 extern const fm_panel_kernels fm_panels_256_avx2[FM_KERNEL_TYPES];
 
+/* Products with formats of several planes: matmul_planar_avx2.c. */
+void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                         float *const *y, int64_t n_tok);
+
 static FM_ALWAYS_INLINE __m256i load_256(const void *p)
 {
     return _mm256_loadu_si256((const __m256i *)p);

@@ -10,6 +10,10 @@
 extern const fm_panel_kernels fm_panels_32_avx512[FM_KERNEL_TYPES];
 extern const fm_panel_kernels fm_panels_256_avx512[FM_KERNEL_TYPES];
 
+/* Products with formats of several planes: matmul_planar_avx512.c. */
+void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                         float *const *y, int64_t n_tok);
+
 static FM_ALWAYS_INLINE __m512i load_512(const void *p)
 {
     return _mm512_loadu_si512(p);

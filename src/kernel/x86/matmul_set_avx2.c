@@ -129,6 +129,10 @@ static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
 static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                    float *const *y, int64_t n_tok)
 {
+    if (w->type->n_plane) {
+        fm_matmul_planar_avx2(w, row0, row1, act, y, n_tok);
+        return;
+    }
     switch (w->type->act) {
     case FM_ACT_I15_32:
         fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx2);

@@ -1,0 +1,325 @@
+/* Products with the formats of several planes, for AVX-512 with VNNI: panels, a lane is a row, as in
+ * matmul_q32_avx512.c, but codes, scales and biases come from places of their own; and E4M3, whose rows are
+ * computed as those of the other float types. */
+#include "kernel/x86/matmul_avx512.h"
+
+#if defined(__x86_64__)
+
+#include "kernel/generic/matmul_planar.h"
+
+/* ---- panels ------------------------------------------------------------------------------ */
+
+/* One panel of each plane. */
+typedef struct {
+    const uint8_t *codes, *scale, *bias;
+    int64_t n_block;     /* of 32 columns        */
+    int blocks_per_group;
+    fm_scale scale_type;
+} panel_planes;
+
+/* 16 scales of a group, one per row. */
+static FM_ALWAYS_INLINE __m512 load_scale(const uint8_t *p, fm_scale type, const int is_e2m1)
+{
+    if (is_e2m1) { /* fm_e8m0_half */
+        const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+        const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+        const __m512i small = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+        const __mmask16 is_small = _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2));
+        return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, is_small, small));
+    }
+    if (type == FM_SCALE_BF16) {
+        const __m512i v = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+    }
+    return type == FM_SCALE_F16 ? load_half(p) : _mm512_loadu_ps(p);
+}
+
+/* 32 columns of 16 rows as unsigned bytes, (q + offset) 2^down. */
+typedef void codes_fn(__m512i *w, const uint8_t *p);
+
+static FM_ALWAYS_INLINE void nibbles(__m512i *w, const uint8_t *p, const int up)
+{
+    const __m512i mask = _mm512_set1_epi8((char)(0x0f << up));
+    FM_UNROLL
+    for (int u = 0; u < 4; u++) {
+        const __m512i v = load_512(p + 64 * u);
+        w[u] = _mm512_and_si512(up ? _mm512_slli_epi32(v, (unsigned)up) : v, mask);
+        w[4 + u] = _mm512_and_si512(up < 4 ? _mm512_srli_epi32(v, (unsigned)(4 - up)) : v, mask);
+    }
+}
+
+static FM_ALWAYS_INLINE void codes_u2(__m512i *w, const uint8_t *p)
+{
+    const __m512i mask = _mm512_set1_epi8(3);
+    FM_UNROLL
+    for (int u = 0; u < 8; u++)
+        w[u] = _mm512_and_si512(
+            _mm512_srli_epi32(load_512(p + 64 * (u / 4)), (unsigned)(2 * (u % 4))), mask);
+}
+
+static FM_ALWAYS_INLINE void codes_u4(__m512i *w, const uint8_t *p)
+{
+    nibbles(w, p, 0);
+}
+
+static FM_ALWAYS_INLINE void codes_i4(__m512i *w, const uint8_t *p)
+{
+    nibbles(w, p, 4);
+}
+
+static FM_ALWAYS_INLINE void codes_u5(__m512i *w, const uint8_t *p)
+{
+    const __m512i bits = load_512(p), sixteen = _mm512_set1_epi8(16);
+    nibbles(w, p + 64, 0);
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) {
+        /* Byte u / 2 of the dword to all four bytes, then one bit of each. */
+        const __m512i spread = _mm512_set1_epi32((u / 2) * 0x01010101);
+        const __m512i lane = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
+        const __m512i byte = _mm512_shuffle_epi8(bits, _mm512_add_epi8(spread, lane));
+        const __m512i bit = _mm512_set1_epi32(u & 1 ? (int)0x80402010u : 0x08040201);
+        w[u] = _mm512_or_si512(
+            w[u], _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(byte, bit), sixteen));
+    }
+}
+
+static FM_ALWAYS_INLINE void codes_u8(__m512i *w, const uint8_t *p)
+{
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) w[u] = load_512(p + 64 * u);
+}
+
+static FM_ALWAYS_INLINE void codes_e2m1(__m512i *w, const uint8_t *p)
+{
+    /* Doubled values plus 16, times 8. */
+    const __m512i value = _mm512_slli_epi32(
+        _mm512_broadcast_i32x4(_mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12,
+                                             10, 8, 4)), 3);
+    nibbles(w, p, 0);
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) w[u] = _mm512_shuffle_epi8(value, w[u]);
+}
+
+typedef struct {
+    int bits;
+    int has_offset; /* 128, in the unsigned weights     */
+    int down;       /* they are 2^down times as large   */
+    int has_min;
+    int is_e2m1;
+} shape;
+
+static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p,
+                                          const void *const *act, const int nt, const shape sh,
+                                          codes_fn *codes)
+{
+    __m512 acc[8];
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
+    const uint8_t *at = p->codes, *scale = p->scale, *bias = p->bias;
+    const int scale_bytes = FM_PANEL_ROWS * (int)fm_scale_bytes(p->scale_type);
+    __m512 d = _mm512_setzero_ps(), m = _mm512_setzero_ps();
+    int left = 0; /* blocks of this group */
+    for (int64_t b = 0; b < p->n_block; b++, at += 4 * sh.bits * FM_PANEL_ROWS) {
+        if (left == 0) {
+            left = p->blocks_per_group;
+            d = load_scale(scale, p->scale_type, sh.is_e2m1);
+            scale += scale_bytes;
+            if (sh.has_min) {
+                m = load_scale(bias, p->scale_type, 0);
+                bias += scale_bytes;
+            }
+        }
+        left--;
+        __m512i w[8];
+        codes(w, at);
+        if (nt == 1) fm_prefetch_panel(at, 4 * sh.bits * FM_PANEL_ROWS, 0, 1);
+        const fm_act_i15_32 *x[8];
+        const int8_t *hi[8], *lo[8];
+        __m512i s[8];
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            x[t] = (const fm_act_i15_32 *)act[t] + b;
+            hi[t] = x[t]->hi;
+            lo[t] = x[t]->lo;
+            s[t] = sh.has_offset ? _mm512_set1_epi32(x[t]->nsum) : _mm512_setzero_si512();
+        }
+        dot_planes(s, w, 8, hi, lo, nt, FM_ACT_32_SHIFT);
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            if (sh.down != 0) s[t] = _mm512_srai_epi32(s[t], (unsigned)sh.down);
+            const __m512 f = _mm512_mul_ps(d, _mm512_set1_ps(x[t]->d));
+            __m512 term = _mm512_mul_ps(f, _mm512_cvtepi32_ps(s[t]));
+            if (sh.has_min)
+                term = _mm512_add_ps(term, _mm512_mul_ps(m, _mm512_set1_ps(x[t]->dsum)));
+            acc[t] = _mm512_add_ps(acc[t], term);
+        }
+    }
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) _mm512_storeu_ps(out + t * FM_PANEL_ROWS, acc[t]);
+}
+
+static const shape shape_u2 = {2, 0, 0, 1, 0};
+static const shape shape_u4 = {4, 0, 0, 1, 0};
+static const shape shape_u5 = {5, 0, 0, 1, 0};
+static const shape shape_u8 = {8, 0, 0, 1, 0};
+static const shape shape_i4 = {4, 1, 4, 0, 0};
+static const shape shape_e2m1 = {4, 1, 3, 0, 1};
+
+typedef void (*planar_fn)(float *out, const panel_planes *p, const void *const *act);
+
+#define KERNEL(code, nt)                                                                          \
+    static void code##_##nt(float *out, const panel_planes *p, const void *const *act)            \
+    {                                                                                             \
+        panel_planar(out, p, act, nt, shape_##code, codes_##code);                                \
+    }
+#define KERNELS(code) KERNEL(code, 1) KERNEL(code, 2) KERNEL(code, 4) KERNEL(code, 8)
+KERNELS(u2)
+KERNELS(u4)
+KERNELS(u5)
+KERNELS(u8)
+KERNELS(i4)
+KERNELS(e2m1)
+
+/* By code and log2 of the number of tokens. */
+static const planar_fn kernels[][4] = {
+    [FM_CODE_U2] = {u2_1, u2_2, u2_4, u2_8},
+    [FM_CODE_U4] = {u4_1, u4_2, u4_4, u4_8},
+    [FM_CODE_U5] = {u5_1, u5_2, u5_4, u5_8},
+    [FM_CODE_U8] = {u8_1, u8_2, u8_4, u8_8},
+    [FM_CODE_I4] = {i4_1, i4_2, i4_4, i4_8},
+    [FM_CODE_E2M1] = {e2m1_1, e2m1_2, e2m1_4, e2m1_8},
+};
+
+/* fm_matmul_panel_rows() with planes. */
+static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t n_tok)
+{
+    enum { GROUP = 8 };
+    const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
+    int64_t stretch = (int64_t)(FM_PANEL_STRETCH_BYTES / panel_bytes) * FM_PANEL_ROWS;
+    if (stretch < FM_PANEL_ROWS) stretch = FM_PANEL_ROWS;
+    for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
+        const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
+        for (int64_t t0 = 0; t0 < n_tok; t0 += GROUP) {
+            const int64_t nt = n_tok - t0 < GROUP ? n_tok - t0 : GROUP;
+            const int log2 = nt > 4 ? 3 : nt > 2 ? 2 : nt > 1 ? 1 : 0;
+            const void *x[GROUP];
+            for (int64_t t = 0; t < GROUP; t++) x[t] = act[t0 + (t < nt ? t : 0)];
+            for (int64_t row = r0; row < r1; row += FM_PANEL_ROWS) {
+                const uint64_t aux = (uint64_t)row * w->aux_row_bytes;
+                const panel_planes p = {
+                    .codes = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes,
+                    .scale = (const uint8_t *)w->aux[0] + aux,
+                    .bias = w->type->n_plane == 3 ? (const uint8_t *)w->aux[1] + aux : NULL,
+                    .n_block = w->n_in / 32,
+                    .blocks_per_group = w->type->block_elems / 32,
+                    .scale_type = (fm_scale)w->type->scale,
+                };
+                float out[GROUP * FM_PANEL_ROWS];
+                kernels[w->type->code][log2](out, &p, x);
+                for (int64_t t = 0; t < nt; t++)
+                    memcpy(y[t0 + t] + row, out + t * FM_PANEL_ROWS, FM_PANEL_ROWS * sizeof *out);
+            }
+        }
+    }
+}
+
+/* ---- E4M3 -------------------------------------------------------------------------------- */
+
+/* 16 columns. Through halves: exponent and mantissa fit, bias 7 becomes 15, so a factor of 256 is left, which is
+ * exact; NaN stays one. */
+static FM_ALWAYS_INLINE __m512 load_e4m3(const uint8_t *p)
+{
+    const __m128i v = _mm_loadu_si128((const __m128i *)p);
+    const __m256i wide = _mm256_slli_epi16(_mm256_cvtepu8_epi16(v), 8);
+    const __m256i sign = _mm256_set1_epi16((int16_t)0x8000);
+    const __m256i mag = _mm256_and_si256(_mm256_srli_epi16(wide, 1), _mm256_set1_epi16(0x3f80));
+    const __m128i low = _mm_set1_epi8(0x7f);
+    const __mmask16 is_nan = _mm_cmpeq_epi8_mask(_mm_and_si128(v, low), low);
+    const __m256i half = _mm256_mask_mov_epi16(_mm256_or_si256(_mm256_and_si256(wide, sign), mag),
+                                               is_nan, _mm256_set1_epi16(0x7e00));
+    return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
+}
+
+static FM_ALWAYS_INLINE float add_lanes(__m512 v)
+{
+    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
+static FM_ALWAYS_INLINE void e4m3_tile(const fm_matrix *w, int64_t row, const void *const *act,
+                                       float *const *y, const int nr, const int nt)
+{
+    const uint8_t *const src = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes;
+    const int64_t columns = w->type->block_elems;
+    __m512 acc[2][4];
+    FM_UNROLL
+    for (int r = 0; r < nr; r++) {
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) acc[r][t] = _mm512_setzero_ps();
+    }
+    for (int64_t b = 0; b < w->n_in / columns; b++) {
+        __m512 s[2][4];
+        FM_UNROLL
+        for (int r = 0; r < nr; r++) {
+            FM_UNROLL
+            for (int t = 0; t < nt; t++) s[r][t] = _mm512_setzero_ps();
+        }
+        for (int64_t i = b * columns; i < (b + 1) * columns; i += 16) {
+            __m512 x[4];
+            FM_UNROLL
+            for (int t = 0; t < nt; t++) x[t] = _mm512_loadu_ps((const float *)act[t] + i);
+            FM_UNROLL
+            for (int r = 0; r < nr; r++) {
+                const __m512 v = load_e4m3(src + (uint64_t)r * w->row_bytes + i);
+                FM_UNROLL
+                for (int t = 0; t < nt; t++) s[r][t] = _mm512_fmadd_ps(v, x[t], s[r][t]);
+            }
+        }
+        FM_UNROLL
+        for (int r = 0; r < nr; r++) {
+            const __m512 d = _mm512_set1_ps(
+                fm_scale_load((fm_scale)w->type->scale, fm_planar_aux(w, 0, row + r, b)));
+            FM_UNROLL
+            for (int t = 0; t < nt; t++) acc[r][t] = _mm512_fmadd_ps(d, s[r][t], acc[r][t]);
+        }
+    }
+    FM_UNROLL
+    for (int r = 0; r < nr; r++) {
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) y[t][row + r] = add_lanes(acc[r][t]);
+    }
+}
+
+static void e4m3_rows(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                      float *const *y, int64_t n_tok)
+{
+    int64_t row = row0;
+    for (; row + 2 <= row1; row += 2) {
+        int64_t t = 0;
+        for (; t + 4 <= n_tok; t += 4) e4m3_tile(w, row, act + t, y + t, 2, 4);
+        for (; t < n_tok; t++) e4m3_tile(w, row, act + t, y + t, 2, 1);
+    }
+    for (; row < row1; row++)
+        for (int64_t t = 0; t < n_tok; t++) e4m3_tile(w, row, act + t, y + t, 1, 1);
+}
+
+void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                             float *const *y, int64_t n_tok)
+{
+    if (w->type->code == FM_CODE_E4M3) {
+        e4m3_rows(w, row0, row1, act, y, n_tok);
+        return;
+    }
+    const int64_t panels = fm_matrix_panel_rows(w);
+    const int64_t split = row1 < panels ? row1 : panels;
+    if (row0 < split) {
+        panel_rows(w, row0, split, act, y, n_tok);
+        row0 = split;
+    }
+    fm_rows_planar(w, row0, row1, act, y, n_tok);
+}
+
+#endif
