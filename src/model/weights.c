@@ -100,9 +100,12 @@ size_t fm_model_pack_scratch(const fm_model *m)
 static float fixed(float x, fm_tensor_fix fix)
 {
     switch (fix) {
-    case FM_FIX_ADD_ONE: return 1.0f + x;
-    case FM_FIX_NEG_EXP: return (float)-exp((double)x);
-    default: return x;
+    case FM_FIX_ADD_ONE:
+        return 1.0f + x;
+    case FM_FIX_NEG_EXP:
+        return (float)-exp((double)x);
+    default:
+        return x;
     }
 }
 
@@ -189,9 +192,11 @@ static void pack_item(void *ctx, int64_t panel, int thread)
 static void pack(const fm_prepare_ctx *p, const fm_matrix *w)
 {
     if (!w->type->n_field) return;
-    const pack_job j = {p, w->type, {(uint8_t *)(uintptr_t)w->data,
-                                     (uint8_t *)(uintptr_t)w->aux[0],
-                                     (uint8_t *)(uintptr_t)w->aux[1]}, w->n_in};
+    const pack_job j = {p,
+                        w->type,
+                        {(uint8_t *)(uintptr_t)w->data, (uint8_t *)(uintptr_t)w->aux[0],
+                         (uint8_t *)(uintptr_t)w->aux[1]},
+                        w->n_in};
     fm_pool_run(p->pool, pack_item, (void *)(uintptr_t)&j, w->n_out / FM_PANEL_ROWS);
 }
 

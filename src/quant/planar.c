@@ -15,27 +15,31 @@
 enum { E2M1_OFFSET = 12 };
 
 /* The code plane as a type of one field of dwords; see the layout in planar.h. */
-#define CODES(bytes) {{0, bytes, 4}}
-#define ROW(nm, kind, group, bits, sc, n_planes, panels, form, rows)                              \
-    {.name = nm,                                                                                  \
-     .id = FM_PLANAR_FIRST_ID + FM_CODE_##kind * 16 + (group == 32 ? 0 : group == 64 ? 4 : 8) +   \
-           FM_SCALE_##sc,                                                                         \
-     .block_elems = group,                                                                        \
-     .block_bytes = group * bits / 8,                                                             \
-     .act = form,                                                                                 \
-     .n_field = panels,                                                                           \
-     .field = CODES(group * bits / 8),                                                            \
-     .n_plane = n_planes,                                                                         \
-     .code = FM_CODE_##kind,                                                                      \
-     .scale = FM_SCALE_##sc,                                                                      \
-     .rows_per_scale = rows}
-#define SCALES(nm, kind, group, bits, n_planes, panels)                                           \
-    ROW(nm, kind, group, bits, F32, n_planes, panels, FM_ACT_I15_32, 1),                          \
-        ROW(nm, kind, group, bits, F16, n_planes, panels, FM_ACT_I15_32, 1),                      \
+#define CODES(bytes)                                                                               \
+    {                                                                                              \
+        {                                                                                          \
+            0, bytes, 4                                                                            \
+        }                                                                                          \
+    }
+#define ROW(nm, kind, group, bits, sc, n_planes, panels, form, rows)                               \
+    {                                                                                              \
+        .name = nm,                                                                                \
+        .id = FM_PLANAR_FIRST_ID + FM_CODE_##kind * 16 +                                           \
+              (group == 32   ? 0                                                                   \
+               : group == 64 ? 4                                                                   \
+                             : 8) +                                                                \
+              FM_SCALE_##sc,                                                                       \
+        .block_elems = group, .block_bytes = group * bits / 8, .act = form, .n_field = panels,     \
+        .field = CODES(group * bits / 8), .n_plane = n_planes, .code = FM_CODE_##kind,             \
+        .scale = FM_SCALE_##sc, .rows_per_scale = rows                                             \
+    }
+#define SCALES(nm, kind, group, bits, n_planes, panels)                                            \
+    ROW(nm, kind, group, bits, F32, n_planes, panels, FM_ACT_I15_32, 1),                           \
+        ROW(nm, kind, group, bits, F16, n_planes, panels, FM_ACT_I15_32, 1),                       \
         ROW(nm, kind, group, bits, BF16, n_planes, panels, FM_ACT_I15_32, 1)
-#define GROUPS(nm, kind, bits, n_planes, panels)                                                  \
-    SCALES(nm " g32", kind, 32, bits, n_planes, panels),                                          \
-        SCALES(nm " g64", kind, 64, bits, n_planes, panels),                                      \
+#define GROUPS(nm, kind, bits, n_planes, panels)                                                   \
+    SCALES(nm " g32", kind, 32, bits, n_planes, panels),                                           \
+        SCALES(nm " g64", kind, 64, bits, n_planes, panels),                                       \
         SCALES(nm " g128", kind, 128, bits, n_planes, panels)
 
 static const fm_type_traits types[] = {
@@ -96,12 +100,15 @@ int64_t fm_plane_rows(const fm_type_traits *t, int k, int64_t n_out)
 float fm_scale_load(fm_scale scale, const uint8_t *p)
 {
     switch (scale) {
-    case FM_SCALE_F16: return fm_f16_to_f32(fm_quant_le16(p));
-    case FM_SCALE_BF16: return fm_bf16_to_f32(fm_quant_le16(p));
+    case FM_SCALE_F16:
+        return fm_f16_to_f32(fm_quant_le16(p));
+    case FM_SCALE_BF16:
+        return fm_bf16_to_f32(fm_quant_le16(p));
     case FM_SCALE_E8M0: /* 2^(e - 127): 255 stands for NaN */
         if (*p == 255) return fm_f32_from_bits(0x7fc00000u);
         return fm_f32_from_bits(*p == 0 ? 0x00400000u : (uint32_t)*p << 23);
-    default: return fm_f32_from_bits(fm_quant_le32(p));
+    default:
+        return fm_f32_from_bits(fm_quant_le32(p));
     }
 }
 
@@ -122,8 +129,7 @@ float fm_e4m3_to_f32(uint8_t v)
 
 /* ---- codes ------------------------------------------------------------------------------- */
 
-static const uint8_t e2m1_values[16] = {12, 13, 14, 15, 16, 18, 20, 24,
-                                        12, 11, 10, 9,  8,  6,  4,  0};
+static const uint8_t e2m1_values[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 
 /* Codes of `bits` bits, lowest first; a group of 8 columns takes `bits` whole bytes. */
 static FM_ALWAYS_INLINE void unpack_bits(uint8_t q[32], const uint8_t *p, int bits)
@@ -131,8 +137,7 @@ static FM_ALWAYS_INLINE void unpack_bits(uint8_t q[32], const uint8_t *p, int bi
     for (int c8 = 0; c8 < 4; c8++, p += bits) {
         uint64_t v = 0;
         for (int i = 0; i < bits; i++) v |= (uint64_t)p[i] << (8 * i);
-        for (int c = 0; c < 8; c++)
-            q[8 * c8 + c] = (uint8_t)(v >> (c * bits) & ((1u << bits) - 1));
+        for (int c = 0; c < 8; c++) q[8 * c8 + c] = (uint8_t)(v >> (c * bits) & ((1u << bits) - 1));
     }
 }
 
@@ -148,17 +153,28 @@ void fm_codes_unpack(fm_code code, uint8_t q[32], const uint8_t *row, int64_t b)
 {
     const uint8_t *const p = row + b * 4 * fm_code_bits(code);
     switch (code) {
-    case FM_CODE_U2: unpack_bits(q, p, 2); break;
-    case FM_CODE_U3: unpack_bits(q, p, 3); break;
+    case FM_CODE_U2:
+        unpack_bits(q, p, 2);
+        break;
+    case FM_CODE_U3:
+        unpack_bits(q, p, 3);
+        break;
     case FM_CODE_U4:
-    case FM_CODE_I4: unpack_nibbles(q, p); break;
-    case FM_CODE_U5: unpack_bits(q, p, 5); break;
-    case FM_CODE_U6: unpack_bits(q, p, 6); break;
+    case FM_CODE_I4:
+        unpack_nibbles(q, p);
+        break;
+    case FM_CODE_U5:
+        unpack_bits(q, p, 5);
+        break;
+    case FM_CODE_U6:
+        unpack_bits(q, p, 6);
+        break;
     case FM_CODE_E2M1:
         unpack_nibbles(q, p);
         for (int c = 0; c < 32; c++) q[c] = e2m1_values[q[c]];
         break;
-    default: memcpy(q, p, 32);
+    default:
+        memcpy(q, p, 32);
     }
 }
 
@@ -173,9 +189,14 @@ void fm_codes_unpack_panel(fm_code code, uint8_t q[32], const uint8_t *panel, in
     case FM_CODE_U2:
         for (int c = 0; c < 32; c++) q[c] = v[c / 16 * 4 + c % 4] >> (2 * (c / 4 % 4)) & 3;
         return;
-    case FM_CODE_U8: memcpy(q, v, 32); return;
-    case FM_CODE_U5: nibbles = v + 4; break;
-    default: break;
+    case FM_CODE_U8:
+        memcpy(q, v, 32);
+        return;
+    case FM_CODE_U5:
+        nibbles = v + 4;
+        break;
+    default:
+        break;
     }
     for (int j = 0; j < 16; j++) {
         q[j] = nibbles[j] & 15;
@@ -259,7 +280,9 @@ static void reorder_row(fm_code code, uint8_t *restrict dst, const uint8_t *rest
             join_nibbles(dst + at + 4, q);
         }
         break;
-    case FM_CODE_U8: memcpy(dst, src, bytes); break;
+    case FM_CODE_U8:
+        memcpy(dst, src, bytes);
+        break;
     default:
         for (uint64_t at = 0; at < bytes; at += 16) {
             unpack_nibbles(q, src + at);

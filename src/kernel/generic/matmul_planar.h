@@ -33,7 +33,8 @@ static inline void fm_planar_block(const fm_matrix *w, int64_t row, int64_t b, u
         fm_codes_unpack((fm_code)t->code, q, data + (uint64_t)row * w->row_bytes, b);
     }
     *d = fm_block_scale(t, fm_planar_aux(w, 0, row, group));
-    *m = t->n_plane == 3 ? fm_scale_load((fm_scale)t->scale, fm_planar_aux(w, 1, row, group)) : 0.0f;
+    *m =
+        t->n_plane == 3 ? fm_scale_load((fm_scale)t->scale, fm_planar_aux(w, 1, row, group)) : 0.0f;
 }
 
 /* Columns [32 b, 32 b + 32) of a row. */

@@ -51,8 +51,9 @@ static FM_ALWAYS_INLINE void codes_u2(__m256i *w, const uint8_t *p, int half)
 {
     FM_UNROLL
     for (int u = 0; u < 8; u++)
-        w[u] = _mm256_and_si256(_mm256_srli_epi32(load_256(p + 64 * (u / 4) + 32 * half), 2 * (u % 4)),
-                                _mm256_set1_epi8(3));
+        w[u] =
+            _mm256_and_si256(_mm256_srli_epi32(load_256(p + 64 * (u / 4) + 32 * half), 2 * (u % 4)),
+                             _mm256_set1_epi8(3));
 }
 
 static FM_ALWAYS_INLINE void codes_u5(__m256i *w, const uint8_t *p, int half)
@@ -67,8 +68,8 @@ static FM_ALWAYS_INLINE void codes_u5(__m256i *w, const uint8_t *p, int half)
         const __m256i from = _mm256_add_epi8(lane, _mm256_set1_epi8((char)(u / 2)));
         const __m256i bit = _mm256_set1_epi32(u & 1 ? (int)0x80402010u : 0x08040201);
         const __m256i v = _mm256_and_si256(_mm256_shuffle_epi8(bits, from), bit);
-        w[u] = _mm256_or_si256(w[u], _mm256_and_si256(_mm256_cmpeq_epi8(v, bit),
-                                                      _mm256_set1_epi8(16)));
+        w[u] = _mm256_or_si256(w[u],
+                               _mm256_and_si256(_mm256_cmpeq_epi8(v, bit), _mm256_set1_epi8(16)));
     }
 }
 
@@ -171,8 +172,7 @@ static FM_ALWAYS_INLINE void half_planar(float *out, const panel_planes *p, cons
             }
             const __m256 f = _mm256_mul_ps(d, _mm256_set1_ps(x->d));
             __m256 term = _mm256_mul_ps(f, _mm256_cvtepi32_ps(s));
-            if (sh.has_min)
-                term = _mm256_add_ps(term, _mm256_mul_ps(m, _mm256_set1_ps(x->dsum)));
+            if (sh.has_min) term = _mm256_add_ps(term, _mm256_mul_ps(m, _mm256_set1_ps(x->dsum)));
             acc[t] = _mm256_add_ps(acc[t], term);
         }
     }
@@ -190,11 +190,11 @@ static const shape shape_e2m1 = {4, 4, 12, 0, 1};
 
 typedef void (*planar_fn)(float *out, const panel_planes *p, const void *const *act);
 
-#define KERNEL(code, nt)                                                                          \
-    static void code##_##nt(float *out, const panel_planes *p, const void *const *act)            \
-    {                                                                                             \
-        half_planar(out, p, act, nt, shape_##code, codes_##code, 0);                              \
-        half_planar(out, p, act, nt, shape_##code, codes_##code, 1);                              \
+#define KERNEL(code, nt)                                                                           \
+    static void code##_##nt(float *out, const panel_planes *p, const void *const *act)             \
+    {                                                                                              \
+        half_planar(out, p, act, nt, shape_##code, codes_##code, 0);                               \
+        half_planar(out, p, act, nt, shape_##code, codes_##code, 1);                               \
     }
 #define KERNELS(code) KERNEL(code, 1) KERNEL(code, 2) KERNEL(code, 4)
 KERNELS(u2)
@@ -206,9 +206,9 @@ KERNELS(e2m1)
 
 /* By code and log2 of the number of tokens. */
 static const planar_fn kernels[][3] = {
-    [FM_CODE_U2] = {u2_1, u2_2, u2_4},       [FM_CODE_U4] = {u4_1, u4_2, u4_4},
-    [FM_CODE_U5] = {u5_1, u5_2, u5_4},       [FM_CODE_U8] = {u8_1, u8_2, u8_4},
-    [FM_CODE_I4] = {i4_1, i4_2, i4_4},       [FM_CODE_E2M1] = {e2m1_1, e2m1_2, e2m1_4},
+    [FM_CODE_U2] = {u2_1, u2_2, u2_4}, [FM_CODE_U4] = {u4_1, u4_2, u4_4},
+    [FM_CODE_U5] = {u5_1, u5_2, u5_4}, [FM_CODE_U8] = {u8_1, u8_2, u8_4},
+    [FM_CODE_I4] = {i4_1, i4_2, i4_4}, [FM_CODE_E2M1] = {e2m1_1, e2m1_2, e2m1_4},
 };
 
 /* fm_matmul_panel_rows() with planes. */
@@ -256,8 +256,8 @@ static FM_ALWAYS_INLINE __m256 load_e4m3(const uint8_t *p)
     const __m128i sign = _mm_and_si128(wide, _mm_set1_epi16((int16_t)0x8000));
     const __m128i mag = _mm_and_si128(_mm_srli_epi16(wide, 1), _mm_set1_epi16(0x3f80));
     const __m128i is_nan = _mm_cmpeq_epi16(mag, _mm_set1_epi16(0x3f80));
-    const __m128i half = _mm_or_si128(_mm_or_si128(sign, mag),
-                                      _mm_and_si128(is_nan, _mm_set1_epi16(0x7e00)));
+    const __m128i half =
+        _mm_or_si128(_mm_or_si128(sign, mag), _mm_and_si128(is_nan, _mm_set1_epi16(0x7e00)));
     return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f));
 }
 
@@ -290,8 +290,8 @@ static FM_ALWAYS_INLINE void e4m3_tile(const fm_matrix *w, int64_t row, const vo
                 s[t][1] = _mm256_fmadd_ps(v1, _mm256_loadu_ps(x + 8), s[t][1]);
             }
         }
-        const __m256 d = _mm256_set1_ps(
-            fm_scale_load((fm_scale)w->type->scale, fm_planar_aux(w, 0, row, b)));
+        const __m256 d =
+            _mm256_set1_ps(fm_scale_load((fm_scale)w->type->scale, fm_planar_aux(w, 0, row, b)));
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
             acc[t][0] = _mm256_fmadd_ps(d, s[t][0], acc[t][0]);

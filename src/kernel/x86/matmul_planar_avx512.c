@@ -12,7 +12,7 @@
 /* One panel of each plane. */
 typedef struct {
     const uint8_t *codes, *scale, *bias;
-    int64_t n_block;     /* of 32 columns        */
+    int64_t n_block; /* of 32 columns        */
     int blocks_per_group;
     fm_scale scale_type;
 } panel_planes;
@@ -78,8 +78,8 @@ static FM_ALWAYS_INLINE void codes_u5(__m512i *w, const uint8_t *p)
         const __m512i lane = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
         const __m512i byte = _mm512_shuffle_epi8(bits, _mm512_add_epi8(spread, lane));
         const __m512i bit = _mm512_set1_epi32(u & 1 ? (int)0x80402010u : 0x08040201);
-        w[u] = _mm512_or_si512(
-            w[u], _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(byte, bit), sixteen));
+        w[u] =
+            _mm512_or_si512(w[u], _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(byte, bit), sixteen));
     }
 }
 
@@ -92,9 +92,10 @@ static FM_ALWAYS_INLINE void codes_u8(__m512i *w, const uint8_t *p)
 static FM_ALWAYS_INLINE void codes_e2m1(__m512i *w, const uint8_t *p)
 {
     /* Doubled values plus 16, times 8. */
-    const __m512i value = _mm512_slli_epi32(
-        _mm512_broadcast_i32x4(_mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12,
-                                             10, 8, 4)), 3);
+    const __m512i value =
+        _mm512_slli_epi32(_mm512_broadcast_i32x4(_mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16,
+                                                               15, 14, 13, 12, 10, 8, 4)),
+                          3);
     nibbles(w, p, 0);
     FM_UNROLL
     for (int u = 0; u < 8; u++) w[u] = _mm512_shuffle_epi8(value, w[u]);
@@ -108,9 +109,8 @@ typedef struct {
     int is_e2m1;
 } shape;
 
-static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p,
-                                          const void *const *act, const int nt, const shape sh,
-                                          codes_fn *codes)
+static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, const void *const *act,
+                                          const int nt, const shape sh, codes_fn *codes)
 {
     __m512 acc[8];
     FM_UNROLL
@@ -167,10 +167,10 @@ static const shape shape_e2m1 = {4, 1, 3, 0, 1};
 
 typedef void (*planar_fn)(float *out, const panel_planes *p, const void *const *act);
 
-#define KERNEL(code, nt)                                                                          \
-    static void code##_##nt(float *out, const panel_planes *p, const void *const *act)            \
-    {                                                                                             \
-        panel_planar(out, p, act, nt, shape_##code, codes_##code);                                \
+#define KERNEL(code, nt)                                                                           \
+    static void code##_##nt(float *out, const panel_planes *p, const void *const *act)             \
+    {                                                                                              \
+        panel_planar(out, p, act, nt, shape_##code, codes_##code);                                 \
     }
 #define KERNELS(code) KERNEL(code, 1) KERNEL(code, 2) KERNEL(code, 4) KERNEL(code, 8)
 KERNELS(u2)
@@ -182,12 +182,9 @@ KERNELS(e2m1)
 
 /* By code and log2 of the number of tokens. */
 static const planar_fn kernels[][4] = {
-    [FM_CODE_U2] = {u2_1, u2_2, u2_4, u2_8},
-    [FM_CODE_U4] = {u4_1, u4_2, u4_4, u4_8},
-    [FM_CODE_U5] = {u5_1, u5_2, u5_4, u5_8},
-    [FM_CODE_U8] = {u8_1, u8_2, u8_4, u8_8},
-    [FM_CODE_I4] = {i4_1, i4_2, i4_4, i4_8},
-    [FM_CODE_E2M1] = {e2m1_1, e2m1_2, e2m1_4, e2m1_8},
+    [FM_CODE_U2] = {u2_1, u2_2, u2_4, u2_8}, [FM_CODE_U4] = {u4_1, u4_2, u4_4, u4_8},
+    [FM_CODE_U5] = {u5_1, u5_2, u5_4, u5_8}, [FM_CODE_U8] = {u8_1, u8_2, u8_4, u8_8},
+    [FM_CODE_I4] = {i4_1, i4_2, i4_4, i4_8}, [FM_CODE_E2M1] = {e2m1_1, e2m1_2, e2m1_4, e2m1_8},
 };
 
 /* fm_matmul_panel_rows() with planes. */
