@@ -17,7 +17,7 @@ LOWER = ["base", "os", "format", "quant", "kernel", "store", "kv", "text", "samp
 MAY_INCLUDE = {
     "base": [],
     "os": ["base"],
-    "format": ["base", "os"],
+    "format": ["base", "os", "quant"],
     "quant": ["base"],
     "kernel": ["base", "os", "quant"],
     "store": ["base", "os", "format"],

@@ -263,6 +263,7 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
     out->n_shard = fm_checkpoint_n_file(e->checkpoint);
     for (int32_t i = 0; i < out->n_shard; i++)
         out->file_bytes += fm_checkpoint_file_bytes(e->checkpoint, i);
+    if (fm_checkpoint_directory(e->checkpoint)) out->n_shard--; /* config.json is its first file */
     const fm_model *m = e->model;
     if (!m) return;
     const fm_hparams *hp = &m->hp;

@@ -80,6 +80,14 @@ fm_status fm_hp_f32_or(const fm_checkpoint *c, const char *key, float *out, floa
     return fm_meta_has(c, name) ? fm_hp_f32(c, key, out, err) : FM_OK;
 }
 
+fm_status fm_hp_bool_or(const fm_checkpoint *c, const char *key, bool *out, bool fallback,
+                        fm_error *err)
+{
+    char name[128];
+    FM_TRY(arch_key(c, key, name, err));
+    return fm_meta_bool_or(c, name, out, fallback, err);
+}
+
 fm_status fm_hp_str_or(const fm_checkpoint *c, const char *key, fm_str *out, const char *fallback,
                        fm_error *err)
 {

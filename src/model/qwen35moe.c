@@ -12,7 +12,9 @@ static fm_status read_config(const fm_checkpoint *c, fm_hparams *hp, fm_error *e
     FM_TRY(fm_hp_common(c, hp, err));
     FM_TRY(fm_hp_delta(c, hp, err));
     hp->gated_attention = true;
-    hp->tiled_heads = true;
+    bool grouped;
+    FM_TRY(fm_hp_bool_or(c, "ssm.grouped_value_heads", &grouped, false, err));
+    hp->tiled_heads = !grouped;
     hp->fused_ba = false;
     return FM_OK;
 }

@@ -1,0 +1,609 @@
+/* Joins what a directory stores apart (codes, scales and biases; the experts of a layer) into tensors with GGUF's names,
+ * and finds out from dtypes and shapes in which format each is. */
+#include "format/hf_tensor.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "quant/planar.h"
+
+enum { NAME_MAX_BYTES = 96, NONE = -1 };
+
+/* What a stored tensor is to its module. */
+typedef enum { ROLE_CODES, ROLE_SCALES, ROLE_BIASES, ROLE_BIAS, ROLE_SHAPE } role;
+
+static const struct {
+    const char *suffix;
+    role role;
+} suffixes[] = {
+    {".weight", ROLE_CODES},        {".weight_scale_inv", ROLE_SCALES},
+    {".scales", ROLE_SCALES},       {".biases", ROLE_BIASES},
+    {".weight_packed", ROLE_CODES}, {".weight_scale", ROLE_SCALES},
+    {".weight_shape", ROLE_SHAPE},  {".bias", ROLE_BIAS},
+    {"_blocks", ROLE_CODES},        {"_scales", ROLE_SCALES},
+};
+
+/* A tensor in the making. part [n_part][FM_MAX_PLANES]: numbers in the raw set, NONE; one part, or one per expert. */
+typedef struct {
+    char name[NAME_MAX_BYTES];
+    const fm_hf_name *entry;
+    int32_t *part;
+    int32_t n_part;
+} assembly;
+
+typedef struct {
+    fm_checkpoint *c;
+    const fm_hf_adapter *a;
+    const json_t *quantization; /* of config.json, or NULL */
+    const fm_raw_set *raw;
+    fm_error *err;
+    int64_t n_layer, n_expert;
+    bool norms_have_one; /* converted by MLX */
+    assembly *list;
+    uint32_t n, cap;
+    fm_name_index index;
+} mapper;
+
+static const char *assembly_name(const void *owner, uint32_t i)
+{
+    return ((const mapper *)owner)->list[i].name;
+}
+
+static fm_status no_memory(mapper *m)
+{
+    return fm_fail(m->err, FM_E_NOMEM, "%s: no memory for the tensor directory", m->c->directory);
+}
+
+static const char *path_of(const mapper *m, const fm_raw_tensor *t)
+{
+    return m->c->paths[t->at.file];
+}
+
+/* ---- names ------------------------------------------------------------------------------- */
+
+static bool starts_with(const char *s, const char *prefix)
+{
+    return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+/* Behind the prefixes that multimodal checkpoints put in front. */
+static const char *strip_prefix(const char *s)
+{
+    for (;;) {
+        if (starts_with(s, "language_model."))
+            s += strlen("language_model.");
+        else if (starts_with(s, "model."))
+            s += strlen("model.");
+        else
+            return s;
+    }
+}
+
+static bool is_vision(const char *s)
+{
+    static const char *const prefixes[] = {"visual.", "vision_tower.", "vision_model.",
+                                           "mm_projector.", "multi_modal_projector."};
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
+        if (starts_with(s, prefixes[i])) return true;
+    return false;
+}
+
+/* A number followed by a dot; returns what is behind, or NULL. */
+static const char *read_number(const char *s, int64_t *out)
+{
+    const char *p = s;
+    int64_t v = 0;
+    for (; *p >= '0' && *p <= '9' && p - s < 9; p++) v = v * 10 + (*p - '0');
+    *out = v;
+    return p > s && *p == '.' ? p + 1 : NULL;
+}
+
+/* Compares module[n] with a pattern in which "*" is an expert's number. */
+static bool matches(const char *pattern, const char *module, size_t n, int64_t *expert)
+{
+    const char *star = strchr(pattern, '*');
+    *expert = NONE;
+    if (!star) return strlen(pattern) == n && memcmp(pattern, module, n) == 0;
+    const size_t before = (size_t)(star - pattern);
+    if (n <= before || memcmp(pattern, module, before) != 0) return false;
+    const char *rest = read_number(module + before, expert);
+    return rest && (size_t)(module + n - rest) == strlen(star + 2) &&
+           memcmp(rest, star + 2, strlen(star + 2)) == 0;
+}
+
+static fm_status find_assembly(mapper *m, const char *name, const fm_hf_name *entry, int32_t n_part,
+                               assembly **out)
+{
+    uint32_t i = fm_name_index_find(&m->index, assembly_name, m, name);
+    if (i == UINT32_MAX) {
+        if (m->n == m->cap) {
+            const uint32_t cap = m->cap ? 2 * m->cap : 256;
+            assembly *grown = realloc(m->list, cap * sizeof *grown);
+            if (!grown) return no_memory(m);
+            m->list = grown;
+            m->cap = cap;
+        }
+        i = m->n;
+        assembly *a = &m->list[i];
+        *a = (assembly){.entry = entry, .n_part = n_part};
+        snprintf(a->name, sizeof a->name, "%s", name);
+        const size_t n = (size_t)n_part * FM_MAX_PLANES;
+        a->part = malloc(n * sizeof *a->part);
+        if (!a->part) return no_memory(m);
+        for (size_t k = 0; k < n; k++) a->part[k] = NONE;
+        m->n++;
+        if (!fm_name_index_add(&m->index, assembly_name, m)) return no_memory(m);
+    }
+    *out = &m->list[i];
+    if ((*out)->n_part == n_part) return FM_OK;
+    return fm_fail(m->err, FM_E_FORMAT, "%s: %s is stored both whole and expert by expert",
+                   m->c->directory, name);
+}
+
+static fm_status unknown(mapper *m, const fm_raw_tensor *t)
+{
+    return fm_fail(m->err, FM_E_UNSUPPORTED,
+                   "%s: tensor %.200s is not known for model_type %s, so the model would not be "
+                   "computed as it was trained",
+                   path_of(m, t), t->name, m->a->model_type);
+}
+
+/* Files one stored tensor. */
+static fm_status take(mapper *m, uint32_t number)
+{
+    const fm_raw_tensor *t = &m->raw->tensors[number];
+    const char *s = strip_prefix(t->name);
+    int64_t layer = NONE, expert = NONE;
+    fm_unused_tensors *unused = &m->c->unused;
+    if (is_vision(s)) {
+        unused->n_vision++;
+        unused->vision_bytes += t->at.bytes;
+        return FM_OK;
+    }
+    if (starts_with(s, "layers.")) {
+        s = read_number(s + strlen("layers."), &layer);
+        if (!s) return unknown(m, t);
+    }
+    if (starts_with(s, "mtp.") || layer >= m->n_layer) {
+        unused->n_draft++;
+        unused->draft_bytes += t->at.bytes;
+        return FM_OK;
+    }
+    if (strstr(s, "rotary_emb.inv_freq")) return FM_OK; /* follows from the configuration */
+    size_t len = strlen(s);
+    role r = ROLE_CODES;
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+        const size_t n = strlen(suffixes[i].suffix);
+        if (len <= n || strcmp(s + len - n, suffixes[i].suffix) != 0) continue;
+        r = suffixes[i].role;
+        len -= n;
+        break;
+    }
+    const fm_hf_name *e = m->a->names;
+    while (e->module && (e->global != (layer == NONE) || !matches(e->module, s, len, &expert))) e++;
+    if (!e->module) return unknown(m, t);
+    if (r == ROLE_SHAPE) return FM_OK; /* repeats what the packed shape says */
+    if (expert >= m->n_expert)
+        return fm_fail(m->err, FM_E_FORMAT, "%s: tensor %.200s, but there are %" PRId64 " experts",
+                       path_of(m, t), t->name, m->n_expert);
+    char name[NAME_MAX_BYTES], at_layer[32] = "";
+    if (layer != NONE) snprintf(at_layer, sizeof at_layer, "blk.%" PRId64 ".", layer);
+    snprintf(name, sizeof name, "%s%s%s", at_layer, e->name,
+             r == ROLE_BIAS ? ".bias"
+             : e->whole     ? ""
+                            : ".weight");
+    assembly *a = NULL;
+    FM_TRY(find_assembly(m, name, e, expert == NONE ? 1 : (int32_t)m->n_expert, &a));
+    const int plane = r == ROLE_SCALES ? 1 : r == ROLE_BIASES ? 2 : 0;
+    int32_t *slot = &a->part[(expert == NONE ? 0 : expert) * FM_MAX_PLANES + plane];
+    if (*slot != NONE)
+        return fm_fail(m->err, FM_E_FORMAT, "%s: tensors %.100s and %.100s are the same weight",
+                       path_of(m, t), m->raw->tensors[*slot].name, t->name);
+    *slot = (int32_t)number;
+    return FM_OK;
+}
+
+/* ---- formats ----------------------------------------------------------------------------- */
+
+/* Shape as rows of columns: experts, rows, columns. The middle dimension of a convolution is dropped. */
+typedef struct {
+    int64_t experts, rows, columns;
+    int32_t n_dim;
+} shape;
+
+static bool shape_of(const fm_raw_tensor *t, bool is_conv, shape *out)
+{
+    int64_t d[FM_RAW_DIMS];
+    int32_t n = 0;
+    for (int32_t i = 0; i < t->n_dim; i++)
+        if (!(is_conv && i > 0 && t->dim[i] == 1)) d[n++] = t->dim[i];
+    if (n < 1 || n > 3) return false;
+    *out = (shape){n == 3 ? d[0] : 1, n >= 2 ? d[n - 2] : 1, d[n - 1], n};
+    for (int32_t i = 0; i < n; i++)
+        if (d[i] < 1) return false;
+    return true;
+}
+
+static int64_t setting(const mapper *m, const char *module, const char *key)
+{
+    const json_t *own = module ? json_object_get(m->quantization, module) : NULL;
+    const json_t *v = json_object_get(json_is_object(own) ? own : m->quantization, key);
+    return json_is_integer(v) ? (int64_t)json_integer_value(v) : 0;
+}
+
+static bool scale_type(fm_dtype t, fm_scale *out)
+{
+    switch (t) {
+    case FM_DT_F32:
+        *out = FM_SCALE_F32;
+        return true;
+    case FM_DT_F16:
+        *out = FM_SCALE_F16;
+        return true;
+    case FM_DT_BF16:
+        *out = FM_SCALE_BF16;
+        return true;
+    case FM_DT_E8M0:
+    case FM_DT_U8:
+        *out = FM_SCALE_E8M0;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* "[a, b, c]" of a shape. */
+static const char *shape_text(char out[80], const fm_raw_tensor *t)
+{
+    size_t at = (size_t)snprintf(out, 80, "[");
+    for (int32_t i = 0; i < t->n_dim && at < 70; i++)
+        at += (size_t)snprintf(out + at, 80 - at, "%s%" PRId64, i ? ", " : "", t->dim[i]);
+    snprintf(out + (at < 78 ? at : 78), 80 - (at < 78 ? at : 78), "]");
+    return out;
+}
+
+static fm_status bad_scales(mapper *m, const fm_raw_tensor *codes, const fm_raw_tensor *scales)
+{
+    char a[80], b[80];
+    return fm_fail(
+        m->err, FM_E_FORMAT,
+        "%s: tensor %.160s of shape %s and type %s does not fit %.160s of shape %s and type %s",
+        path_of(m, codes), scales->name, shape_text(a, scales), scales->dtype_name, codes->name,
+        shape_text(b, codes), codes->dtype_name);
+}
+
+/* The name of a tensor's module, as configurations use it: without the last component. */
+static void module_name(char out[256], const char *name)
+{
+    snprintf(out, 256, "%s", name);
+    char *dot = strrchr(out, '.');
+    if (dot) *dot = 0;
+}
+
+/* Type and shape in elements of codes with scales. */
+static fm_status planar_type(mapper *m, const fm_raw_tensor *codes, const fm_raw_tensor *scales,
+                             const fm_raw_tensor *biases, uint32_t *type, shape *s)
+{
+    shape k;
+    fm_scale scale;
+    fm_raw_tensor flat = *codes;
+    /* gpt-oss: [expert][row][block][16 bytes] */
+    if (codes->dtype == FM_DT_U8 && codes->n_dim >= 2) {
+        flat.n_dim--;
+        flat.dim[flat.n_dim - 1] *= codes->dim[flat.n_dim];
+    }
+    if (!shape_of(&flat, false, s) || !shape_of(scales, false, &k) ||
+        !scale_type(scales->dtype, &scale) || k.experts != s->experts)
+        return bad_scales(m, codes, scales);
+    fm_code code = FM_CODE_NONE;
+    int64_t group = 0;
+    if (codes->dtype == FM_DT_E4M3) {
+        code = FM_CODE_E4M3;
+        group = 128;
+        if (k.rows != (s->rows + 127) / 128 || k.columns != (s->columns + 127) / 128)
+            return bad_scales(m, codes, scales);
+        if (s->columns % 128 != 0)
+            return fm_fail(m->err, FM_E_UNSUPPORTED,
+                           "%s: tensor %.160s has %" PRId64
+                           " columns of FP8, expected a multiple of 128",
+                           path_of(m, codes), codes->name, s->columns);
+        *type = fm_planar_id(code, 128, scale);
+        return *type ? FM_OK : bad_scales(m, codes, scales);
+    }
+    if (k.rows != s->rows) return bad_scales(m, codes, scales);
+    if (codes->dtype == FM_DT_I32) {
+        code = FM_CODE_I4;
+        s->columns *= 8;
+        group = s->columns / k.columns;
+    } else if (codes->dtype == FM_DT_U8) {
+        code = FM_CODE_E2M1;
+        s->columns *= 2;
+        group = 32;
+        scale = FM_SCALE_E8M0;
+    } else if (codes->dtype == FM_DT_U32) {
+        char module[256];
+        module_name(module, codes->name);
+        group = setting(m, module, "group_size");
+        if (group < 1 || group > 4096) group = 64;
+        if (!biases) {
+            code = FM_CODE_E2M1;
+            group = 32;
+            s->columns *= 8;
+        } else {
+            static const fm_code codes_of[] = {
+                0, 0, FM_CODE_U2, FM_CODE_U3, FM_CODE_U4, FM_CODE_U5, FM_CODE_U6, 0, FM_CODE_U8};
+            const int64_t elements = k.columns * group, bits = 32 * s->columns / elements;
+            if (bits < 2 || bits > 8 || bits == 7 || bits * elements != 32 * s->columns)
+                return bad_scales(m, codes, scales);
+            code = codes_of[bits];
+            s->columns = elements;
+        }
+    }
+    if (group * k.columns != s->columns) return bad_scales(m, codes, scales);
+    if (biases) {
+        shape b;
+        if (!shape_of(biases, false, &b) || biases->dtype != scales->dtype ||
+            b.experts != k.experts || b.rows != k.rows || b.columns != k.columns)
+            return bad_scales(m, codes, biases);
+    }
+    *type = fm_planar_id(code, (uint32_t)group, scale);
+    return *type ? FM_OK : bad_scales(m, codes, scales);
+}
+
+/* Type and shape of one part of an assembly. */
+static fm_status part_type(mapper *m, const assembly *a, const int32_t *part, uint32_t *type,
+                           shape *s)
+{
+    const fm_raw_tensor *const all = m->raw->tensors;
+    if (part[0] == NONE) {
+        const fm_raw_tensor *other = &all[part[1] != NONE ? part[1] : part[2]];
+        return fm_fail(m->err, FM_E_FORMAT, "%s: tensor %.200s has no weight beside it",
+                       path_of(m, other), other->name);
+    }
+    const fm_raw_tensor *codes = &all[part[0]];
+    if (part[1] != NONE)
+        return planar_type(m, codes, &all[part[1]], part[2] != NONE ? &all[part[2]] : NULL, type,
+                           s);
+    switch (codes->dtype) {
+    case FM_DT_F32:
+        *type = 0;
+        break;
+    case FM_DT_F16:
+        *type = 1;
+        break;
+    case FM_DT_BF16:
+        *type = 30;
+        break;
+    default:
+        return fm_fail(m->err, FM_E_FORMAT, "%s: tensor %.200s is of type %s and has no scales",
+                       path_of(m, codes), codes->name, codes->dtype_name);
+    }
+    if (part[2] == NONE && shape_of(codes, strstr(a->name, "conv1d") != NULL, s)) return FM_OK;
+    char text[80];
+    return fm_fail(m->err, FM_E_FORMAT, "%s: tensor %.200s has the shape %s", path_of(m, codes),
+                   codes->name, shape_text(text, codes));
+}
+
+/* ---- results ----------------------------------------------------------------------------- */
+
+static fm_status add_tensor(mapper *m, const char *name, fm_tensor_info t)
+{
+    const size_t n = strlen(name) + 1;
+    char *copy = fm_string_arena_take(&m->c->names, n);
+    if (!copy) return no_memory(m);
+    memcpy(copy, name, n);
+    t.name = copy;
+    m->c->tensors[m->c->n_tensor++] = t;
+    return FM_OK;
+}
+
+/* The rows q, k, v and z of a fused projection as two tensors. */
+static fm_status split_qkvz(mapper *m, const assembly *a, const fm_tensor_info *t,
+                            fm_tensor_info *source)
+{
+    uint32_t d, n_k, n_v;
+    char key[64];
+    uint32_t *const out[] = {&d, &n_k, &n_v};
+    static const char *const keys[] = {"state_size", "group_count", "time_step_rank"};
+    for (int i = 0; i < 3; i++) {
+        snprintf(key, sizeof key, "%s.ssm.%s", m->a->architecture, keys[i]);
+        FM_TRY(fm_meta_u32(m->c, key, out[i], m->err));
+    }
+    const fm_type_traits *type = fm_type_get(t->type);
+    const int64_t unit = type->rows_per_scale > 1 ? type->rows_per_scale : 1;
+    if (n_k < 1 || d < 1 || d > 65536 || n_v > 65536 || n_v % n_k != 0 ||
+        t->dim[1] != 2 * (int64_t)d * ((int64_t)n_k + n_v) || d % unit != 0)
+        return fm_fail(m->err, FM_E_FORMAT,
+                       "%s: %s has %" PRId64
+                       " rows, which %u key and %u value heads of %u do not fit",
+                       m->c->directory, a->name, t->dim[1], n_k, n_v, d);
+    const int32_t value = (int32_t)(n_v / n_k * d);
+    *source = *t;
+    source->name = a->entry->module;
+    source->order = (fm_row_order){(int32_t)n_k, 4, {(int32_t)d, (int32_t)d, value, value}};
+    const int64_t z_rows = (int64_t)n_v * d, first_z = t->dim[1] - z_rows;
+    char gate[NAME_MAX_BYTES];
+    snprintf(gate, sizeof gate, "%.*sattn_gate.weight",
+             (int)(strstr(a->name, "attn_qkv") - a->name), a->name);
+    for (int i = 0; i < 2; i++) {
+        fm_tensor_info view = *t;
+        view.source = source;
+        view.row0 = i == 0 ? 0 : first_z;
+        view.dim[1] = i == 0 ? first_z : z_rows;
+        view.bytes = t->bytes / (uint64_t)t->dim[1] * (uint64_t)view.dim[1];
+        for (int k = 0; k < 2; k++)
+            view.aux[k].bytes = (uint64_t)((double)view.aux[k].bytes * (double)view.dim[1] /
+                                           (double)t->dim[1]); /* for people */
+        FM_TRY(add_tensor(m, i == 0 ? a->name : gate, view));
+    }
+    return FM_OK;
+}
+
+/* Every expert like the first; their places into each [n_part][planes]. */
+static fm_status join_experts(mapper *m, const assembly *a, uint32_t type, const shape *s,
+                              int n_plane, fm_extent *each, fm_tensor_info *t)
+{
+    for (int32_t e = 0; e < a->n_part; e++) {
+        const int32_t *part = a->part + e * FM_MAX_PLANES;
+        if (part[0] == NONE && part[1] == NONE && part[2] == NONE)
+            return fm_fail(m->err, FM_E_FORMAT, "%s: %s: expert %d of %d is missing",
+                           m->c->directory, a->name, e, a->n_part);
+        uint32_t own_type;
+        shape own;
+        FM_TRY(part_type(m, a, part, &own_type, &own));
+        const fm_raw_tensor *codes = &m->raw->tensors[part[0]];
+        if (own_type != type || own.rows != s->rows || own.columns != s->columns)
+            return fm_fail(m->err, FM_E_FORMAT,
+                           "%s: tensor %.200s is not of the type and shape of expert 0's",
+                           path_of(m, codes), codes->name);
+        for (int k = 0; k < n_plane; k++) {
+            const fm_extent at = m->raw->tensors[part[k]].at;
+            each[e * n_plane + k] = at;
+            uint64_t *sum = k == 0 ? &t->bytes : &t->aux[k - 1].bytes;
+            if (e > 0) *sum += at.bytes;
+        }
+    }
+    t->each = each;
+    t->dim[2] = a->n_part;
+    t->n_dim = 3;
+    return FM_OK;
+}
+
+static fm_status finish(mapper *m, const assembly *a, fm_extent **each, fm_tensor_info **source)
+{
+    uint32_t type;
+    shape s;
+    if (a->n_part > 1 && a->part[0] == NONE && a->part[1] == NONE)
+        return fm_fail(m->err, FM_E_FORMAT, "%s: %s: expert 0 of %d is missing", m->c->directory,
+                       a->name, a->n_part);
+    FM_TRY(part_type(m, a, a->part, &type, &s));
+    const int n_plane = fm_type_n_plane(fm_type_get(type));
+    const fm_raw_tensor *codes = &m->raw->tensors[a->part[0]];
+    fm_tensor_info t = {
+        .type = type,
+        .n_dim = s.n_dim,
+        .dim = {s.columns, s.rows, s.experts, 1},
+        .file = codes->at.file,
+        .offset = codes->at.offset,
+        .bytes = codes->at.bytes,
+        .fix = m->norms_have_one && a->entry->fix == FM_FIX_ADD_ONE ? FM_FIX_NONE : a->entry->fix,
+    };
+    for (int k = 1; k < n_plane; k++) t.aux[k - 1] = m->raw->tensors[a->part[k]].at;
+    if (a->n_part > 1 || strchr(a->entry->module, '*')) {
+        FM_TRY(join_experts(m, a, type, &s, n_plane, *each, &t));
+        *each += a->n_part * n_plane;
+    }
+    if (a->entry->qkvz) return split_qkvz(m, a, &t, (*source)++);
+    return add_tensor(m, a->name, t);
+}
+
+static const char *tensor_name(const void *owner, uint32_t i)
+{
+    return ((const fm_checkpoint *)owner)->tensors[i].name;
+}
+
+static fm_status finish_all(mapper *m)
+{
+    fm_checkpoint *c = m->c;
+    size_t n_each = 0, n_source = 0;
+    for (uint32_t i = 0; i < m->n; i++) {
+        if (strchr(m->list[i].entry->module, '*'))
+            n_each += (size_t)m->list[i].n_part * FM_MAX_PLANES;
+        n_source += m->list[i].entry->qkvz;
+    }
+    const size_t n_tensor = m->n + n_source;
+    c->tensors = calloc(n_tensor + 1, sizeof *c->tensors);
+    c->each = calloc(n_each + 1, sizeof *c->each);
+    c->sources = calloc(n_source + 1, sizeof *c->sources);
+    if (!c->tensors || !c->each || !c->sources) return no_memory(m);
+    c->cap_tensor = (uint32_t)n_tensor + 1;
+    c->hf_bytes = n_each * sizeof *c->each + n_source * sizeof *c->sources;
+    fm_extent *each = c->each;
+    fm_tensor_info *source = c->sources;
+    for (uint32_t i = 0; i < m->n; i++) FM_TRY(finish(m, &m->list[i], &each, &source));
+    for (uint32_t i = 0; i < c->n_tensor; i++) {
+        if (fm_name_index_find(&c->index, tensor_name, c, c->tensors[i].name) != UINT32_MAX)
+            return fm_fail(m->err, FM_E_FORMAT, "%s: %s is stored twice", c->directory,
+                           c->tensors[i].name);
+        if (!fm_name_index_add(&c->index, tensor_name, c)) return no_memory(m);
+    }
+    return FM_OK;
+}
+
+/* MLX stores convolutions as [channel][tap][1] and norms with the 1 added; Hugging Face [channel][1][tap]. */
+static bool converted_by_mlx(const fm_raw_set *raw)
+{
+    for (uint32_t i = 0; i < raw->n; i++) {
+        const fm_raw_tensor *t = &raw->tensors[i];
+        if (t->n_dim == 3 && strstr(t->name, "conv1d.weight") && !is_vision(strip_prefix(t->name)))
+            return t->dim[2] == 1 && t->dim[1] > 1;
+    }
+    return false;
+}
+
+static fm_status check_quantization(mapper *m)
+{
+    const json_t *q = m->quantization;
+    if (!q) return FM_OK;
+    const char *method = json_string_value(json_object_get(q, "quant_method"));
+    static const char *const known[] = {"fp8", "compressed-tensors", "mxfp4"};
+    bool ok = method == NULL; /* MLX names none */
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        ok = ok || (method && strcmp(method, known[i]) == 0);
+    if (!ok)
+        return fm_fail(m->err, FM_E_UNSUPPORTED, "%s: quant_method \"%.40s\" is not supported",
+                       m->c->paths[0], method);
+    const json_t *block = json_object_get(q, "weight_block_size");
+    if (json_is_array(block) && (json_integer_value(json_array_get(block, 0)) != 128 ||
+                                 json_integer_value(json_array_get(block, 1)) != 128))
+        return fm_fail(m->err, FM_E_UNSUPPORTED, "%s: weight_block_size is not [128, 128]",
+                       m->c->paths[0]);
+    const char *group;
+    json_t *v;
+    json_object_foreach(json_object_get(q, "config_groups"), group, v)
+    {
+        const json_t *w = json_object_get(v, "weights");
+        const char *type = json_string_value(json_object_get(w, "type"));
+        if (json_integer_value(json_object_get(w, "num_bits")) != 4 || !type ||
+            strcmp(type, "int") != 0 || !json_is_true(json_object_get(w, "symmetric")))
+            return fm_fail(
+                m->err, FM_E_UNSUPPORTED,
+                "%s: config_groups.%.40s: weights other than symmetric integers of 4 bits",
+                m->c->paths[0], group);
+    }
+    return FM_OK;
+}
+
+fm_status fm_hf_map(fm_checkpoint *c, const fm_hf_adapter *a, const json_t *config,
+                    const fm_raw_set *raw, fm_error *err)
+{
+    mapper m = {.c = c, .a = a, .raw = raw, .err = err, .norms_have_one = converted_by_mlx(raw)};
+    const char *const places[] = {"quantization", "quantization_config"};
+    const json_t *text = json_object_get(config, "text_config");
+    for (int i = 0; i < 2 && !json_is_object(m.quantization); i++) {
+        m.quantization = json_object_get(config, places[i]);
+        if (!json_is_object(m.quantization)) m.quantization = json_object_get(text, places[i]);
+    }
+    if (!json_is_object(m.quantization)) m.quantization = NULL;
+    char key[64];
+    uint32_t n_layer, n_expert;
+    snprintf(key, sizeof key, "%s.block_count", a->architecture);
+    FM_TRY(fm_meta_u32(c, key, &n_layer, err));
+    snprintf(key, sizeof key, "%s.expert_count", a->architecture);
+    FM_TRY(fm_meta_u32(c, key, &n_expert, err));
+    if (n_layer > 4096 || n_expert > 65536)
+        return fm_fail(err, FM_E_FORMAT, "%s: %u layers of %u experts", c->paths[0], n_layer,
+                       n_expert);
+    m.n_layer = n_layer;
+    m.n_expert = n_expert;
+    fm_status st = check_quantization(&m);
+    for (uint32_t i = 0; i < raw->n && st == FM_OK; i++) st = take(&m, i);
+    if (st == FM_OK) st = finish_all(&m);
+    for (uint32_t i = 0; i < m.n; i++) free(m.list[i].part);
+    free(m.list);
+    fm_name_index_deinit(&m.index);
+    return st;
+}
