@@ -16,6 +16,8 @@ enum {
     /* A batch has this much under way or unclaimed at least; more would only evict earlier. */
     WINDOW_BYTES = 32 << 20,
     WINDOW_MIN = 4,
+    /* Slots are touched this far ahead: half a second of a fast drive. */
+    POPULATE_AHEAD = 512 << 20,
 };
 
 /* ---- set-up ------------------------------------------------------------------------------ */
@@ -158,6 +160,7 @@ static fm_status make_classes(fm_store *s, fm_error *err)
         s->n_class++;
         cls->base = fm_store_alloc(s, s->line_slots, cls->bytes, err);
         if (!cls->base) return FM_E_NOMEM;
+        cls->populate = fm_populate_start(cls->base, cls->bytes, POPULATE_AHEAD);
     }
     return FM_OK;
 }
@@ -178,6 +181,7 @@ void fm_experts_teardown(fm_store *s)
 {
     for (int32_t c = 0; c < s->n_class; c++) {
         fm_slot_class *cls = &s->slot_class[c];
+        fm_populate_stop(cls->populate);
         if (cls->base) fm_ledger_free(s->ledger, s->line_slots, cls->base, cls->bytes);
     }
     if (s->tables) fm_ledger_free(s->ledger, s->line_slots, s->tables, s->table_bytes);
@@ -273,6 +277,7 @@ int32_t fm_slot_take(fm_store *s, int32_t class_index, uint64_t key_below)
     int32_t slot = cls->free;
     if (slot >= 0) {
         cls->free = s->slot[slot].next_free;
+        fm_populate_need(cls->populate, (size_t)(slot - cls->first + 1) * cls->slot_bytes);
         return slot;
     }
     const int32_t least = fm_evict_least(&cls->heap);

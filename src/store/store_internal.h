@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/checked.h"
+#include "os/populate.h"
 #include "store/store.h"
 #include "store/store_evict.h"
 
@@ -89,6 +90,7 @@ typedef struct {
     uint64_t slot_bytes, bytes;
     int32_t first, n_slot; /* slots [first, first + n_slot) */
     int32_t free;          /* list */
+    fm_populate *populate; /* touches slots ahead of their first use; may be NULL */
     int32_t window;        /* reads and unclaimed arrivals of a batch at a time */
     fm_evict_heap heap;    /* numbers are relative to first */
 } fm_slot_class;
