@@ -89,10 +89,12 @@ static double time_quantize(const bench *b, fm_act form, void *dst, const float 
 static int run(const char *set, const char *only_type, int64_t n_out, int n_tok, int repeats,
                size_t mib)
 {
-    static const uint32_t ids[] = {FM_TYPE_Q4_0, FM_TYPE_Q4_1,  FM_TYPE_Q5_0, FM_TYPE_Q5_1,
-                                   FM_TYPE_Q8_0, FM_TYPE_MXFP4, FM_TYPE_Q2_K, FM_TYPE_Q3_K,
-                                   FM_TYPE_Q4_K, FM_TYPE_Q5_K,  FM_TYPE_Q6_K, FM_TYPE_F32,
-                                   FM_TYPE_F16,  FM_TYPE_BF16};
+    static const uint32_t ids[] = {FM_TYPE_Q4_0,   FM_TYPE_Q4_1,    FM_TYPE_Q5_0,    FM_TYPE_Q5_1,
+                                   FM_TYPE_Q8_0,   FM_TYPE_MXFP4,   FM_TYPE_Q2_K,    FM_TYPE_Q3_K,
+                                   FM_TYPE_Q4_K,   FM_TYPE_Q5_K,    FM_TYPE_Q6_K,    FM_TYPE_IQ4_NL,
+                                   FM_TYPE_IQ4_XS, FM_TYPE_IQ3_S,   FM_TYPE_IQ3_XXS, FM_TYPE_IQ2_S,
+                                   FM_TYPE_IQ2_XS, FM_TYPE_IQ2_XXS, FM_TYPE_IQ1_M,   FM_TYPE_IQ1_S,
+                                   FM_TYPE_F32,    FM_TYPE_F16,     FM_TYPE_BF16};
     fm_error err = {0};
     const fm_kernels *const kernels = fm_kernels_pick(set, &err);
     if (!kernels) {
@@ -112,7 +114,7 @@ static int run(const char *set, const char *only_type, int64_t n_out, int n_tok,
 #endif
     fill(weights, mib << 20);
     for (int i = 0; i < N_IN; i++) x[i] = (float)((i * 37) % 101 - 50) / 50.0f;
-    printf("%-10s %-6s %12s %12s %12s %12s %12s   (products of %d tokens)\n", "set", "type",
+    printf("%-10s %-8s %12s %12s %12s %12s %12s   (products of %d tokens)\n", "set", "type",
            "cache GB/s", "memory GB/s", "cache GMAC/s", "mem. GMAC/s", "us/token", n_tok);
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
         bench b = {.kernels = kernels,
@@ -137,7 +139,7 @@ static int run(const char *set, const char *only_type, int64_t n_out, int n_tok,
         const double batch_memory = time_pass(&b, n_matrix, n_tok);
         const double products = (double)(N_IN * n_out) * n_tok;
         const double quantize = time_quantize(&b, form, act, x);
-        printf("%-10s %-6s %12.1f %12.1f %12.1f %12.1f %12.2f\n", kernels->name, b.type->name,
+        printf("%-10s %-8s %12.1f %12.1f %12.1f %12.1f %12.2f\n", kernels->name, b.type->name,
                (double)b.matrix_bytes / cached / 1e9,
                (double)(b.matrix_bytes * n_matrix) / memory / 1e9, products / batch / 1e9,
                products * (double)n_matrix / batch_memory / 1e9, quantize * 1e6);

@@ -20,7 +20,36 @@ TYPES = {
     "Q8_0": (16, [0]), "MXFP4": (16, []),
     "Q2_K": (4, [80, 82]), "Q3_K": (4, [108]), "Q4_K": (4, [0, 2]), "Q5_K": (4, [0, 2]),
     "Q6_K": (4, [208]),
+    "IQ4_NL": (16, [0]), "IQ4_XS": (4, [0]), "IQ3_S": (8, [0]), "IQ3_XXS": (4, [0]),
+    "IQ2_S": (32, [0]), "IQ2_XS": (16, [0]), "IQ2_XXS": (8, [0]), "IQ1_M": (8, []),
+    "IQ1_S": (64, [0]),
 }
+
+
+def use_every_entry(name: str, raw: np.ndarray) -> None:
+    """Puts the indices 0, 1, 2 ... into the blocks, so that the whole code book is read."""
+    n = len(raw)
+    if name in ("IQ3_S", "IQ3_XXS"):
+        index = np.arange(64 * n).reshape(n, 64)
+        raw[:, 2:66] = index & 255
+        if name == "IQ3_S":
+            raw[:, 66:74] = np.packbits(index >> 8 & 1, axis=1, bitorder="little")
+        return
+    index = np.arange(32 * n).reshape(n, 32)
+    groups = index.reshape(n, 8, 4)
+    if name == "IQ2_XXS":
+        raw[:, 2:].reshape(n, 8, 8)[:, :, :4] = groups
+    elif name == "IQ2_XS":
+        words = raw[:, 2:66].copy().view(np.uint16)
+        raw[:, 2:66] = (words & 0xfe00 | index.astype(np.uint16)).view(np.uint8)
+    elif name == "IQ2_S":
+        raw[:, 2:34] = index & 255
+        raw[:, 66:74] = ((groups >> 8 & 3) << np.array([0, 2, 4, 6])).sum(2)
+    elif name == "IQ1_S":
+        raw[:, 2:34] = index & 255
+        words = raw[:, 34:50].copy().view(np.uint16)
+        high = ((groups >> 8 & 7) << np.array([0, 3, 6, 9])).sum(2).astype(np.uint16)
+        raw[:, 34:50] = (words & 0xf000 | high).view(np.uint8)
 
 
 def blocks_of(name: str, rng: np.random.Generator) -> np.ndarray:
@@ -41,6 +70,15 @@ def blocks_of(name: str, rng: np.random.Generator) -> np.ndarray:
     if name == "MXFP4":
         raw[:, 0] = rng.integers(100, 150, size=n_block, dtype=np.uint8)
         raw[:5, 0] = (0, 1, 2, 3, 254)
+    if name.startswith(("IQ1_S", "IQ2", "IQ3")):
+        use_every_entry(name, raw)
+    if name == "IQ1_M":  # the half lies in the upper nibbles of four words
+        scale = rng.normal(scale=0.1, size=n_block).astype(np.float16)
+        scale[:2] = (2.0**-24, 65504.0)
+        bits = scale.view(np.uint16)
+        for j in range(4):
+            nibble = (bits >> (4 * j) & 15).astype(np.uint8)
+            raw[:, 49 + 2 * j] = raw[:, 49 + 2 * j] & 15 | nibble << 4
     return raw
 
 

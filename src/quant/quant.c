@@ -22,6 +22,15 @@ typedef struct { uint8_t hmask[32], qs[64], scales[12]; uint16_t d; } disk_q3_k;
 typedef struct { uint16_t d, dmin; uint8_t scales[12], qs[128]; } disk_q4_k;
 typedef struct { uint16_t d, dmin; uint8_t scales[12], qh[32], qs[128]; } disk_q5_k;
 typedef struct { uint8_t ql[128], qh[64]; int8_t scales[16]; uint16_t d; } disk_q6_k;
+typedef struct { uint16_t d; uint8_t qs[16]; } disk_iq4_nl;
+typedef struct { uint16_t d, scales_h; uint8_t scales_l[4], qs[128]; } disk_iq4_xs;
+typedef struct { uint16_t d; uint8_t qs[64], qh[8], signs[32], scales[4]; } disk_iq3_s;
+typedef struct { uint16_t d; uint8_t qs[64], aux[32]; } disk_iq3_xxs;
+typedef struct { uint16_t d; uint8_t qs[32], signs[32], qh[8], scales[8]; } disk_iq2_s;
+typedef struct { uint16_t d, qs[32]; uint8_t scales[8]; } disk_iq2_xs;
+typedef struct { uint16_t d; uint8_t qs[64]; } disk_iq2_xxs;
+typedef struct { uint8_t qs[32], qh[16]; uint16_t scales[4]; } disk_iq1_m;
+typedef struct { uint16_t d; uint8_t qs[32]; uint16_t qh[8]; } disk_iq1_s;
 _Static_assert(sizeof(disk_q4_0) == 18, "Q4_0 block");
 _Static_assert(sizeof(disk_q4_1) == 20, "Q4_1 block");
 _Static_assert(sizeof(disk_q5_0) == 22, "Q5_0 block");
@@ -33,6 +42,15 @@ _Static_assert(sizeof(disk_q3_k) == 110, "Q3_K block");
 _Static_assert(sizeof(disk_q4_k) == 144, "Q4_K block");
 _Static_assert(sizeof(disk_q5_k) == 176, "Q5_K block");
 _Static_assert(sizeof(disk_q6_k) == 210, "Q6_K block");
+_Static_assert(sizeof(disk_iq4_nl) == 18, "IQ4_NL block");
+_Static_assert(sizeof(disk_iq4_xs) == 136, "IQ4_XS block");
+_Static_assert(sizeof(disk_iq3_s) == 110, "IQ3_S block");
+_Static_assert(sizeof(disk_iq3_xxs) == 98, "IQ3_XXS block");
+_Static_assert(sizeof(disk_iq2_s) == 82, "IQ2_S block");
+_Static_assert(sizeof(disk_iq2_xs) == 74, "IQ2_XS block");
+_Static_assert(sizeof(disk_iq2_xxs) == 66, "IQ2_XXS block");
+_Static_assert(sizeof(disk_iq1_m) == 56, "IQ1_M block");
+_Static_assert(sizeof(disk_iq1_s) == 50, "IQ1_S block");
 _Static_assert(sizeof(fm_act_i15_32) == 76, "activation block of 32");
 _Static_assert(sizeof(fm_act_i13_256) == 624, "activation block of 256");
 _Static_assert(offsetof(fm_act_i13_256, hi) % 16 == 0, "hi on 16 bytes");
@@ -86,6 +104,18 @@ static const fm_type_traits types[] = {
     QUANTIZED(Q6_K, disk_q6_k, 256, FM_ACT_I13_256, fm_decode_q6_k, 4,
               FIELD(disk_q6_k, ql, 4), FIELD(disk_q6_k, qh, 4), FIELD(disk_q6_k, scales, 4),
               FIELD(disk_q6_k, d, 2)),
+    QUANTIZED(IQ4_NL, disk_iq4_nl, 32, FM_ACT_I15_32, fm_decode_iq4_nl, 2,
+              FIELD(disk_iq4_nl, d, 2), FIELD(disk_iq4_nl, qs, 4)),
+    QUANTIZED(IQ4_XS, disk_iq4_xs, 256, FM_ACT_I13_256, fm_decode_iq4_xs, 4,
+              FIELD(disk_iq4_xs, d, 2), FIELD(disk_iq4_xs, scales_h, 2),
+              FIELD(disk_iq4_xs, scales_l, 4), FIELD(disk_iq4_xs, qs, 4)),
+    QUANTIZED(IQ3_S, disk_iq3_s, 256, FM_ACT_I13_256, fm_decode_iq3_s, 0, {0}),
+    QUANTIZED(IQ3_XXS, disk_iq3_xxs, 256, FM_ACT_I13_256, fm_decode_iq3_xxs, 0, {0}),
+    QUANTIZED(IQ2_S, disk_iq2_s, 256, FM_ACT_I13_256, fm_decode_iq2_s, 0, {0}),
+    QUANTIZED(IQ2_XS, disk_iq2_xs, 256, FM_ACT_I13_256, fm_decode_iq2_xs, 0, {0}),
+    QUANTIZED(IQ2_XXS, disk_iq2_xxs, 256, FM_ACT_I13_256, fm_decode_iq2_xxs, 0, {0}),
+    QUANTIZED(IQ1_M, disk_iq1_m, 256, FM_ACT_I13_256, fm_decode_iq1_m, 0, {0}),
+    QUANTIZED(IQ1_S, disk_iq1_s, 256, FM_ACT_I13_256, fm_decode_iq1_s, 0, {0}),
 };
 
 /* Every id that the format has defined, for messages and size checks. Ids without a size were

@@ -21,7 +21,7 @@
  *   types of 256, no minimum acc = acc + (dw * dx) * (float)(sum_k sc_k sum (q_w - offset) v)
  *   types of 256, minimum    acc = acc + ((dw * dx) * (float)(sum_k sc_k sum q_w v)
  *                                         - (dmin * dx) * (float)(sum_k mn_k sum v))
- *   Q6_K                     as without minimum, but the block counts as two halves of 128 columns,
+ *   Q6_K, IQ4_XS             as without minimum, but the block counts as two halves of 128 columns,
  *                            added one after the other, since its sum of 256 may not fit 32 bits
  * All integers fit 32 bits. The largest, sums of absolute values of the terms, so that no order of
  * addition passes them:
@@ -31,6 +31,12 @@
  *   Q4_K          256 * 63 * 15 * 4064                                9.84e8
  *   Q5_K          256 * 63 * 31 * 4064 = 2031869952                   < 2^31 = 2147483648
  *   Q6_K          128 * 128 * 32 * 4064 = 2130706432 (scale -128)     < 2^31
+ *   IQ4_NL        32 * 127 * 16256                                    6.6e7
+ *   IQ4_XS        128 * 32 * 127 * 4064 = 2114060288 (scale -32)      < 2^31
+ *   IQ3_S         256 * 31 * 15 * 4064                                4.8e8
+ *   IQ3_XXS       256 * 31 * 31 * 4064                                1.0e9
+ *   IQ2           256 * 31 * 43 * 4064                                1.4e9
+ *   IQ1           256 * 15 * 9 * 4064                                 1.4e8
  *   minima        256 * 63 * 4064                                     6.6e7
  * So a result depends neither on how many rows or tokens are computed together, nor on threads.
  * F32, F16 and BF16 weights: f32 products in a lane order that kernel.h fixes per kernel set.
@@ -63,6 +69,15 @@ typedef enum {
     FM_TYPE_Q4_K = 12,
     FM_TYPE_Q5_K = 13,
     FM_TYPE_Q6_K = 14,
+    FM_TYPE_IQ2_XXS = 16,
+    FM_TYPE_IQ2_XS = 17,
+    FM_TYPE_IQ3_XXS = 18,
+    FM_TYPE_IQ1_S = 19,
+    FM_TYPE_IQ4_NL = 20,
+    FM_TYPE_IQ3_S = 21,
+    FM_TYPE_IQ2_S = 22,
+    FM_TYPE_IQ4_XS = 23,
+    FM_TYPE_IQ1_M = 29,
     FM_TYPE_BF16 = 30,
     FM_TYPE_MXFP4 = 39,
 } fm_type;
@@ -91,7 +106,7 @@ typedef struct {
     uint16_t block_elems;
     uint16_t block_bytes;
     uint8_t act;           /* fm_act: how activations meet this type            */
-    uint8_t n_field;       /* 0: has no panel layout (F32, F16, BF16)           */
+    uint8_t n_field;       /* 0: has no panel layout                            */
     fm_pack_field field[6];
     void (*decode)(float *dst, const void *src, int64_t n); /* n multiple of block_elems; NULL for
                                                                formats of several planes       */

@@ -2,7 +2,7 @@
  * reference kernels; products with quantized weights never come through here. */
 #include "quant/quant_decode.h"
 
-#include "quant/quant_block.h"
+#include "quant/quant_block_iq.h"
 
 /* The order of operations is the formats' own, so that values match other readers bit for bit:
  * blocks of 32: q * d + m;  blocks of 256: (d * sc) * q - (dmin * mn). */
@@ -71,6 +71,15 @@ DECODER(q3_k, decode_256, 110)
 DECODER(q4_k, decode_256m, 144)
 DECODER(q5_k, decode_256m, 176)
 DECODER(q6_k, decode_256, 210)
+DECODER(iq4_nl, decode_32, 18)
+DECODER(iq4_xs, decode_256, 136)
+DECODER(iq3_s, decode_256, 110)
+DECODER(iq3_xxs, decode_256, 98)
+DECODER(iq2_s, decode_256, 82)
+DECODER(iq2_xs, decode_256, 74)
+DECODER(iq2_xxs, decode_256, 66)
+DECODER(iq1_m, decode_256, 56)
+DECODER(iq1_s, decode_256, 50)
 
 void fm_decode_f32(float *dst, const void *src, int64_t n)
 {

@@ -18,7 +18,9 @@ enum { MAX_TOK = 19 };
 
 static const uint32_t quantized[] = {
     FM_TYPE_Q4_0, FM_TYPE_Q4_1, FM_TYPE_Q5_0, FM_TYPE_Q5_1, FM_TYPE_Q8_0, FM_TYPE_MXFP4,
-    FM_TYPE_Q2_K, FM_TYPE_Q3_K, FM_TYPE_Q4_K, FM_TYPE_Q5_K, FM_TYPE_Q6_K};
+    FM_TYPE_Q2_K, FM_TYPE_Q3_K, FM_TYPE_Q4_K, FM_TYPE_Q5_K, FM_TYPE_Q6_K,
+    FM_TYPE_IQ4_NL, FM_TYPE_IQ4_XS, FM_TYPE_IQ3_S, FM_TYPE_IQ3_XXS, FM_TYPE_IQ2_S,
+    FM_TYPE_IQ2_XS, FM_TYPE_IQ2_XXS, FM_TYPE_IQ1_M, FM_TYPE_IQ1_S};
 enum { N_QUANTIZED = sizeof quantized / sizeof quantized[0] };
 static const uint32_t floats[] = {FM_TYPE_F32, FM_TYPE_F16, FM_TYPE_BF16};
 
@@ -51,9 +53,17 @@ typedef enum {
     W_ZERO,   /* all bits 0                        */
     W_LARGEST, /* all weight bits 1, largest scale */
     W_DENORMAL, /* any bits, denormal scales       */
-    W_LOWEST, /* 0x80 everywhere: -128 in Q8_0; in Q6_K weights -32 with scales -128 */
+    W_LOWEST, /* 0x80 everywhere: -128 in Q8_0; in Q6_K weights -32 with scales -128, in IQ4_XS
+                 weights -127 with scales -32                                        */
     W_COUNT
 } weight_kind;
+
+/* The f16 of IQ1_M lies in the upper nibbles of four words. */
+static void put_half_iq1_m(uint8_t *p, unsigned h)
+{
+    for (int j = 0; j < 4; j++)
+        p[49 + 2 * j] = (uint8_t)((p[49 + 2 * j] & 15) | (h >> (4 * j) & 15) << 4);
+}
 
 /* Offsets of the f16 scales in a block. */
 static int scale_offsets(const fm_type_traits *t, int offsets[2])
@@ -65,7 +75,15 @@ static int scale_offsets(const fm_type_traits *t, int offsets[2])
     case FM_TYPE_MXFP4: return 0;
     case FM_TYPE_Q4_0:
     case FM_TYPE_Q5_0:
-    case FM_TYPE_Q8_0: offsets[0] = 0; return 1;
+    case FM_TYPE_Q8_0:
+    case FM_TYPE_IQ4_NL:
+    case FM_TYPE_IQ4_XS:
+    case FM_TYPE_IQ3_S:
+    case FM_TYPE_IQ3_XXS:
+    case FM_TYPE_IQ2_S:
+    case FM_TYPE_IQ2_XS:
+    case FM_TYPE_IQ2_XXS:
+    case FM_TYPE_IQ1_S: offsets[0] = 0; return 1;
     default: offsets[0] = 0, offsets[1] = 2; return 2;
     }
 }
@@ -78,14 +96,20 @@ static void fill_block(const fm_type_traits *t, uint8_t *p, weight_kind kind)
                : kind == W_LOWEST  ? 0x80
                                    : (uint8_t)random_u32();
     if (kind == W_LOWEST && t->id == FM_TYPE_Q6_K) memset(p, 0, 192);
+    /* Scale -32 and weights -127. */
+    if (kind == W_LOWEST && t->id == FM_TYPE_IQ4_XS) memset(p, 0, t->block_bytes);
     int offsets[2];
-    const int n = scale_offsets(t, offsets);
+    const int in_pieces = t->id == FM_TYPE_IQ1_M, n = in_pieces ? 1 : scale_offsets(t, offsets);
     for (int i = 0; i < n; i++) {
         unsigned h = 0x2000 + random_u32() % 0x1000; /* about 0.01 */
         h |= (random_u32() & 1) << 15;
         if (kind == W_ZERO) h = 0;
         if (kind == W_LARGEST) h = 0x7bff;
         if (kind == W_DENORMAL) h = random_u32() % 4;
+        if (in_pieces) {
+            put_half_iq1_m(p, h);
+            continue;
+        }
         p[offsets[i]] = (uint8_t)h;
         p[offsets[i] + 1] = (uint8_t)(h >> 8);
     }

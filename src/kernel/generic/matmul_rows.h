@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "kernel/kernel.h"
-#include "quant/quant_block.h"
+#include "quant/quant_block_iq.h"
 
 /* Tokens that share one unpacked block. */
 enum { FM_ROW_TOKENS = 16 };
@@ -134,7 +134,16 @@ static FM_ALWAYS_INLINE void fm_row_256(const fm_matrix *w, int64_t row, const v
     X(Q3_K, q3_k, 256, 0, 1)                                                                      \
     X(Q4_K, q4_k, 256, 1, 1)                                                                      \
     X(Q5_K, q5_k, 256, 1, 1)                                                                      \
-    X(Q6_K, q6_k, 256, 0, 2)
+    X(Q6_K, q6_k, 256, 0, 2)                                                                      \
+    X(IQ4_NL, iq4_nl, 32, 0)                                                                      \
+    X(IQ4_XS, iq4_xs, 256, 0, 2)                                                                  \
+    X(IQ3_S, iq3_s, 256, 0, 1)                                                                    \
+    X(IQ3_XXS, iq3_xxs, 256, 0, 1)                                                                \
+    X(IQ2_S, iq2_s, 256, 0, 1)                                                                    \
+    X(IQ2_XS, iq2_xs, 256, 0, 1)                                                                  \
+    X(IQ2_XXS, iq2_xxs, 256, 0, 1)                                                                \
+    X(IQ1_M, iq1_m, 256, 0, 1)                                                                    \
+    X(IQ1_S, iq1_s, 256, 0, 1)
 
 #define FM_ROWS_KERNEL(type, block, elems, ...)                                                   \
     static void rows_##block(const fm_matrix *w, int64_t row0, int64_t row1,                      \

@@ -84,14 +84,15 @@ static inline void fm_matmul_panel_rows(const fm_matrix *w, int64_t row0, int64_
     }
 }
 
-/* A whole quantized product: panels, then rows. kernels: by type id. */
+/* A whole quantized product: panels, then rows, which are also the way of panels of a type that
+ * the set has no kernel for. kernels: by type id. */
 static inline void fm_matmul_quantized(const fm_matrix *w, int64_t row0, int64_t row1,
                                        const void *const *act, float *const *y, int64_t n_tok,
                                        const fm_panel_kernels *kernels)
 {
     const int64_t panel_rows = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panel_rows ? row1 : panel_rows;
-    if (row0 < split) {
+    if (row0 < split && kernels[w->type->id].by_log2[0]) {
         fm_matmul_panel_rows(w, row0, split, act, y, n_tok, &kernels[w->type->id]);
         row0 = split;
     }

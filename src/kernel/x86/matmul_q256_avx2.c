@@ -30,11 +30,12 @@ typedef enum { MIN_NONE, MIN_16, MIN_32 } min_form;
 /* Properties of a format that the compiler resolves. */
 typedef struct {
     int block_bytes;
-    int n_pair;   /* units whose pair sums with the high plane fit 16 bits: 2 or 4 */
-    int offset;   /* subtracted from every q; 0 for formats with a minimum         */
-    int n_part;   /* float steps per block                                         */
+    int n_pair; /* units whose pair sums with the high plane fit 16 bits: 2 or 4, or 1 for
+                     signed weights, whose sign moves to the activation            */
+    int offset; /* subtracted from every q; 0 for formats with a minimum         */
+    int n_part; /* float steps per block                                         */
     min_form min;
-    int rolled;   /* one token: a loop over the groups, as in the avx512 set       */
+    int rolled; /* one token: a loop over the groups, as in the avx512 set       */
 } shape_256;
 
 /* Pair sums of a group and 16 columns of one plane: of units 0 and 1 in the first, 2 and 3 in the
@@ -47,6 +48,15 @@ static FM_ALWAYS_INLINE void pair_sums(__m256i p[2], const __m256i *w, const int
                                 _mm256_maddubs_epi16(w[2 * i + 1], repeat_32(plane + 8 * i + 4)));
 }
 
+/* The same for signed weights, pair sums of every unit. */
+static FM_ALWAYS_INLINE void signed_pair_sums(__m256i p[4], const __m256i *w, const int8_t *plane)
+{
+    FM_UNROLL
+    for (int u = 0; u < 4; u++)
+        p[u] = _mm256_maddubs_epi16(_mm256_abs_epi8(w[u]),
+                                    _mm256_sign_epi8(repeat_32(plane + 4 * u), w[u]));
+}
+
 /* Group k of a block for nt tokens. */
 static FM_ALWAYS_INLINE void add_group(__m256i *sum, const head_256 *h, const uint8_t *half_panel,
                                        const fm_act_i13_256 *const *x, const int nt,
@@ -57,7 +67,18 @@ static FM_ALWAYS_INLINE void add_group(__m256i *sum, const head_256 *h, const ui
     const __m256i sc = h->sc[k], sc_hi = _mm256_slli_epi16(sc, FM_ACT_256_SHIFT);
     FM_UNROLL
     for (int t = 0; t < nt; t++) {
-        __m256i hi[2], lo[2];
+        __m256i hi[4], lo[4];
+        if (shape.n_pair == 1) {
+            signed_pair_sums(hi, w, x[t]->hi + 16 * k);
+            signed_pair_sums(lo, w, x[t]->lo + 16 * k);
+            __m256i s = _mm256_madd_epi16(
+                _mm256_add_epi16(_mm256_add_epi16(lo[0], lo[1]), _mm256_add_epi16(lo[2], lo[3])),
+                sc);
+            FM_UNROLL
+            for (int u = 0; u < 4; u++) s = _mm256_add_epi32(s, _mm256_madd_epi16(hi[u], sc_hi));
+            sum[t] = _mm256_add_epi32(sum[t], s);
+            continue;
+        }
         pair_sums(hi, w, x[t]->hi + 16 * k);
         pair_sums(lo, w, x[t]->lo + 16 * k);
         __m256i s = _mm256_madd_epi16(_mm256_add_epi16(lo[0], lo[1]), sc);
@@ -83,8 +104,8 @@ static FM_ALWAYS_INLINE __m256i sum_minima(const head_256 *h, const fm_act_i13_2
     } else {
         FM_UNROLL
         for (int k = k0; k < k1; k++)
-            low = _mm256_sub_epi32(low,
-                                   _mm256_mullo_epi32(h->mn[k], _mm256_set1_epi32(x->nsum[k])));
+            low =
+                _mm256_sub_epi32(low, _mm256_mullo_epi32(h->mn[k], _mm256_set1_epi32(x->nsum[k])));
     }
     return low;
 }
@@ -179,10 +200,10 @@ static FM_ALWAYS_INLINE void head_6bit(head_256 *h, const uint8_t *p)
     const __m256i a = load_256(p), b = load_256(p + 64), c = load_256(p + 128);
     const __m256i m6 = _mm256_set1_epi32(0x3f3f3f3f), top = _mm256_set1_epi32(0x30303030);
     const __m256i sc0 = _mm256_and_si256(a, m6), mn0 = _mm256_and_si256(b, m6);
-    const __m256i sc1 = _mm256_or_si256(low_nibbles(c),
-                                        _mm256_and_si256(_mm256_srli_epi32(a, 2), top));
-    const __m256i mn1 = _mm256_or_si256(high_nibbles(c),
-                                        _mm256_and_si256(_mm256_srli_epi32(b, 2), top));
+    const __m256i sc1 =
+        _mm256_or_si256(low_nibbles(c), _mm256_and_si256(_mm256_srli_epi32(a, 2), top));
+    const __m256i mn1 =
+        _mm256_or_si256(high_nibbles(c), _mm256_and_si256(_mm256_srli_epi32(b, 2), top));
     FM_UNROLL
     for (int i = 0; i < 4; i++) {
         h->sc[2 * i] = h->sc[2 * i + 1] = byte_twice(sc0, i);
@@ -309,28 +330,62 @@ static FM_ALWAYS_INLINE void group_q2_k(__m256i *w, const uint8_t *p, int k)
                                 _mm256_set1_epi32(0x03030303));
 }
 
+static FM_ALWAYS_INLINE void head_iq4_xs(head_256 *h, const uint8_t *p, int half)
+{
+    const __m256i low = load_256(p + 4 * 16 + 32 * half);
+    const __m256i high = _mm256_slli_epi32(
+        _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p + 2 * 16 + 16 * half))), 4);
+    h->d = load_half(p + 16 * half);
+    h->m = _mm256_setzero_ps();
+    FM_UNROLL
+    for (int k = 0; k < 8; k++) {
+        const __m256i nibble =
+            _mm256_and_si256(_mm256_srli_epi32(low, 4 * k), _mm256_set1_epi32(15));
+        const __m256i pair =
+            _mm256_and_si256(_mm256_srli_epi32(high, 2 * k), _mm256_set1_epi32(0x30));
+        const __m256i sc = _mm256_sub_epi32(_mm256_or_si256(nibble, pair), _mm256_set1_epi32(32));
+        const __m256i narrow = _mm256_packs_epi32(sc, sc);
+        h->sc[2 * k] = h->sc[2 * k + 1] = _mm256_unpacklo_epi16(narrow, narrow);
+    }
+}
+
+/* Columns 16 k ..: nibble k % 2 of units 4 (k / 2) + u of qs. */
+static FM_ALWAYS_INLINE void group_iq4_xs(__m256i *w, const uint8_t *p, int k)
+{
+    const __m256i value =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)fm_book_iq4));
+    const uint8_t *const qs = p + 8 * 16 + (size_t)(k >> 1) * 4 * 64;
+    const __m128i shift = _mm_cvtsi32_si128(4 * (k & 1));
+    FM_UNROLL
+    for (int u = 0; u < 4; u++)
+        w[u] =
+            _mm256_shuffle_epi8(value, low_nibbles(_mm256_srl_epi32(load_256(qs + 64 * u), shift)));
+}
+
 static const shape_256 shape_q2_k = {84, 4, 0, 1, MIN_16, 0};
 static const shape_256 shape_q3_k = {110, 4, 4, 1, MIN_NONE, 0};
 static const shape_256 shape_q4_k = {144, 4, 0, 1, MIN_32, 0};
 static const shape_256 shape_q5_k = {176, 4, 0, 1, MIN_32, 0};
 static const shape_256 shape_q6_k = {210, 2, 32, 2, MIN_NONE, 1};
+static const shape_256 shape_iq4_xs = {136, 1, 0, 2, MIN_NONE, 0};
 
-#define KERNEL(type, nt, head, group)                                                             \
-    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \
-                            const void *const *act)                                               \
-    {                                                                                             \
-        half_256(out, panel, n_block, act, nt, shape_##type, head, group, 0);                     \
-        half_256(out, panel, n_block, act, nt, shape_##type, head, group, 1);                     \
+#define KERNEL(type, nt, head, group)                                                              \
+    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
+                            const void *const *act)                                                \
+    {                                                                                              \
+        half_256(out, panel, n_block, act, nt, shape_##type, head, group, 0);                      \
+        half_256(out, panel, n_block, act, nt, shape_##type, head, group, 1);                      \
     }
-#define KERNELS(type, head, group)                                                                \
-    KERNEL(type, 1, head, group)                                                                  \
-    KERNEL(type, 2, head, group)                                                                  \
+#define KERNELS(type, head, group)                                                                 \
+    KERNEL(type, 1, head, group)                                                                   \
+    KERNEL(type, 2, head, group)                                                                   \
     KERNEL(type, 4, head, group)
 KERNELS(q2_k, head_q2_k, group_q2_k)
 KERNELS(q3_k, head_q3_k, group_q3_k)
 KERNELS(q4_k, head_q4_k, group_q4_k)
 KERNELS(q5_k, head_q4_k, group_q5_k)
 KERNELS(q6_k, head_q6_k, group_q6_k)
+KERNELS(iq4_xs, head_iq4_xs, group_iq4_xs)
 
 const fm_panel_kernels fm_panels_256_avx2[FM_KERNEL_TYPES] = {
     [FM_TYPE_Q2_K] = {{q2_k_1, q2_k_2, q2_k_4, NULL}},
@@ -338,6 +393,7 @@ const fm_panel_kernels fm_panels_256_avx2[FM_KERNEL_TYPES] = {
     [FM_TYPE_Q4_K] = {{q4_k_1, q4_k_2, q4_k_4, NULL}},
     [FM_TYPE_Q5_K] = {{q5_k_1, q5_k_2, q5_k_4, NULL}},
     [FM_TYPE_Q6_K] = {{q6_k_1, q6_k_2, q6_k_4, NULL}},
+    [FM_TYPE_IQ4_XS] = {{iq4_xs_1, iq4_xs_2, iq4_xs_4, NULL}},
 };
 
 #endif

@@ -38,8 +38,9 @@ typedef enum {
 typedef struct {
     int block_bytes;
     int n_group, n_unit; /* groups per block; units (4 columns) per group                    */
-    int has_offset;      /* 32, in the unsigned weights: the sum of the high plane starts at
-                            -(sum v), which the shift between the planes multiplies by 32    */
+    int offset_32;       /* 32nds of the offset of the unsigned weights: the sum of the high
+                            plane starts at so many times -(sum v), and the shift between the
+                            planes multiplies by 32                                          */
     int down;            /* unsigned weights are 2^down times as large                       */
     int n_part;          /* float steps per block                                            */
     min_form min;
@@ -52,6 +53,12 @@ typedef struct {
 typedef struct {
     __m512i sum[8], plane_lo[8]; /* plane_lo: only with SCALE_WEIGHTS, sum is the high plane then */
 } sums_512;
+
+/* -(sum v) over the columns of group k. */
+static FM_ALWAYS_INLINE int32_t minus_sum(const fm_act_i13_256 *x, const shape_256 shape, int k)
+{
+    return shape.n_unit == 4 ? x->nsum[k] : x->nsum[2 * k] + x->nsum[2 * k + 1];
+}
 
 /* Group k of a block for nt tokens. */
 static FM_ALWAYS_INLINE void add_group(sums_512 *r, const head_512 *h, const uint8_t *panel,
@@ -66,7 +73,8 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, const head_512 *h, const uin
     for (int t = 0; t < nt; t++) {
         hi[t] = x[t]->hi + column;
         lo[t] = x[t]->lo + column;
-        s[t] = shape.has_offset ? _mm512_set1_epi32(x[t]->nsum[k]) : _mm512_setzero_si512();
+        s[t] = _mm512_setzero_si512();
+        if (shape.offset_32) s[t] = _mm512_set1_epi32(shape.offset_32 * minus_sum(x[t], shape, k));
     }
     if (shape.scale == SCALE_WEIGHTS && nt > 1) {
         FM_UNROLL
@@ -340,11 +348,45 @@ static FM_ALWAYS_INLINE void group_q2_k(__m512i *w, const uint8_t *p, int k)
                                 _mm512_set1_epi32(0x03030303));
 }
 
+static FM_ALWAYS_INLINE void head_iq4_xs(head_512 *h, const uint8_t *p)
+{
+    const __m512i low = load_512(p + 4 * 16);
+    const __m512i high = _mm512_slli_epi32(
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p + 2 * 16))), 4);
+    h->d = load_half(p);
+    h->m = _mm512_setzero_ps();
+    FM_UNROLL
+    for (int k = 0; k < 8; k++) {
+        const __m512i nibble =
+            _mm512_and_si512(_mm512_srli_epi32(low, 4 * (unsigned)k), _mm512_set1_epi32(15));
+        const __m512i six = or_masked(nibble, _mm512_srli_epi32(high, 2 * (unsigned)k),
+                                      _mm512_set1_epi32(0x30));
+        h->sc[k] = _mm512_sub_epi32(six, _mm512_set1_epi32(32));
+    }
+}
+
+/* The book's values plus 128. */
+static FM_ALWAYS_INLINE void group_iq4_xs(__m512i *w, const uint8_t *p, int k)
+{
+    const __m512i value =
+        _mm512_xor_si512(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)fm_book_iq4)),
+                         _mm512_set1_epi8(-128));
+    const __m512i m4 = _mm512_set1_epi32(0x0f0f0f0f);
+    const uint8_t *const qs = p + 8 * 16 + (size_t)k * 4 * 64;
+    FM_UNROLL
+    for (int u = 0; u < 4; u++) {
+        const __m512i v = load_512(qs + 64 * u);
+        w[u] = _mm512_shuffle_epi8(value, _mm512_and_si512(v, m4));
+        w[4 + u] = _mm512_shuffle_epi8(value, _mm512_and_si512(_mm512_srli_epi32(v, 4), m4));
+    }
+}
+
 static const shape_256 shape_q2_k = {84, 16, 4, 0, 0, 1, MIN_16, SCALE_WEIGHTS, 1, 0};
 static const shape_256 shape_q3_k = {110, 16, 4, 1, 3, 1, MIN_NONE, SCALE_SUM, 1, 0};
 static const shape_256 shape_q4_k = {144, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0, 0};
 static const shape_256 shape_q5_k = {176, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0, 0};
 static const shape_256 shape_q6_k = {210, 16, 4, 1, 0, 2, MIN_NONE, SCALE_SUM, 1, 1};
+static const shape_256 shape_iq4_xs = {136, 8, 8, 4, 0, 2, MIN_NONE, SCALE_SUM, 0, 0};
 
 #define KERNEL(type, nt, head, group)                                                              \
     static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
@@ -366,6 +408,7 @@ KERNELS(q3_k, head_q3_k, group_q3_k)
 KERNELS(q4_k, head_q4_k, group_q4_k)
 KERNELS(q5_k, head_q4_k, group_q5_k)
 KERNELS(q6_k, head_q6_k, group_q6_k)
+KERNELS(iq4_xs, head_iq4_xs, group_iq4_xs)
 
 const fm_panel_kernels fm_panels_256_avx512[FM_KERNEL_TYPES] = {
     [FM_TYPE_Q2_K] = {{q2_k_1, q2_k_2, q2_k_4, q2_k_8}, {q2_k_3, q2_k_5, q2_k_6, q2_k_7}},
@@ -373,6 +416,8 @@ const fm_panel_kernels fm_panels_256_avx512[FM_KERNEL_TYPES] = {
     [FM_TYPE_Q4_K] = {{q4_k_1, q4_k_2, q4_k_4, q4_k_8}, {q4_k_3, q4_k_5, q4_k_6, q4_k_7}},
     [FM_TYPE_Q5_K] = {{q5_k_1, q5_k_2, q5_k_4, q5_k_8}, {q5_k_3, q5_k_5, q5_k_6, q5_k_7}},
     [FM_TYPE_Q6_K] = {{q6_k_1, q6_k_2, q6_k_4, q6_k_8}, {q6_k_3, q6_k_5, q6_k_6, q6_k_7}},
+    [FM_TYPE_IQ4_XS] = {{iq4_xs_1, iq4_xs_2, iq4_xs_4, iq4_xs_8},
+                        {iq4_xs_3, iq4_xs_5, iq4_xs_6, iq4_xs_7}},
 };
 
 #endif

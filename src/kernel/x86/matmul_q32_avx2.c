@@ -2,7 +2,7 @@
  * panel are computed one after the other.
  *
  * Weights are brought to unsigned bytes q + offset, and the sum starts at -offset * (sum v). Q8_0
- * is the exception: its weights stay signed, and their sign moves to the activation. The largest
+ * and IQ4_NL are the exception: weights stay signed, and their sign moves to the activation. The largest
  * sum is 32 * 128 * 16256 = 6.7e7, per block, so the row length does not matter.
  */
 #include "kernel/x86/matmul_avx2.h"
@@ -18,8 +18,8 @@ typedef void block_fn(block_256 *, const uint8_t *, int); /* panel, half */
 
 typedef struct {
     int block_bytes;
-    int n_pair;  /* units whose pair sums with the high plane fit 16 bits: 1 (signed), 4 or 8 */
-    int offset;  /* in the unsigned weights */
+    int n_pair; /* units whose pair sums with the high plane fit 16 bits: 1 (signed), 4 or 8 */
+    int offset; /* in the unsigned weights */
     int has_min;
 } shape_32;
 
@@ -98,8 +98,8 @@ static FM_ALWAYS_INLINE void add_fifth_bits(__m256i *w, const uint8_t *qh, int h
         const __m256i from = _mm256_add_epi8(lane, _mm256_set1_epi8((char)(u / 2)));
         const __m256i bit = _mm256_set1_epi32(u & 1 ? (int)0x80402010u : 0x08040201);
         const __m256i v = _mm256_and_si256(_mm256_shuffle_epi8(bits, from), bit);
-        w[u] = _mm256_or_si256(w[u], _mm256_and_si256(_mm256_cmpeq_epi8(v, bit),
-                                                      _mm256_set1_epi8(16)));
+        w[u] = _mm256_or_si256(w[u],
+                               _mm256_and_si256(_mm256_cmpeq_epi8(v, bit), _mm256_set1_epi8(16)));
     }
 }
 
@@ -159,19 +159,30 @@ static FM_ALWAYS_INLINE void unpack_mxfp4(block_256 *b, const uint8_t *p, int ha
     for (int u = 0; u < 8; u++) b->w[u] = _mm256_shuffle_epi8(value, b->w[u]);
 }
 
+static FM_ALWAYS_INLINE void unpack_iq4_nl(block_256 *b, const uint8_t *p, int half)
+{
+    const __m256i value =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)fm_book_iq4));
+    b->d = load_half(p + 16 * half);
+    unpack_nibbles(b->w, p + 2 * 16, half);
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) b->w[u] = _mm256_shuffle_epi8(value, b->w[u]);
+}
+
 static const shape_32 shape_q4_0 = {18, 8, 8, 0};
 static const shape_32 shape_q4_1 = {20, 8, 0, 1};
 static const shape_32 shape_q5_0 = {22, 4, 16, 0};
 static const shape_32 shape_q5_1 = {24, 4, 0, 1};
 static const shape_32 shape_q8_0 = {34, 1, 0, 0};
 static const shape_32 shape_mxfp4 = {17, 4, 12, 0};
+static const shape_32 shape_iq4_nl = {18, 1, 0, 0};
 
-#define KERNEL(type, nt)                                                                          \
-    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                    \
-                            const void *const *act)                                               \
-    {                                                                                             \
-        half_32(out, panel, n_block, act, nt, shape_##type, unpack_##type, 0);                    \
-        half_32(out, panel, n_block, act, nt, shape_##type, unpack_##type, 1);                    \
+#define KERNEL(type, nt)                                                                           \
+    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
+                            const void *const *act)                                                \
+    {                                                                                              \
+        half_32(out, panel, n_block, act, nt, shape_##type, unpack_##type, 0);                     \
+        half_32(out, panel, n_block, act, nt, shape_##type, unpack_##type, 1);                     \
     }
 #define KERNELS(type) KERNEL(type, 1) KERNEL(type, 2) KERNEL(type, 4)
 KERNELS(q4_0)
@@ -180,6 +191,7 @@ KERNELS(q5_0)
 KERNELS(q5_1)
 KERNELS(q8_0)
 KERNELS(mxfp4)
+KERNELS(iq4_nl)
 
 const fm_panel_kernels fm_panels_32_avx2[FM_KERNEL_TYPES] = {
     [FM_TYPE_Q4_0] = {{q4_0_1, q4_0_2, q4_0_4, NULL}},
@@ -188,6 +200,7 @@ const fm_panel_kernels fm_panels_32_avx2[FM_KERNEL_TYPES] = {
     [FM_TYPE_Q5_1] = {{q5_1_1, q5_1_2, q5_1_4, NULL}},
     [FM_TYPE_Q8_0] = {{q8_0_1, q8_0_2, q8_0_4, NULL}},
     [FM_TYPE_MXFP4] = {{mxfp4_1, mxfp4_2, mxfp4_4, NULL}},
+    [FM_TYPE_IQ4_NL] = {{iq4_nl_1, iq4_nl_2, iq4_nl_4, NULL}},
 };
 
 #endif

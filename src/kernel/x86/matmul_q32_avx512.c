@@ -148,12 +148,25 @@ static FM_ALWAYS_INLINE void unpack_mxfp4(block_512 *b, const uint8_t *p)
     for (int u = 0; u < 8; u++) b->w[u] = _mm512_shuffle_epi8(value, b->w[u]);
 }
 
+/* The book's values plus 128. */
+static FM_ALWAYS_INLINE void unpack_iq4_nl(block_512 *b, const uint8_t *p)
+{
+    const __m512i value =
+        _mm512_xor_si512(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)fm_book_iq4)),
+                         _mm512_set1_epi8(-128));
+    b->d = load_half(p);
+    unpack_nibbles(b->w, p + 2 * 16, 0);
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) b->w[u] = _mm512_shuffle_epi8(value, b->w[u]);
+}
+
 static const shape_32 shape_q4_0 = {18, 1, 4, 0};
 static const shape_32 shape_q4_1 = {20, 0, 0, 1};
 static const shape_32 shape_q5_0 = {22, 1, 3, 0};
 static const shape_32 shape_q5_1 = {24, 0, 0, 1};
 static const shape_32 shape_q8_0 = {34, 1, 0, 0};
 static const shape_32 shape_mxfp4 = {17, 1, 3, 0};
+static const shape_32 shape_iq4_nl = {18, 1, 0, 0};
 
 #define KERNEL(type, nt)                                                                           \
     static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
@@ -171,6 +184,7 @@ KERNELS(q5_0)
 KERNELS(q5_1)
 KERNELS(q8_0)
 KERNELS(mxfp4)
+KERNELS(iq4_nl)
 
 const fm_panel_kernels fm_panels_32_avx512[FM_KERNEL_TYPES] = {
     [FM_TYPE_Q4_0] = {{q4_0_1, q4_0_2, q4_0_4, q4_0_8}, {q4_0_3, q4_0_5, q4_0_6, q4_0_7}},
@@ -179,6 +193,8 @@ const fm_panel_kernels fm_panels_32_avx512[FM_KERNEL_TYPES] = {
     [FM_TYPE_Q5_1] = {{q5_1_1, q5_1_2, q5_1_4, q5_1_8}, {q5_1_3, q5_1_5, q5_1_6, q5_1_7}},
     [FM_TYPE_Q8_0] = {{q8_0_1, q8_0_2, q8_0_4, q8_0_8}, {q8_0_3, q8_0_5, q8_0_6, q8_0_7}},
     [FM_TYPE_MXFP4] = {{mxfp4_1, mxfp4_2, mxfp4_4, mxfp4_8}, {mxfp4_3, mxfp4_5, mxfp4_6, mxfp4_7}},
+    [FM_TYPE_IQ4_NL] = {{iq4_nl_1, iq4_nl_2, iq4_nl_4, iq4_nl_8},
+                        {iq4_nl_3, iq4_nl_5, iq4_nl_6, iq4_nl_7}},
 };
 
 #endif
