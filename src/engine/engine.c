@@ -94,6 +94,12 @@ static fm_status read_embd(void *user, void *dst, size_t n, int plane, uint64_t 
                            offset, err);
 }
 
+static void hint_embd(void *user, size_t n, int plane, uint64_t offset)
+{
+    const fm_engine *e = user;
+    (void)posix_fadvise(e->embd_fd[plane], (off_t)offset, (off_t)n, POSIX_FADV_WILLNEED);
+}
+
 static fm_status open_embd(fm_engine *e, fm_error *err)
 {
     const int n_plane = fm_type_n_plane(fm_type_get(e->model->embd->type));
@@ -169,6 +175,7 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
         .pool = e->pool,
         .store = e->store,
         .read_embd = read_embd,
+        .hint_embd = hint_embd,
         .read_user = e,
         .n_ctx = e->plan.report.n_ctx,
         .n_batch = e->plan.n_batch,

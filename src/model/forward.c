@@ -144,23 +144,44 @@ static fm_status stopped(fm_error *err)
     return fm_fail(err, FM_E_CANCELLED, "stopped");
 }
 
-static fm_status embed(fm_run *r, const int32_t *ids, fm_error *err)
+/* Rows whose reads are under way at a time. */
+enum { EMBD_AHEAD = 64 };
+
+typedef struct {
+    uint64_t offset;
+    size_t bytes;
+} embd_place;
+
+/* Where plane k of the row of token id lies in its file. */
+static embd_place embd_row(const fm_run *r, int32_t id, int k)
 {
     const fm_tensor_info *t = r->model->embd;
     const fm_type_traits *type = fm_type_get(t->type);
+    const uint64_t row = fm_plane_row_bytes(type, k, r->hp->n_embd);
+    const uint64_t offset = k == 0 ? t->offset : t->aux[k - 1].offset;
+    return (embd_place){offset + (uint64_t)(fm_plane_rows(type, k, id + 1) - 1) * row, (size_t)row};
+}
+
+static fm_status embed(fm_run *r, const int32_t *ids, fm_error *err)
+{
+    const fm_type_traits *type = fm_type_get(r->model->embd->type);
     const int64_t n = r->hp->n_embd;
+    const int n_plane = fm_type_n_plane(type);
+    int32_t asked = 0;
     for (int32_t i = 0; i < r->n_tok; i++) {
         if (fm_run_stops(r, 0)) return stopped(err);
+        for (; r->n_tok > 1 && asked < r->n_tok && asked < i + EMBD_AHEAD; asked++)
+            for (int k = 0; k < n_plane; k++) {
+                const embd_place p = embd_row(r, ids[asked], k);
+                r->opt.hint_embd(r->opt.read_user, p.bytes, k, p.offset);
+            }
         const void *plane[FM_MAX_PLANES];
         unsigned char *at = r->embd_row;
-        for (int k = 0; k < fm_type_n_plane(type); k++) {
-            const uint64_t row = fm_plane_row_bytes(type, k, n);
-            const uint64_t offset = k == 0 ? t->offset : t->aux[k - 1].offset;
-            const uint64_t number = (uint64_t)(fm_plane_rows(type, k, ids[i] + 1) - 1);
-            FM_TRY(r->opt.read_embd(r->opt.read_user, at, (size_t)row, k, offset + number * row,
-                                    err));
+        for (int k = 0; k < n_plane; k++) {
+            const embd_place p = embd_row(r, ids[i], k);
+            FM_TRY(r->opt.read_embd(r->opt.read_user, at, p.bytes, k, p.offset, err));
             plane[k] = at;
-            at += row;
+            at += p.bytes;
         }
         fm_decode_planes(type, r->x + i * n, plane, n);
     }

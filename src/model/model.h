@@ -134,6 +134,8 @@ typedef struct {
     /* Reads n bytes of the file that holds plane `plane` of the embedding, for single rows. */
     fm_status (*read_embd)(void *user, void *dst, size_t n, int plane, uint64_t offset,
                            fm_error *err);
+    /* Says that read_embd will soon ask for these bytes, so that rows come together; cannot fail. */
+    void (*hint_embd)(void *user, size_t n, int plane, uint64_t offset);
     void *read_user;
     int64_t n_ctx;
     int32_t n_batch; /* tokens in one pass */
