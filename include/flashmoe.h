@@ -290,6 +290,10 @@ typedef struct {
 
 void fm_engine_stats(const fm_engine *engine, fm_stats *out);
 
+/* How fast the engine's threads can read its resident weights where they lie: the best of `passes` in 1e9
+ * bytes per second; 0 when none are resident. */
+double fm_engine_weights_gb_s(fm_engine *engine, int passes);
+
 /* True when the build carries fault injection or debug checks, for --version. */
 const char *fm_build_info(void);
 

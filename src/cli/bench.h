@@ -41,6 +41,7 @@ typedef struct {
 
     double memory_gb_s[FM_BENCH_PROBES]; /* before and after the runs */
     uint64_t memory_probe_bytes;
+    double weights_gb_s; /* the resident weights where they lie, best of all repeats */
     double disk_gb_s[FM_BENCH_PROBES];
     uint64_t disk_probe_bytes, disk_probe_read_bytes;
 } fm_bench_run;

@@ -293,6 +293,9 @@ static void print_table(const report *r, const fm_bench_run *run, const fm_cli_o
            run->memory_probe_bytes < FM_BENCH_MEMORY_PROBE
                ? " (half of the budget: part of it may lie in the processor's caches)"
                : "");
+    if (run->weights_gb_s > 0)
+        printf("  memory  %s GB/s: the resident weights where they lie\n",
+               number(a, run->weights_gb_s));
     print_bounds(r, &r->prompt, true);
     print_bounds(r, &r->gen, false);
     printf("\ntoken hash  %s\n", r->hash);
@@ -375,6 +378,7 @@ static void put_probes(fm_json_out *j, const report *r, const fm_bench_run *run)
     fm_json_u64(j, "disk_probe_read_bytes", run->disk_probe_read_bytes);
     fm_json_u64(j, "disk_probe_bytes", run->disk_probe_bytes);
     fm_json_real(j, "mem_probe_gb_s", r->memory_gb_s);
+    fm_json_real(j, "weights_probe_gb_s", run->weights_gb_s > 0 ? run->weights_gb_s : NAN);
     fm_json_open(j, "mem_probes_gb_s", '[');
     for (int i = 0; i < FM_BENCH_PROBES; i++) fm_json_real(j, NULL, run->memory_gb_s[i]);
     fm_json_close(j, ']');

@@ -14,6 +14,7 @@
 
 enum {
     MEMORY_PROBE_PASSES = 10,
+    WEIGHTS_PASSES = 2,
     DISK_PROBE_US = 2000000,
     WARM_UP = -1, /* number of the repeat that is not measured */
 };
@@ -314,6 +315,8 @@ static fm_status run_all(bench *b, fm_error *err)
             if (i <= 0 && !b->o->is_quiet) fm_cli_print_plan(stderr, &b->run.plan);
         }
         FM_TRY(run_repeat(b, i, err));
+        const double gb_s = fm_engine_weights_gb_s(b->engine, WEIGHTS_PASSES);
+        if (gb_s > b->run.weights_gb_s) b->run.weights_gb_s = gb_s;
     }
     close_engine(b);
     return FM_OK;

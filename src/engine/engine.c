@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "os/probe.h"
 #include "os/facts.h"
 #include "os/file.h"
 #include "quant/planar.h"
@@ -375,6 +376,13 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out)
         out->attention_us = r.attention_us;
         out->head_us = r.head_us;
     }
+}
+
+double fm_engine_weights_gb_s(fm_engine *e, int passes)
+{
+    uint64_t bytes = 0;
+    const void *base = e->store ? fm_trunk_resident_memory(e->store, &bytes) : NULL;
+    return base ? fm_probe_stream(e->pool, base, bytes, passes) : 0;
 }
 
 const char *fm_build_info(void)

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "base/pool.h"
 
 /* Asked every few milliseconds; false stops the probe with FM_E_CANCELLED. NULL: never. */
 typedef bool (*fm_probe_go_fn)(void *user);
@@ -21,6 +22,11 @@ typedef struct {
 /* Streams `bytes` through the threads and gives the best pass in 1e9 bytes per second. The buffer is
  * written first, so that its pages exist, and is gone when the call returns. FM_E_NOMEM. */
 fm_status fm_probe_memory(double *gb_s, const fm_memory_probe *probe, fm_error *err);
+
+/* Reads memory that holds something already, for instance weights: the best of `passes` in 1e9 bytes per
+ * second, by the threads of `pool`. base is aligned to 8. 0: less than 1 MiB, or no memory for the
+ * sums. Where memory lies in the machine can matter by a factor of two; this measures the very place. */
+double fm_probe_stream(fm_pool *pool, const void *base, uint64_t bytes, int passes);
 
 /* ---- disk -------------------------------------------------------------------------------- */
 

@@ -133,6 +133,8 @@ fm_status fm_store_load_trunk(fm_store *s, bool (*progress)(void *, uint64_t, ui
  * (FM_E_LIMIT). */
 fm_status fm_trunk_acquire(fm_store *s, int32_t unit, uint8_t *const **ptr, fm_error *err);
 void fm_trunk_release(fm_store *s, int32_t unit);
+/* The resident trunk as it lies in memory; *bytes may be 0. */
+const void *fm_trunk_resident_memory(const fm_store *s, uint64_t *bytes);
 bool fm_trunk_is_resident(const fm_store *s, int32_t unit); /* acquiring it never waits */
 
 /* ---- experts ----------------------------------------------------------------------------- */

@@ -387,6 +387,12 @@ fm_status fm_trunk_acquire(fm_store *s, int32_t unit, uint8_t *const **ptr, fm_e
     return FM_OK;
 }
 
+const void *fm_trunk_resident_memory(const fm_store *s, uint64_t *bytes)
+{
+    *bytes = s->trunk_loaded ? s->trunk_bytes : 0;
+    return s->trunk_base;
+}
+
 bool fm_trunk_is_resident(const fm_store *s, int32_t unit)
 {
     return s->trunk_loaded && unit >= 0 && unit < s->plan.n_resident_unit;
