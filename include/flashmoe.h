@@ -199,14 +199,49 @@ typedef struct {
     const char *content;
 } fm_message;
 
-/* A conversation as ids, rendered as the model expects it, with the opening of the assistant's turn
- * when add_generation_prompt: what the form itself puts down becomes control tokens, what a
- * message says does not, even when it spells one (markup such as <tool_call> does). *ids is
- * malloc'd, the caller frees it with free(). FM_E_UNSUPPORTED when the model's tokenizer lacks the
- * markers of the chat form. */
+/* A conversation is put into text by the model's own chat template (Jinja), or in the ChatML form
+ * when it carries none. What the template itself puts down becomes control tokens, what comes from
+ * the request does not, even when it spells one (markup such as <tool_call> does). */
+
+/* A conversation of plain messages as ids, with the opening of the assistant's turn when
+ * add_generation_prompt. *ids is malloc'd, the caller frees it with free(). FM_E_UNSUPPORTED when
+ * the model has no template and its tokenizer lacks the markers of ChatML. */
 fm_status fm_chat_tokenize(const fm_engine *engine, int32_t **ids, size_t *n_ids,
                            const fm_message *messages, size_t n_messages,
                            bool add_generation_prompt, fm_error *err);
+
+typedef struct {
+    size_t struct_size; /* sizeof(fm_chat_options) */
+    int64_t now;        /* seconds since 1970 that strftime_now() sees; negative: the clock */
+} fm_chat_options;
+
+typedef struct {
+    char *text;             /* [n] and a NUL                                                  */
+    unsigned char *trusted; /* [n]: 1 where the template wrote the byte, 0: from the request  */
+    size_t n;
+} fm_chat_text;
+void fm_chat_text_free(fm_chat_text *text); /* what it holds */
+
+/* A whole request: a JSON object [n] with `messages`, and as needed `tools`,
+ * `add_generation_prompt` and whatever else the template knows (`enable_thinking`, ...): each key is
+ * a variable of the template, ints and floats stay apart, the order of keys is kept. bos_token and
+ * the like are the model's unless the request names them. As in transformers' apply_chat_template,
+ * tools and documents are None and add_generation_prompt is False when they are absent. A model
+ * with a template of its own for tools has it used when `tools` is neither absent nor null.
+ *
+ * FM_E_ARG when the request is not such an object, and with the message of a template that raises;
+ * FM_E_FORMAT when the template is broken; FM_E_LIMIT when it runs, nests or writes too much. opt
+ * may be NULL. Any thread. */
+fm_status fm_chat_render(const fm_engine *engine, fm_chat_text *out, const char *request, size_t n,
+                         const fm_chat_options *opt, fm_error *err);
+/* The same as ids; *ids is malloc'd, the caller frees it with free(). */
+fm_status fm_chat_tokenize_request(const fm_engine *engine, int32_t **ids, size_t *n_ids,
+                                   const char *request, size_t n, const fm_chat_options *opt,
+                                   fm_error *err);
+/* A template without a model; `origin` names it in messages. */
+fm_status fm_template_render(fm_chat_text *out, const char *source, size_t n_source,
+                             const char *origin, const char *request, size_t n,
+                             const fm_chat_options *opt, fm_error *err);
 
 /* ---- session ----------------------------------------------------------------------------- */
 

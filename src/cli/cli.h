@@ -57,6 +57,8 @@ typedef struct {
     int32_t io_depth; /* 0: automatic */
     const char *prefetch;
 
+    const char *template_file, *request, *now;
+
     bool is_json, is_quiet, wants_help;
 } fm_cli_options;
 
@@ -67,6 +69,7 @@ typedef enum {
     FM_CMD_LOGITS = 1 << 3,
     FM_CMD_TOKENIZE = 1 << 4,
     FM_CMD_BENCH = 1 << 5,
+    FM_CMD_TEMPLATE = 1 << 6,
 } fm_cli_command_bit;
 
 typedef struct {
@@ -186,6 +189,7 @@ int fm_cmd_plan(const fm_cli_options *o);
 int fm_cmd_logits(const fm_cli_options *o);
 int fm_cmd_tokenize(const fm_cli_options *o);
 int fm_cmd_bench(const fm_cli_options *o);
+int fm_cmd_template(const fm_cli_options *o);
 
 /* NULL-terminated by name. */
 extern const fm_cli_command fm_cli_commands[];

@@ -31,7 +31,7 @@ typedef struct {
 
 #define FIELD(f) offsetof(fm_cli_options, f)
 #define ENGINE_COMMANDS (FM_CMD_RUN | FM_CMD_PLAN | FM_CMD_LOGITS | FM_CMD_BENCH)
-#define ALL_COMMANDS (ENGINE_COMMANDS | FM_CMD_INFO | FM_CMD_TOKENIZE)
+#define ALL_COMMANDS (ENGINE_COMMANDS | FM_CMD_INFO | FM_CMD_TOKENIZE | FM_CMD_TEMPLATE)
 
 // clang-format off
 static const option OPTIONS[] = {
@@ -52,6 +52,14 @@ static const option OPTIONS[] = {
     {"input", NULL, "--ids-file", "FILE", OPT_TEXT, FIELD(ids_file), FM_CMD_LOGITS,
      0, 0, NULL, "token ids from a file, separated by commas or white space;\n"
                  "- for standard input"},
+
+    {"input", NULL, "--file", "T.jinja", OPT_TEXT, FIELD(template_file), FM_CMD_TEMPLATE,
+     0, 0, NULL, "render this template instead of the model's own"},
+    {"input", NULL, "--request", "REQUEST.json", OPT_TEXT, FIELD(request), FM_CMD_TEMPLATE,
+     0, 0, NULL, "the variables: messages, tools, add_generation_prompt, others;\n"
+                 "- for standard input"},
+    {"input", NULL, "--now", "UNIXTIME", OPT_TEXT, FIELD(now), FM_CMD_TEMPLATE,
+     0, 0, NULL, "the time that strftime_now() sees (default: the clock)"},
 
     {"workload", NULL, "--prompt", "N", OPT_INT, FIELD(bench_prompt), FM_CMD_BENCH,
      0, 1 << 24, "512", "tokens of the prompt"},
@@ -75,7 +83,7 @@ static const option OPTIONS[] = {
                          "the context is full)"},
     {"output", NULL, "--stop", "TEXT", OPT_LIST, FIELD(stops), FM_CMD_RUN,
      0, 0, NULL, "end the answer before TEXT; may be given several times"},
-    {"output", NULL, "--json", NULL, OPT_FLAG, FIELD(is_json), ALL_COMMANDS & ~FM_CMD_LOGITS,
+    {"output", NULL, "--json", NULL, OPT_FLAG, FIELD(is_json), ALL_COMMANDS & ~(FM_CMD_LOGITS | FM_CMD_TEMPLATE),
      0, 0, NULL, "print one JSON object and nothing else on standard output"},
     {"output", NULL, "--csv", NULL, OPT_FLAG, FIELD(is_csv), FM_CMD_BENCH,
      0, 0, NULL, "print a header and one row per phase, separated by commas"},
@@ -313,7 +321,8 @@ int fm_cli_parse(fm_cli_options *o, const fm_cli_command *command, int argc, cha
             return fm_cli_usage_error(o, "unexpected argument \"%s\"", word);
         }
     }
-    if (!o->model || !*o->model) return fm_cli_usage_error(o, "which model? give its file");
+    if ((!o->model || !*o->model) && !o->template_file)
+        return fm_cli_usage_error(o, "which model? give its file");
     return FM_EXIT_OK;
 }
 
@@ -341,5 +350,11 @@ const fm_cli_command fm_cli_commands[] = {
      "hashes mean equal output. Disk and memory are probed before and after the runs. What the\n"
      "figures mean: docs/benchmarks.md.\n",
      fm_cmd_bench},
+    {"template", FM_CMD_TEMPLATE, "(MODEL | --file T.jinja) --request REQUEST.json",
+     "Renders a request with a chat template.",
+     "\nPrints the prompt as the template makes it, without a newline of its own. A template that\n"
+     "raises gives its message as the error. `run` uses the model's own template, and the ChatML\n"
+     "form for a model that carries none.\n",
+     fm_cmd_template},
     {NULL, 0, NULL, NULL, NULL, NULL},
 };

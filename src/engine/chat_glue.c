@@ -1,10 +1,60 @@
-/* Conversations to ids: joins the chat form with the engine's tokenizer. */
+/* Conversations to ids: joins the model's chat form with the engine's tokenizer. */
 #include "engine/engine_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "chat/chat_form.h"
 #include "chat/chatml.h"
+#include "text/tokenizer.h"
+
+#define KEY "tokenizer.chat_template"
+
+/* ---- reading ------------------------------------------------------------------------------------- */
+
+static fm_status add_template(fm_chat_form *form, const fm_checkpoint *c, const char *key,
+                              const char *variant, fm_error *err)
+{
+    fm_str s;
+    char origin[512];
+    if (!fm_meta_has(c, key)) return FM_OK;
+    FM_TRY(fm_meta_str(c, key, &s, err));
+    snprintf(origin, sizeof origin, "%s: %s", fm_checkpoint_file(c, 0), key);
+    return fm_chat_form_add(form, variant, s.data, s.len, origin, err);
+}
+
+static fm_status add_tokens(fm_chat_form *form, const fm_engine *e, fm_error *err)
+{
+    static const char *const tokens[][2] = {
+        {"bos_token", "tokenizer.ggml.bos_token_id"},
+        {"eos_token", "tokenizer.ggml.eos_token_id"},
+        {"unk_token", "tokenizer.ggml.unknown_token_id"},
+        {"sep_token", "tokenizer.ggml.seperator_token_id"}, /* spelled so in the format */
+        {"pad_token", "tokenizer.ggml.padding_token_id"},
+        {"mask_token", "tokenizer.ggml.mask_token_id"},
+    };
+    for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++) {
+        uint32_t id;
+        size_t n = 0;
+        if (!fm_meta_has(e->checkpoint, tokens[i][1])) continue;
+        FM_TRY(fm_meta_u32(e->checkpoint, tokens[i][1], &id, err));
+        const char *text = id <= INT32_MAX ? fm_token_bytes(e->tokenizer, (int32_t)id, &n) : NULL;
+        if (text) FM_TRY(fm_chat_form_set_token(form, tokens[i][0], text, n, err));
+    }
+    return FM_OK;
+}
+
+fm_status fm_engine_make_chat(fm_engine *e, fm_error *err)
+{
+    e->chat = fm_chat_form_new();
+    if (!e->chat) return fm_fail(err, FM_E_NOMEM, "chat: no memory for the chat form");
+    FM_TRY(add_template(e->chat, e->checkpoint, KEY, NULL, err));
+    FM_TRY(add_template(e->chat, e->checkpoint, KEY ".default", NULL, err));
+    FM_TRY(add_template(e->chat, e->checkpoint, KEY ".tool_use", "tool_use", err));
+    return e->tokenizer ? add_tokens(e->chat, e, err) : FM_OK;
+}
+
+/* ---- rendering and tokenizing -------------------------------------------------------------------- */
 
 static fm_status check_tokenizer(const fm_engine *engine, fm_error *err)
 {
@@ -13,16 +63,37 @@ static fm_status check_tokenizer(const fm_engine *engine, fm_error *err)
         if (err) *err = engine->tokenizer_error;
         return engine->tokenizer_error.code;
     }
+    if (fm_chat_form_has_template(engine->chat)) return FM_OK;
     static const char *const needed[] = {FM_CHATML_START, FM_CHATML_END};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
         if (fm_token_find(tok, needed[i]) < 0) {
             return fm_fail(err, FM_E_UNSUPPORTED,
-                           "chat: the model's tokenizer has no token %s, so the built-in chat "
-                           "form does not fit it (give the prompt as it is: --raw)",
+                           "chat: the model has no chat template and its tokenizer no token %s, so "
+                           "the built-in chat form does not fit it (give the prompt as it is: "
+                           "--raw)",
                            needed[i]);
         }
     }
     return FM_OK;
+}
+
+static fm_status check_options(const fm_chat_options *opt, fm_error *err)
+{
+    if (!opt || opt->struct_size == sizeof *opt) return FM_OK;
+    return fm_fail(err, FM_E_ARG, "fm_chat_options: size %zu, this library has %zu",
+                   opt->struct_size, sizeof *opt);
+}
+
+static fm_status tokenize(const fm_engine *engine, int32_t **ids, size_t *n_ids,
+                          const json_t *request, int64_t now, fm_error *err)
+{
+    fm_chat_text text;
+    FM_TRY(check_tokenizer(engine, err));
+    FM_TRY(fm_chat_form_render(engine->chat, request, now, &text, err));
+    const fm_status st = fm_tokenize_trusted(fm_engine_tokenizer(engine), ids, n_ids, text.text,
+                                             text.trusted, text.n, err);
+    fm_chat_text_free(&text);
+    return st;
 }
 
 fm_status fm_chat_tokenize(const fm_engine *engine, int32_t **ids, size_t *n_ids,
@@ -31,38 +102,36 @@ fm_status fm_chat_tokenize(const fm_engine *engine, int32_t **ids, size_t *n_ids
 {
     *ids = NULL;
     *n_ids = 0;
-    const fm_tokenizer *tok = fm_engine_tokenizer(engine);
-    fm_chat_segment *segments = NULL;
-    size_t n_segments = 0;
-    int32_t *all = NULL;
-    size_t n = 0;
+    json_t *request;
+    FM_TRY(fm_chat_request_make(&request, messages, n_messages, add_generation_prompt, err));
+    const fm_status st = tokenize(engine, ids, n_ids, request, -1, err);
+    json_decref(request);
+    return st;
+}
 
-    fm_status st = check_tokenizer(engine, err);
-    if (st != FM_OK) return st;
-    st = fm_chatml_render(&segments, &n_segments, messages, n_messages, add_generation_prompt, err);
-    for (size_t i = 0; i < n_segments && st == FM_OK; i++) {
-        int32_t *part = NULL;
-        size_t n_part = 0;
-        st = fm_tokenize(tok, &part, &n_part, segments[i].text, segments[i].n,
-                         segments[i].is_control ? FM_TOKENIZE_SPECIAL : FM_TOKENIZE_MARKUP, err);
-        if (st == FM_OK && n_part > 0) {
-            int32_t *grown = realloc(all, (n + n_part) * sizeof *grown);
-            if (grown) {
-                all = grown;
-                memcpy(all + n, part, n_part * sizeof *part);
-                n += n_part;
-            } else {
-                st = fm_fail(err, FM_E_NOMEM, "chat: no memory for %zu tokens", n + n_part);
-            }
-        }
-        free(part);
-    }
-    fm_chat_segments_free(segments, n_segments);
-    if (st != FM_OK) {
-        free(all);
-        return st;
-    }
-    *ids = all;
-    *n_ids = n;
-    return FM_OK;
+fm_status fm_chat_tokenize_request(const fm_engine *engine, int32_t **ids, size_t *n_ids,
+                                   const char *request, size_t n, const fm_chat_options *opt,
+                                   fm_error *err)
+{
+    *ids = NULL;
+    *n_ids = 0;
+    json_t *variables;
+    FM_TRY(check_options(opt, err));
+    FM_TRY(fm_chat_request_parse(&variables, request, n, err));
+    const fm_status st = tokenize(engine, ids, n_ids, variables, opt ? opt->now : -1, err);
+    json_decref(variables);
+    return st;
+}
+
+fm_status fm_chat_render(const fm_engine *engine, fm_chat_text *out, const char *request, size_t n,
+                         const fm_chat_options *opt, fm_error *err)
+{
+    *out = (fm_chat_text){0};
+    json_t *variables;
+    FM_TRY(check_options(opt, err));
+    FM_TRY(fm_chat_request_parse(&variables, request, n, err));
+    const fm_status st =
+        fm_chat_form_render(engine->chat, variables, opt ? opt->now : -1, out, err);
+    json_decref(variables);
+    return st;
 }

@@ -209,6 +209,7 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
                         : (err ? err->code : FM_E_ARG);
     }
     if (st == FM_OK) make_tokenizer(e);
+    if (st == FM_OK) st = fm_engine_make_chat(e, err);
     if (st == FM_OK && o->vocab_only && !e->tokenizer) {
         if (err) *err = e->tokenizer_error;
         st = e->tokenizer_error.code;
@@ -234,6 +235,7 @@ void fm_engine_close(fm_engine *e)
     for (int k = 0; k < FM_MAX_PLANES; k++) fm_file_close(e->embd_fd[k]);
     free(e->pack_scratch);
     fm_tokenizer_close(e->tokenizer);
+    fm_chat_form_free(e->chat);
     fm_model_free(e->model);
     fm_checkpoint_close(e->checkpoint);
     free(e->path);

@@ -5,6 +5,7 @@
 
 #include "base/ledger.h"
 #include "base/pool.h"
+#include "chat/chat_form.h"
 #include "format/checkpoint.h"
 #include "model/model.h"
 #include "store/store.h"
@@ -16,6 +17,7 @@ struct fm_engine {
     fm_model *model;          /* NULL with vocab_only                     */
     fm_tokenizer *tokenizer;  /* NULL when the file carries none          */
     fm_error tokenizer_error; /* why not                                  */
+    fm_chat_form *chat;
     const fm_kernels *kernels;
     fm_store_plan plan;
     int n_thread;
@@ -46,3 +48,6 @@ void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...)
 /* plan_glue.c: machine facts and model sizes into e->plan. n_ctx, n_batch: 0 for the default. */
 fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
                               fm_error *err);
+
+/* chat_glue.c: the chat templates of the checkpoint into e->chat. */
+fm_status fm_engine_make_chat(fm_engine *e, fm_error *err);

@@ -19,6 +19,10 @@
 typedef struct {
     const fm_tokenizer *tok;
     unsigned flags;
+    /* Control tokens must lie in trusted bytes of whole[n_whole]; NULL: anywhere. */
+    const unsigned char *trusted;
+    const char *whole;
+    size_t n_whole;
     fm_id_vec ids;
     fm_bpe_scratch scratch;
     fm_pieces pieces;
@@ -47,6 +51,15 @@ static fm_status encode_plain(job *j, const char *text, size_t n)
 
 typedef fm_status (*encode_fn)(job *j, const char *text, size_t n);
 
+/* `at` may lie in a normalised copy, which is not trusted. */
+static bool is_trusted(const job *j, const char *at, size_t len)
+{
+    if (!j->trusted) return true;
+    const uintptr_t from = (uintptr_t)at - (uintptr_t)j->whole;
+    if (from >= j->n_whole || len > j->n_whole - from) return false;
+    return memchr(j->trusted + from, 0, len) == NULL;
+}
+
 /* The next literal that the flags admit, as fm_literal_set_search(). */
 static size_t next_literal(const job *j, const fm_literal_set *set, const char *text, size_t n,
                            size_t from, size_t *len, int32_t *id)
@@ -56,6 +69,7 @@ static size_t next_literal(const job *j, const fm_literal_set *set, const char *
         at = fm_literal_set_search(set, text, n, at, len, id);
         if (at == n) break;
         const bool is_control = fm_token_is_special(j->tok, *id);
+        if (is_control && !is_trusted(j, text + at, *len)) continue;
         if (j->flags & (is_control ? FM_TOKENIZE_CONTROL : FM_TOKENIZE_MARKUP)) return at;
     }
     return n;
@@ -108,15 +122,16 @@ static fm_status encode_bytes(job *j, const char *text, size_t n)
     return FM_OK;
 }
 
-fm_status fm_tokenize(const fm_tokenizer *tok, int32_t **ids, size_t *n_ids, const char *text,
-                      size_t n, unsigned flags, fm_error *err)
+static fm_status tokenize(const fm_tokenizer *tok, int32_t **ids, size_t *n_ids, const char *text,
+                          size_t n, unsigned flags, const unsigned char *trusted, fm_error *err)
 {
     *ids = NULL;
     *n_ids = 0;
     if (n > INT32_MAX)
         return fm_fail(err, FM_E_LIMIT, "a text of %zu bytes; at most %d are taken at once", n,
                        INT32_MAX);
-    job j = {.tok = tok, .flags = flags, .err = err};
+    job j = {
+        .tok = tok, .flags = flags, .trusted = trusted, .whole = text, .n_whole = n, .err = err};
     fm_status st = encode_around(&j, &tok->raw, text, n, encode_bytes);
     fm_bpe_scratch_deinit(&j.scratch);
     free(j.pieces.end);
@@ -131,6 +146,19 @@ fm_status fm_tokenize(const fm_tokenizer *tok, int32_t **ids, size_t *n_ids, con
     *ids = j.ids.ids;
     *n_ids = j.ids.n;
     return FM_OK;
+}
+
+fm_status fm_tokenize(const fm_tokenizer *tok, int32_t **ids, size_t *n_ids, const char *text,
+                      size_t n, unsigned flags, fm_error *err)
+{
+    return tokenize(tok, ids, n_ids, text, n, flags, NULL, err);
+}
+
+fm_status fm_tokenize_trusted(const fm_tokenizer *tok, int32_t **ids, size_t *n_ids,
+                              const char *text, const unsigned char *trusted, size_t n,
+                              fm_error *err)
+{
+    return tokenize(tok, ids, n_ids, text, n, FM_TOKENIZE_SPECIAL, trusted, err);
 }
 
 void fm_tokenizer_close(fm_tokenizer *tok)

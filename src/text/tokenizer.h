@@ -61,6 +61,12 @@ fm_status fm_tokenizer_create(fm_tokenizer **out, const fm_tokenizer_source *sou
 fm_status fm_tokenizer_from_json(fm_tokenizer **out, const char *json, size_t n, const char *origin,
                                  fm_error *err);
 
+/* As fm_tokenize() with markup; control tokens count only where trusted[n] is set for every byte of
+ * theirs. */
+fm_status fm_tokenize_trusted(const fm_tokenizer *tok, int32_t **ids, size_t *n_ids,
+                              const char *text, const unsigned char *trusted, size_t n,
+                              fm_error *err);
+
 /* Heap bytes that it holds, for the ledger. */
 uint64_t fm_tokenizer_memory(const fm_tokenizer *tok);
 

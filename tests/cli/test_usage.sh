@@ -9,7 +9,7 @@ usage_error "$flashmoe" help nonsense
 status 2 "$flashmoe" version extra
 status 2 "$flashmoe" help run extra
 
-for command in run info plan logits tokenize bench; do
+for command in run info plan logits tokenize bench template; do
     usage_error "$flashmoe" $command
     usage_error "$flashmoe" $command a.gguf b.gguf
     usage_error "$flashmoe" $command a.gguf --no-such-option
@@ -64,6 +64,6 @@ status 0 "$flashmoe" --version
 says "$out" '^flashmoe [0-9]+\.[0-9]+\.[0-9]+'
 status 0 "$flashmoe" version
 status 0 "$flashmoe" help
-for command in run info plan logits tokenize bench; do says "$out" "^  $command "; done
+for command in run info plan logits tokenize bench template; do says "$out" "^  $command "; done
 status 0 "$flashmoe" --help
 finish
