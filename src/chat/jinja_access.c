@@ -228,7 +228,7 @@ static int64_t slice_bound(fmj_run *r, fmj_value v, int64_t n, int64_t fallback,
 }
 
 typedef struct {
-    int64_t start, step;
+    int64_t start, stop, step;
     size_t n;
 } slice;
 
@@ -248,7 +248,7 @@ static slice make_slice(fmj_run *r, size_t length, fmj_value start, fmj_value st
     const int64_t low = k > 0 ? 0 : -1, high = k > 0 ? n : n - 1;
     const int64_t from = slice_bound(r, start, n, k > 0 ? 0 : n - 1, low, high);
     const int64_t to = slice_bound(r, stop, n, k > 0 ? n : -1, low, high);
-    slice s = {.start = from, .step = k};
+    slice s = {.start = from, .stop = to, .step = k};
     if (k > 0 && to > from) s.n = (size_t)((to - from + k - 1) / k);
     if (k < 0 && to < from) s.n = (size_t)((from - to - k - 1) / -k);
     return s;
@@ -268,12 +268,30 @@ static fmj_value slice_text(fmj_run *r, const fmj_str *s, slice p)
     return fmj_buf_value(r, &b);
 }
 
+static int64_t element_at(fmj_run *r, const fmj_range *range, int64_t i)
+{
+    const fmj_value offset = fmj_arith(r, '*', fmj_int(range->step), fmj_int(i));
+    return fmj_arith(r, '+', fmj_int(range->start), offset).i;
+}
+
+/* A range again, as Python gives it. */
+static fmj_value slice_range(fmj_run *r, const fmj_range *range, slice p)
+{
+    fmj_range *part = fmj_alloc(r, sizeof *part);
+    part->start = element_at(r, range, p.start);
+    part->stop = element_at(r, range, p.stop);
+    part->step = fmj_arith(r, '*', fmj_int(range->step), fmj_int(p.step)).i;
+    part->n = p.n;
+    return (fmj_value){.kind = FMJ_RANGE, .range = part};
+}
+
 fmj_value fmj_slice(fmj_run *r, fmj_value v, fmj_value start, fmj_value stop, fmj_value step)
 {
     if (v.kind == FMJ_UNDEFINED) fmj_raise_undefined(r, v.undefined);
     if (v.kind == FMJ_STR)
         return slice_text(r, v.str, make_slice(r, v.str->n_char, start, stop, step));
-    if (v.kind == FMJ_RANGE) v = (fmj_value){.kind = FMJ_LIST, .list = fmj_items(r, v)};
+    if (v.kind == FMJ_RANGE)
+        return slice_range(r, v.range, make_slice(r, v.range->n, start, stop, step));
     if (v.kind == FMJ_DICT) fmj_raise(r, "unhashable type: 'slice'");
     if (v.kind != FMJ_LIST && v.kind != FMJ_TUPLE)
         fmj_raise(r, "'%s' object is not subscriptable", fmj_type_name(v));

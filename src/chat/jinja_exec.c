@@ -401,6 +401,8 @@ static fmj_flow exec_capture(fmj_run *r, const fmj_node *n)
     }
     if (n->kind == NODE_SET_BLOCK) {
         fmj_assign(r, n->a, v);
+    } else if (v.kind != FMJ_STR) {
+        fmj_raise(r, "a filter block gives '%s', expected str", fmj_type_name(v));
     } else {
         fmj_buf_put(r, r->out, v);
     }

@@ -467,12 +467,15 @@ static const fmj_list *make_list(fmj_run *r, fmj_value *items, size_t n)
 
 static const fmj_list *characters(fmj_run *r, const fmj_str *s)
 {
+    fmj_str *plain = fmj_alloc(r, sizeof *plain);
+    *plain = *s;
+    plain->is_markup = false; /* also of Markup */
     fmj_value *items = fmj_alloc_array(r, s->n_char + 1, sizeof *items);
     size_t n = 0;
     for (size_t at = 0, len; at < s->n; at += len) {
         fmj_step(r, 1);
         fmj_char_at(s, at, &len);
-        items[n++] = fmj_str_value(fmj_str_part(r, s, at, len));
+        items[n++] = fmj_str_value(fmj_str_part(r, plain, at, len));
     }
     return make_list(r, items, n);
 }

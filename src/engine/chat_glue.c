@@ -48,6 +48,8 @@ fm_status fm_engine_make_chat(fm_engine *e, fm_error *err)
 {
     e->chat = fm_chat_form_new();
     if (!e->chat) return fm_fail(err, FM_E_NOMEM, "chat: no memory for the chat form");
+    const char *dir = fm_checkpoint_directory(e->checkpoint);
+    if (dir) return fm_chat_form_read_dir(e->chat, dir, err);
     FM_TRY(add_template(e->chat, e->checkpoint, KEY, NULL, err));
     FM_TRY(add_template(e->chat, e->checkpoint, KEY ".default", NULL, err));
     FM_TRY(add_template(e->chat, e->checkpoint, KEY ".tool_use", "tool_use", err));
