@@ -3,7 +3,7 @@
 
 #include "tiny_model.h"
 
-typedef enum { TINY_F32, TINY_Q8_0, TINY_Q4_K, TINY_Q6_K } tiny_type;
+typedef enum { TINY_F32, TINY_Q8_0, TINY_Q4_K, TINY_Q6_K, TINY_MXFP4 } tiny_type;
 
 typedef struct {
     const char *name;
@@ -24,12 +24,16 @@ typedef enum {
     TINY_ROW_ONE_TILED,  /* one row per value head, grouped -> tiled          */
     TINY_ROW_QKV_SPLIT,  /* q, k, v picked out of the per-key-head qkvz rows  */
     TINY_ROW_Z_SPLIT,    /* z picked out of them                              */
+    TINY_ROW_EVEN,       /* rows 0, 2, ... of each expert's gate_up rows      */
+    TINY_ROW_ODD,        /* rows 1, 3, ...                                    */
 } tiny_row_map;
 
 typedef enum {
     TINY_COL_SAME,
     TINY_COL_HEAD_TILED, /* value heads of state_dim columns, grouped -> tiled */
     TINY_COL_REVERSED,   /* fault */
+    TINY_COL_EVEN,       /* columns 0, 2, ... of rows twice as long */
+    TINY_COL_ODD,
 } tiny_col_map;
 
 typedef enum {
@@ -76,8 +80,28 @@ uint64_t tiny_key(const char *name, uint64_t seed);
 uint64_t tiny_word(uint64_t key, uint64_t i);
 const tiny_format *tiny_format_find(const char *name);
 const tiny_format *tiny_format_fit(const tiny_format *wanted, uint64_t n_col);
+/* What the matrices that are no routed experts have in a file of type `wanted`. */
+const tiny_format *tiny_trunk_format(const tiny_format *wanted);
 /* Row r of t, in file form, into dst (row bytes of the format). */
 void tiny_fill_row(uint8_t *dst, const tiny_plan *plan, const tiny_tensor *t, uint64_t row);
 
 /* tiny_spec.c: fills plan->tensors; 0, or -1 when out of memory. */
 int tiny_plan_tensors(tiny_plan *plan);
+
+bool tiny_has_fault(const tiny_plan *plan, const char *fault);
+/* Appends a tensor of layer `layer` (-1: global). n_row 0 makes a vector; n_expert 0 a matrix.
+ * Always returns something to write to, so that callers need no checks; out of memory is
+ * remembered in the plan. */
+tiny_tensor *tiny_add(tiny_plan *plan, int layer, const char *name, const char *hf, uint64_t n_col,
+                      uint64_t n_row, uint64_t n_expert);
+/* A matrix in the type of the file, as far as its row length allows. */
+tiny_tensor *tiny_add_linear(tiny_plan *plan, int layer, const char *name, const char *hf,
+                             uint64_t n_col, uint64_t n_row);
+/* A norm vector: zero-centred in the two families with DeltaNet, so the file holds 1 + w. */
+tiny_tensor *tiny_add_norm(tiny_plan *plan, int layer, const char *name, const char *hf,
+                           uint64_t n);
+void tiny_flip_norm(tiny_tensor *t); /* fault: the other of w and 1 + w */
+
+/* tiny_glm_gptoss.c: the tensors of one layer. */
+void tiny_add_glm4moe_layer(tiny_plan *plan, int layer);
+void tiny_add_gptoss_layer(tiny_plan *plan, int layer);

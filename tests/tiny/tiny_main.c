@@ -11,7 +11,7 @@ static void usage(FILE *out)
           "       tiny-gguf --list\n"
           "\n"
           "  --spec NAME      model to write, see --list\n"
-          "  --type TYPE      F32 (default), Q8_0, Q4_K or Q6_K\n"
+          "  --type TYPE      F32 (default), Q8_0, Q4_K, Q6_K or MXFP4 (experts; the rest Q8_0)\n"
           "  --fault NAME     with one deliberate error, see --list\n"
           "  --shards N       N files FILE-00001-of-0000N.gguf (default 1: one file)\n"
           "  --share-layers   routed experts of all layers are the same bytes\n"

@@ -106,6 +106,35 @@ static void kv_array(buffer *b, const char *prefix, const char *key, uint32_t ty
     put_le(b, n, 8);
 }
 
+static void put_glm4moe_metadata(buffer *b, const tiny_plan *plan)
+{
+    const tiny_spec *s = plan->spec;
+    const char *arch = tiny_family_name(s->family);
+    kv_u32(b, arch, "rope.dimension_count", s->rope_dim);
+    kv_u32(b, arch, "leading_dense_block_count", s->n_dense);
+    kv_u32(b, arch, "expert_shared_count", s->shared_ff / s->expert_ff);
+    kv_u32(b, arch, "expert_gating_func", 2);
+    kv_f32(b, arch, "expert_weights_scale",
+           tiny_has_fault(plan, "weights_scale") ? 1.5 * s->weights_scale : s->weights_scale);
+    kv_int(b, arch, "expert_weights_norm", T_BOOL, !tiny_has_fault(plan, "weights_norm"));
+    if (s->has_draft_layer) kv_u32(b, arch, "nextn_predict_layers", 1);
+}
+
+static void put_gptoss_metadata(buffer *b, const tiny_plan *plan)
+{
+    const tiny_spec *s = plan->spec;
+    const char *arch = tiny_family_name(s->family);
+    kv_u32(b, arch, "rope.dimension_count", s->rope_dim);
+    kv_u32(b, arch, "attention.sliding_window",
+           tiny_has_fault(plan, "window") ? s->window * 3 / 2 + 1 : s->window);
+    kv_string(b, "gpt-oss.rope.scaling.type", "yarn");
+    kv_f32(b, arch, "rope.scaling.factor",
+           tiny_has_fault(plan, "yarn") ? s->yarn_factor / 2 : s->yarn_factor);
+    kv_u32(b, arch, "rope.scaling.original_context_length", s->n_ctx_original);
+    kv_f32(b, arch, "rope.scaling.yarn_beta_fast", s->beta_fast);
+    kv_f32(b, arch, "rope.scaling.yarn_beta_slow", s->beta_slow);
+}
+
 static void put_model_metadata(buffer *b, const tiny_plan *plan)
 {
     const tiny_spec *s = plan->spec;
@@ -117,10 +146,14 @@ static void put_model_metadata(buffer *b, const tiny_plan *plan)
     kv_string(b, "general.name", name);
     kv_int(b, "", "general.file_type", T_U32, plan->format->file_type);
     kv_u32(b, "", "general.quantization_version", 2);
-    kv_u32(b, arch, "block_count", s->n_layer);
+    kv_u32(b, arch, "block_count", s->n_layer + s->has_draft_layer);
     kv_u32(b, arch, "context_length", 4096);
     kv_u32(b, arch, "embedding_length", s->n_embd);
-    if (s->family != TINY_QWEN35MOE) kv_u32(b, arch, "feed_forward_length", 3 * s->n_embd);
+    if (s->family != TINY_QWEN35MOE)
+        kv_u32(b, arch, "feed_forward_length",
+               s->dense_ff                ? s->dense_ff
+               : s->family == TINY_GPTOSS ? s->expert_ff
+                                          : 3 * s->n_embd);
     kv_u32(b, arch, "attention.head_count", s->n_head);
     kv_f32(b, arch, "attention.layer_norm_rms_epsilon", plan->eps);
     kv_f32(b, arch, "rope.freq_base", plan->rope_base);
@@ -131,7 +164,9 @@ static void put_model_metadata(buffer *b, const tiny_plan *plan)
     kv_u32(b, arch, "attention.head_count_kv", s->n_head_kv);
     kv_u32(b, arch, "attention.key_length", s->head_dim);
     kv_u32(b, arch, "attention.value_length", s->head_dim);
-    if (s->family == TINY_QWEN3MOE) return;
+    if (s->family == TINY_GLM4MOE) put_glm4moe_metadata(b, plan);
+    if (s->family == TINY_GPTOSS) put_gptoss_metadata(b, plan);
+    if (!tiny_is_hybrid(s)) return;
     kv_u32(b, arch, "rope.dimension_count", s->rope_dim);
     if (s->family == TINY_QWEN35MOE) {
         /* three sections as equal as can be, the last one shorter, as in published files */
@@ -188,15 +223,25 @@ static int put_tokenizer(buffer *b, const tiny_spec *s)
         "_ t",  "h e", "i n", "_ a", "r e", "o n", "_ s", "e r",  "_t he",
         "in g", "a n", "_ o", "o r", "_ w", "a t", "e n", "_a n", "_an d",
     };
-    static const char *const specials[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
     enum { N_MERGE = sizeof merges / sizeof merges[0], N_SPECIAL = 3 };
+    static const char *const all_specials[][N_SPECIAL] = {
+        {"<|endoftext|>", "<|im_start|>", "<|im_end|>"},
+        {"<|endoftext|>", "<|user|>", "<|observation|>"},
+        {"<|startoftext|>", "<|call|>", "<|return|>"},
+    };
+    const bool is_glm = s->family == TINY_GLM4MOE, is_oss = s->family == TINY_GPTOSS;
+    const char *const *specials = all_specials[is_glm ? 1 : is_oss ? 2 : 0];
     const int n_filler = s->n_vocab - 256 - N_MERGE - N_SPECIAL;
     const int first_special = s->n_vocab - N_SPECIAL;
     char text[32], space[3];
 
     if (n_filler < 0) return -1;
     kv_string(b, "tokenizer.ggml.model", "gpt2");
-    kv_string(b, "tokenizer.ggml.pre", s->family == TINY_QWEN35MOE ? "qwen35" : "qwen2");
+    kv_string(b, "tokenizer.ggml.pre",
+              s->family == TINY_QWEN35MOE ? "qwen35"
+              : is_glm                    ? "glm4"
+              : is_oss                    ? "gpt-4o"
+                                          : "qwen2");
     kv_array(b, "", "tokenizer.ggml.tokens", T_STRING, (size_t)s->n_vocab);
     for (int i = 0; i < 256; i++) {
         byte_symbol(text, i);
@@ -262,10 +307,10 @@ static void place_tensors(tiny_plan *plan, int n_shards, bool share_layers)
         t->size = n_row_of(t) * row_bytes_of(t);
         const tiny_tensor *original = NULL;
         if (share_layers && t->is_expert) {
-            /* every layer's experts are keyed with layer 0, also across shards */
+            /* every layer's experts are keyed with the first's, also across shards */
             const char *part = strstr(t->hf, ".mlp.");
             char hf[sizeof t->hf];
-            snprintf(hf, sizeof hf, "model.layers.0%.60s", part);
+            snprintf(hf, sizeof hf, "model.layers.%d%.60s", plan->spec->n_dense, part);
             memcpy(t->hf, hf, sizeof hf);
             original = shared_original(plan, t);
         }

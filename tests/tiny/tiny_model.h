@@ -11,7 +11,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { TINY_QWEN35MOE, TINY_QWEN3NEXT, TINY_QWEN3MOE } tiny_family;
+typedef enum {
+    TINY_QWEN35MOE,
+    TINY_QWEN3NEXT,
+    TINY_QWEN3MOE,
+    TINY_GLM4MOE,
+    TINY_GPTOSS,
+} tiny_family;
 
 /* One model: all dimensions as the Hugging Face configuration would have them. */
 typedef struct {
@@ -31,14 +37,26 @@ typedef struct {
     /* qwen35moe and qwen3next only, 0 otherwise */
     int full_interval; /* layer i holds full attention when (i + 1) % full_interval == 0 */
     int n_key_head, n_value_head, state_dim;
-    int shared_ff;
+    int shared_ff;       /* glm4moe too */
     bool has_quiet_head; /* key head 0 is 2^-11 of the others, so the eps of its L2 norm shows */
+
+    /* glm4moe only, 0 otherwise */
+    bool has_qk_norm;
+    bool has_draft_layer;  /* one layer more in the file, with nextn tensors            */
+    int n_dense, dense_ff; /* layers at the start without experts                        */
+    double weights_scale;  /* of the router's weights                                    */
+
+    /* gpt-oss only, 0 otherwise */
+    int window; /* of layers 0, 2, ...                                        */
+    double yarn_factor, beta_fast, beta_slow;
+    int n_ctx_original;
 } tiny_spec;
 
 typedef struct {
     const char *spec;  /* a name of the list below                                            */
-    const char *type;  /* "F32", "Q8_0", "Q4_K", "Q6_K"; NULL = F32. A matrix whose row length
-                          does not allow the type falls back to Q8_0, then to F32             */
+    const char *type;  /* "F32", "Q8_0", "Q4_K", "Q6_K", "MXFP4"; NULL = F32. A matrix whose row
+                          length does not allow the type falls back to Q8_0, then to F32; MXFP4 is
+                          for routed experts only, what else would be in blocks is then Q8_0  */
     const char *fault; /* one deliberate error, see tiny_fault_name; NULL = a correct file     */
     int n_shards;      /* 0 or 1 = one file; else PATH without .gguf gets -00001-of-0000N.gguf */
     bool share_layers; /* routed experts of every layer are the bytes of layer 0 (same offset)  */
@@ -52,6 +70,8 @@ int tiny_write(const char *path, const tiny_options *opt, char *err, size_t err_
 const tiny_spec *tiny_spec_at(size_t i);
 const tiny_spec *tiny_spec_find(const char *name);
 const char *tiny_family_name(tiny_family family);
+/* True for the families that mix DeltaNet with attention. */
+bool tiny_is_hybrid(const tiny_spec *spec);
 
 /* The faults in order, NULL after the last, and what each one does. */
 const char *tiny_fault_name(size_t i);

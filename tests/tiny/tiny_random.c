@@ -12,10 +12,9 @@
 #define GOLDEN 0x9E3779B97F4A7C15u
 
 static const tiny_format formats[] = {
-    {"F32", TINY_F32, 0, 0, 1, 4},
-    {"Q8_0", TINY_Q8_0, 8, 7, 32, 34},
-    {"Q4_K", TINY_Q4_K, 12, 15, 256, 144},
-    {"Q6_K", TINY_Q6_K, 14, 18, 256, 210},
+    {"F32", TINY_F32, 0, 0, 1, 4},         {"Q8_0", TINY_Q8_0, 8, 7, 32, 34},
+    {"Q4_K", TINY_Q4_K, 12, 15, 256, 144}, {"Q6_K", TINY_Q6_K, 14, 18, 256, 210},
+    {"MXFP4", TINY_MXFP4, 39, 38, 32, 17},
 };
 
 const tiny_format *tiny_format_find(const char *name)
@@ -30,6 +29,11 @@ const tiny_format *tiny_format_fit(const tiny_format *wanted, uint64_t n_col)
 {
     if (n_col % (uint64_t)wanted->block_elems == 0) return wanted;
     return n_col % 32 == 0 ? &formats[TINY_Q8_0] : &formats[TINY_F32];
+}
+
+const tiny_format *tiny_trunk_format(const tiny_format *wanted)
+{
+    return wanted->type == TINY_MXFP4 ? &formats[TINY_Q8_0] : wanted;
 }
 
 /* FNV-1a of the name, mixed with the seed. */
@@ -78,8 +82,15 @@ static const rule rules[] = {
     {"linear_attn.dt_bias", VECTOR, -1.5, 2.5},
     {"linear_attn.conv1d.weight", VECTOR, 0.0, 0.9},
     {"self_attn.o_proj.weight", MATRIX, 0.0, 1.5},
+    {"self_attn.sinks", VECTOR, 1.0, 2.0},
+    {"_proj.bias", VECTOR, 0.0, 0.4},
     {"linear_attn.out_proj.weight", MATRIX, 0.0, 1.5},
     {"mlp.gate.weight", MATRIX, 0.0, 2.0},
+    {"mlp.gate.e_score_correction_bias", VECTOR, 0.0, 0.2},
+    {"mlp.router.weight", MATRIX, 0.0, 2.0},
+    {"mlp.router.bias", VECTOR, 0.0, 1.0},
+    {"mlp.experts.gate_up_proj_bias", VECTOR, 0.0, 1.0},
+    {"mlp.experts.down_proj_bias", VECTOR, 0.0, 0.5},
     {"mlp.shared_expert_gate.weight", MATRIX, 0.0, 1.5},
     {"mlp.experts.gate_up_proj", MATRIX, 0.0, 1.25},
     {"mlp.experts.down_proj", MATRIX, 0.0, 2.0},
@@ -96,8 +107,11 @@ static rule rule_of(const tiny_spec *spec, const char *hf)
         if (n <= len && strcmp(hf + len - n, rules[i].suffix) == 0) break;
     }
     rule r = rules[i];
-    /* The norms of qwen3moe are plain: the same spread, around an effective 1 (or 1.5). */
-    if (spec->family == TINY_QWEN3MOE && strstr(hf, "norm.weight")) r.base += 1.0;
+    /* Plain norms have the same spread, around an effective 1 (or 1.5). */
+    if (!tiny_is_hybrid(spec) && strstr(hf, "norm.weight")) r.base += 1.0;
+    /* Large enough for the limits of the activation to matter. */
+    if (spec->family == TINY_GPTOSS && strcmp(rules[i].suffix, "mlp.experts.gate_up_proj") == 0)
+        r.value *= 3.0;
     return r;
 }
 
@@ -135,7 +149,15 @@ static uint16_t get_half(const uint8_t *src)
     return (uint16_t)(src[0] | src[1] << 8);
 }
 
-/* Random bytes are random codes in all three formats; only the f16 fields need a magnitude. The
+/* The exponent of the power of two next below target. */
+static int exponent_below(double target)
+{
+    int e;
+    frexp(target, &e);
+    return e - 1;
+}
+
+/* Random bytes are random codes in all formats; only the scales need a magnitude. The
  * divisors are the root mean square of the integer part of a value. */
 static void fill_block(uint8_t *dst, const tiny_format *format, double std, uint64_t key,
                        uint64_t block)
@@ -157,6 +179,9 @@ static void fill_block(uint8_t *dst, const tiny_format *format, double std, uint
     case TINY_Q4_K: /* 7.5 * d makes the mean of d*sc*q - dmin*mn zero */
         put_half(dst, half_near(std / 258.0, get_half(dst)));
         put_half(dst + 2, half_near(7.5 * std / 258.0, get_half(dst + 2)));
+        break;
+    case TINY_MXFP4: /* the scale below or above */
+        dst[0] = (uint8_t)(127 + exponent_below(std / 2.926) + (dst[0] & 1));
         break;
     case TINY_Q6_K: { /* d of either sign, as quantizers make it */
         const uint16_t random = get_half(dst + 208);
@@ -212,6 +237,10 @@ static uint64_t source_row(const tiny_spec *spec, const tiny_tensor *t, uint64_t
         if (r < n_key_row) return r / dim * group + dim + r % dim;
         r -= n_key_row;
         return r / (ratio * dim) * group + 2 * dim + r % (ratio * dim);
+    case TINY_ROW_EVEN:
+        return r / ff * 2 * ff + 2 * (r % ff);
+    case TINY_ROW_ODD:
+        return r / ff * 2 * ff + 2 * (r % ff) + 1;
     case TINY_ROW_Z_SPLIT:
         return r / (ratio * dim) * group + (2 + ratio) * dim + r % (ratio * dim);
     }
@@ -227,6 +256,10 @@ static uint64_t source_col(const tiny_spec *spec, const tiny_tensor *t, uint64_t
         return tiled_item(spec, c, (uint64_t)spec->state_dim);
     case TINY_COL_REVERSED:
         return t->dims[0] - 1 - c;
+    case TINY_COL_EVEN:
+        return 2 * c;
+    case TINY_COL_ODD:
+        return 2 * c + 1;
     }
     return c;
 }
@@ -293,10 +326,12 @@ void tiny_fill_row(uint8_t *dst, const tiny_plan *plan, const tiny_tensor *t, ui
     }
     const float scale = (float)(r.kind == VECTOR ? r.value : std_of(&r, n_col) * sqrt(3.0));
     const float factor = row_factor(spec, t, hf_row);
+    const uint64_t hf_n_col =
+        t->cols == TINY_COL_EVEN || t->cols == TINY_COL_ODD ? 2 * n_col : n_col;
     for (uint64_t c = 0; c < n_col; c++) {
         /* A vector has one element per GGUF "row" of its map, and no columns to permute. */
         const uint64_t i =
-            is_vector ? source_row(spec, t, c) : hf_row * n_col + source_col(spec, t, c);
+            is_vector ? source_row(spec, t, c) : hf_row * hf_n_col + source_col(spec, t, c);
         const float w = weight_at(&r, scale, key, i) * factor;
         put_float(dst + 4 * c, apply_effect(t->effect, w));
     }

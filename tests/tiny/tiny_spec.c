@@ -76,6 +76,36 @@ static const tiny_spec specs[] = {
     {.name = "qwen3moe-s", .family = TINY_QWEN3MOE, .seed = 43, .n_layer = 2, .n_embd = 256,
      .n_vocab = 280, .n_head = 8, .n_head_kv = 2, .head_dim = 64, .rope_dim = 64,
      .rope_base = 1e6, .eps = 1e-6, .n_expert = 8, .n_expert_used = 8, .expert_ff = 256},
+
+    {.name = "glm4moe-a", .family = TINY_GLM4MOE, .seed = 1, .n_layer = 4, .n_embd = 96,
+     .n_vocab = 283, .n_head = 6, .n_head_kv = 2, .head_dim = 16, .rope_dim = 8,
+     .rope_base = 1e6, .eps = 1e-5, .n_expert = 20, .n_expert_used = 3, .expert_ff = 40,
+     .shared_ff = 40, .has_qk_norm = true, .n_dense = 1, .dense_ff = 150, .weights_scale = 2.5},
+    {.name = "glm4moe-b", .family = TINY_GLM4MOE, .seed = 1, .n_layer = 5, .n_embd = 72,
+     .n_vocab = 281, .n_head = 12, .n_head_kv = 1, .head_dim = 20, .rope_dim = 10,
+     .rope_base = 1e4, .eps = 1e-3, .n_expert = 130, .n_expert_used = 8, .expert_ff = 41,
+     .shared_ff = 82, .has_draft_layer = true, .n_dense = 2, .dense_ff = 99, .weights_scale = 1.0},
+    {.name = "glm4moe-q", .family = TINY_GLM4MOE, .seed = 1, .n_layer = 3, .n_embd = 256,
+     .n_vocab = 280, .n_head = 8, .n_head_kv = 2, .head_dim = 32, .rope_dim = 16,
+     .rope_base = 1e6, .eps = 1e-5, .n_expert = 12, .n_expert_used = 3, .expert_ff = 256,
+     .shared_ff = 256, .has_qk_norm = true, .n_dense = 1, .dense_ff = 512, .weights_scale = 2.5},
+
+    {.name = "gpt-oss-a", .family = TINY_GPTOSS, .seed = 1, .n_layer = 4, .n_embd = 96,
+     .n_vocab = 282, .n_head = 8, .n_head_kv = 1, .head_dim = 32, .rope_dim = 32,
+     .rope_base = 150000, .eps = 1e-5, .n_expert = 20, .n_expert_used = 4, .expert_ff = 40,
+     .window = 24, .yarn_factor = 32, .beta_fast = 32, .beta_slow = 1, .n_ctx_original = 48},
+    {.name = "gpt-oss-b", .family = TINY_GPTOSS, .seed = 1, .n_layer = 5, .n_embd = 76,
+     .n_vocab = 284, .n_head = 6, .n_head_kv = 2, .head_dim = 24, .rope_dim = 24,
+     .rope_base = 1e4, .eps = 1e-3, .n_expert = 130, .n_expert_used = 5, .expert_ff = 42,
+     .window = 70, .yarn_factor = 4, .beta_fast = 8, .beta_slow = 0.5, .n_ctx_original = 100},
+    {.name = "gpt-oss-c", .family = TINY_GPTOSS, .seed = 1, .n_layer = 3, .n_embd = 64,
+     .n_vocab = 281, .n_head = 9, .n_head_kv = 3, .head_dim = 64, .rope_dim = 64,
+     .rope_base = 150000, .eps = 1e-5, .n_expert = 72, .n_expert_used = 4, .expert_ff = 64,
+     .window = 1, .yarn_factor = 16, .beta_fast = 1, .beta_slow = 0.1, .n_ctx_original = 32},
+    {.name = "gpt-oss-q", .family = TINY_GPTOSS, .seed = 1, .n_layer = 4, .n_embd = 160,
+     .n_vocab = 280, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .rope_dim = 64,
+     .rope_base = 150000, .eps = 1e-5, .n_expert = 12, .n_expert_used = 4, .expert_ff = 96,
+     .window = 32, .yarn_factor = 32, .beta_fast = 4, .beta_slow = 1, .n_ctx_original = 64},
 };
 // clang-format on
 
@@ -96,27 +126,61 @@ const tiny_spec *tiny_spec_find(const char *name)
 
 const char *tiny_family_name(tiny_family family)
 {
-    static const char *const names[] = {"qwen35moe", "qwen3next", "qwen3moe"};
+    static const char *const names[] = {"qwen35moe", "qwen3next", "qwen3moe", "glm4moe", "gpt-oss"};
     return names[family];
 }
 
+bool tiny_is_hybrid(const tiny_spec *spec)
+{
+    return spec->family == TINY_QWEN35MOE || spec->family == TINY_QWEN3NEXT;
+}
+
+enum {
+    HYBRID = 1 << TINY_QWEN35MOE | 1 << TINY_QWEN3NEXT,
+    GLM = 1 << TINY_GLM4MOE,
+    OSS = 1 << TINY_GPTOSS,
+    EVERY = HYBRID | 1 << TINY_QWEN3MOE | GLM | OSS,
+};
+
 static const struct {
     const char *name;
+    unsigned families;
     const char *text;
 } faults[] = {
-    {"norm", "the norm before the experts of layer 1 without its 1+ (qwen3moe: with one)"},
-    {"qnorm", "the query norm of the first full layer without its 1+ (qwen3moe: with one)"},
-    {"rope", "rope.freq_base 100"},
-    {"gate", "query and gate rows of head 0 exchanged in the first full layer"},
-    {"shared_gate", "shared expert gate of layer 0 all zero"},
-    {"decay", "ssm_a of layer 0 half as much again"},
-    {"dt", "0.5 added to the dt bias of layer 0"},
-    {"conv", "convolution taps of layer 0 in reverse"},
-    {"beta_alpha_swap", "beta and alpha rows exchanged in layer 0 (qwen3next: of key head 0)"},
-    {"router", "router rows of experts 0 and 1 exchanged in layer 0"},
-    {"head_order", "value heads left in grouped order in every layer (qwen35moe)"},
-    {"expert_down", "down matrices of experts 0 and 1 exchanged in layer 0"},
-    {"eps", "layer_norm_rms_epsilon 0.03 greater"},
+    {"norm", EVERY,
+     "the norm before the experts of layer 1 without its 1+ (plain norms: with one)"},
+    {"qnorm", EVERY & ~OSS,
+     "the query norm of the first full layer without its 1+ (plain norms: with one)"},
+    {"rope", EVERY, "rope.freq_base 100"},
+    {"gate", HYBRID, "query and gate rows of head 0 exchanged in the first full layer"},
+    {"shared_gate", HYBRID, "shared expert gate of layer 0 all zero"},
+    {"decay", HYBRID, "ssm_a of layer 0 half as much again"},
+    {"dt", HYBRID, "0.5 added to the dt bias of layer 0"},
+    {"conv", HYBRID, "convolution taps of layer 0 in reverse"},
+    {"beta_alpha_swap", HYBRID,
+     "beta and alpha rows exchanged in layer 0 (qwen3next: of key head 0)"},
+    {"router", EVERY, "router rows of experts 0 and 1 exchanged in the first layer with experts"},
+    {"head_order", 1 << TINY_QWEN35MOE, "value heads left in grouped order in every layer"},
+    {"expert_down", EVERY, "down matrices of experts 0 and 1 exchanged in the same layer"},
+    {"eps", EVERY, "layer_norm_rms_epsilon 0.03 greater"},
+    {"k_bias", GLM | OSS, "bias of k of layer 0 all zero"},
+    {"v_bias", GLM | OSS, "bias of v of layer 0 all zero"},
+    {"score_bias", GLM,
+     "the bias for the choice of experts all zero in the first layer with experts"},
+    {"weights_scale", GLM, "expert_weights_scale half as much again"},
+    {"weights_norm", GLM, "expert_weights_norm false"},
+    {"gate_up", GLM | OSS,
+     "gate and up exchanged in layer 0 and in the experts of the first layer that has some"},
+    {"shared_up", GLM,
+     "gate and up of the shared expert exchanged in the first layer with experts"},
+    {"o_bias", OSS, "bias of the attention output of layer 0 all zero"},
+    {"sinks", OSS, "sinks of layer 0 all zero"},
+    {"window", OSS, "attention.sliding_window half as much again, and one"},
+    {"yarn", OSS, "rope.scaling.factor half as much"},
+    {"router_bias", OSS, "bias of the router of layer 0 all zero"},
+    {"gate_bias", OSS, "bias of the experts' gate of layer 0 all zero"},
+    {"up_bias", OSS, "bias of the experts' up of layer 0 all zero"},
+    {"down_bias", OSS, "bias of the experts' down of layer 0 all zero"},
 };
 
 enum { N_FAULT = sizeof faults / sizeof faults[0] };
@@ -131,42 +195,26 @@ const char *tiny_fault_text(size_t i)
     return i < N_FAULT ? faults[i].text : NULL;
 }
 
-static bool is_one_of(const char *name, const char *const *list)
-{
-    for (; *list; list++) {
-        if (strcmp(name, *list) == 0) return true;
-    }
-    return false;
-}
-
 bool tiny_fault_applies(const tiny_spec *spec, const char *fault)
 {
-    static const char *const delta_net_only[] = {
-        "gate", "shared_gate", "decay", "dt", "conv", "beta_alpha_swap", NULL,
-    };
-    if (strcmp(fault, "head_order") == 0) {
-        return spec->family == TINY_QWEN35MOE && spec->n_key_head > 1 &&
-               spec->n_value_head > spec->n_key_head;
-    }
-    if (is_one_of(fault, delta_net_only)) return spec->family != TINY_QWEN3MOE;
-    for (size_t i = 0; i < N_FAULT; i++) {
-        if (strcmp(faults[i].name, fault) == 0) return true;
-    }
-    return false;
+    size_t i = 0;
+    while (i < N_FAULT && strcmp(faults[i].name, fault) != 0) i++;
+    if (i == N_FAULT || !(faults[i].families >> spec->family & 1)) return false;
+    if (strcmp(fault, "head_order") == 0)
+        return spec->n_key_head > 1 && spec->n_value_head > spec->n_key_head;
+    if (strcmp(fault, "qnorm") == 0) return spec->family != TINY_GLM4MOE || spec->has_qk_norm;
+    return true;
 }
 
 /* -------------------------------------------------------------------------- tensor table */
 
-static bool has_fault(const tiny_plan *plan, const char *fault)
+bool tiny_has_fault(const tiny_plan *plan, const char *fault)
 {
     return strcmp(plan->fault, fault) == 0;
 }
 
-/* Appends a tensor of layer `layer` (-1: global). n_row 0 makes a vector; n_expert 0 a matrix.
- * Always returns something to write to, so that callers need no checks; out of memory is
- * remembered in the plan. */
-static tiny_tensor *add(tiny_plan *plan, int layer, const char *name, const char *hf,
-                        uint64_t n_col, uint64_t n_row, uint64_t n_expert)
+tiny_tensor *tiny_add(tiny_plan *plan, int layer, const char *name, const char *hf, uint64_t n_col,
+                      uint64_t n_row, uint64_t n_expert)
 {
     if (plan->n == plan->cap) {
         const size_t cap = plan->cap ? 2 * plan->cap : 64;
@@ -194,25 +242,22 @@ static tiny_tensor *add(tiny_plan *plan, int layer, const char *name, const char
     return t;
 }
 
-/* A matrix in the type of the file, as far as its row length allows. */
-static tiny_tensor *add_linear(tiny_plan *plan, int layer, const char *name, const char *hf,
-                               uint64_t n_col, uint64_t n_row)
+tiny_tensor *tiny_add_linear(tiny_plan *plan, int layer, const char *name, const char *hf,
+                             uint64_t n_col, uint64_t n_row)
 {
-    tiny_tensor *t = add(plan, layer, name, hf, n_col, n_row, 0);
-    t->format = tiny_format_fit(plan->format, n_col);
+    tiny_tensor *t = tiny_add(plan, layer, name, hf, n_col, n_row, 0);
+    t->format = tiny_format_fit(tiny_trunk_format(plan->format), n_col);
     return t;
 }
 
-/* A norm vector: zero-centred in the two families with DeltaNet, so the file holds 1 + w. */
-static tiny_tensor *add_norm(tiny_plan *plan, int layer, const char *name, const char *hf,
-                             uint64_t n)
+tiny_tensor *tiny_add_norm(tiny_plan *plan, int layer, const char *name, const char *hf, uint64_t n)
 {
-    tiny_tensor *t = add(plan, layer, name, hf, n, 0, 0);
-    t->effect = plan->spec->family == TINY_QWEN3MOE ? TINY_KEEP : TINY_ONE_PLUS;
+    tiny_tensor *t = tiny_add(plan, layer, name, hf, n, 0, 0);
+    t->effect = tiny_is_hybrid(plan->spec) ? TINY_ONE_PLUS : TINY_KEEP;
     return t;
 }
 
-static void flip_norm(tiny_tensor *t)
+void tiny_flip_norm(tiny_tensor *t)
 {
     t->effect = t->effect == TINY_KEEP ? TINY_ONE_PLUS : TINY_KEEP;
 }
@@ -223,19 +268,20 @@ static void add_attention(tiny_plan *plan, int layer, bool is_first)
     const uint64_t embd = (uint64_t)s->n_embd, dim = (uint64_t)s->head_dim;
     const uint64_t n_head = (uint64_t)s->n_head, n_kv = (uint64_t)s->n_head_kv;
     const bool is_gated = s->family != TINY_QWEN3MOE; /* q rows per head: query, then gate */
-    tiny_tensor *t = add_linear(plan, layer, "attn_q.weight", "self_attn.q_proj.weight", embd,
-                                dim * n_head * (is_gated ? 2 : 1));
-    if (is_first && has_fault(plan, "gate")) {
+    tiny_tensor *t = tiny_add_linear(plan, layer, "attn_q.weight", "self_attn.q_proj.weight", embd,
+                                     dim * n_head * (is_gated ? 2 : 1));
+    if (is_first && tiny_has_fault(plan, "gate")) {
         t->swap_a = 0;
         t->swap_b = dim;
         t->swap_len = dim;
     }
-    add_linear(plan, layer, "attn_k.weight", "self_attn.k_proj.weight", embd, dim * n_kv);
-    add_linear(plan, layer, "attn_v.weight", "self_attn.v_proj.weight", embd, dim * n_kv);
-    t = add_norm(plan, layer, "attn_q_norm.weight", "self_attn.q_norm.weight", dim);
-    if (is_first && has_fault(plan, "qnorm")) flip_norm(t);
-    add_norm(plan, layer, "attn_k_norm.weight", "self_attn.k_norm.weight", dim);
-    add_linear(plan, layer, "attn_output.weight", "self_attn.o_proj.weight", dim * n_head, embd);
+    tiny_add_linear(plan, layer, "attn_k.weight", "self_attn.k_proj.weight", embd, dim * n_kv);
+    tiny_add_linear(plan, layer, "attn_v.weight", "self_attn.v_proj.weight", embd, dim * n_kv);
+    t = tiny_add_norm(plan, layer, "attn_q_norm.weight", "self_attn.q_norm.weight", dim);
+    if (is_first && tiny_has_fault(plan, "qnorm")) tiny_flip_norm(t);
+    tiny_add_norm(plan, layer, "attn_k_norm.weight", "self_attn.k_norm.weight", dim);
+    tiny_add_linear(plan, layer, "attn_output.weight", "self_attn.o_proj.weight", dim * n_head,
+                    embd);
 }
 
 /* A block of the format may not straddle two value heads where columns are reordered; for
@@ -253,34 +299,35 @@ static void add_delta_net(tiny_plan *plan, int layer)
     const uint64_t n_value = (uint64_t)s->n_value_head;
     const uint64_t key = dim * (uint64_t)s->n_key_head, value = dim * n_value;
     const bool is_next = s->family == TINY_QWEN3NEXT;
-    const bool is_tiled = !is_next && !has_fault(plan, "head_order");
+    const bool is_tiled = !is_next && !tiny_has_fault(plan, "head_order");
     const bool is_faulty = layer == 0; /* the layer that the faults of one layer hit */
     const tiny_row_map one = is_tiled ? TINY_ROW_ONE_TILED : TINY_ROW_SAME;
     const tiny_row_map qkv = is_tiled ? TINY_ROW_QKV_TILED : TINY_ROW_SAME;
 
-    tiny_tensor *t =
-        add_linear(plan, layer, "attn_qkv.weight",
-                   is_next ? "linear_attn.in_proj_qkvz.weight" : "linear_attn.in_proj_qkv.weight",
-                   embd, 2 * key + value);
+    tiny_tensor *t = tiny_add_linear(plan, layer, "attn_qkv.weight",
+                                     is_next ? "linear_attn.in_proj_qkvz.weight"
+                                             : "linear_attn.in_proj_qkv.weight",
+                                     embd, 2 * key + value);
     t->rows = is_next ? TINY_ROW_QKV_SPLIT : qkv;
-    t = add_linear(plan, layer, "attn_gate.weight",
-                   is_next ? "linear_attn.in_proj_qkvz.weight" : "linear_attn.in_proj_z.weight",
-                   embd, value);
+    t = tiny_add_linear(
+        plan, layer, "attn_gate.weight",
+        is_next ? "linear_attn.in_proj_qkvz.weight" : "linear_attn.in_proj_z.weight", embd, value);
     t->rows = is_next ? TINY_ROW_Z_SPLIT : is_tiled ? TINY_ROW_HEAD_TILED : TINY_ROW_SAME;
-    t = add(plan, layer, "ssm_conv1d.weight", "linear_attn.conv1d.weight", 4, 2 * key + value, 0);
+    t = tiny_add(plan, layer, "ssm_conv1d.weight", "linear_attn.conv1d.weight", 4, 2 * key + value,
+                 0);
     t->rows = qkv;
-    if (is_faulty && has_fault(plan, "conv")) t->cols = TINY_COL_REVERSED;
-    t = add(plan, layer, "ssm_dt.bias", "linear_attn.dt_bias", n_value, 0, 0);
+    if (is_faulty && tiny_has_fault(plan, "conv")) t->cols = TINY_COL_REVERSED;
+    t = tiny_add(plan, layer, "ssm_dt.bias", "linear_attn.dt_bias", n_value, 0, 0);
     t->rows = one;
-    if (is_faulty && has_fault(plan, "dt")) t->effect = TINY_PLUS_HALF;
-    t = add(plan, layer, "ssm_a", "linear_attn.A_log", n_value, 0, 0);
+    if (is_faulty && tiny_has_fault(plan, "dt")) t->effect = TINY_PLUS_HALF;
+    t = tiny_add(plan, layer, "ssm_a", "linear_attn.A_log", n_value, 0, 0);
     t->rows = one;
-    t->effect = is_faulty && has_fault(plan, "decay") ? TINY_STRONGER : TINY_NEG_EXP;
+    t->effect = is_faulty && tiny_has_fault(plan, "decay") ? TINY_STRONGER : TINY_NEG_EXP;
 
-    const bool is_swapped = is_faulty && has_fault(plan, "beta_alpha_swap");
+    const bool is_swapped = is_faulty && tiny_has_fault(plan, "beta_alpha_swap");
     if (is_next) {
-        t = add_linear(plan, layer, "ssm_ba.weight", "linear_attn.in_proj_ba.weight", embd,
-                       2 * n_value);
+        t = tiny_add_linear(plan, layer, "ssm_ba.weight", "linear_attn.in_proj_ba.weight", embd,
+                            2 * n_value);
         if (is_swapped) {
             const uint64_t ratio = n_value / (uint64_t)s->n_key_head;
             t->swap_b = ratio;
@@ -288,13 +335,13 @@ static void add_delta_net(tiny_plan *plan, int layer)
         }
     } else {
         const char *b = "linear_attn.in_proj_b.weight", *a = "linear_attn.in_proj_a.weight";
-        t = add_linear(plan, layer, "ssm_beta.weight", is_swapped ? a : b, embd, n_value);
+        t = tiny_add_linear(plan, layer, "ssm_beta.weight", is_swapped ? a : b, embd, n_value);
         t->rows = one;
-        t = add_linear(plan, layer, "ssm_alpha.weight", is_swapped ? b : a, embd, n_value);
+        t = tiny_add_linear(plan, layer, "ssm_alpha.weight", is_swapped ? b : a, embd, n_value);
         t->rows = one;
     }
-    add(plan, layer, "ssm_norm.weight", "linear_attn.norm.weight", dim, 0, 0);
-    t = add(plan, layer, "ssm_out.weight", "linear_attn.out_proj.weight", value, embd, 0);
+    tiny_add(plan, layer, "ssm_norm.weight", "linear_attn.norm.weight", dim, 0, 0);
+    t = tiny_add(plan, layer, "ssm_out.weight", "linear_attn.out_proj.weight", value, embd, 0);
     t->format = out_format(plan);
     if (is_tiled) t->cols = TINY_COL_HEAD_TILED;
 }
@@ -312,65 +359,83 @@ static void add_experts(tiny_plan *plan, int layer)
         {"ffn_up_exps.weight", "mlp.experts.gate_up_proj", TINY_ROW_UP},
         {"ffn_down_exps.weight", "mlp.experts.down_proj", TINY_ROW_SAME},
     };
-    tiny_tensor *t = add(plan, layer, "ffn_gate_inp.weight", "mlp.gate.weight", embd, n_expert, 0);
-    if (layer == 0 && has_fault(plan, "router")) {
+    tiny_tensor *t =
+        tiny_add(plan, layer, "ffn_gate_inp.weight", "mlp.gate.weight", embd, n_expert, 0);
+    if (layer == 0 && tiny_has_fault(plan, "router")) {
         t->swap_b = 1;
         t->swap_len = 1;
     }
     for (int i = 0; i < 3; i++) {
         const bool is_down = i == 2;
-        t = add(plan, layer, parts[i].name, parts[i].hf, is_down ? ff : embd, is_down ? embd : ff,
-                n_expert);
+        t = tiny_add(plan, layer, parts[i].name, parts[i].hf, is_down ? ff : embd,
+                     is_down ? embd : ff, n_expert);
         t->format = tiny_format_fit(plan->format, t->dims[0]);
         t->rows = parts[i].rows;
         t->is_expert = true;
-        if (is_down && layer == 0 && has_fault(plan, "expert_down")) {
+        if (is_down && layer == 0 && tiny_has_fault(plan, "expert_down")) {
             t->swap_b = embd;
             t->swap_len = embd;
         }
     }
     if (s->family == TINY_QWEN3MOE) return;
-    t = add(plan, layer, "ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight", embd, 0, 0);
-    if (layer == 0 && has_fault(plan, "shared_gate")) t->effect = TINY_ZERO;
-    add_linear(plan, layer, "ffn_gate_shexp.weight", "mlp.shared_expert.gate_proj.weight", embd,
-               shared);
-    add_linear(plan, layer, "ffn_up_shexp.weight", "mlp.shared_expert.up_proj.weight", embd,
-               shared);
-    add_linear(plan, layer, "ffn_down_shexp.weight", "mlp.shared_expert.down_proj.weight", shared,
-               embd);
+    t = tiny_add(plan, layer, "ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight", embd, 0,
+                 0);
+    if (layer == 0 && tiny_has_fault(plan, "shared_gate")) t->effect = TINY_ZERO;
+    tiny_add_linear(plan, layer, "ffn_gate_shexp.weight", "mlp.shared_expert.gate_proj.weight",
+                    embd, shared);
+    tiny_add_linear(plan, layer, "ffn_up_shexp.weight", "mlp.shared_expert.up_proj.weight", embd,
+                    shared);
+    tiny_add_linear(plan, layer, "ffn_down_shexp.weight", "mlp.shared_expert.down_proj.weight",
+                    shared, embd);
+}
+
+/* One layer of the Qwen families. */
+static void add_qwen_layer(tiny_plan *plan, int layer)
+{
+    const tiny_spec *s = plan->spec;
+    const uint64_t embd = (uint64_t)s->n_embd;
+    const bool is_hybrid = tiny_is_hybrid(s);
+    tiny_add_norm(plan, layer, "attn_norm.weight", "input_layernorm.weight", embd);
+    if (is_hybrid && (layer + 1) % s->full_interval != 0) {
+        add_delta_net(plan, layer);
+    } else {
+        add_attention(plan, layer, layer == (is_hybrid ? s->full_interval - 1 : 0));
+    }
+    tiny_tensor *t =
+        tiny_add_norm(plan, layer, is_hybrid ? "post_attention_norm.weight" : "ffn_norm.weight",
+                      "post_attention_layernorm.weight", embd);
+    if (layer == 1 && tiny_has_fault(plan, "norm")) tiny_flip_norm(t);
+    add_experts(plan, layer);
 }
 
 int tiny_plan_tensors(tiny_plan *plan)
 {
     const tiny_spec *s = plan->spec;
     const uint64_t embd = (uint64_t)s->n_embd;
-    const bool is_hybrid = s->family != TINY_QWEN3MOE;
-    bool is_first_full = true;
+    const int n_layer = s->n_layer + s->has_draft_layer;
 
-    plan->eps = s->eps + (has_fault(plan, "eps") ? 0.03 : 0.0);
-    plan->rope_base = has_fault(plan, "rope") ? 100 : s->rope_base;
-    if (!add(plan, -1, "token_embd.weight", "model.embed_tokens.weight", embd, (uint64_t)s->n_vocab,
-             0)) {
+    plan->eps = s->eps + (tiny_has_fault(plan, "eps") ? 0.03 : 0.0);
+    plan->rope_base = tiny_has_fault(plan, "rope") ? 100 : s->rope_base;
+    if (!tiny_add(plan, -1, "token_embd.weight", "model.embed_tokens.weight", embd,
+                  (uint64_t)s->n_vocab, 0)) {
         return -1;
     }
-    plan->tensors[0].format = tiny_format_fit(plan->format, embd);
-    for (int layer = 0; layer < s->n_layer; layer++) {
-        add_norm(plan, layer, "attn_norm.weight", "input_layernorm.weight", embd);
-        if (is_hybrid && (layer + 1) % s->full_interval != 0) {
-            add_delta_net(plan, layer);
-        } else {
-            add_attention(plan, layer, is_first_full);
-            is_first_full = false;
+    plan->tensors[0].format = tiny_format_fit(tiny_trunk_format(plan->format), embd);
+    for (int layer = 0; layer < n_layer; layer++) {
+        switch (s->family) {
+        case TINY_GLM4MOE:
+            tiny_add_glm4moe_layer(plan, layer);
+            break;
+        case TINY_GPTOSS:
+            tiny_add_gptoss_layer(plan, layer);
+            break;
+        default:
+            add_qwen_layer(plan, layer);
         }
-        tiny_tensor *t =
-            add_norm(plan, layer, is_hybrid ? "post_attention_norm.weight" : "ffn_norm.weight",
-                     "post_attention_layernorm.weight", embd);
-        if (layer == 1 && has_fault(plan, "norm")) flip_norm(t);
-        add_experts(plan, layer);
     }
-    add_norm(plan, -1, "output_norm.weight", "model.norm.weight", embd);
+    tiny_add_norm(plan, -1, "output_norm.weight", "model.norm.weight", embd);
     if (!s->is_tied) {
-        add_linear(plan, -1, "output.weight", "lm_head.weight", embd, (uint64_t)s->n_vocab);
+        tiny_add_linear(plan, -1, "output.weight", "lm_head.weight", embd, (uint64_t)s->n_vocab);
     }
     return plan->is_out_of_memory ? -1 : 0;
 }

@@ -63,7 +63,20 @@ def expected_metadata(spec):
         "expert_used_count": spec["used"], "expert_feed_forward_length": spec["ff"],
         "rope.freq_base": np.float32(spec["theta"]),
         "attention.layer_norm_rms_epsilon": np.float32(spec["eps"])}
-    if arch != "qwen3moe":
+    if arch == "glm4moe":
+        want.update({
+            "block_count": spec["layers"] + spec["draft"], "rope.dimension_count": spec["rope_dim"],
+            "leading_dense_block_count": spec["dense"], "feed_forward_length": spec["dense_ff"],
+            "expert_shared_count": spec["shared"] // spec["ff"], "expert_gating_func": 2,
+            "expert_weights_scale": np.float32(spec["scale"]), "expert_weights_norm": True})
+    elif arch == "gpt-oss":
+        want.update({
+            "attention.sliding_window": spec["window"], "rope.scaling.type": "yarn",
+            "rope.scaling.factor": np.float32(spec["yarn"]),
+            "rope.scaling.original_context_length": spec["original"],
+            "rope.scaling.yarn_beta_fast": np.float32(spec["beta_fast"]),
+            "rope.scaling.yarn_beta_slow": np.float32(spec["beta_slow"])})
+    elif arch in tiny_weights.HYBRIDS:
         want.update({
             "rope.dimension_count": spec["rope_dim"], "ssm.conv_kernel": 4,
             "ssm.state_size": spec["state"], "ssm.group_count": spec["key_heads"],
@@ -78,6 +91,8 @@ def undo(spec, tensors):
     """GGUF tensors -> transformers parameters. Every tensor must be used exactly once."""
     left = dict(tensors)
     out = {}
+    if spec["family"] in ("glm4moe", "gpt-oss"):
+        return undo_biased(spec, left)
     zero_centred = 0 if spec["family"] == "qwen3moe" else 1
     keys, values, dim = spec["key_heads"], spec["value_heads"], spec["state"]
     ratio = values // keys if keys else 0
@@ -147,12 +162,66 @@ def undo(spec, tensors):
     return out
 
 
+def undo_biased(spec, left):
+    """The same for the families with biases."""
+    out = {"model.embed_tokens.weight": left.pop("token_embd.weight"),
+           "model.norm.weight": left.pop("output_norm.weight"),
+           "lm_head.weight": left.pop("output.weight")}
+    is_oss = spec["family"] == "gpt-oss"
+    for i in range(spec["layers"]):
+        b, m = "blk.%d." % i, "model.layers.%d." % i
+
+        def move(gguf_name, name):
+            out[m + name] = left.pop(b + gguf_name)
+
+        def interleave(kind, axis):
+            gate, up = left.pop(b + "ffn_gate_exps." + kind), left.pop(b + "ffn_up_exps." + kind)
+            shape = list(gate.shape)
+            shape[axis] *= 2
+            return np.stack([gate, up], axis + 1).reshape(shape)
+
+        move("attn_norm.weight", "input_layernorm.weight")
+        move("post_attention_norm.weight", "post_attention_layernorm.weight")
+        for part in "qkv":
+            for kind in ("weight", "bias"):
+                move("attn_%s.%s" % (part, kind), "self_attn.%s_proj.%s" % (part, kind))
+        move("attn_output.weight", "self_attn.o_proj.weight")
+        if is_oss:
+            move("attn_output.bias", "self_attn.o_proj.bias")
+            move("attn_sinks.weight", "self_attn.sinks")
+            move("ffn_gate_inp.weight", "mlp.router.weight")
+            move("ffn_gate_inp.bias", "mlp.router.bias")
+            e = m + "mlp.experts."
+            out[e + "gate_up_proj"] = interleave("weight", 1).transpose(0, 2, 1)
+            out[e + "gate_up_proj_bias"] = interleave("bias", 1)
+            out[e + "down_proj"] = left.pop(b + "ffn_down_exps.weight").transpose(0, 2, 1)
+            move("ffn_down_exps.bias", "mlp.experts.down_proj_bias")
+            continue
+        if spec["qk_norm"]:
+            move("attn_q_norm.weight", "self_attn.q_norm.weight")
+            move("attn_k_norm.weight", "self_attn.k_norm.weight")
+        dense = i < spec["dense"]
+        for part in ("gate", "up", "down"):
+            move("ffn_%s%s.weight" % (part, "" if dense else "_shexp"),
+                 "mlp.%s%s_proj.weight" % ("" if dense else "shared_experts.", part))
+        if not dense:
+            move("ffn_gate_inp.weight", "mlp.gate.weight")
+            move("exp_probs_b.bias", "mlp.gate.e_score_correction_bias")
+            out[m + "mlp.experts.gate_up_proj"] = np.concatenate(
+                [left.pop(b + "ffn_gate_exps.weight"), left.pop(b + "ffn_up_exps.weight")], 1)
+            move("ffn_down_exps.weight", "mlp.experts.down_proj")
+    draft = [n for n in left if n.startswith("blk.%d." % spec["layers"])]
+    if bool(draft) != spec["draft"] or len(draft) != len(left):
+        raise SystemExit("tensors nobody asked for: " + " ".join(sorted(left)))
+    return out
+
+
 def compare(spec, fmt, params, where):
     """Bit for bit, except where the file holds 1 + w or exp(A_log): there within rounding."""
     for name, got in params.items():
         want = tiny_weights.parameter(spec, name, got.shape, fmt)
         folded = name.endswith("A_log") or (
-            spec["family"] != "qwen3moe" and "norm.weight" in name
+            spec["family"] in tiny_weights.HYBRIDS and "norm.weight" in name
             and "linear_attn.norm" not in name)
         same = np.abs(got - want).max() < 5e-7 if folded else np.array_equal(got, want)
         if not same:
@@ -166,7 +235,7 @@ def check_shapes(spec, params):
     with torch.device("meta"):
         cls = hf_models.class_of(spec)
         model = cls(hf_models.config_of(spec))
-    want = {n: tuple(p.shape) for n, p in model.named_parameters()}
+    want = {n: tuple(p.shape) for n, p in hf_models.weights_of(model)}
     got = {n: p.shape for n, p in params.items()}
     if want != got:
         raise SystemExit("parameters differ: %s" % sorted(set(want.items()) ^ set(got.items())))
@@ -222,7 +291,7 @@ def check_all(program, names_module, folder):
             params = undo(spec, f.tensors)
             check_shapes(spec, params)
             compare(spec, fmt, params, "%s %s" % (name, fmt))
-            if names_module:
+            if names_module and spec["family"].startswith("qwen"):
                 check_names(names_module, spec, f)
             kinds = sorted(set(f.types.values()))
             print("%-12s %-5s %3d tensors, %s, %.1f MB" % (
@@ -236,7 +305,7 @@ def check_all(program, names_module, folder):
         write(program, path, name, fmt, "--share-layers")
         shared = File([path])
         for n, t in f.tensors.items():
-            base = n if "_exps" not in n else "blk.0." + n.split(".", 2)[2]
+            base = n if "_exps" not in n else "blk.%d.%s" % (spec["dense"], n.split(".", 2)[2])
             if shared.offsets[n] != shared.offsets[base]:
                 raise SystemExit("%s: %s is not shared" % (name, n))
             if not np.array_equal(shared.tensors[n], f.tensors[base]):
@@ -264,10 +333,16 @@ def measure_faults(program, folder):
                 continue
             f = File([path])
             params = undo(spec, f.tensors)
+            def meta(key, fallback):
+                return f.meta.get(spec["family"] + "." + key, fallback)
             logits = hf_models.run(hf_models.build(
                 spec, lambda n, shape: params[n],
-                float(f.meta[spec["family"] + ".attention.layer_norm_rms_epsilon"]),
-                float(f.meta[spec["family"] + ".rope.freq_base"])), ids)
+                eps=float(meta("attention.layer_norm_rms_epsilon", 0)),
+                theta=float(meta("rope.freq_base", 0)),
+                scale=float(meta("expert_weights_scale", 0)),
+                norm_topk=bool(meta("expert_weights_norm", True)),
+                yarn=float(meta("rope.scaling.factor", 0)),
+                window=meta("attention.sliding_window", None)), ids)
             if truth is None:
                 _, truth, _ = make_reference.logits_of(name, "F32")
             rows = np.abs(logits - truth).max(-1) / np.abs(truth).max(-1)

@@ -11,8 +11,8 @@ import transformers
 N_TOKENS = 200
 
 
-def config_of(spec, eps=None, theta=None):
-    """The transformers configuration; eps and theta replace the spec's (to build faulty models)."""
+def config_of(spec, eps=None, theta=None, scale=None, norm_topk=True, yarn=None, window=None):
+    """The transformers configuration; the others replace the spec's (to build faulty models)."""
     rope = {"rope_type": "default", "rope_theta": theta or spec["theta"]}
     common = dict(
         vocab_size=spec["vocab"], hidden_size=spec["hidden"], num_hidden_layers=spec["layers"],
@@ -20,6 +20,22 @@ def config_of(spec, eps=None, theta=None):
         head_dim=spec["head_dim"], rms_norm_eps=eps or spec["eps"], num_experts=spec["experts"],
         num_experts_per_tok=spec["used"], moe_intermediate_size=spec["ff"],
         tie_word_embeddings=spec["tied"], max_position_embeddings=4096, rope_parameters=rope)
+    if spec["family"] == "glm4moe":
+        rope["partial_rotary_factor"] = spec["rope_dim"] / spec["head_dim"]
+        del common["num_experts"]
+        return transformers.Glm4MoeConfig(
+            n_routed_experts=spec["experts"], n_shared_experts=spec["shared"] // spec["ff"],
+            intermediate_size=spec["dense_ff"], first_k_dense_replace=spec["dense"],
+            routed_scaling_factor=scale or spec["scale"], norm_topk_prob=norm_topk,
+            n_group=1, topk_group=1, use_qk_norm=spec["qk_norm"], attention_bias=True, **common)
+    if spec["family"] == "gpt-oss":
+        rope.update(rope_type="yarn", factor=yarn or spec["yarn"], beta_fast=spec["beta_fast"],
+                    beta_slow=spec["beta_slow"], truncate=False,
+                    original_max_position_embeddings=spec["original"])
+        del common["num_experts"], common["moe_intermediate_size"]
+        return transformers.GptOssConfig(
+            num_local_experts=spec["experts"], intermediate_size=spec["ff"],
+            sliding_window=window or spec["window"], **common)
     if spec["family"] == "qwen3moe":
         return transformers.Qwen3MoeConfig(
             norm_topk_prob=True, intermediate_size=3 * spec["hidden"], **common)
@@ -41,12 +57,22 @@ def config_of(spec, eps=None, theta=None):
 def class_of(spec):
     return {"qwen3moe": transformers.Qwen3MoeForCausalLM,
             "qwen3next": transformers.Qwen3NextForCausalLM,
-            "qwen35moe": transformers.Qwen3_5MoeForCausalLM}[spec["family"]]
+            "qwen35moe": transformers.Qwen3_5MoeForCausalLM,
+            "glm4moe": transformers.Glm4MoeForCausalLM,
+            "gpt-oss": transformers.GptOssForCausalLM}[spec["family"]]
 
 
-def build(spec, weight_of, eps=None, theta=None):
+def weights_of(model):
+    """(name, tensor) of all that a checkpoint holds: a tied lm_head once, as the embedding."""
+    yield from model.named_parameters()
+    for name, b in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            yield name, b
+
+
+def build(spec, weight_of, **changes):
     """The model with every parameter set to weight_of(name, shape)."""
-    config = config_of(spec, eps, theta)
+    config = config_of(spec, **changes)
     config._attn_implementation = "eager"
     config._experts_implementation = "eager"
     model = class_of(spec)(config).float().eval()
@@ -54,7 +80,7 @@ def build(spec, weight_of, eps=None, theta=None):
     if 2 * len(rotary) != spec["rope_dim"]:
         raise SystemExit("rotary dimension is %d, wanted %d" % (2 * len(rotary), spec["rope_dim"]))
     with torch.no_grad():
-        for name, p in model.named_parameters():  # a tied lm_head is listed once, as embedding
+        for name, p in weights_of(model):
             p.copy_(torch.from_numpy(np.ascontiguousarray(weight_of(name, tuple(p.shape)))))
     return model
 
@@ -65,9 +91,15 @@ def run(model, ids, margins=None):
     hooks = []
     if margins is not None and model.config.num_experts_per_tok < model.config.num_experts:
         def hook(module, _, out):
-            p = torch.softmax(out[0].double(), -1).sort(-1, descending=True).values
+            if hasattr(module, "e_score_correction_bias"):
+                p = out[0].double().sigmoid() + module.e_score_correction_bias
+            else:
+                p = torch.softmax(out[0].double(), -1)
+            p = p.sort(-1, descending=True).values
             margins.append((p[:, module.top_k - 1] / p[:, module.top_k] - 1).numpy())
-        hooks = [layer.mlp.gate.register_forward_hook(hook) for layer in model.model.layers]
+        routers = [getattr(layer.mlp, "gate", getattr(layer.mlp, "router", None))
+                   for layer in model.model.layers]
+        hooks = [m.register_forward_hook(hook) for m in routers if m is not None]
     with torch.no_grad():
         out = model(torch.from_numpy(np.asarray(ids, np.int64))[None], use_cache=False)
     for h in hooks:

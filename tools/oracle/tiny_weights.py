@@ -12,12 +12,14 @@ GOLDEN = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
 
 # name -> (values per block, bytes per block)
-BLOCKS = {"F32": (1, 4), "Q8_0": (32, 34), "Q4_K": (256, 144), "Q6_K": (256, 210)}
+BLOCKS = {"F32": (1, 4), "Q8_0": (32, 34), "Q4_K": (256, 144), "Q6_K": (256, 210),
+          "MXFP4": (32, 17)}
 
 
 def _spec(family, seed, layers, hidden, vocab, heads, kv, head_dim, rope_dim, theta, eps, experts,
           used, ff, interval=0, key_heads=0, value_heads=0, state=0, shared=0, quiet=False,
-          tied=False):
+          tied=False, qk_norm=False, draft=False, dense=0, dense_ff=0, scale=0.0, window=0, yarn=0.0,
+          beta_fast=0.0, beta_slow=0.0, original=0):
     return dict(locals())
 
 
@@ -47,14 +49,37 @@ SPECS = {
     "qwen3moe-c": _spec("qwen3moe", 23, 6, 68, 305, 9, 3, 32, 32, 5e6, 1e-5, 130, 8, 41),
     "qwen3moe-q": _spec("qwen3moe", 30, 4, 256, 512, 8, 2, 64, 64, 1e6, 1e-6, 12, 3, 256),
     "qwen3moe-s": _spec("qwen3moe", 43, 2, 256, 280, 8, 2, 64, 64, 1e6, 1e-6, 8, 8, 256),
+    "glm4moe-a": _spec("glm4moe", 1, 4, 96, 283, 6, 2, 16, 8, 1e6, 1e-5, 20, 3, 40, shared=40,
+                       qk_norm=True, dense=1, dense_ff=150, scale=2.5),
+    "glm4moe-b": _spec("glm4moe", 1, 5, 72, 281, 12, 1, 20, 10, 1e4, 1e-3, 130, 8, 41, shared=82,
+                       draft=True, dense=2, dense_ff=99, scale=1.0),
+    "glm4moe-q": _spec("glm4moe", 1, 3, 256, 280, 8, 2, 32, 16, 1e6, 1e-5, 12, 3, 256, shared=256,
+                       qk_norm=True, dense=1, dense_ff=512, scale=2.5),
+    "gpt-oss-a": _spec("gpt-oss", 1, 4, 96, 282, 8, 1, 32, 32, 150000, 1e-5, 20, 4, 40,
+                       window=24, yarn=32.0, beta_fast=32.0, beta_slow=1.0, original=48),
+    "gpt-oss-b": _spec("gpt-oss", 1, 5, 76, 284, 6, 2, 24, 24, 1e4, 1e-3, 130, 5, 42,
+                       window=70, yarn=4.0, beta_fast=8.0, beta_slow=0.5, original=100),
+    "gpt-oss-c": _spec("gpt-oss", 1, 3, 64, 281, 9, 3, 64, 64, 150000, 1e-5, 72, 4, 64,
+                       window=1, yarn=16.0, beta_fast=1.0, beta_slow=0.1, original=32),
+    "gpt-oss-q": _spec("gpt-oss", 1, 4, 160, 280, 4, 2, 64, 64, 150000, 1e-5, 12, 4, 96,
+                       window=32, yarn=32.0, beta_fast=4.0, beta_slow=1.0, original=64),
 }
+HYBRIDS = ("qwen35moe", "qwen3next")
 
 
 def all_runs():
     """(spec name, type) of every stored reference."""
     for name in SPECS:
-        for fmt in ("Q8_0", "Q4_K", "Q6_K") if name.endswith(("-q", "-s")) else ("F32",):
+        for fmt in types_of(name):
             yield name, fmt
+
+
+def types_of(name):
+    if name == "gpt-oss-q":
+        return ("MXFP4",)
+    if name == "glm4moe-q":
+        return ("Q4_K",)
+    return ("Q8_0", "Q4_K", "Q6_K") if name.endswith(("-q", "-s")) else ("F32",)
 
 
 # ------------------------------------------------------------------------------- generator
@@ -91,8 +116,15 @@ RULES = [
     ("linear_attn.dt_bias", "vector", -1.5, 2.5),
     ("linear_attn.conv1d.weight", "vector", 0.0, 0.9),
     ("self_attn.o_proj.weight", "matrix", 0.0, 1.5),
+    ("self_attn.sinks", "vector", 1.0, 2.0),
+    ("_proj.bias", "vector", 0.0, 0.4),
     ("linear_attn.out_proj.weight", "matrix", 0.0, 1.5),
     ("mlp.gate.weight", "matrix", 0.0, 2.0),
+    ("mlp.gate.e_score_correction_bias", "vector", 0.0, 0.2),
+    ("mlp.router.weight", "matrix", 0.0, 2.0),
+    ("mlp.router.bias", "vector", 0.0, 1.0),
+    ("mlp.experts.gate_up_proj_bias", "vector", 0.0, 1.0),
+    ("mlp.experts.down_proj_bias", "vector", 0.0, 0.5),
     ("mlp.shared_expert_gate.weight", "matrix", 0.0, 1.5),
     ("mlp.experts.gate_up_proj", "matrix", 0.0, 1.25),
     ("mlp.experts.down_proj", "matrix", 0.0, 2.0),
@@ -104,16 +136,21 @@ RULES = [
 def rule_of(spec, name):
     for suffix, kind, base, value in RULES:
         if name.endswith(suffix):
-            if spec["family"] == "qwen3moe" and "norm.weight" in name:
+            if spec["family"] not in HYBRIDS and "norm.weight" in name:
                 base += 1.0
+            if spec["family"] == "gpt-oss" and suffix == "mlp.experts.gate_up_proj":
+                value *= 3.0
             return kind, base, value
 
 
 def format_of(spec, name, shape, wanted):
     """The block format of a parameter in a file of type `wanted`."""
     kind = rule_of(spec, name)[0]
-    if kind == "vector" or name.endswith(("mlp.gate.weight", "shared_expert_gate.weight")):
+    if kind == "vector" or name.endswith(("mlp.gate.weight", "shared_expert_gate.weight",
+                                          "mlp.router.weight")):
         return "F32"
+    if wanted == "MXFP4" and ".experts." not in name:
+        wanted = "Q8_0"
     unit = spec["state"] if "linear_attn.out_proj" in name else shape[-1]
     for fmt in (wanted, "Q8_0"):
         if unit % BLOCKS[fmt][0] == 0:
@@ -154,11 +191,21 @@ def blocks_of(key, n, fmt, std):
         half(2, 7.5 * std / 258.0)
     elif fmt == "Q6_K":
         half(208, std / 1367.0, signed=True)
+    elif fmt == "MXFP4":
+        raw[:, 0] = 127 + math.frexp(std / 2.926)[1] - 1 + (raw[:, 0] & 1)
     return raw
 
 
 def parameter(spec, name, shape, fmt="F32"):
     """The parameter `name` as float32 [shape], decoded if `fmt` stores it in blocks."""
+    if spec["family"] == "gpt-oss" and name.endswith(("gate_up_proj", "down_proj")):
+        # the class holds what the published checkpoint has, with the last two axes exchanged
+        stored = _parameter(spec, name, (shape[0], shape[2], shape[1]), fmt)
+        return np.ascontiguousarray(stored.transpose(0, 2, 1))
+    return _parameter(spec, name, shape, fmt)
+
+
+def _parameter(spec, name, shape, fmt):
     kind, base, value = rule_of(spec, name)
     key = key_of(name, spec["seed"])
     n = int(np.prod(shape))
@@ -183,11 +230,19 @@ def parameter(spec, name, shape, fmt="F32"):
 # -------------------------------------------------------------------------------- decoding
 def decode(raw, fmt):
     """Blocks as bytes [n][block bytes] -> float32 [n][block elements]."""
-    return {"Q8_0": decode_q8_0, "Q4_K": decode_q4_k, "Q6_K": decode_q6_k}[fmt](raw)
+    return {"Q8_0": decode_q8_0, "Q4_K": decode_q4_k, "Q6_K": decode_q6_k,
+            "MXFP4": decode_mxfp4}[fmt](raw)
 
 
 def halves(raw, at):
     return raw[:, at:at + 2].copy().view("<f2").astype(np.float32)
+
+
+def decode_mxfp4(raw):
+    lut = np.array([0, .5, 1, 1.5, 2, 3, 4, 6], np.float32)
+    lut = np.concatenate([lut, -lut])
+    scale = np.ldexp(np.float32(1), raw[:, :1].astype(np.int32) - 127)
+    return scale * np.concatenate([lut[raw[:, 1:] & 15], lut[raw[:, 1:] >> 4]], 1)
 
 
 def decode_q8_0(raw):
