@@ -118,6 +118,54 @@ static void same_bits_everywhere(void **st)
     placement("qwen3next-q", "Q8_0", 7, NULL);
     placement("qwen3moe-c", "F32", 64, NULL);
     placement("qwen3moe-q", "Q6_K", 512, NULL);
+    placement("glm4moe-a", "F32", 64, NULL);
+    placement("glm4moe-q", "Q4_K", 1, NULL);
+    placement("gpt-oss-b", "F32", 512, NULL);
+    placement("gpt-oss-q", "MXFP4", 1, NULL);
+    placement("gpt-oss-q", "MXFP4", 64, NULL);
+}
+
+static uint64_t cache_bytes(const fm_plan *plan)
+{
+    for (int32_t i = 0; i < plan->n_line; i++)
+        if (strcmp(plan->lines[i].name, "attention cache") == 0) return plan->lines[i].bytes;
+    fail_msg("no attention cache in the plan");
+    return 0;
+}
+
+/* A layer with a sliding window keeps a ring of positions, which is shorter the shorter the passes are.
+ * Past its end, where positions overwrite others, the bits are those of a cache of everything. */
+static void window_ring_equals_whole_cache(void **st)
+{
+    (void)st;
+    enum { LONG = 2500 };
+    const tiny_spec *ts = tiny_spec_find("gpt-oss-b");
+    const char *model = tiny_file("gpt-oss-b", "F32", NULL);
+    int32_t *ids = malloc(LONG * sizeof *ids);
+    assert_non_null(ids);
+    tiny_token_ids(ids, LONG, ts);
+    const int32_t batches[] = {4096, 64, 1024, 2048};
+    float *want = NULL;
+    uint64_t kv_whole = 0;
+    for (int i = 0; i < 4; i++) {
+        fm_plan plan;
+        const eval_setup s = {.memory = PLENTY, .batch = batches[i], .ctx = 4096, .threads = 3};
+        float *got = eval_logits(model, ids, LONG, &s, NULL, &plan);
+        if (i == 0) {
+            want = got;
+            kv_whole = cache_bytes(&plan);
+            continue;
+        }
+        if (batches[i] == 64) assert_true(cache_bytes(&plan) < kv_whole * 3 / 5);
+        for (size_t k = 0; k < (size_t)LONG * (size_t)ts->n_vocab; k++)
+            if (memcmp(&want[k], &got[k], sizeof *got) != 0)
+                fail_msg("batch %d: token %zu, logit %zu: %.9g, whole cache %.9g", batches[i],
+                         k / (size_t)ts->n_vocab, k % (size_t)ts->n_vocab, (double)got[k],
+                         (double)want[k]);
+        free(got);
+    }
+    free(want);
+    free(ids);
 }
 
 static void same_bits_in_every_kernel_set(void **st)
@@ -202,6 +250,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_bits_everywhere),
+        cmocka_unit_test(window_ring_equals_whole_cache),
         cmocka_unit_test(same_bits_in_every_kernel_set),
         cmocka_unit_test(warm_equals_cold),
         cmocka_unit_test(shared_bytes_and_shards_give_the_same),

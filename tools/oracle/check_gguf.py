@@ -305,7 +305,7 @@ def check_all(program, names_module, folder):
         write(program, path, name, fmt, "--share-layers")
         shared = File([path])
         for n, t in f.tensors.items():
-            base = n if "_exps" not in n else "blk.%d.%s" % (spec["dense"], n.split(".", 2)[2])
+            base = n if "_exps.weight" not in n else "blk.%d.%s" % (spec["dense"], n.split(".", 2)[2])
             if shared.offsets[n] != shared.offsets[base]:
                 raise SystemExit("%s: %s is not shared" % (name, n))
             if not np.array_equal(shared.tensors[n], f.tensors[base]):

@@ -89,7 +89,9 @@ def run(model, ids, margins=None):
     """float32 logits [n][vocab]. Appends to `margins` the relative gap p[k]/p[k+1] - 1 between
     the last chosen and the first rejected expert, for every router call."""
     hooks = []
-    if margins is not None and model.config.num_experts_per_tok < model.config.num_experts:
+    config = model.config
+    n_expert = getattr(config, "num_local_experts", None) or config.num_experts
+    if margins is not None and config.num_experts_per_tok < n_expert:
         def hook(module, _, out):
             if hasattr(module, "e_score_correction_bias"):
                 p = out[0].double().sigmoid() + module.e_score_correction_bias
