@@ -59,8 +59,8 @@ SPECS = {
                        window=24, yarn=32.0, beta_fast=32.0, beta_slow=1.0, original=48),
     "gpt-oss-b": _spec("gpt-oss", 5, 5, 76, 284, 6, 2, 24, 24, 1e4, 1e-3, 130, 5, 42,
                        window=70, yarn=4.0, beta_fast=8.0, beta_slow=0.5, original=100),
-    "gpt-oss-c": _spec("gpt-oss", 5, 3, 64, 281, 9, 3, 64, 64, 150000, 1e-5, 72, 4, 64,
-                       window=1, yarn=16.0, beta_fast=1.0, beta_slow=0.1, original=32),
+    "gpt-oss-c": _spec("gpt-oss", 1, 3, 64, 281, 9, 3, 64, 64, 150000, 1e-5, 72, 4, 64,
+                       window=3, yarn=16.0, beta_fast=1.0, beta_slow=0.1, original=32),
     "gpt-oss-q": _spec("gpt-oss", 3, 4, 160, 280, 4, 2, 64, 64, 150000, 1e-5, 12, 4, 96,
                        window=32, yarn=32.0, beta_fast=4.0, beta_slow=1.0, original=64),
 }
