@@ -256,8 +256,9 @@ static void expert_sizes(const fm_model *m, fm_model_info *out)
         }
         if (sum > out->bytes_per_expert_max) out->bytes_per_expert_max = sum;
         static const fm_weight shared[] = {FM_W_SH_GATE, FM_W_SH_UP, FM_W_SH_DOWN};
-        for (size_t k = 0; m->hp.n_ff_shared && k < sizeof shared / sizeof *shared; k++)
-            out->shared_expert_bytes_per_token += fm_tensor_bytes(l->tensor_of[shared[k]]);
+        for (size_t k = 0; k < sizeof shared / sizeof *shared; k++)
+            if (l->piece_of[shared[k]] >= 0)
+                out->shared_expert_bytes_per_token += fm_tensor_bytes(l->tensor_of[shared[k]]);
     }
 }
 
@@ -286,7 +287,7 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
     out->n_expert = hp->n_expert;
     out->n_expert_used = hp->n_expert_used;
     out->n_expert_used_trained = m->n_expert_used_trained;
-    out->n_moe_layer = hp->n_layer;
+    out->n_moe_layer = m->n_moe_layer;
     out->n_full_attention_layer = m->n_attention;
     out->n_linear_attention_layer = m->n_delta;
     out->n_ctx = e->plan.report.n_ctx;

@@ -12,7 +12,7 @@
 #include "quant/planar.h"
 
 static const fm_family *const families[] = {&fm_family_qwen35moe, &fm_family_qwen3next,
-                                            &fm_family_qwen3moe,   &fm_family_gptoss};
+                                            &fm_family_qwen3moe, &fm_family_gptoss};
 enum { N_FAMILY = sizeof families / sizeof families[0] };
 
 /* Largest dimension that is accepted; keeps every later product of three inside 63 bits. */
@@ -103,6 +103,8 @@ fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
     FM_TRY(fm_hp_i32_or(c, "nextn_predict_layers", &n_extra, 0, 0, hp->n_layer - 1, err));
     hp->n_layer -= n_extra;
     FM_TRY(fm_hp_i32(c, "embedding_length", &hp->n_embd, 1, DIM_MAX, err));
+    hp->router = (fm_router){
+        .gating = FM_GATE_SOFTMAX, .n_group = 1, .n_group_used = 1, .normalised = true, .scale = 1};
     FM_TRY(fm_hp_i32_or(c, "context_length", &hp->n_ctx_train, 4096, 1, INT32_MAX, err));
     FM_TRY(fm_hp_i32(c, "attention.head_count", &hp->n_head, 1, 4096, err));
     FM_TRY(
@@ -131,6 +133,45 @@ fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
                        "%s: rope.dimension_count %d, expected an even number of at most %d",
                        fm_checkpoint_file(c, 0), hp->rope.n_rot, hp->d_head);
     return fm_rope_read(c, &hp->rope, err);
+}
+
+fm_status fm_hp_router(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
+{
+    enum { SOFTMAX = 1, SIGMOID = 2 };
+    int32_t gating;
+    fm_router *r = &hp->router;
+    FM_TRY(fm_hp_i32_or(c, "expert_gating_func", &gating, SIGMOID, 1, 100, err));
+    if (gating != SOFTMAX && gating != SIGMOID)
+        return fm_fail(err, FM_E_UNSUPPORTED,
+                       "%s: expert_gating_func is %d, expected 1 (softmax) or 2 (sigmoid)",
+                       fm_checkpoint_file(c, 0), gating);
+    r->gating = gating == SOFTMAX ? FM_GATE_SOFTMAX : FM_GATE_SIGMOID;
+    FM_TRY(fm_hp_i32_or(c, "expert_group_count", &r->n_group, 1, 0, FM_ROUTER_GROUPS_MAX, err));
+    if (r->n_group == 0) r->n_group = 1;
+    FM_TRY(fm_hp_i32_or(c, "expert_group_used_count", &r->n_group_used, r->n_group, 0, r->n_group,
+                        err));
+    if (r->n_group_used == 0) r->n_group_used = r->n_group;
+    FM_TRY(fm_hp_bool_or(c, "expert_weights_norm", &r->normalised, true, err));
+    FM_TRY(fm_hp_f32_or(c, "expert_weights_scale", &r->scale, 1.0f, err));
+    if (r->gating == FM_GATE_SOFTMAX && r->n_group > 1)
+        return fm_fail(err, FM_E_UNSUPPORTED,
+                       "%s: a softmax router with %d groups of experts is not supported",
+                       fm_checkpoint_file(c, 0), r->n_group);
+    if (hp->n_expert % r->n_group != 0 ||
+        hp->n_expert / r->n_group * r->n_group_used < hp->n_expert_used)
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: %d experts in %d groups of which %d are used; a token needs %d experts",
+                       fm_checkpoint_file(c, 0), hp->n_expert, r->n_group, r->n_group_used,
+                       hp->n_expert_used);
+    return FM_OK;
+}
+
+fm_status fm_hp_dense(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
+{
+    FM_TRY(
+        fm_hp_i32_or(c, "leading_dense_block_count", &hp->n_dense_layer, 0, 0, hp->n_layer, err));
+    if (hp->n_dense_layer == 0) return FM_OK;
+    return fm_hp_i32(c, "feed_forward_length", &hp->n_ff_dense, 1, DIM_MAX, err);
 }
 
 fm_status fm_hp_delta(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
@@ -366,10 +407,25 @@ fm_status fm_bind_experts(fm_binder *b)
 fm_status fm_bind_shared_expert(fm_binder *b)
 {
     const fm_hparams *hp = b->hp;
-    FM_TRY(fm_bind_matrix(b, FM_W_SH_ROUTER, "ffn_gate_inp_shexp.weight", hp->n_embd, 1));
     FM_TRY(fm_bind_matrix(b, FM_W_SH_GATE, "ffn_gate_shexp.weight", hp->n_embd, hp->n_ff_shared));
     FM_TRY(fm_bind_matrix(b, FM_W_SH_UP, "ffn_up_shexp.weight", hp->n_embd, hp->n_ff_shared));
     return fm_bind_matrix(b, FM_W_SH_DOWN, "ffn_down_shexp.weight", hp->n_ff_shared, hp->n_embd);
+}
+
+fm_status fm_bind_choice_bias(fm_binder *b)
+{
+    char name[64];
+    snprintf(name, sizeof name, "blk.%d.exp_probs_b.bias", b->index);
+    if (!fm_checkpoint_find(b->c, name)) return FM_OK;
+    return fm_bind_vector(b, FM_W_CHOICE_BIAS, "exp_probs_b.bias", b->hp->n_expert);
+}
+
+fm_status fm_bind_dense(fm_binder *b)
+{
+    const int64_t n_embd = b->hp->n_embd, n_ff = b->hp->n_ff_dense;
+    FM_TRY(fm_bind_matrix(b, FM_W_FF_GATE, "ffn_gate.weight", n_embd, n_ff));
+    FM_TRY(fm_bind_matrix(b, FM_W_FF_UP, "ffn_up.weight", n_embd, n_ff));
+    return fm_bind_matrix(b, FM_W_FF_DOWN, "ffn_down.weight", n_ff, n_embd);
 }
 
 fm_status fm_bind_hybrid_layer(fm_binder *b)
@@ -384,6 +440,7 @@ fm_status fm_bind_hybrid_layer(fm_binder *b)
     }
     FM_TRY(fm_bind_vector(b, FM_W_FFN_NORM, "post_attention_norm.weight", n_embd));
     FM_TRY(fm_bind_experts(b));
+    FM_TRY(fm_bind_matrix(b, FM_W_SH_ROUTER, "ffn_gate_inp_shexp.weight", n_embd, 1));
     return fm_bind_shared_expert(b);
 }
 
@@ -402,6 +459,7 @@ static fm_status bind_layers(fm_model *m, const fm_checkpoint *c, const fm_famil
         l->kv_index = full ? m->n_attention++ : m->n_delta++;
         fm_binder b = {.c = c, .hp = &m->hp, .layer = l, .index = i, .err = err};
         FM_TRY(family->bind_layer(&b));
+        if (l->experts.n_expert) m->n_moe_layer++;
     }
     int32_t whole = 0, windowed = 0;
     for (int32_t i = 0; i < m->hp.n_layer; i++) m->n_windowed += m->layers[i].windowed;
@@ -499,7 +557,7 @@ static void count_parameters(fm_model *m, const fm_checkpoint *c)
                 (uint64_t)(t->dim[0] * t->dim[1] * t->dim[2]) * piece->bytes / t->bytes;
         }
     const uint64_t per_expert = 3 * (uint64_t)m->hp.n_embd * (uint64_t)m->hp.n_ff_expert;
-    m->n_param_active += per_expert * (uint64_t)m->hp.n_expert_used * (uint64_t)m->hp.n_layer;
+    m->n_param_active += per_expert * (uint64_t)m->hp.n_expert_used * (uint64_t)m->n_moe_layer;
     for (int32_t i = 0; i < m->hp.n_layer; i++)
         for (int32_t p = 0; p < m->layers[i].experts.n_part; p++)
             m->expert_bytes += m->layers[i].experts.part[p].bytes * (uint64_t)m->hp.n_expert;

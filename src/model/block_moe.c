@@ -1,4 +1,4 @@
-/* Mixture of experts: router, routed experts on loan from the store, gated shared expert.
+/* Mixture of experts: router, routed experts on loan from the store, shared expert, gated or not.
  *
  * This is where expert numbers meet bytes. Experts that are in memory are computed while reads of
  * the others are in flight; each missing one is computed when it lands. Every (token, expert) pair
@@ -7,7 +7,7 @@
  *
  * An expert fresh from disk lies in rows; the items that compute with it bring it into panels first,
  * range by range, so the rearranging reads what the computation is about to read anyway.
- * Source: softmax over all experts, top k, renormalised (transformers, Qwen3*MoeSparseMoeBlock).
+ * Source: transformers, Qwen3*MoeSparseMoeBlock, DeepseekV3MoE; the choice is in router.c.
  */
 #include "model/run.h"
 
@@ -45,33 +45,12 @@ typedef struct {
 
 /* ---- router ------------------------------------------------------------------------------ */
 
-/* Chooses the k largest of logits [n] after softmax; on equal values the lower number wins. */
-void fm_route(const fm_run *r, const fm_layer *l, uint8_t *const *ptr, float *p, int32_t *ids,
-              float *weights)
+void fm_route_layer(const fm_run *r, const fm_layer *l, uint8_t *const *ptr, float *scores,
+                    int32_t *ids, float *weights)
 {
-    (void)l, (void)ptr;
-    const int32_t n = r->hp->n_expert, k = r->hp->n_expert_used;
-    r->k->softmax(p, n);
-    for (int32_t i = 0; i < k; i++) {
-        ids[i] = -1;
-        weights[i] = -1.0f;
-    }
-    for (int32_t e = 0; e < n; e++) {
-        if (!(p[e] > weights[k - 1])) continue;
-        int32_t at = k - 1;
-        for (; at > 0 && p[e] > weights[at - 1]; at--) {
-            weights[at] = weights[at - 1];
-            ids[at] = ids[at - 1];
-        }
-        weights[at] = p[e];
-        ids[at] = e;
-    }
-    /* Not a number everywhere (a broken file): any fixed choice keeps the indices legal. */
-    for (int32_t i = 0; i < k; i++)
-        if (ids[i] < 0) ids[i] = i;
-    float sum = 0.0f;
-    for (int32_t i = 0; i < k; i++) sum += weights[i];
-    for (int32_t i = 0; i < k; i++) weights[i] /= sum;
+    const fm_hparams *hp = r->hp;
+    fm_route(r->k, &hp->router, scores, fm_weight_vector_or_null(l, ptr, FM_W_CHOICE_BIAS),
+             hp->n_expert, hp->n_expert_used, ids, weights);
 }
 
 typedef struct {
@@ -88,8 +67,8 @@ static void route_item(void *ctx, int64_t item, int thread)
     const fm_hparams *hp = r->hp;
     const int64_t t1 = (item + 1) * ROUTER_TOKENS_PER_ITEM;
     for (int64_t t = item * ROUTER_TOKENS_PER_ITEM; t < t1 && t < r->n_tok; t++)
-        fm_route(r, j->l, j->ptr, r->router + t * hp->n_expert, r->ids + t * hp->n_expert_used,
-                 r->weights + t * hp->n_expert_used);
+        fm_route_layer(r, j->l, j->ptr, r->router + t * hp->n_expert,
+                       r->ids + t * hp->n_expert_used, r->weights + t * hp->n_expert_used);
 }
 
 /* Groups pairs by expert; need_ids gets the experts in use, ascending. Returns their number. */
@@ -314,10 +293,16 @@ static void add_shared(moe_set *s, const fm_layer *l, uint8_t *const *ptr)
 
 /* ---- the block --------------------------------------------------------------------------- */
 
+typedef struct {
+    fm_run *r;
+    bool gated; /* the shared expert has a gate of its own */
+} combine_job;
+
 static void combine_item(void *ctx, int64_t t, int thread)
 {
     (void)thread;
-    fm_run *r = ctx;
+    const combine_job *j = ctx;
+    fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
     const int64_t n = hp->n_embd, k = hp->n_expert_used;
     float *sum = r->normed + t * n;
@@ -325,7 +310,7 @@ static void combine_item(void *ctx, int64_t t, int thread)
     for (int64_t i = 0; i < k; i++)
         r->k->axpy(sum, r->weights[t * k + i], r->expert_out + (t * k + i) * n, n);
     if (hp->n_ff_shared) {
-        const float gate = 1.0f / (1.0f + expf(-r->shared_gate[t]));
+        const float gate = j->gated ? 1.0f / (1.0f + expf(-r->shared_gate[t])) : 1.0f;
         r->k->axpy(sum, gate, r->shared_out + t * n, n);
     }
     r->k->axpy(r->x + t * n, 1.0f, sum, n);
@@ -393,7 +378,7 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     fm_linear_op ops[2] = {
         {&router, r->router, hp->n_expert, fm_weight_vector_or_null(l, ptr, FM_W_ROUTER_BIAS)}};
     int n_op = 1;
-    if (hp->n_ff_shared) {
+    if (l->piece_of[FM_W_SH_ROUTER] >= 0) {
         sh_router = fm_weight_matrix(l, ptr, FM_W_SH_ROUTER);
         ops[n_op++] = (fm_linear_op){&sh_router, r->shared_gate, 1, NULL};
     }
@@ -407,11 +392,12 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     const fm_status st = run_experts(r, layer, l, ptr, n_need, err);
     fm_store_demand_end(r->opt.store);
     if (st != FM_OK) return st;
+    combine_job combine = {r, l->piece_of[FM_W_SH_ROUTER] >= 0};
     if (r->n_tok == 1) {
-        combine_item(r, 0, 0);
+        combine_item(&combine, 0, 0);
         if (r->had_miss) fm_guess_next(r, layer); /* again, with this layer's result */
     } else {
-        fm_pool_run(r->pool, combine_item, r, r->n_tok);
+        fm_pool_run(r->pool, combine_item, &combine, r->n_tok);
     }
     return FM_OK;
 }

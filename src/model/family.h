@@ -21,6 +21,7 @@ typedef struct {
 extern const fm_family fm_family_qwen35moe;
 extern const fm_family fm_family_qwen3next;
 extern const fm_family fm_family_qwen3moe;
+extern const fm_family fm_family_glm4moe;
 extern const fm_family fm_family_gptoss;
 
 /* "A.key" of the checkpoint's architecture A; the value must lie in [lo, hi]. */
@@ -31,6 +32,8 @@ fm_status fm_hp_i32_or(const fm_checkpoint *c, const char *key, int32_t *out, in
 fm_status fm_hp_f32(const fm_checkpoint *c, const char *key, float *out, fm_error *err);
 fm_status fm_hp_f32_or(const fm_checkpoint *c, const char *key, float *out, float fallback,
                        fm_error *err);
+fm_status fm_hp_bool_or(const fm_checkpoint *c, const char *key, bool *out, bool fallback,
+                        fm_error *err);
 /* fallback must outlive *out. */
 fm_status fm_hp_bool_or(const fm_checkpoint *c, const char *key, bool *out, bool fallback,
                         fm_error *err);
@@ -39,6 +42,10 @@ fm_status fm_hp_str_or(const fm_checkpoint *c, const char *key, fm_str *out, con
 
 /* Parts that all families here share: sizes, attention, experts. */
 fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
+/* Sigmoid (or softmax) router: expert_gating_func and what belongs to it. */
+fm_status fm_hp_router(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
+/* The first layers without experts. */
+fm_status fm_hp_dense(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
 fm_status fm_hp_delta(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
 
 /* blk.<index>.<suffix>: a matrix [n_out][n_in] of any computable type, or an f32 vector [n]. */
@@ -55,7 +62,9 @@ fm_status fm_bind_qk_norm(fm_binder *b);       /* per-head norms of q and k     
 fm_status fm_bind_qkv_bias(fm_binder *b);      /* biases of q, k, v                        */
 fm_status fm_bind_delta(fm_binder *b);         /* qkv, z, conv, dt, a, b/a, norm, out      */
 fm_status fm_bind_experts(fm_binder *b);       /* router and ffn_*_exps                    */
-fm_status fm_bind_shared_expert(fm_binder *b); /* ffn_*_shexp and its gate                 */
+fm_status fm_bind_choice_bias(fm_binder *b);   /* exp_probs_b, where the file has it       */
+fm_status fm_bind_shared_expert(fm_binder *b); /* ffn_*_shexp                              */
+fm_status fm_bind_dense(fm_binder *b);         /* ffn_gate, ffn_up, ffn_down               */
 /* A whole layer of the families that mix gated DeltaNet and gated attention: norms, the mixer, routed and
  * shared experts. */
 fm_status fm_bind_hybrid_layer(fm_binder *b);

@@ -68,8 +68,14 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     /* A token's routed experts and its shared one, or all tokens of one expert. */
     r->ff_rows = max_i64(B, K + 1);
     r->ff_max = (int64_t)fm_round_up((uint64_t)max_i64(hp->n_ff_expert, hp->n_ff_shared), 16);
-    r->ff_gate = FLOATS(r->ff_rows * r->ff_max);
-    r->ff_up = FLOATS(r->ff_rows * r->ff_max);
+    int64_t ff_floats = r->ff_rows * r->ff_max;
+    if (hp->n_ff_dense) {
+        ff_floats = max_i64(ff_floats, hp->n_ff_dense);
+        r->dense_rows = ff_floats / hp->n_ff_dense < B ? ff_floats / hp->n_ff_dense : B;
+        layout_acts(&r->dense_act, a, r->dense_rows, hp->n_ff_dense);
+    }
+    r->ff_gate = FLOATS(ff_floats);
+    r->ff_up = FLOATS(ff_floats);
     layout_acts(&r->ff_act, a, r->ff_rows, r->ff_max);
     r->pack_each = fm_round_up(fm_model_pack_scratch(r->model), 64);
     r->pack_scratch = fm_arena_take(a, (size_t)T * r->pack_each);
@@ -209,7 +215,14 @@ static fm_status layer_pass(fm_run *r, int32_t i, fm_error *err)
     }
     fm_norm_rows(r, r->normed, r->x, fm_weight_vector(l, ptr, FM_W_FFN_NORM));
     const uint64_t t1 = fm_now_us(), waited = disk_wait_us(r);
-    const fm_status st = fm_run_stops(r, 0) ? stopped(err) : fm_block_moe(r, i, l, ptr, err);
+    fm_status st = FM_OK;
+    if (fm_run_stops(r, 0)) {
+        st = stopped(err);
+    } else if (l->experts.n_expert) {
+        st = fm_block_moe(r, i, l, ptr, err);
+    } else {
+        fm_block_dense(r, l, ptr);
+    }
     r->stats.attention_us += t1 - t0;
     r->stats.expert_us += fm_now_us() - t1 - (disk_wait_us(r) - waited);
     fm_trunk_release(r->opt.store, i);

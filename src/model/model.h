@@ -10,6 +10,7 @@
 #include "kv/cache.h"
 #include "model/predict.h"
 #include "model/rope.h"
+#include "model/router.h"
 #include "store/store.h"
 
 /* Every number comes from the checkpoint's metadata. */
@@ -19,7 +20,9 @@ typedef struct {
     fm_rope rope;
     float eps;
     int32_t n_expert, n_expert_used, n_ff_expert;
-    int32_t n_ff_shared;                         /* 0: no shared expert                       */
+    int32_t n_ff_shared; /* 0: no shared expert                       */
+    fm_router router;
+    int32_t n_dense_layer, n_ff_dense;           /* the first layers have one feed-forward block */
     int32_t full_attention_interval;             /* layer i is attention iff (i+1) % it == 0  */
     int32_t n_k_head, n_v_head, d_state, n_conv; /* gated DeltaNet; 0 when there is none      */
     int32_t window; /* positions that a layer with a sliding window sees; 0: none has one */
@@ -59,11 +62,15 @@ typedef enum {
     FM_W_ROUTER_BIAS,
     FM_W_GATE_BIAS, /* [n_expert][n_ff_expert], of the routed experts */
     FM_W_UP_BIAS,
-    FM_W_DOWN_BIAS, /* [n_expert][n_embd] */
+    FM_W_DOWN_BIAS,   /* [n_expert][n_embd] */
+    FM_W_CHOICE_BIAS, /* added to the router's scores for choosing only */
     FM_W_SH_ROUTER,
     FM_W_SH_GATE,
     FM_W_SH_UP,
     FM_W_SH_DOWN,
+    FM_W_FF_GATE,
+    FM_W_FF_UP,
+    FM_W_FF_DOWN,
     FM_W_COUNT
 } fm_weight;
 
@@ -91,6 +98,7 @@ typedef struct fm_model {
     fm_layer *layers;             /* [n_layer]                                                 */
     int32_t n_attention, n_delta; /* n_attention: with and without a window           */
     int32_t n_windowed;
+    int32_t n_moe_layer; /* layers with routed experts; the others have a dense block */
     const fm_tensor_info *embd, *head, *out_norm;
     bool tied;            /* the head is the embedding                                 */
     fm_trunk_unit *units; /* [n_unit]: layer i is unit i, then the head in row ranges   */

@@ -69,17 +69,20 @@ static int32_t ask_router(fm_run *r, const fm_layer *next, uint8_t *const *ptr)
         r->k->rmsnorm(g->normed + (int64_t)t * hp->n_embd, r->x + (int64_t)t * hp->n_embd, norm,
                       hp->eps, hp->n_embd);
     const fm_matrix router = fm_weight_matrix(next, ptr, FM_W_ROUTER);
-    const fm_linear_op op = {.w = &router, .y = g->logits, .y_stride = hp->n_expert};
+    const fm_linear_op op = {.w = &router,
+                             .y = g->logits,
+                             .y_stride = hp->n_expert,
+                             .bias = fm_weight_vector_or_null(next, ptr, FM_W_ROUTER_BIAS)};
     fm_acts_set(&g->in, g->normed, hp->n_embd, hp->n_embd, r->n_tok);
     fm_linear(r, &g->in, &op, 1);
     if (r->n_tok == 1) {
-        fm_route(r, next, ptr, g->logits, g->ids, g->weights);
+        fm_route_layer(r, next, ptr, g->logits, g->ids, g->weights);
         return hp->n_expert_used;
     }
     memset(g->count, 0, (size_t)hp->n_expert * sizeof *g->count);
     int32_t most = 0;
     for (int32_t t = 0; t < r->n_tok; t++) {
-        fm_route(r, next, ptr, g->logits + (int64_t)t * hp->n_expert, g->ids, g->weights);
+        fm_route_layer(r, next, ptr, g->logits + (int64_t)t * hp->n_expert, g->ids, g->weights);
         for (int32_t i = 0; i < hp->n_expert_used; i++)
             if (++g->count[g->ids[i]] > most) most = g->count[g->ids[i]];
     }

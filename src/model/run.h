@@ -90,6 +90,8 @@ struct fm_run {
     float *ff_gate, *ff_up; /* [ff_rows][ff_max]                                        */
     fm_acts ff_act;         /* of ff_gate                                                  */
     int64_t ff_rows, ff_max;
+    fm_acts dense_act;           /* of ff_gate as rows [dense_rows][n_ff_dense]                */
+    int64_t dense_rows;          /* tokens of a dense block computed together                  */
     unsigned char *pack_scratch; /* [T][pack_each]                                      */
     size_t pack_each;
 
@@ -148,12 +150,14 @@ const float *fm_weight_vector_or_null(const fm_layer *l, uint8_t *const *ptr, fm
 
 void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
+void fm_block_dense(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr,
                        fm_error *err);
 
-/* The K experts of one token from its router's row [n_expert], which is overwritten; best first. */
-void fm_route(const fm_run *r, const fm_layer *l, uint8_t *const *ptr, float *p, int32_t *ids,
-              float *weights);
+/* The K experts of one token from its router's row of logits [n_expert], which becomes the scores; best
+ * first. */
+void fm_route_layer(const fm_run *r, const fm_layer *l, uint8_t *const *ptr, float *scores,
+                    int32_t *ids, float *weights);
 /* Hints for the experts of the layer after this one, from r->x as it is. */
 void fm_guess_next(fm_run *r, int32_t layer);
 
