@@ -12,7 +12,8 @@
 #include "quant/planar.h"
 
 static const fm_family *const families[] = {&fm_family_qwen35moe, &fm_family_qwen3next,
-                                            &fm_family_qwen3moe, &fm_family_gptoss};
+                                            &fm_family_qwen3moe, &fm_family_glm4moe,
+                                            &fm_family_gptoss};
 enum { N_FAMILY = sizeof families / sizeof families[0] };
 
 /* Largest dimension that is accepted; keeps every later product of three inside 63 bits. */
@@ -397,11 +398,11 @@ fm_status fm_bind_experts(fm_binder *b)
     } else {
         FM_TRY(bind_expert_tensor(b, "ffn_gate_exps.weight", hp->n_embd, hp->n_ff_expert,
                                   &l->type_gate, &l->part_gate));
-        FM_TRY(bind_expert_tensor(b, "ffn_up_exps.weight", hp->n_embd, hp->n_ff_expert,
-                                  &l->type_up, &l->part_up));
+        FM_TRY(bind_expert_tensor(b, "ffn_up_exps.weight", hp->n_embd, hp->n_ff_expert, &l->type_up,
+                                  &l->part_up));
     }
-    return bind_expert_tensor(b, "ffn_down_exps.weight", hp->n_ff_expert, hp->n_embd,
-                              &l->type_down, &l->part_down);
+    return bind_expert_tensor(b, "ffn_down_exps.weight", hp->n_ff_expert, hp->n_embd, &l->type_down,
+                              &l->part_down);
 }
 
 fm_status fm_bind_shared_expert(fm_binder *b)
@@ -529,11 +530,11 @@ static fm_status make_units(fm_model *m, fm_error *err)
         for (int k = 0; k < n_plane; k++) {
             const uint64_t bytes = fm_plane_row_bytes(type, k, m->hp.n_embd);
             const uint64_t first = (uint64_t)fm_plane_rows(type, k, r0);
-            *p++ = (fm_trunk_piece){
-                .tensor = m->head,
-                .plane = (uint8_t)k,
-                .offset = first * bytes,
-                .bytes = ((uint64_t)fm_plane_rows(type, k, r0 + n) - first) * bytes};
+            *p++ = (fm_trunk_piece){.tensor = m->head,
+                                    .plane = (uint8_t)k,
+                                    .offset = first * bytes,
+                                    .bytes =
+                                        ((uint64_t)fm_plane_rows(type, k, r0 + n) - first) * bytes};
         }
         if (i == 0) *p++ = vector_piece(m->out_norm);
     }
