@@ -3,17 +3,23 @@
 
 #include "model/model.h"
 
-/* Binds tensors of one layer with shape checks. */
+/* Binds the tensors of one layer. Every fm_bind_*() below finds its tensors in the checkpoint, checks type
+ * and shape against the configuration, and appends them to the layer; where one is missing or does not
+ * fit it fails with FM_E_FORMAT or FM_E_UNSUPPORTED and a message that names the tensor, what was
+ * found and what was expected. Borrows everything; lives for one layer. */
 typedef struct {
     const fm_checkpoint *c;
     const fm_hparams *hp;
     fm_layer *layer;
-    int32_t index;
+    int32_t index; /* of the layer, from 0 */
     fm_error *err;
 } fm_binder;
 
+/* A family. read fills hp from the metadata, on top of zeros, and refuses what the family cannot be.
+ * bind_layer is called once per layer in order, after n_vocab is known; layers that the file holds
+ * beyond n_layer (draft heads) are not bound. Neither keeps state. */
 typedef struct {
-    const char *architecture;
+    const char *architecture; /* general.architecture of the files */
     fm_status (*read)(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
     fm_status (*bind_layer)(fm_binder *b);
 } fm_family;

@@ -1,0 +1,97 @@
+/* Attention caches: sizes no machine can hold saturate, and every head of every layer has slots of
+ * its own, in layers with and without a ring. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kv/cache.h"
+
+static void sizes_count_both_kinds_of_layers(void **state)
+{
+    (void)state;
+    const fm_kv_shape s = {.n_attn_layer = 3,
+                           .n_window_layer = 2,
+                           .n_window_ctx = 1024,
+                           .n_head_kv = 4,
+                           .d_head = 64,
+                           .n_ctx = 8192,
+                           .f16 = true};
+    assert_int_equal(fm_kv_cache_bytes(&s), (3 * 8192 + 2 * 1024) * 2 * 4 * 64 * 2);
+    fm_kv_shape odd = {.n_attn_layer = 1, .n_head_kv = 1, .d_head = 3, .n_ctx = 7};
+    assert_int_equal(fm_kv_cache_bytes(&odd), 4096); /* whole pages */
+    odd.n_attn_layer = 0;
+    assert_int_equal(fm_kv_cache_bytes(&odd), 0);
+}
+
+/* Every factor is one that a file or a user may give; products wrap in 64 bits, some back to small. */
+static void sizes_that_overflow_saturate(void **state)
+{
+    (void)state;
+    const uint64_t most = (uint64_t)INT64_MAX / 4096 * 4096;
+    const int64_t ctx[] = {INT64_C(1) << 62, INT64_C(1) << 55, INT64_C(1) << 48, INT64_MAX};
+    for (size_t i = 0; i < sizeof ctx / sizeof *ctx; i++) {
+        const fm_kv_shape whole = {
+            .n_attn_layer = 4096, .n_head_kv = 8, .d_head = 128, .n_ctx = ctx[i]};
+        assert_int_equal(fm_kv_cache_bytes(&whole), most);
+        const fm_kv_shape ring = {.n_window_layer = 4096,
+                                  .n_window_ctx = ctx[i],
+                                  .n_head_kv = 8,
+                                  .d_head = 128,
+                                  .n_ctx = ctx[i]};
+        assert_int_equal(fm_kv_cache_bytes(&ring), most);
+    }
+    const fm_kv_shape sum = {.n_attn_layer = 1,
+                             .n_window_layer = 1,
+                             .n_window_ctx = INT64_MAX,
+                             .n_head_kv = 1,
+                             .d_head = 1,
+                             .n_ctx = INT64_MAX};
+    assert_int_equal(fm_kv_cache_bytes(&sum), most);
+}
+
+static void heads_do_not_overlap(void **state)
+{
+    (void)state;
+    enum { LAYERS = 5, HEADS = 3, D = 10 };
+    const fm_kv_shape s = {.n_attn_layer = 2,
+                           .n_window_layer = LAYERS - 2,
+                           .n_window_ctx = 5,
+                           .n_head_kv = HEADS,
+                           .d_head = D,
+                           .n_ctx = 9};
+    fm_ledger ledger = {0};
+    fm_kv *kv;
+    fm_error err = {0};
+    assert_int_equal(fm_kv_create(&kv, &s, &ledger, &err), FM_OK);
+    float mark = 0.0f;
+    for (int32_t i = 0; i < LAYERS; i++) {
+        assert_int_equal(fm_kv_slots(kv, i), i < 2 ? 9 : 5);
+        for (int32_t h = 0; h < HEADS; h++)
+            for (int64_t k = 0; k < fm_kv_slots(kv, i) * D; k++) {
+                ((float *)fm_kv_k(kv, i, h))[k] = mark++;
+                ((float *)fm_kv_v(kv, i, h))[k] = mark++;
+            }
+    }
+    mark = 0.0f;
+    for (int32_t i = 0; i < LAYERS; i++)
+        for (int32_t h = 0; h < HEADS; h++)
+            for (int64_t k = 0; k < fm_kv_slots(kv, i) * D; k++) {
+                assert_true(((float *)fm_kv_k(kv, i, h))[k] == mark++);
+                assert_true(((float *)fm_kv_v(kv, i, h))[k] == mark++);
+            }
+    fm_kv_destroy(kv);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sizes_count_both_kinds_of_layers),
+        cmocka_unit_test(sizes_that_overflow_saturate),
+        cmocka_unit_test(heads_do_not_overlap),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
