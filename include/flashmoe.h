@@ -110,6 +110,8 @@ typedef struct {
     uint64_t bytes_per_expert_read;                 /* largest read for an expert: a part */
     uint64_t shared_expert_bytes_per_token;         /* in trunk_bytes_per_token           */
     uint64_t head_bytes_per_token;                  /* in trunk_bytes_per_token           */
+    int32_t n_window_layer, window; /* of the full attention layers; positions that they see */
+    int32_t n_draft_layer;          /* further layers of the file, which are not used        */
 } fm_model_info;
 
 /* Strings live as long as the engine. */

@@ -28,6 +28,16 @@ static void print_info(const fm_model_info *m, const fm_type_use *types, size_t 
              (int)m->n_layer, (int)m->n_full_attention_layer, (int)m->n_linear_attention_layer,
              (int)m->n_moe_layer);
     print_row("layers", line);
+    if (m->n_window_layer > 0) {
+        snprintf(line, sizeof line, "%s positions, in %d of the layers with attention",
+                 fm_cli_count(a, (uint64_t)m->window), (int)m->n_window_layer);
+        print_row("sliding window", line);
+    }
+    if (m->n_draft_layer > 0) {
+        snprintf(line, sizeof line, "%d more in the file (multi-token prediction), not loaded",
+                 (int)m->n_draft_layer);
+        print_row("draft layers", line);
+    }
     snprintf(line, sizeof line, "%d wide; %d heads, %d for keys and values", (int)m->n_embd,
              (int)m->n_head, (int)m->n_head_kv);
     print_row("dimensions", line);
@@ -80,6 +90,9 @@ static void print_info_json(const fm_model_info *m, const fm_type_use *types, si
     json_count(&j, "full_attention_layers", m->n_full_attention_layer);
     json_count(&j, "linear_attention_layers", m->n_linear_attention_layer);
     json_count(&j, "moe_layers", m->n_moe_layer);
+    json_count(&j, "window_layers", m->n_window_layer);
+    json_count(&j, "window", m->window);
+    json_count(&j, "draft_layers", m->n_draft_layer);
     json_count(&j, "embedding", m->n_embd);
     json_count(&j, "heads", m->n_head);
     json_count(&j, "kv_heads", m->n_head_kv);

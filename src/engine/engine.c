@@ -290,6 +290,9 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
     out->n_moe_layer = m->n_moe_layer;
     out->n_full_attention_layer = m->n_attention;
     out->n_linear_attention_layer = m->n_delta;
+    out->n_window_layer = m->n_windowed;
+    out->window = m->n_windowed ? hp->window : 0;
+    out->n_draft_layer = m->n_extra_layer;
     out->n_ctx = e->plan.report.n_ctx;
     out->n_batch = e->plan.n_batch;
     out->n_param = m->n_param;

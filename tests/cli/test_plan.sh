@@ -1,7 +1,16 @@
 #!/bin/bash
 # info and plan: tables and JSON, the budget as a promise, and a refusal that shows the sum.
 . tests/cli/lib.sh
-for spec in qwen35moe-a qwen3next-a qwen3moe-a; do
+make_model glm4moe-b "$dir/draft.gguf"
+status 0 "$flashmoe" info "$dir/draft.gguf"
+says "$out" '^draft layers +1 more in the file'
+status 0 "$flashmoe" info "$dir/draft.gguf" --json
+same "draft layers" "$(json_get "$out" '(j["layers"], j["moe_layers"], j["draft_layers"], j["window"])')" "(5, 3, 1, 0)"
+make_model gpt-oss-a "$dir/window.gguf"
+status 0 "$flashmoe" info "$dir/window.gguf" --json
+same "windows" "$(json_get "$out" '(j["layers"], j["window_layers"], j["window"])')" "(4, 2, 24)"
+
+for spec in qwen35moe-a qwen3next-a qwen3moe-a glm4moe-a gpt-oss-a; do
     m=$dir/$spec.gguf
     make_model $spec "$m"
 
