@@ -3,7 +3,16 @@
 
 #include "tiny_model.h"
 
-typedef enum { TINY_F32, TINY_Q8_0, TINY_Q4_K, TINY_Q6_K, TINY_MXFP4 } tiny_type;
+typedef enum {
+    TINY_F32,
+    TINY_Q8_0,
+    TINY_Q4_K,
+    TINY_Q6_K,
+    TINY_MXFP4,
+    TINY_IQ,     /* any of the IQ types whose block begins with its f16 scale */
+    TINY_IQ1_M,
+    TINY_IQ_MIX, /* no type of a tensor: see tiny_format_of                   */
+} tiny_type;
 
 typedef struct {
     const char *name;
@@ -12,6 +21,7 @@ typedef struct {
     uint32_t file_type; /* general.file_type */
     int block_elems;
     int block_bytes;
+    double rms; /* IQ types: root mean square of value / scale over random bits */
 } tiny_format;
 
 /* Where row r of a GGUF tensor comes from in the Hugging Face parameter. */
@@ -79,6 +89,8 @@ typedef struct {
 uint64_t tiny_key(const char *name, uint64_t seed);
 uint64_t tiny_word(uint64_t key, uint64_t i);
 const tiny_format *tiny_format_find(const char *name);
+/* The type that a file of type `wanted` gives the parameter hf; "IQ" deals out its types. */
+const tiny_format *tiny_format_of(const tiny_format *wanted, const tiny_spec *spec, const char *hf);
 const tiny_format *tiny_format_fit(const tiny_format *wanted, uint64_t n_col);
 /* What the matrices that are no routed experts have in a file of type `wanted`. */
 const tiny_format *tiny_trunk_format(const tiny_format *wanted);

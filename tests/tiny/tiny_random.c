@@ -7,15 +7,29 @@
 #include "tiny_internal.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #define GOLDEN 0x9E3779B97F4A7C15u
 
 static const tiny_format formats[] = {
-    {"F32", TINY_F32, 0, 0, 1, 4},         {"Q8_0", TINY_Q8_0, 8, 7, 32, 34},
-    {"Q4_K", TINY_Q4_K, 12, 15, 256, 144}, {"Q6_K", TINY_Q6_K, 14, 18, 256, 210},
-    {"MXFP4", TINY_MXFP4, 39, 38, 32, 17},
+    {"F32", TINY_F32, 0, 0, 1, 4, 0},
+    {"Q8_0", TINY_Q8_0, 8, 7, 32, 34, 0},
+    {"Q4_K", TINY_Q4_K, 12, 15, 256, 144, 0},
+    {"Q6_K", TINY_Q6_K, 14, 18, 256, 210, 0},
+    {"MXFP4", TINY_MXFP4, 39, 38, 32, 17, 0},
+    {"IQ4_XS", TINY_IQ, 23, 30, 256, 136, 1246.0},
+    {"IQ3_S", TINY_IQ, 21, 26, 256, 110, 140.5},
+    {"IQ2_XS", TINY_IQ, 17, 20, 256, 74, 56.0},
+    {"IQ1_M", TINY_IQ1_M, 29, 31, 256, 56, 7.2},
+    {"IQ4_NL", TINY_IQ, 20, 25, 32, 18, 67.5},
+    {"IQ3_XXS", TINY_IQ, 18, 23, 256, 98, 142.0},
+    {"IQ2_S", TINY_IQ, 22, 28, 256, 82, 56.25},
+    {"IQ2_XXS", TINY_IQ, 16, 19, 256, 66, 53.5},
+    {"IQ1_S", TINY_IQ, 19, 24, 256, 50, 7.2},
+    {"IQ", TINY_IQ_MIX, 0, 30, 0, 0, 0},
 };
+enum { FIRST_IQ = 5, N_IQ = 9 };
 
 const tiny_format *tiny_format_find(const char *name)
 {
@@ -23,6 +37,16 @@ const tiny_format *tiny_format_find(const char *name)
         if (strcmp(formats[i].name, name) == 0) return &formats[i];
     }
     return NULL;
+}
+
+const tiny_format *tiny_format_of(const tiny_format *wanted, const tiny_spec *spec, const char *hf)
+{
+    if (wanted->type != TINY_IQ_MIX) return wanted;
+    int layer = 0;
+    (void)sscanf(hf, "model.layers.%d.", &layer);
+    const uint64_t i = spec->seed + 2 * (uint64_t)layer + (strstr(hf, "down_proj") != NULL) +
+                       (strstr(hf, "mlp.experts.") == NULL);
+    return &formats[FIRST_IQ + i % N_IQ];
 }
 
 const tiny_format *tiny_format_fit(const tiny_format *wanted, uint64_t n_col)
@@ -169,7 +193,17 @@ static void fill_block(uint8_t *dst, const tiny_format *format, double std, uint
     }
     switch (format->type) {
     case TINY_F32:
+    case TINY_IQ_MIX:
         break;
+    case TINY_IQ:
+        put_half(dst, half_near(std / format->rms, get_half(dst)));
+        break;
+    case TINY_IQ1_M: { /* a nibble on top of each of the last four words */
+        const uint16_t half = half_near(std / format->rms, get_half(dst + 48));
+        for (int j = 0; j < 4; j++)
+            dst[49 + 2 * j] = (uint8_t)((dst[49 + 2 * j] & 15) | (half >> (4 * j) & 15) << 4);
+        break;
+    }
     case TINY_Q8_0:
         put_half(dst, half_near(std / 73.6, get_half(dst)));
         for (int i = 2; i < 34; i++) {

@@ -246,7 +246,8 @@ tiny_tensor *tiny_add_linear(tiny_plan *plan, int layer, const char *name, const
                              uint64_t n_col, uint64_t n_row)
 {
     tiny_tensor *t = tiny_add(plan, layer, name, hf, n_col, n_row, 0);
-    t->format = tiny_format_fit(tiny_trunk_format(plan->format), n_col);
+    const tiny_format *wanted = tiny_trunk_format(plan->format);
+    t->format = tiny_format_fit(tiny_format_of(wanted, plan->spec, t->hf), n_col);
     return t;
 }
 
@@ -286,10 +287,11 @@ static void add_attention(tiny_plan *plan, int layer, bool is_first)
 
 /* A block of the format may not straddle two value heads where columns are reordered; for
  * simplicity both families then use Q8_0, or F32 when that does not fit either. */
-static const tiny_format *out_format(const tiny_plan *plan)
+static const tiny_format *out_format(const tiny_plan *plan, const char *hf)
 {
     const uint64_t dim = (uint64_t)plan->spec->state_dim;
-    return tiny_format_fit(tiny_format_fit(plan->format, dim), dim);
+    const tiny_format *wanted = tiny_format_of(plan->format, plan->spec, hf);
+    return tiny_format_fit(tiny_format_fit(wanted, dim), dim);
 }
 
 static void add_delta_net(tiny_plan *plan, int layer)
@@ -342,7 +344,7 @@ static void add_delta_net(tiny_plan *plan, int layer)
     }
     tiny_add(plan, layer, "ssm_norm.weight", "linear_attn.norm.weight", dim, 0, 0);
     t = tiny_add(plan, layer, "ssm_out.weight", "linear_attn.out_proj.weight", value, embd, 0);
-    t->format = out_format(plan);
+    t->format = out_format(plan, t->hf);
     if (is_tiled) t->cols = TINY_COL_HEAD_TILED;
 }
 
@@ -369,7 +371,7 @@ static void add_experts(tiny_plan *plan, int layer)
         const bool is_down = i == 2;
         t = tiny_add(plan, layer, parts[i].name, parts[i].hf, is_down ? ff : embd,
                      is_down ? embd : ff, n_expert);
-        t->format = tiny_format_fit(plan->format, t->dims[0]);
+        t->format = tiny_format_fit(tiny_format_of(plan->format, s, t->hf), t->dims[0]);
         t->rows = parts[i].rows;
         t->is_expert = true;
         if (is_down && layer == 0 && tiny_has_fault(plan, "expert_down")) {
@@ -420,7 +422,8 @@ int tiny_plan_tensors(tiny_plan *plan)
                   (uint64_t)s->n_vocab, 0)) {
         return -1;
     }
-    plan->tensors[0].format = tiny_format_fit(tiny_trunk_format(plan->format), embd);
+    plan->tensors[0].format = tiny_format_fit(
+        tiny_format_of(tiny_trunk_format(plan->format), s, plan->tensors[0].hf), embd);
     for (int layer = 0; layer < n_layer; layer++) {
         switch (s->family) {
         case TINY_GLM4MOE:

@@ -43,7 +43,7 @@ class File:
                     data = raw.astype(np.float32)
                 else:
                     data = gguf.dequantize(raw, t.tensor_type)
-                    rows = raw.reshape(-1, tiny_weights.BLOCKS[fmt][1])
+                    rows = raw.reshape(-1, tiny_weights.block_of(fmt)[1])
                     ours = tiny_weights.decode(rows, fmt)
                     if not np.array_equal(ours.reshape(data.shape), data):
                         raise SystemExit("%s: decoders disagree" % t.name)
@@ -282,7 +282,7 @@ def write(program, out, name, fmt, *more):
 def check_all(program, names_module, folder):
     path = folder + "/m.gguf"
     for name, spec in tiny_weights.SPECS.items():
-        for fmt in tiny_weights.BLOCKS:
+        for fmt in [*tiny_weights.BLOCKS, "IQ"]:
             write(program, path, name, fmt)
             f = File([path])
             for k, v in expected_metadata(spec).items():

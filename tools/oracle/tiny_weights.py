@@ -15,6 +15,12 @@ MASK = (1 << 64) - 1
 BLOCKS = {"F32": (1, 4), "Q8_0": (32, 34), "Q4_K": (256, 144), "Q6_K": (256, 210),
           "MXFP4": (32, 17)}
 
+# the same, and the root mean square of value / scale over random bits, in the order of dealing out
+IQ = {"IQ4_XS": (256, 136, 1246.0), "IQ3_S": (256, 110, 140.5), "IQ2_XS": (256, 74, 56.0),
+      "IQ1_M": (256, 56, 7.2), "IQ4_NL": (32, 18, 67.5), "IQ3_XXS": (256, 98, 142.0),
+      "IQ2_S": (256, 82, 56.25), "IQ2_XXS": (256, 66, 53.5), "IQ1_S": (256, 50, 7.2)}
+MIX_SPECS = ("qwen35moe-q", "qwen3moe-s")  # have a reference for type IQ
+
 
 def _spec(family, seed, layers, hidden, vocab, heads, kv, head_dim, rope_dim, theta, eps, experts,
           used, ff, interval=0, key_heads=0, value_heads=0, state=0, shared=0, quiet=False,
@@ -72,6 +78,8 @@ def all_runs():
     for name in SPECS:
         for fmt in types_of(name):
             yield name, fmt
+        if name in MIX_SPECS:
+            yield name, "IQ"
 
 
 def types_of(name):
@@ -143,6 +151,11 @@ def rule_of(spec, name):
             return kind, base, value
 
 
+def block_of(fmt):
+    """Values and bytes of a block."""
+    return BLOCKS[fmt] if fmt in BLOCKS else IQ[fmt][:2]
+
+
 def format_of(spec, name, shape, wanted):
     """The block format of a parameter in a file of type `wanted`."""
     kind = rule_of(spec, name)[0]
@@ -152,8 +165,13 @@ def format_of(spec, name, shape, wanted):
     if wanted == "MXFP4" and ".experts." not in name:
         wanted = "Q8_0"
     unit = spec["state"] if "linear_attn.out_proj" in name else shape[-1]
+    if wanted == "IQ":
+        parts = name.split(".")
+        layer = int(parts[2]) if parts[1] == "layers" else 0
+        i = spec["seed"] + 2 * layer + ("down_proj" in name) + ("mlp.experts." not in name)
+        wanted = list(IQ)[i % len(IQ)]
     for fmt in (wanted, "Q8_0"):
-        if unit % BLOCKS[fmt][0] == 0:
+        if unit % block_of(fmt)[0] == 0:
             return fmt
     return "F32"
 
@@ -171,7 +189,7 @@ def half_bits(target, random):
 
 def blocks_of(key, n, fmt, std):
     """n blocks as bytes [n][block bytes]."""
-    size = BLOCKS[fmt][1]
+    size = block_of(fmt)[1]
     per = (size + 7) // 8
     raw = words(key, n * per).astype("<u8").view(np.uint8).reshape(n, per * 8)[:, :size].copy()
 
@@ -193,6 +211,14 @@ def blocks_of(key, n, fmt, std):
         half(208, std / 1367.0, signed=True)
     elif fmt == "MXFP4":
         raw[:, 0] = 127 + math.frexp(std / 2.926)[1] - 1 + (raw[:, 0] & 1)
+    elif fmt == "IQ1_M":
+        random = raw[:, 48].astype(np.uint16) | raw[:, 49].astype(np.uint16) << np.uint16(8)
+        bits = half_bits(std / IQ[fmt][2], random)
+        for j in range(4):
+            nibble = (bits >> np.uint16(4 * j) & np.uint16(15)).astype(np.uint8)
+            raw[:, 49 + 2 * j] = raw[:, 49 + 2 * j] & 15 | nibble << 4
+    elif fmt in IQ:
+        half(0, std / IQ[fmt][2])
     return raw
 
 
@@ -212,7 +238,7 @@ def _parameter(spec, name, shape, fmt):
     std = value / math.sqrt(shape[-1]) if kind == "matrix" else value
     stored = format_of(spec, name, shape, fmt)
     if stored != "F32":
-        raw = blocks_of(key, n // BLOCKS[stored][0], stored, std)
+        raw = blocks_of(key, n // block_of(stored)[0], stored, std)
         return decode(raw, stored).reshape(shape)
     scale = np.float32(std if kind == "vector" else std * math.sqrt(3.0))
     u = ((words(key, n) >> np.uint64(48)).astype(np.int32) - 32768) / 32768.0
@@ -229,7 +255,11 @@ def _parameter(spec, name, shape, fmt):
 
 # -------------------------------------------------------------------------------- decoding
 def decode(raw, fmt):
-    """Blocks as bytes [n][block bytes] -> float32 [n][block elements]."""
+    """Blocks as bytes [n][block bytes] -> float32 [n][block elements]. The IQ types have no second
+    transcription here: their code books are the gguf package's."""
+    if fmt in IQ:
+        import gguf
+        return gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[fmt])
     return {"Q8_0": decode_q8_0, "Q4_K": decode_q4_k, "Q6_K": decode_q6_k,
             "MXFP4": decode_mxfp4}[fmt](raw)
 
