@@ -16,7 +16,7 @@ $(if $(OPT_$(MODE)),,$(error MODE=$(MODE): expected release, debug, asan, tsan o
 PKGS       := liburing libpcre2-8 libutf8proc jansson
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
-ALLFLAGS    = $(CSTD) $(WARN) $(if $(filter 1,$(WERROR)),-Werror) $(OPT_$(MODE)) -Iinclude -Isrc -Itests -pthread -MMD -MP \
+ALLFLAGS    = $(CSTD) $(WARN) $(if $(filter 1,$(WERROR)),-Werror) $(OPT_$(MODE)) -Iinclude -Isrc -Itests -Itools -pthread -MMD -MP \
               $(PKG_CFLAGS) $(CFLAGS)
 # V=1 shows every command in full.
 SAY         = @$(if $(V),:,echo "  $(1)  $@"); $(if $(V),set -x;)
@@ -52,6 +52,7 @@ FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/t/%)
 UNIT_BIN := $(filter $(BUILD)/t/tests/unit/%,$(TEST_BIN))
 TINY_BIN := $(BUILD)/t/tests/tiny/tiny-gguf
 TOOL_BIN := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tools/*.c)))
+REPLAY_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/replay/*.c))
 FMT_DIRS := include src tests bench tools
 
 all: $(BUILD)/flashmoe
@@ -85,7 +86,8 @@ $(TEST_BIN): %: %.o $(HELP_OBJ) $(BUILD)/t/libflashmoe.a
 $(TINY_BIN): $(BUILD)/t/tests/tiny/tiny_main.o $(filter $(BUILD)/t/tests/tiny/%,$(HELP_OBJ))
 	$(call SAY,LD) $(LINK) -o $@ $^ -lm
 $(TOOL_BIN): %: %.o $(BUILD)/libflashmoe.a
-	$(call SAY,LD) $(LINK) -o $@ $^ $(LIBS)
+	$(call SAY,LD) $(LINK) -o $@ $(filter %.o,$^) $(BUILD)/libflashmoe.a $(LIBS)
+$(BUILD)/tools/cache_replay: $(REPLAY_OBJ)
 # Without a fuzzer a target is linked with a main() that replays files.
 FUZZ_MAIN := $(if $(filter fuzz,$(MODE)),,$(BUILD)/t/tests/fuzz/replay.o)
 $(FUZZ_BIN): %: %.o $(FUZZ_MAIN) $(BUILD)/t/libflashmoe.a
@@ -168,4 +170,4 @@ help:
 -include $(wildcard $(patsubst %.o,%.d,$(LIB_OBJ) $(CLI_OBJ) $(TLIB_OBJ) $(TCLI_OBJ) $(HELP_OBJ)) \
            $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(BUILD)/t/tests/fuzz/replay.d \
            $(BUILD)/t/tests/tiny/tiny_main.d \
-           $(TOOL_BIN:=.d))
+           $(TOOL_BIN:=.d) $(REPLAY_OBJ:.o=.d))

@@ -138,6 +138,7 @@ static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error
             .plan = &e->plan,
             .layer = layers,
             .n_layer = m->hp.n_layer,
+            .n_used = m->hp.n_expert_used,
             .unit = m->units,
             .n_unit = m->n_unit,
             .ledger = &e->ledger,

@@ -7,6 +7,7 @@
  * at the lowest priority, into slots that nobody used lately.
  */
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,14 +31,12 @@ static void start_misses(fm_store *s)
             return;
         }
         if (!fm_slot_can_read(s, d->layer)) return;
-        const int32_t slot = fm_slot_take(s, class_index, UINT64_MAX);
+        const int32_t slot = fm_slot_take(s, class_index, INFINITY);
         if (slot < 0) return;
         const int32_t at = d->miss[d->next_miss++];
         fm_demand_item *item = &d->item[at];
         fm_slot_read(s, slot, d->layer, item->expert, PRIORITY_DEMAND);
         s->slot[slot].item = at;
-        s->slot[slot].key =
-            s->policy->key_used(s->layer_clock[d->layer], 0, item->weight, d->picks, d->kind);
         item->slot = slot;
         item->state = FM_ITEM_READING;
         d->n_reading++;
@@ -77,8 +76,6 @@ static void claim_cached(fm_store *s, int32_t at, int32_t slot)
     fm_slot *sl = &s->slot[slot];
     item->slot = slot;
     sl->item = at;
-    sl->key =
-        s->policy->key_used(s->layer_clock[d->layer], sl->key, item->weight, d->picks, d->kind);
     if (sl->hinted) {
         s->stats.prefetch_used++;
     } else {
@@ -95,6 +92,20 @@ static void claim_cached(fm_store *s, int32_t at, int32_t slot)
     }
 }
 
+/* Tells the policy; all experts of the layer are valued anew, wrong hints at what they are worth. */
+static void count_uses(fm_store *s, int32_t layer, const int32_t *ids, const int32_t *weight,
+                       int32_t n, fm_demand_kind kind)
+{
+    int64_t picks = 0, most = 1;
+    for (int32_t i = 0; weight && i < n; i++) {
+        picks += weight[i] > 0 ? weight[i] : 1;
+        if (weight[i] > most) most = weight[i];
+    }
+    int64_t n_tok = kind == FM_DEMAND_TOKEN ? 1 : picks / s->n_used;
+    if (n_tok < most) n_tok = most;
+    fm_evict_used(&s->evict, layer, ids, weight, n, (int32_t)n_tok);
+}
+
 fm_status fm_store_demand(fm_store *s, int32_t layer, const int32_t *ids, const int32_t *weight,
                           int32_t n, fm_demand_kind kind, fm_error *err)
 {
@@ -106,15 +117,9 @@ fm_status fm_store_demand(fm_store *s, int32_t layer, const int32_t *ids, const 
     d->kind = kind;
     d->n = n;
     d->n_miss = d->next_miss = d->n_hit = d->n_ready = d->next_ready = d->n_reading = d->n_lent = 0;
-    d->picks = 0;
-    for (int32_t i = 0; i < n; i++) d->picks += weight && weight[i] > 0 ? weight[i] : 1;
-    s->layer_clock[layer] = s->policy->clock_after(s->layer_clock[layer], n, d->picks, kind);
-
+    if (n > 0) count_uses(s, layer, ids, weight, n, kind);
     for (int32_t i = 0; i < n; i++) {
-        d->item[i] = (fm_demand_item){.expert = ids[i],
-                                      .slot = -1,
-                                      .state = FM_ITEM_MISS,
-                                      .weight = weight && weight[i] > 0 ? weight[i] : 1};
+        d->item[i] = (fm_demand_item){.expert = ids[i], .slot = -1, .state = FM_ITEM_MISS};
         const int32_t slot = *fm_slot_entry(s, layer, ids[i]);
         if (slot >= 0) {
             claim_cached(s, i, slot);
@@ -239,7 +244,6 @@ static void drop_expired_hints(fm_store *s, int32_t layer)
         h->slot[i] = h->slot[--h->n_slot];
         if (sl->state == FM_SLOT_READING) h->n_reading--;
         sl->hinted = false;
-        if (sl->item < 0) fm_slot_set_key(s, slot, 0); /* the next to be evicted */
     }
 }
 
@@ -263,12 +267,10 @@ static void start_hints(fm_store *s)
         if (*fm_slot_entry(s, h->layer, expert) < 0) {
             if (!fm_slot_can_read(s, h->layer)) return;
             /* Not at the cost of what the last token used. */
-            const uint64_t clock = s->layer_clock[h->layer];
-            const int32_t slot = fm_slot_take(s, s->layer_class[h->layer], clock);
+            const int32_t slot = fm_slot_take(s, s->layer_class[h->layer], fm_evict_just_used);
             if (slot < 0) return;
             fm_slot_read(s, slot, h->layer, expert, PRIORITY_HINT);
             s->slot[slot].hinted = s->slot[slot].guess = true;
-            s->slot[slot].key = s->policy->key_hinted(clock);
             h->slot[h->n_slot++] = slot;
             h->n_reading++;
             s->stats.prefetch_reads++;

@@ -1,55 +1,56 @@
-/* Which cached expert gives way to a new one: a policy that gives each expert a key when it is
- * used, and a heap that finds the smallest key. No model, no I/O: a recorded trace is enough to
- * test it.
+/* Which cached expert gives way to a new one. No model, no I/O: a recorded trace is enough to drive it
+ * (tools/cache_replay.c does).
  *
- * Keys are times on a clock that each layer keeps, counted in picks (one token that chooses one
- * expert), so keys of different layers compare: all layers see the same picks per token.
+ * Every expert, cached or not, has two rates of use that are forgotten at different speeds: half in
+ * 8 tokens, and half in 192. Their weighted sum is what it is worth to keep; the least worthy goes.
+ * A layer's rates are brought up to date when that layer is used, so all layers are compared as of
+ * their own last use: an expert of a layer further on, which this pass has not reached yet, is not
+ * taken for one that this pass could have used and did not.
  */
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-#include "store/store.h"
-
 typedef struct {
-    const char *name;
-    /* The layer's clock after a demand for n experts that counts `picks` picks in all. */
-    uint64_t (*clock_after)(uint64_t clock, int32_t n, int64_t picks, fm_demand_kind kind);
-    /* The key of an expert that `weight` of these picks chose; clock: after the demand; old_key:
-     * what it had if it was cached, else 0. */
-    uint64_t (*key_used)(uint64_t clock, uint64_t old_key, int64_t weight, int64_t picks,
-                         fm_demand_kind kind);
-    /* The key of an expert that is only expected to be used. */
-    uint64_t (*key_hinted)(uint64_t clock);
-} fm_evict_policy;
+    int32_t n_layer;
+    const int32_t *layer_class; /* [n_layer] slots are exchanged inside a class; -1: no experts   */
+    const int64_t
+        *layer_first;   /* [n_layer + 1] number of a layer's first expert, over all layers */
+    float *fast, *slow; /* [experts] uses per token, weighted, forgotten fast and slowly  */
+    float *known;       /* [n_layer] what `slow` would be of an expert that every token used */
+    float *order;   /* [experts] worth of an expert that may be evicted, INFINITY: it may not be */
+    int32_t *least; /* [n_layer] the first to go: expert id, or FM_EVICT_NONE, _UNKNOWN          */
+} fm_evict;
 
-enum { FM_EVICT_CLOCK_START = 1 << 20 }; /* so that ages never reach below zero */
+enum { FM_EVICT_NONE = -1, FM_EVICT_UNKNOWN = -2 };
 
-/* The one in use: least recently used, with the uses inside a batch spread over its tokens. */
-extern const fm_evict_policy fm_evict_recency;
-/* Plain least recently used, whatever the demand: for comparison. */
-extern const fm_evict_policy fm_evict_lru;
+/* What an expert is worth that the last token used and none before; those that nobody used lately are
+ * below it. */
+extern const float fm_evict_just_used;
 
-/* Slots that may be evicted, smallest key first; equal keys in the order of being put in. */
-typedef struct {
-    int32_t n;
-    uint64_t n_put;
-    int32_t *heap;   /* [n]     slots               */
-    int32_t *where;  /* [n_slot] place in heap or -1 */
-    uint64_t *key;   /* [n_slot]                     */
-    uint64_t *order; /* [n_slot]                     */
-} fm_evict_heap;
+/* Bytes of the tables, which belong to the caller. */
+size_t fm_evict_bytes(int64_t n_expert, int32_t n_layer);
 
-enum { FM_EVICT_BYTES_PER_SLOT = 2 * sizeof(int32_t) + 2 * sizeof(uint64_t) };
+/* No expert was ever used, none may be evicted. memory: fm_evict_bytes(), aligned for float. The two
+ * layer tables are borrowed. */
+void fm_evict_init(fm_evict *e, void *memory, const int32_t *layer_class,
+                   const int64_t *layer_first, int32_t n_layer);
 
-/* The arrays have n_slot entries, belong to the caller and need no initial content. */
-void fm_evict_heap_init(fm_evict_heap *h, int32_t *heap, int32_t *where, uint64_t *key,
-                        uint64_t *order, int32_t n_slot);
-void fm_evict_put(fm_evict_heap *h, int32_t slot, uint64_t key); /* not in the heap yet */
-void fm_evict_remove(fm_evict_heap *h, int32_t slot);            /* nothing if it is not there */
-int32_t fm_evict_least(const fm_evict_heap *h);                  /* -1: empty */
-static inline bool fm_evict_has(const fm_evict_heap *h, int32_t slot)
-{
-    return h->where[slot] >= 0;
-}
+/* A layer was used by n_tok tokens together, weight[i] (NULL: one each) of which chose expert ids[i].
+ */
+void fm_evict_used(fm_evict *e, int32_t layer, const int32_t *ids, const int32_t *weight, int32_t n,
+                   int32_t n_tok);
+
+float fm_evict_worth(const fm_evict *e, int32_t layer, int32_t expert);
+
+/* From now on the expert may be evicted, in the order of `worth`, until it may not be or its layer is
+ * used, which puts its own worth in place. */
+void fm_evict_allow(fm_evict *e, int32_t layer, int32_t expert, float worth);
+void fm_evict_forbid(fm_evict *e, int32_t layer, int32_t expert);
+bool fm_evict_is_allowed(const fm_evict *e, int32_t layer, int32_t expert);
+
+/* The least worthy expert of a class that may be evicted and is worth less than `below`. False: there
+ * is none. */
+bool fm_evict_least(fm_evict *e, int32_t class_index, float below, int32_t *layer, int32_t *expert);

@@ -62,8 +62,7 @@ static fm_status copy_layers(fm_store *s, const fm_store_options *opt, int32_t *
     s->layer = calloc(n, sizeof *s->layer);
     s->layer_class = calloc(n, sizeof *s->layer_class);
     s->layer_first = calloc(n, sizeof *s->layer_first);
-    s->layer_clock = calloc(n, sizeof *s->layer_clock);
-    if (!s->layer || !s->layer_class || !s->layer_first || !s->layer_clock) {
+    if (!s->layer || !s->layer_class || !s->layer_first) {
         return fm_fail(err, FM_E_NOMEM, "no memory for %d layers", opt->n_layer);
     }
     int64_t n_expert = 0;
@@ -72,7 +71,6 @@ static fm_status copy_layers(fm_store *s, const fm_store_options *opt, int32_t *
         const fm_expert_layer *layer = &opt->layer[i];
         s->layer[i] = *layer;
         s->layer_first[i] = n_expert;
-        s->layer_clock[i] = FM_EVICT_CLOCK_START;
         n_expert += layer->n_expert;
         if (layer->n_expert > *most) *most = layer->n_expert;
         s->layer_class[i] = -1;
@@ -82,6 +80,7 @@ static fm_status copy_layers(fm_store *s, const fm_store_options *opt, int32_t *
             return fm_fail(err, FM_E_ARG, "layer %d: the plan has no slot for its experts", i);
         }
     }
+    s->layer_first[s->n_layer] = n_expert;
     if (n_expert != s->plan.report.experts_total) {
         return fm_fail(err, FM_E_ARG, "the plan is for %" PRId64 " experts, the model has %" PRId64,
                        s->plan.report.experts_total, n_expert);
@@ -104,12 +103,13 @@ static fm_status make_demand(fm_store *s, int32_t most, fm_error *err)
     return fm_fail(err, FM_E_NOMEM, "no memory for a demand of %d experts", most);
 }
 
-/* Lays the bookkeeping out in one block: slot_of, slots, then the arrays of the heaps. */
+/* Lays the bookkeeping out in one block: slot_of, the policy's tables, then the slots. */
 static fm_status make_tables(fm_store *s, fm_error *err)
 {
     const uint64_t n_slot = (uint64_t)s->n_slot;
     const uint64_t n_expert = (uint64_t)s->plan.report.experts_total;
-    const uint64_t of_bytes = fm_round_up(n_expert * sizeof(int32_t), FM_STORE_PAGE);
+    const uint64_t evict_bytes = fm_evict_bytes((int64_t)n_expert, s->n_layer);
+    const uint64_t of_bytes = fm_round_up(n_expert * sizeof(int32_t) + evict_bytes, FM_STORE_PAGE);
     s->table_bytes = of_bytes + fm_round_up(n_slot * FM_SLOT_META_BYTES, FM_STORE_PAGE);
     s->tables = fm_store_alloc(s, s->line_slots, s->table_bytes, err);
     if (!s->tables) return FM_E_NOMEM;
@@ -117,16 +117,11 @@ static fm_status make_tables(fm_store *s, fm_error *err)
     uint8_t *at = s->tables;
     s->slot_of = (int32_t *)at;
     for (uint64_t i = 0; i < n_expert; i++) s->slot_of[i] = -1;
-    at += of_bytes;
-    s->slot = (fm_slot *)at;
-    at += n_slot * sizeof *s->slot;
-    uint64_t *key = (uint64_t *)at, *order = key + n_slot;
-    int32_t *heap = (int32_t *)(order + n_slot), *where = heap + n_slot;
+    fm_evict_init(&s->evict, s->slot_of + n_expert, s->layer_class, s->layer_first, s->n_layer);
+    s->slot = (fm_slot *)(at + of_bytes);
     for (int32_t c = 0; c < s->n_class; c++) {
         fm_slot_class *cls = &s->slot_class[c];
         const int32_t first = cls->first;
-        fm_evict_heap_init(&cls->heap, heap + first, where + first, key + first, order + first,
-                           cls->n_slot);
         cls->free = cls->n_slot > 0 ? first : -1;
         for (int32_t i = first; i < first + cls->n_slot; i++) {
             s->slot[i] = (fm_slot){.layer = -1,
@@ -168,7 +163,7 @@ static fm_status make_classes(fm_store *s, fm_error *err)
 fm_status fm_experts_setup(fm_store *s, const fm_store_options *opt, fm_error *err)
 {
     int32_t most = 0;
-    s->policy = &fm_evict_recency;
+    s->n_used = opt->n_used > 0 ? opt->n_used : 1;
     FM_TRY(copy_layers(s, opt, &most, err));
     FM_TRY(make_demand(s, most, err));
     if (most == 0) return FM_OK;
@@ -194,7 +189,6 @@ void fm_experts_teardown(fm_store *s)
     free(s->layer);
     free(s->layer_class);
     free(s->layer_first);
-    free(s->layer_clock);
 }
 
 /* ---- slots ------------------------------------------------------------------------------- */
@@ -202,16 +196,6 @@ void fm_experts_teardown(fm_store *s)
 int32_t *fm_slot_entry(fm_store *s, int32_t layer, int32_t expert)
 {
     return &s->slot_of[s->layer_first[layer] + expert];
-}
-
-static fm_evict_heap *heap_of(fm_store *s, int32_t slot)
-{
-    return &s->slot_class[s->slot[slot].n_class].heap;
-}
-
-static int32_t number_in_class(const fm_store *s, int32_t slot)
-{
-    return slot - s->slot_class[s->slot[slot].n_class].first;
 }
 
 uint8_t *fm_slot_address(const fm_store *s, int32_t slot)
@@ -222,20 +206,16 @@ uint8_t *fm_slot_address(const fm_store *s, int32_t slot)
 
 void fm_slot_make_evictable(fm_store *s, int32_t slot)
 {
-    fm_evict_put(heap_of(s, slot), number_in_class(s, slot), s->slot[slot].key);
+    const fm_slot *sl = &s->slot[slot];
+    float worth = fm_evict_worth(&s->evict, sl->layer, sl->expert);
+    /* What is expected to be used stays until its layer comes. */
+    if (sl->hinted && worth < fm_evict_just_used) worth = fm_evict_just_used;
+    fm_evict_allow(&s->evict, sl->layer, sl->expert, worth);
 }
 
 void fm_slot_make_pinned(fm_store *s, int32_t slot)
 {
-    fm_evict_remove(heap_of(s, slot), number_in_class(s, slot));
-}
-
-void fm_slot_set_key(fm_store *s, int32_t slot, uint64_t key)
-{
-    s->slot[slot].key = key;
-    if (!fm_evict_has(heap_of(s, slot), number_in_class(s, slot))) return;
-    fm_slot_make_pinned(s, slot);
-    fm_slot_make_evictable(s, slot);
+    fm_evict_forbid(&s->evict, s->slot[slot].layer, s->slot[slot].expert);
 }
 
 static void forget_hint(fm_store *s, int32_t slot)
@@ -271,7 +251,7 @@ static void free_slot(fm_store *s, int32_t slot)
     cls->free = slot;
 }
 
-int32_t fm_slot_take(fm_store *s, int32_t class_index, uint64_t key_below)
+int32_t fm_slot_take(fm_store *s, int32_t class_index, float worth_below)
 {
     fm_slot_class *cls = &s->slot_class[class_index];
     int32_t slot = cls->free;
@@ -280,10 +260,9 @@ int32_t fm_slot_take(fm_store *s, int32_t class_index, uint64_t key_below)
         fm_populate_need(cls->populate, (size_t)(slot - cls->first + 1) * cls->slot_bytes);
         return slot;
     }
-    const int32_t least = fm_evict_least(&cls->heap);
-    if (least < 0) return -1;
-    slot = cls->first + least;
-    if (s->slot[slot].key >= key_below) return -1;
+    int32_t layer, expert;
+    if (!fm_evict_least(&s->evict, class_index, worth_below, &layer, &expert)) return -1;
+    slot = *fm_slot_entry(s, layer, expert);
     fm_slot_make_pinned(s, slot);
     empty_slot(s, slot);
     return slot;

@@ -10,13 +10,14 @@
 
 /* ---- sizes ------------------------------------------------------------------------------- */
 
-/* Bookkeeping that the plan charges for one slot, and for the tables of all experts. */
-enum { FM_SLOT_META_BYTES = 192, FM_STORE_PAGE = 4096 };
+/* Bookkeeping that the plan charges for one slot, and for one expert, cached or not. */
+enum { FM_SLOT_META_BYTES = 192, FM_EXPERT_META_BYTES = 24, FM_STORE_PAGE = 4096 };
 
 static inline uint64_t fm_store_table_bytes(int64_t experts_total)
 {
-    /* one slot number per expert; a page more because two tables are rounded up */
-    return fm_round_up((uint64_t)experts_total * sizeof(int32_t), FM_STORE_PAGE) + FM_STORE_PAGE;
+    /* slot number and the policy's rates per expert; a page more because two tables are rounded */
+    return fm_round_up((uint64_t)experts_total * FM_EXPERT_META_BYTES, FM_STORE_PAGE) +
+           FM_STORE_PAGE;
 }
 
 /* Room of one expert of the layer: its parts, each placed for direct reading. */
@@ -72,7 +73,6 @@ typedef struct {
     int32_t layer, expert;
     int32_t item; /* of the demand that pins this slot, -1: not pinned */
     int32_t next_free;
-    uint64_t key;    /* for the policy, when it becomes evictable         */
     uint8_t state;   /* fm_slot_state */
     uint8_t n_class; /* index of its class */
     uint8_t parts_left;
@@ -82,8 +82,7 @@ typedef struct {
     uint8_t *part[FM_EXPERT_PARTS]; /* where the bytes start */
 } fm_slot;
 
-_Static_assert(sizeof(fm_slot) + FM_EVICT_BYTES_PER_SLOT <= FM_SLOT_META_BYTES,
-               "the plan charges too little for a slot");
+_Static_assert(sizeof(fm_slot) <= FM_SLOT_META_BYTES, "the plan charges too little for a slot");
 
 typedef struct {
     uint8_t *base;
@@ -92,7 +91,6 @@ typedef struct {
     int32_t free;          /* list */
     fm_populate *populate; /* touches slots ahead of their first use; may be NULL */
     int32_t window;        /* reads and unclaimed arrivals of a batch at a time */
-    fm_evict_heap heap;    /* numbers are relative to first */
 } fm_slot_class;
 
 typedef enum {
@@ -106,14 +104,12 @@ typedef enum {
 typedef struct {
     int32_t expert, slot;
     fm_item_state state;
-    int64_t weight;
 } fm_demand_item;
 
 typedef struct {
     bool active, failed, ending;
     int32_t layer, n;
     fm_demand_kind kind;
-    int64_t picks;
     fm_demand_item *item;  /* [most experts of a layer] */
     uint64_t *last_serial; /* [most] number of the last demand for this expert id */
     uint64_t serial;
@@ -170,12 +166,12 @@ struct fm_store {
     fm_error load_error;
 
     /* experts */
-    const fm_evict_policy *policy;
+    fm_evict evict;
+    int32_t n_used; /* experts that one token chooses */
     int32_t n_layer;
     fm_expert_layer *layer;
-    int32_t *layer_class;  /* [n_layer] */
-    int64_t *layer_first;  /* [n_layer] of slot_of */
-    uint64_t *layer_clock; /* [n_layer] */
+    int32_t *layer_class; /* [n_layer] */
+    int64_t *layer_first; /* [n_layer] of slot_of */
     uint8_t *tables;
     uint64_t table_bytes;
     int32_t *slot_of; /* [experts] slot that holds or will hold it, -1: none */
@@ -214,14 +210,13 @@ void fm_trunk_feed(fm_store *s); /* read-ahead of streamed units */
 /* Slots (store_experts.c). */
 int32_t *fm_slot_entry(fm_store *s, int32_t layer, int32_t expert);
 uint8_t *fm_slot_address(const fm_store *s, int32_t slot);
-void fm_slot_make_evictable(fm_store *s, int32_t slot); /* ready, not pinned, with its key */
+void fm_slot_make_evictable(fm_store *s, int32_t slot); /* ready and not pinned */
 void fm_slot_make_pinned(fm_store *s, int32_t slot);
-void fm_slot_set_key(fm_store *s, int32_t slot, uint64_t key);
-/* A free slot of the class, or the evictable one with the least key if that is below key_below;
- * -1: neither. */
-int32_t fm_slot_take(fm_store *s, int32_t class_index, uint64_t key_below);
+/* A free slot of the class, or that of the least worthy evictable expert if it is worth less than
+ * worth_below; -1: neither. */
+int32_t fm_slot_take(fm_store *s, int32_t class_index, float worth_below);
 bool fm_slot_can_read(const fm_store *s, int32_t layer); /* the queue has room for one expert */
-/* Starts to fill a slot that fm_slot_take() gave; the caller sets item, hinted and key. */
+/* Starts to fill a slot that fm_slot_take() gave; the caller sets item and hinted. */
 void fm_slot_read(fm_store *s, int32_t slot, int32_t layer, int32_t expert, int priority);
 
 fm_status fm_experts_setup(fm_store *s, const fm_store_options *opt, fm_error *err);

@@ -1,6 +1,7 @@
-/* The eviction policy on traces, without files: what generation keeps hot survives a prompt, a
- * prompt leaves the experts it used most in every layer, and the heap always gives the least key.
+/* The eviction policy on made-up routing, without files: what generation keeps hot survives a prompt,
+ * a prompt leaves the experts it used most in every layer, and the least worthy expert is found.
  */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,73 +28,89 @@ static uint64_t next_random(void)
 /* ---- a cache without bytes --------------------------------------------------------------- */
 
 typedef struct {
-    const fm_evict_policy *policy;
-    int n_slot, n_filled;
-    int slot_of[N_ALL], expert_in[N_ALL];
-    uint64_t key[N_ALL], clock[N_LAYER];
+    bool is_lru; /* for comparison: the least recently used goes */
+    int n_free;
+    fm_evict evict;
+    int32_t layer_class[N_LAYER];
+    int64_t layer_first[N_LAYER + 1];
+    float memory[N_ALL * 3 + N_LAYER * 2];
+    uint64_t now, last[N_ALL];
+    bool in[N_ALL];
     int64_t hits, uses;
-    fm_evict_heap heap;
-    int32_t heap_array[N_ALL], where[N_ALL];
-    uint64_t heap_key[N_ALL], order[N_ALL];
 } cache;
 
-static void cache_init(cache *c, const fm_evict_policy *policy, int n_slot)
+static void cache_init(cache *c, bool is_lru, int n_slot)
 {
     memset(c, 0, sizeof *c);
-    c->policy = policy;
-    c->n_slot = n_slot;
-    for (int i = 0; i < N_ALL; i++) c->slot_of[i] = -1;
-    for (int i = 0; i < N_LAYER; i++) c->clock[i] = FM_EVICT_CLOCK_START;
-    fm_evict_heap_init(&c->heap, c->heap_array, c->where, c->heap_key, c->order, n_slot);
+    c->is_lru = is_lru;
+    c->n_free = n_slot;
+    for (int i = 0; i <= N_LAYER; i++) c->layer_first[i] = i * N_EXPERT;
+    assert_true(fm_evict_bytes(N_ALL, N_LAYER) <= sizeof c->memory);
+    fm_evict_init(&c->evict, c->memory, c->layer_class, c->layer_first, N_LAYER);
 }
 
-static void use(cache *c, int layer, int expert, int64_t weight, int64_t picks, fm_demand_kind kind)
+static void make_room(cache *c)
 {
-    const int id = layer * N_EXPERT + expert;
-    int slot = c->slot_of[id];
-    uint64_t old_key = 0;
-    c->uses++;
-    if (slot >= 0) {
-        c->hits++;
-        old_key = c->key[slot];
-        fm_evict_remove(&c->heap, slot);
-    } else {
-        slot = c->n_filled < c->n_slot ? c->n_filled++ : fm_evict_least(&c->heap);
-        if (fm_evict_has(&c->heap, slot)) {
-            fm_evict_remove(&c->heap, slot);
-            c->slot_of[c->expert_in[slot]] = -1;
+    if (c->n_free > 0) {
+        c->n_free--;
+        return;
+    }
+    int32_t layer = -1, expert = -1;
+    if (c->is_lru) {
+        int least = -1;
+        for (int i = 0; i < N_ALL; i++) {
+            if (c->in[i] && (least < 0 || c->last[i] < c->last[least])) least = i;
         }
-        c->slot_of[id] = slot;
-        c->expert_in[slot] = id;
+        c->in[least] = false;
+        return;
     }
-    c->key[slot] = c->policy->key_used(c->clock[layer], old_key, weight, picks, kind);
-    fm_evict_put(&c->heap, slot, c->key[slot]);
+    assert_true(fm_evict_least(&c->evict, 0, INFINITY, &layer, &expert));
+    assert_true(c->in[layer * N_EXPERT + expert]);
+    fm_evict_forbid(&c->evict, layer, expert);
+    c->in[layer * N_EXPERT + expert] = false;
 }
 
-static void demand(cache *c, int layer, const int *weight, fm_demand_kind kind)
+static void demand(cache *c, int32_t layer, const int *weight, int32_t n_tok)
 {
-    int64_t picks = 0;
-    int32_t n = 0;
+    int32_t ids[N_EXPERT], w[N_EXPERT], n = 0;
     for (int e = 0; e < N_EXPERT; e++) {
-        picks += weight[e];
-        n += weight[e] > 0;
+        if (weight[e] == 0) continue;
+        ids[n] = e;
+        w[n++] = weight[e];
     }
-    c->clock[layer] = c->policy->clock_after(c->clock[layer], n, picks, kind);
-    for (int e = 0; e < N_EXPERT; e++) {
-        if (weight[e] > 0) use(c, layer, e, weight[e], picks, kind);
+    fm_evict_used(&c->evict, layer, ids, w, n, n_tok);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; i < n; i++) {
+            const int at = layer * N_EXPERT + ids[i];
+            if ((pass == 0) != c->in[at]) continue; /* those in memory first */
+            if (c->last[at] == c->now + 1) continue;
+            c->uses++;
+            if (pass == 0) {
+                c->hits++;
+            } else {
+                make_room(c);
+                c->in[at] = true;
+                fm_evict_allow(&c->evict, layer, ids[i], fm_evict_worth(&c->evict, layer, ids[i]));
+            }
+            c->last[at] = c->now + 1;
+        }
     }
+    c->now++;
 }
 
 /* One token: picks N_USED experts around a topic's favourites. */
 static void pick(int layer, int topic, int *weight)
 {
+    int mine[N_USED];
     for (int n = 0; n < N_USED;) {
         const bool usual = next_random() % 10 < 8;
         const int e = usual ? (topic * 17 + layer * 5 + (int)(next_random() % 12)) % N_EXPERT
                             : (int)(next_random() % N_EXPERT);
-        if (weight[e] > 0) continue;
-        weight[e] = 1;
-        n++;
+        bool is_new = true;
+        for (int i = 0; i < n; i++) is_new = is_new && mine[i] != e;
+        if (!is_new) continue;
+        mine[n++] = e;
+        weight[e]++;
     }
 }
 
@@ -103,7 +120,7 @@ static void run_tokens(cache *c, int topic, int n)
         for (int layer = 0; layer < N_LAYER; layer++) {
             int weight[N_EXPERT] = {0};
             pick(layer, topic, weight);
-            demand(c, layer, weight, FM_DEMAND_TOKEN);
+            demand(c, layer, weight, 1);
         }
     }
 }
@@ -111,13 +128,9 @@ static void run_tokens(cache *c, int topic, int n)
 static void run_prompt(cache *c, int topic, int n)
 {
     for (int layer = 0; layer < N_LAYER; layer++) {
-        int sum[N_EXPERT] = {0};
-        for (int t = 0; t < n; t++) {
-            int weight[N_EXPERT] = {0};
-            pick(layer, topic, weight);
-            for (int e = 0; e < N_EXPERT; e++) sum[e] += weight[e];
-        }
-        demand(c, layer, sum, FM_DEMAND_BATCH);
+        int weight[N_EXPERT] = {0};
+        for (int t = 0; t < n; t++) pick(layer, topic, weight);
+        demand(c, layer, weight, n);
     }
 }
 
@@ -130,50 +143,50 @@ static double hit_rate(cache *c, int topic, int n_token)
 
 static cache a, b;
 
-static void tokens_alone_are_kept_as_by_lru(void **state)
+static void tokens_alone_are_kept_at_least_as_by_lru(void **state)
 {
     (void)state;
     const uint64_t start = seed;
-    cache_init(&a, &fm_evict_recency, 200);
-    run_tokens(&a, 1, 300);
-    seed = start;
-    cache_init(&b, &fm_evict_lru, 200);
-    run_tokens(&b, 1, 300);
-    const double difference = (double)(a.hits - b.hits) / (double)a.uses;
-    assert_true(difference > -0.01 && difference < 0.01);
+    for (int n_slot = 60; n_slot < 500; n_slot += 110) {
+        seed = start;
+        cache_init(&a, false, n_slot);
+        run_tokens(&a, 1, 300);
+        seed = start;
+        cache_init(&b, true, n_slot);
+        run_tokens(&b, 1, 300);
+        assert_true(a.uses == b.uses);
+        assert_true((double)(a.hits - b.hits) / (double)a.uses > -0.01);
+    }
 }
 
 static void prompt_leaves_its_experts_in_every_layer(void **state)
 {
     (void)state;
     const uint64_t start = seed;
-    cache_init(&a, &fm_evict_recency, 160); /* a quarter of all */
+    cache_init(&a, false, 160); /* a quarter of all */
     run_prompt(&a, 2, 256);
+    int n_in_layer[N_LAYER] = {0};
+    for (int i = 0; i < N_ALL; i++) n_in_layer[i / N_EXPERT] += a.in[i];
+    for (int layer = 0; layer < N_LAYER; layer++) assert_true(n_in_layer[layer] >= 8);
     const double ours = hit_rate(&a, 2, 1);
     seed = start;
-    cache_init(&b, &fm_evict_lru, 160);
+    cache_init(&b, true, 160);
     run_prompt(&b, 2, 256);
     const double plain = hit_rate(&b, 2, 1);
     assert_true(ours > 0.7);
     assert_true(plain < 0.4); /* only the last layers are left */
-
-    int n_in_layer[N_LAYER] = {0};
-    cache_init(&a, &fm_evict_recency, 160);
-    run_prompt(&a, 2, 256);
-    for (int i = 0; i < N_ALL; i++) n_in_layer[i / N_EXPERT] += a.slot_of[i] >= 0;
-    for (int layer = 0; layer < N_LAYER; layer++) assert_true(n_in_layer[layer] >= 8);
 }
 
 static void prompt_on_another_topic_does_not_wash_out_the_conversation(void **state)
 {
     (void)state;
     const uint64_t start = seed;
-    cache_init(&a, &fm_evict_recency, 250);
+    cache_init(&a, false, 250);
     run_tokens(&a, 3, 100);
     run_prompt(&a, 4, 256);
     const double ours = hit_rate(&a, 3, 2);
     seed = start;
-    cache_init(&b, &fm_evict_lru, 250);
+    cache_init(&b, true, 250);
     run_tokens(&b, 3, 100);
     run_prompt(&b, 4, 256);
     const double plain = hit_rate(&b, 3, 2);
@@ -184,77 +197,127 @@ static void prompt_on_another_topic_does_not_wash_out_the_conversation(void **st
 static void long_run_of_prompts_moves_on(void **state)
 {
     (void)state;
-    cache_init(&a, &fm_evict_recency, 160);
+    cache_init(&a, false, 160);
     run_tokens(&a, 5, 200);
     for (int i = 0; i < 12; i++) run_prompt(&a, 6, 256);
     assert_true(hit_rate(&a, 6, 2) > 0.7);
 }
 
-static void more_weight_never_means_older(void **state)
+/* Passes over everything: what fits is kept and hit each time; LRU would always be a step behind. */
+static void passes_of_a_long_prompt_keep_what_fits(void **state)
 {
     (void)state;
+    cache_init(&a, false, N_ALL / 2);
+    cache_init(&b, true, N_ALL / 2);
+    int weight[N_EXPERT];
+    for (int pass = 0; pass < 6; pass++) {
+        if (pass == 2) a.hits = a.uses = b.hits = b.uses = 0;
+        for (int layer = 0; layer < N_LAYER; layer++) {
+            for (int e = 0; e < N_EXPERT; e++) weight[e] = 100 + (e * 7 + layer) % N_EXPERT;
+            demand(&a, layer, weight, 512);
+            demand(&b, layer, weight, 512);
+        }
+    }
+    assert_true((double)a.hits > 0.45 * (double)a.uses);
+    assert_true((double)b.hits < 0.05 * (double)b.uses);
+}
+
+static void batch_counts_like_its_tokens(void **state)
+{
+    (void)state;
+    /* The same experts in every token: one batch gives the rates of as many single tokens. */
+    cache_init(&a, false, 10);
+    cache_init(&b, false, 10);
+    const int32_t ids[3] = {5, 9, 60}, weight[3] = {100, 100, 50};
+    for (int t = 0; t < 100; t++) fm_evict_used(&a.evict, 0, ids, NULL, t % 2 ? 3 : 2, 1);
+    fm_evict_used(&b.evict, 0, ids, weight, 3, 100);
+    for (int i = 0; i < 3; i++) {
+        const float one = fm_evict_worth(&a.evict, 0, ids[i]);
+        const float all = fm_evict_worth(&b.evict, 0, ids[i]);
+        assert_true(fabsf(one - all) < 0.03f * all); /* every other token is not quite evenly */
+    }
+    /* More choices are never worth less; an expert in use is never worth less than before. */
     for (int i = 0; i < 1000; i++) {
-        const int64_t picks = 1 + (int64_t)(next_random() % 5000);
-        const int64_t w = 1 + (int64_t)(next_random() % (uint64_t)picks);
-        const uint64_t clock =
-            fm_evict_recency.clock_after(FM_EVICT_CLOCK_START, 100, picks, FM_DEMAND_BATCH);
-        const uint64_t k = fm_evict_recency.key_used(clock, 0, w, picks, FM_DEMAND_BATCH);
-        const uint64_t more = fm_evict_recency.key_used(clock, 0, w + 1, picks, FM_DEMAND_BATCH);
-        assert_true(k <= more && more <= clock);
-        const uint64_t hit = fm_evict_recency.key_used(clock, clock - 1, w, picks, FM_DEMAND_BATCH);
-        assert_true(hit >= clock - 1); /* a batch never makes a cached expert older */
-        assert_int_equal(fm_evict_recency.key_used(clock, 0, 1, 4, FM_DEMAND_TOKEN), clock);
+        const int32_t n_tok = 1 + (int32_t)(next_random() % 3000);
+        const int32_t w = (int32_t)(next_random() % (uint64_t)n_tok) + 1;
+        const int32_t two[2] = {(int32_t)(next_random() % 30), 30 + (int32_t)(next_random() % 30)};
+        const int32_t both[2] = {w, n_tok};
+        cache_init(&a, false, 10);
+        fm_evict_used(&a.evict, 3, two, both, 2, n_tok);
+        const float less = fm_evict_worth(&a.evict, 3, two[0]);
+        const float more = fm_evict_worth(&a.evict, 3, two[1]);
+        assert_true(less > 0 && less <= more && more < 2);
     }
 }
 
-static void heap_gives_the_least_key_and_the_oldest_of_equals(void **state)
+static void last_token_is_worth_more_than_what_is_long_gone(void **state)
 {
     (void)state;
-    enum { N = 100 };
-    int32_t heap[N], where[N];
-    uint64_t key[N], order[N], want_key[N] = {0}, want_order[N] = {0}, serial = 0;
-    bool in[N] = {false};
-    fm_evict_heap h;
-    fm_evict_heap_init(&h, heap, where, key, order, N);
-    assert_int_equal(fm_evict_least(&h), -1);
-    for (int step = 0; step < 20000; step++) {
-        const int32_t slot = (int32_t)(next_random() % N);
-        if (in[slot]) {
-            fm_evict_remove(&h, slot);
-            in[slot] = false;
-        } else {
-            want_key[slot] = next_random() % 20;
-            want_order[slot] = ++serial;
-            fm_evict_put(&h, slot, want_key[slot]);
-            in[slot] = true;
-        }
-        int32_t best = -1;
-        for (int32_t i = 0; i < N; i++) {
-            assert_int_equal(fm_evict_has(&h, i), in[i]);
-            if (!in[i]) continue;
-            if (best < 0 || want_key[i] < want_key[best] ||
-                (want_key[i] == want_key[best] && want_order[i] < want_order[best])) {
-                best = i;
+    cache_init(&a, false, 10);
+    const int32_t old = 1, now = 2;
+    for (int t = 0; t < 3; t++) fm_evict_used(&a.evict, 0, &old, NULL, 1, 1);
+    for (int t = 0; t < 100; t++) fm_evict_used(&a.evict, 0, &now, NULL, 0, 1);
+    fm_evict_used(&a.evict, 0, &now, NULL, 1, 1);
+    assert_true(fm_evict_worth(&a.evict, 0, now) >= fm_evict_just_used);
+    assert_true(fm_evict_worth(&a.evict, 0, old) < fm_evict_just_used);
+    /* Nothing becomes a denormal number: multiplying those is slow. */
+    for (int t = 0; t < 40000; t++) fm_evict_used(&a.evict, 0, &now, NULL, 0, 1);
+    assert_true(fm_evict_worth(&a.evict, 0, old) == 0);
+}
+
+static void least_worthy_is_found(void **state)
+{
+    (void)state;
+    static float want[N_ALL];
+    cache_init(&a, false, 10);
+    for (int i = 0; i < N_LAYER; i++) a.layer_class[i] = i % 2;
+    a.layer_class[4] = -1;
+    for (int i = 0; i < N_ALL; i++) want[i] = INFINITY;
+    for (int step = 0; step < 50000; step++) {
+        const int32_t layer = (int32_t)(next_random() % N_LAYER);
+        const int32_t expert = (int32_t)(next_random() % N_EXPERT);
+        const int at = layer * N_EXPERT + expert;
+        const uint64_t what = next_random() % 16;
+        if (what == 0) {
+            fm_evict_used(&a.evict, layer, &expert, NULL, 1, 1);
+            for (int e = 0; e < N_EXPERT; e++) {
+                float *w = &want[layer * N_EXPERT + e];
+                if (*w < INFINITY) *w = fm_evict_worth(&a.evict, layer, e);
             }
+        } else if (what < 9) {
+            want[at] = (float)(next_random() % 50) / 50;
+            fm_evict_allow(&a.evict, layer, expert, want[at]);
+        } else {
+            want[at] = INFINITY;
+            fm_evict_forbid(&a.evict, layer, expert); /* what is not there: nothing */
         }
-        assert_int_equal(fm_evict_least(&h), best);
-        fm_evict_remove(&h, slot); /* what is not there: nothing */
-        if (in[slot]) {
-            fm_evict_put(&h, slot, want_key[slot]);
-            want_order[slot] = ++serial;
+        assert_int_equal(fm_evict_is_allowed(&a.evict, layer, expert), want[at] < INFINITY);
+        const int32_t wanted_class = (int32_t)(next_random() % 2);
+        const float below = next_random() % 2 ? INFINITY : 0.1f;
+        float least = below;
+        for (int i = 0; i < N_ALL; i++) {
+            if (a.layer_class[i / N_EXPERT] == wanted_class && want[i] < least) least = want[i];
         }
+        int32_t l, e;
+        const bool found = fm_evict_least(&a.evict, wanted_class, below, &l, &e);
+        assert_int_equal(found, least < below);
+        if (!found) continue;
+        assert_int_equal(a.layer_class[l], wanted_class);
+        assert_true(want[l * N_EXPERT + e] == least);
     }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tokens_alone_are_kept_as_by_lru),
+        cmocka_unit_test(tokens_alone_are_kept_at_least_as_by_lru),
         cmocka_unit_test(prompt_leaves_its_experts_in_every_layer),
         cmocka_unit_test(prompt_on_another_topic_does_not_wash_out_the_conversation),
         cmocka_unit_test(long_run_of_prompts_moves_on),
-        cmocka_unit_test(more_weight_never_means_older),
-        cmocka_unit_test(heap_gives_the_least_key_and_the_oldest_of_equals),
+        cmocka_unit_test(passes_of_a_long_prompt_keep_what_fits),
+        cmocka_unit_test(batch_counts_like_its_tokens),
+        cmocka_unit_test(last_token_is_worth_more_than_what_is_long_gone),
+        cmocka_unit_test(least_worthy_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
