@@ -1,8 +1,9 @@
-/* Tokenizers from files: a GGUF file's metadata or a tokenizer.json. */
+/* Tokenizers from files: a GGUF file's metadata, a tokenizer.json, or a Hugging Face directory. */
 #include "engine/tokenizer_glue.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,8 @@ static fm_status name_of(const fm_checkpoint *c, const char *key, const char **o
 fm_status fm_tokenizer_from_checkpoint(fm_tokenizer **out, const fm_checkpoint *c, fm_error *err)
 {
     *out = NULL;
+    if (fm_checkpoint_directory(c))
+        return fm_tokenizer_from_directory(out, fm_checkpoint_directory(c), err);
     fm_tokenizer_source src = {
         .origin = fm_checkpoint_file(c, 0),
         .user = (void *)c, /* only read; the callbacks take a plain pointer */
@@ -151,13 +154,118 @@ static fm_status open_json(fm_tokenizer **out, FILE *f, const char *path, uint64
     return st;
 }
 
+/* ---- directories ------------------------------------------------------------------------- */
+
+/* DIR/NAME; *data NULL when there is no such file. */
+static fm_status read_beside(const char *directory, const char *name, char **path, char **data,
+                             size_t *n, fm_error *err)
+{
+    *data = NULL;
+    *n = 0;
+    const size_t room = strlen(directory) + strlen(name) + 2;
+    *path = malloc(room);
+    if (!*path) return fm_fail(err, FM_E_NOMEM, "%s: no memory", directory);
+    snprintf(*path, room, "%s/%s", directory, name);
+    FILE *f = fopen(*path, "rb");
+    if (!f) return errno == ENOENT ? FM_OK : fm_fail_errno(err, errno, "%s", *path);
+    struct stat sb;
+    fm_status st;
+    if (fstat(fileno(f), &sb) != 0 || !S_ISREG(sb.st_mode) || sb.st_size > JSON_BYTES_MAX) {
+        st = fm_fail(err, FM_E_FORMAT, "%s: is no regular file of at most %d bytes", *path,
+                     JSON_BYTES_MAX);
+    } else {
+        *n = (size_t)sb.st_size;
+        st = read_all(f, *path, *n, data, err);
+    }
+    fclose(f);
+    return st;
+}
+
+static void add_end_ids(fm_tokenizer *tok, const json_t *v)
+{
+    if (json_is_array(v)) {
+        size_t i;
+        json_t *item;
+        json_array_foreach(v, i, item) add_end_ids(tok, item);
+    } else if (json_is_integer(v) && json_integer_value(v) >= 0 &&
+               json_integer_value(v) <= INT32_MAX) {
+        const int32_t id = (int32_t)json_integer_value(v);
+        fm_tokenizer_add_ends(tok, &id, 1);
+    }
+}
+
+/* eos_token_id of one of the directory's JSON files, if it is there. */
+static fm_status add_ends_of(fm_tokenizer *tok, const char *directory, const char *name,
+                             fm_error *err)
+{
+    char *path, *data;
+    size_t n;
+    fm_status st = read_beside(directory, name, &path, &data, &n, err);
+    if (st == FM_OK && data) {
+        json_error_t why;
+        json_t *root = json_loadb(data, n, 0, &why);
+        if (!root) {
+            st = fm_fail(err, FM_E_FORMAT, "%s: line %d: %s", path, why.line, why.text);
+        } else {
+            add_end_ids(tok, json_object_get(root, "eos_token_id"));
+            add_end_ids(tok, json_object_get(json_object_get(root, "text_config"), "eos_token_id"));
+        }
+        json_decref(root);
+    }
+    free(path);
+    free(data);
+    return st;
+}
+
+static fm_status from_tiktoken(fm_tokenizer **out, const char *directory, fm_error *err)
+{
+    char *path, *data, *config_path = NULL, *config = NULL;
+    size_t n, n_config;
+    fm_status st = read_beside(directory, "tiktoken.model", &path, &data, &n, err);
+    if (st == FM_OK && !data)
+        st = fm_fail(err, FM_E_IO, "%s: has neither tokenizer.json nor tiktoken.model", directory);
+    if (st == FM_OK)
+        st = read_beside(directory, "tokenizer_config.json", &config_path, &config, &n_config, err);
+    if (st == FM_OK && !config)
+        st = fm_fail(err, FM_E_IO, "%s: is missing; it names the special tokens of %s", config_path,
+                     path);
+    if (st == FM_OK)
+        st = fm_tokenizer_from_tiktoken(out, data, n, config, n_config, "kimi-k2", path, err);
+    free(path);
+    free(data);
+    free(config_path);
+    free(config);
+    return st;
+}
+
+fm_status fm_tokenizer_from_directory(fm_tokenizer **out, const char *directory, fm_error *err)
+{
+    *out = NULL;
+    char *path, *data;
+    size_t n;
+    fm_status st = read_beside(directory, "tokenizer.json", &path, &data, &n, err);
+    if (st == FM_OK)
+        st = data ? fm_tokenizer_from_json(out, data, n, path, err)
+                  : from_tiktoken(out, directory, err);
+    free(path);
+    free(data);
+    static const char *const with_ends[] = {"generation_config.json", "config.json"};
+    for (int i = 0; i < 2 && st == FM_OK; i++) st = add_ends_of(*out, directory, with_ends[i], err);
+    if (st != FM_OK) {
+        fm_tokenizer_close(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
 fm_status fm_tokenizer_open(fm_tokenizer **out, const char *path, fm_error *err)
 {
     *out = NULL;
     if (!path) return fm_fail(err, FM_E_ARG, "no path of a tokenizer was given");
     struct stat sb;
     if (stat(path, &sb) != 0) return fm_fail_errno(err, errno, "%s", path);
-    /* The checkpoint reader has the messages for directories and devices. */
+    if (S_ISDIR(sb.st_mode)) return fm_tokenizer_from_directory(out, path, err);
+    /* The checkpoint reader has the messages for devices. */
     if (!S_ISREG(sb.st_mode)) return open_gguf(out, path, err);
     FILE *f = fopen(path, "rb");
     if (!f) return fm_fail_errno(err, errno, "%s", path);

@@ -7,3 +7,7 @@
 /* A tokenizer from the metadata tokenizer.ggml.*; *out is owned by the caller and keeps nothing of
  * the checkpoint, so fm_checkpoint_drop_tokenizer() may follow. */
 fm_status fm_tokenizer_from_checkpoint(fm_tokenizer **out, const fm_checkpoint *c, fm_error *err);
+
+/* From tokenizer.json or tiktoken.model of a Hugging Face directory; tokens that end a generation from
+ * generation_config.json and config.json. */
+fm_status fm_tokenizer_from_directory(fm_tokenizer **out, const char *directory, fm_error *err);

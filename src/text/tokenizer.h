@@ -36,6 +36,7 @@ typedef struct {
 
     void *user;
     int32_t n_token;
+    bool raw_bytes; /* normal tokens are bytes as they are, not in the byte alphabet */
     /* Normal tokens in the byte alphabet, control and user-defined ones as literal text. A span
      * with data == NULL: no such token (a gap in the numbering). */
     fm_status (*token)(void *user, int32_t id, fm_text_span *out, fm_error *err);
@@ -66,6 +67,16 @@ fm_status fm_tokenizer_from_json(fm_tokenizer **out, const char *json, size_t n,
 fm_status fm_tokenize_trusted(const fm_tokenizer *tok, int32_t **ids, size_t *n_ids,
                               const char *text, const unsigned char *trusted, size_t n,
                               fm_error *err);
+
+/* From the bytes of a tiktoken file (lines of base64 and rank; the rank is the id) and of the tokenizer_config.json
+ * beside it, whose added_tokens_decoder names the special tokens; `pre`: the family's way to split. Ids behind the
+ * ranks up to 256 that the configuration does not name are "<|reserved_token_ID|>". */
+fm_status fm_tokenizer_from_tiktoken(fm_tokenizer **out, const char *text, size_t n,
+                                     const char *config, size_t n_config, const char *pre,
+                                     const char *origin, fm_error *err);
+
+/* Makes tokens end a generation; ids outside the vocabulary are passed over. */
+void fm_tokenizer_add_ends(fm_tokenizer *tok, const int32_t *ids, size_t n);
 
 /* Heap bytes that it holds, for the ledger. */
 uint64_t fm_tokenizer_memory(const fm_tokenizer *tok);

@@ -69,7 +69,8 @@ static fm_status pack_vocabulary(fm_tokenizer *t, const fm_tokenizer_source *src
         if (type == FM_TOKEN_CONTROL) t->flags[id] |= FM_TOKEN_IS_SPECIAL | FM_TOKEN_IS_ADDED;
         if (type == FM_TOKEN_USER_DEFINED) t->flags[id] |= FM_TOKEN_IS_ADDED;
         size_t n = SIZE_MAX;
-        if (type == FM_TOKEN_NORMAL) n = fm_byte_alphabet_decode(t->bytes + used, s.data, s.n);
+        if (type == FM_TOKEN_NORMAL && !src->raw_bytes)
+            n = fm_byte_alphabet_decode(t->bytes + used, s.data, s.n);
         if (n == SIZE_MAX) { /* literal text */
             memcpy(t->bytes + used, s.data, s.n);
             n = s.n;
@@ -196,6 +197,12 @@ static fm_status add_literals(fm_tokenizer *t, const fm_tokenizer_source *src, f
         if (!ok) return no_memory(src, err);
     }
     return FM_OK;
+}
+
+void fm_tokenizer_add_ends(fm_tokenizer *tok, const int32_t *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] >= 0 && ids[i] < tok->n_vocab) tok->flags[ids[i]] |= FM_TOKEN_IS_END;
 }
 
 static void mark_ends(fm_tokenizer *t, const fm_tokenizer_source *src)
