@@ -80,5 +80,11 @@ const char *tiny_fault_text(size_t i);
 /* True if the fault changes a file of this spec (some need DeltaNet layers, for example). */
 bool tiny_fault_applies(const tiny_spec *spec, const char *fault);
 
+/* Value i (row-major, rows of n_col) of a Hugging Face parameter, and output i of the generator with a name as key. */
+float tiny_parameter(const tiny_spec *spec, const char *hf, uint64_t n_col, uint64_t i);
+uint64_t tiny_named_word(const tiny_spec *spec, const char *name, uint64_t i);
+/* Standard deviation of a matrix's values. */
+double tiny_deviation(const tiny_spec *spec, const char *hf, uint64_t n_col);
+
 /* The token ids that the stored reference logits were made with: ids [n] out, each < n_vocab. */
 void tiny_token_ids(int32_t *ids, size_t n, const tiny_spec *spec);

@@ -370,3 +370,23 @@ void tiny_fill_row(uint8_t *dst, const tiny_plan *plan, const tiny_tensor *t, ui
         put_float(dst + 4 * c, apply_effect(t->effect, w));
     }
 }
+
+float tiny_parameter(const tiny_spec *spec, const char *hf, uint64_t n_col, uint64_t i)
+{
+    tiny_tensor t = {.n_dims = 2};
+    snprintf(t.hf, sizeof t.hf, "%s", hf);
+    const rule r = rule_of(spec, hf);
+    const float scale = (float)(r.kind == VECTOR ? r.value : std_of(&r, n_col) * sqrt(3.0));
+    return weight_at(&r, scale, tiny_key(hf, spec->seed), i) * row_factor(spec, &t, i / n_col);
+}
+
+uint64_t tiny_named_word(const tiny_spec *spec, const char *name, uint64_t i)
+{
+    return tiny_word(tiny_key(name, spec->seed), i);
+}
+
+double tiny_deviation(const tiny_spec *spec, const char *hf, uint64_t n_col)
+{
+    const rule r = rule_of(spec, hf);
+    return std_of(&r, n_col);
+}

@@ -1,0 +1,282 @@
+/* Hugging Face directories: plain ones against the logits that tests/vectors/model has for the same parameters, quantized
+ * ones against transformers on the decoded weights (tests/vectors/directory), streamed against resident bit for bit, and
+ * one clear message for each damage. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/directory.h"
+#include "support/fixture.h"
+
+enum { N_TOKENS = 200 };
+#define FLOAT_TOLERANCE 1e-3
+
+static const char *write_named(const char *name, const directory_options *opt)
+{
+    const char *path = scratch_path(name);
+    if (access(path, R_OK) != 0) directory_write(path, opt);
+    return path;
+}
+
+/* Largest row error; *same_top: share of rows with the same best token. */
+static double compare(const float *ours, const npy_array *ref, double *same_top)
+{
+    double worst = 0;
+    int64_t same = 0;
+    for (int64_t t = 0; t < ref->rows; t++) {
+        const float *a = ours + t * ref->cols, *b = (const float *)ref->data + t * ref->cols;
+        double diff = 0, mag = 0;
+        int64_t ba = 0, bb = 0;
+        for (int64_t i = 0; i < ref->cols; i++) {
+            const double d = fabs((double)a[i] - b[i]);
+            if (!(d <= diff)) diff = d;
+            if (fabs(b[i]) > mag) mag = fabs(b[i]);
+            if (a[i] > a[ba]) ba = i;
+            if (b[i] > b[bb]) bb = i;
+        }
+        if (!(diff / mag <= worst)) worst = diff / mag;
+        same += ba == bb;
+    }
+    *same_top = (double)same / (double)ref->rows;
+    return worst;
+}
+
+static void check(const char *directory, const char *spec, const char *logits, const char *kernels,
+                  int32_t batch, double tolerance)
+{
+    npy_array ref;
+    int32_t ids[N_TOKENS];
+    if (!npy_load(&ref, source_path(logits))) fail_msg("cannot read %s", logits);
+    tiny_token_ids(ids, N_TOKENS, tiny_spec_find(spec));
+    const eval_setup s = {.batch = batch, .kv = FM_KV_F32, .kernels = kernels};
+    float *ours = eval_logits(directory, ids, (size_t)ref.rows, &s, NULL, NULL);
+    double same;
+    const double worst = compare(ours, &ref, &same);
+    print_message("%-14s %-9s batch %-3d row error %.1e, same best token %.3f\n",
+                  strrchr(directory, '/') + 1, kernels ? kernels : "best", batch, worst, same);
+    if (!(worst <= tolerance) || same < 0.98)
+        fail_msg("%s: row error %g, same best token %g", directory, worst, same);
+    free(ours);
+    npy_free(&ref);
+}
+
+static void plain_directories_have_the_logits_of_transformers(void **state)
+{
+    (void)state;
+    static const directory_options all[] = {
+        {.spec = "qwen35moe-a", .format = "plain"},
+        {.spec = "qwen35moe-b",
+         .format = "plain",
+         .one_by_one = true,
+         .n_shards = 3,
+         .multimodal = true},
+        {.spec = "qwen35moe-c", .format = "plain", .multimodal = true},
+        {.spec = "qwen3next-a", .format = "plain", .one_by_one = true},
+        {.spec = "qwen3next-b", .format = "plain", .n_shards = 2},
+        {.spec = "qwen3next-c", .format = "plain"},
+        {.spec = "qwen3moe-a", .format = "plain", .one_by_one = true, .n_shards = 5},
+        {.spec = "qwen3moe-b", .format = "plain"},
+        {.spec = "qwen3moe-c", .format = "plain"},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        char logits[160];
+        snprintf(logits, sizeof logits, "tests/vectors/model/%s-F32.npy", all[i].spec);
+        const char *path = write_named(all[i].spec, &all[i]);
+        check(path, all[i].spec, logits, NULL, 1, FLOAT_TOLERANCE);
+        check(path, all[i].spec, logits, NULL, 64, FLOAT_TOLERANCE);
+    }
+}
+
+static const directory_options quantized[] = {
+    {.spec = "qwen35moe-s", .format = "mlx4"},
+    {.spec = "qwen3next-s", .format = "mlx2"},
+    {.spec = "qwen35moe-s", .format = "fp8", .n_shards = 2, .multimodal = true},
+    {.spec = "qwen3next-s", .format = "int4"},
+    {.spec = "qwen3moe-s", .format = "mxfp4", .n_shards = 3},
+};
+enum { N_QUANTIZED = sizeof quantized / sizeof quantized[0] };
+
+static const char *quantized_directory(int i)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s-%s", quantized[i].spec, quantized[i].format);
+    return write_named(name, &quantized[i]);
+}
+
+static void quantized_directories_agree_with_transformers_on_decoded_weights(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_QUANTIZED; i++) {
+        char logits[160];
+        snprintf(logits, sizeof logits, "tests/vectors/directory/%s-%s.npy", quantized[i].spec,
+                 quantized[i].format);
+        const char *path = quantized_directory(i);
+        check(path, quantized[i].spec, logits, "reference", 64, FLOAT_TOLERANCE);
+        check(path, quantized[i].spec, logits, NULL, 64, 1e-2);
+        check(path, quantized[i].spec, logits, NULL, 1, 1e-2);
+    }
+}
+
+static void streamed_equals_resident_bit_for_bit(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_QUANTIZED + 1; i++) {
+        const directory_options plain = {.spec = "qwen3next-b", .format = "plain", .n_shards = 2};
+        const char *spec = i < N_QUANTIZED ? quantized[i].spec : plain.spec;
+        const char *path =
+            i < N_QUANTIZED ? quantized_directory(i) : write_named("qwen3next-b", &plain);
+        int32_t ids[96];
+        tiny_token_ids(ids, 96, tiny_spec_find(spec));
+        eval_setup s = {.batch = 16, .ctx = 96};
+        fm_plan plan;
+        fm_stats stats;
+        float *resident = eval_logits(path, ids, 96, &s, &stats, &plan);
+        const uint64_t load_bytes = stats.bytes_read;
+        s.memory = plan.min_memory_bytes;
+        float *streamed = eval_logits(path, ids, 96, &s, &stats, &plan);
+        assert_true(plan.expert_slots < plan.experts_total);
+        assert_true(stats.bytes_read > load_bytes);
+        if (memcmp(resident, streamed, 96 * (size_t)tiny_spec_find(spec)->n_vocab * 4) != 0)
+            fail_msg("%s: other bits when streamed", path);
+        free(resident);
+        free(streamed);
+    }
+}
+
+/* ---- damage ------------------------------------------------------------------------------ */
+
+static void in_directory(char out[1200], const char *directory, const char *name)
+{
+    snprintf(out, 1200, "%s/%s", directory, name);
+}
+
+static void refused(const char *directory, const char *expect)
+{
+    fm_engine_options o;
+    fm_engine_options_init(&o);
+    o.model_path = directory;
+    o.plan_only = true;
+    fm_engine *e;
+    fm_error err = {0};
+    const fm_status st = fm_engine_open(&e, &o, &err);
+    if (st == FM_OK || !strstr(err.msg, expect))
+        fail_msg("status %d: \"%s\", expected \"%s\"", st, err.msg, expect);
+    assert_null(strchr(err.msg, '\n'));
+}
+
+/* Replaces the first `from` of a file by `to`, which is as long; returns the content before, for restore(). */
+static char *replace(const char *path, const char *from, const char *to, size_t *n)
+{
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    struct stat sb;
+    assert_int_equal(fstat(fileno(f), &sb), 0);
+    *n = (size_t)sb.st_size;
+    char *before = malloc(*n), *after = malloc(*n);
+    assert_int_equal(fread(before, 1, *n, f), *n);
+    fclose(f);
+    memcpy(after, before, *n);
+    const size_t len = strlen(from);
+    assert_int_equal(len, strlen(to));
+    size_t at = 0;
+    while (at + len <= *n && memcmp(after + at, from, len) != 0) at++;
+    if (at + len > *n) fail_msg("%s: no \"%s\"", path, from);
+    memcpy(after + at, to, len);
+    f = fopen(path, "wb");
+    assert_non_null(f);
+    fwrite(after, 1, *n, f);
+    fclose(f);
+    free(after);
+    return before;
+}
+
+static void restore(const char *path, char *before, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    fwrite(before, 1, n, f);
+    fclose(f);
+    free(before);
+}
+
+static void damage_is_refused_with_one_message(void **state)
+{
+    (void)state;
+    const directory_options opt = {.spec = "qwen3moe-s", .format = "fp8", .n_shards = 2};
+    const char *const dir = strdup(write_named("damage", &opt));
+    static const struct {
+        const char *file, *from, *to, *expect;
+    } cases[] = {
+        {"model.safetensors.index.json", "\"model.norm.weight\"", "\"model.morn.weight\"",
+         "tensor model.morn.weight is to be in"},
+        {"model.safetensors.index.json", "model-00002-of", "model-00009-of",
+         "shard 2 of 3 is missing"},
+        {"model.safetensors.index.json", "model-00002-of", "../el-00002-of",
+         "expected a file name"},
+        {"model.safetensors.index.json", "weight_map", "weight_mop", "weight_map: expected"},
+        {"model-00001-of-00002.safetensors", "\"dtype\": \"BF16\"", "\"dtype\": \"BG16\"",
+         "unknown dtype"},
+        {"model-00001-of-00002.safetensors", "\"dtype\": \"BF16\"", "\"dtype\": \"F32\" ",
+         "but its shape in F32 takes"},
+        {"model-00001-of-00002.safetensors", "\"dtype\": \"F8_E4M3\"", "\"dtype\": \"I8\"     ",
+         "does not fit"},
+        {"model-00001-of-00002.safetensors", "__metadata__\": {", "__metadata__\": [", "header:"},
+        {"model-00001-of-00002.safetensors", "\"data_offsets\": [0", "\"data_offsets\": [9",
+         "bytes, but its shape"},
+        {"config.json", "\"num_experts\": 8", "\"num_experts\": 9", "is missing"},
+        {"config.json", "\"num_experts\": 8", "\"num_experts\": 7", "but there are 7 experts"},
+        {"config.json", "\"hidden_size\": 256", "\"hidden_size\": 257", "expected [257"},
+        {"config.json", "\"hidden_size\": 256", "\"hidden_size\": -56", "expected an integer"},
+        {"config.json", "\"qwen3_moe\"", "\"qwen9_moe\"",
+         "model_type \"qwen9_moe\" is not supported"},
+        {"config.json", "\"norm_topk_prob\": true", "\"norm_topk_prob\": 0   ", "norm_topk_prob"},
+        {"config.json", "{\"model_type\"", "[\"model_type\"", "config.json"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char path[1200];
+        size_t n;
+        in_directory(path, dir, cases[i].file);
+        char *before = replace(path, cases[i].from, cases[i].to, &n);
+        refused(dir, cases[i].expect);
+        restore(path, before, n);
+    }
+    char path[1200];
+    size_t n;
+    in_directory(path, dir, "model-00002-of-00002.safetensors");
+    char *before = replace(path, "{", "{", &n);
+    assert_int_equal(truncate(path, 100), 0);
+    refused(dir, "the header claims");
+    assert_int_equal(truncate(path, 5), 0);
+    refused(dir, "too short");
+    FILE *f = fopen(path, "wb");
+    fwrite("\xff\xff\xff\xff\xff\xff\xff\x7f{}", 1, 10, f);
+    fclose(f);
+    refused(dir, "the header claims 9223372036854775807 bytes");
+    restore(path, before, n);
+    assert_int_equal(truncate(path, (off_t)n - 1), 0);
+    refused(dir, "truncated");
+    assert_int_equal(unlink(path), 0);
+    refused(dir, "shard 2 of 2 is missing");
+    in_directory(path, dir, "config.json");
+    assert_int_equal(unlink(path), 0);
+    refused(dir, "has no config.json");
+    free((void *)(uintptr_t)dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plain_directories_have_the_logits_of_transformers),
+        cmocka_unit_test(quantized_directories_agree_with_transformers_on_decoded_weights),
+        cmocka_unit_test(streamed_equals_resident_bit_for_bit),
+        cmocka_unit_test(damage_is_refused_with_one_message),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,16 @@
+/* Tiny models (tests/tiny) as Hugging Face directories. Plain ones hold the values that tests/vectors/model has logits for;
+ * the codes and scales of the others are defined in tests/vectors/directory/README.md. */
+#pragma once
+
+#include "tiny/tiny_model.h"
+
+typedef struct {
+    const char *spec;
+    const char *format; /* "plain", "mlx4", "mlx2", "fp8", "int4", "mxfp4" */
+    int n_shards;       /* 0 or 1: model.safetensors */
+    bool one_by_one;    /* plain: every expert's matrices are tensors of their own */
+    bool multimodal;    /* values under text_config, a prefix, vision and draft tensors beside */
+} directory_options;
+
+/* Creates the directory `path` with config.json and safetensors files. Fails the test on error. */
+void directory_write(const char *path, const directory_options *opt);

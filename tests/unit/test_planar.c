@@ -1,0 +1,235 @@
+/* Formats of several planes: decoding against MLX, compressed-tensors, torch and transformers
+ * (tests/vectors/planar, made by tools/oracle/planar_vectors.py), panels, and products that must be the same bits in every
+ * set, layout and number of tokens. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernel/kernel.h"
+#include "quant/planar.h"
+#include "support/fixture.h"
+
+enum { ROWS = 37, COLS = 128, TOKENS = 9, PLANE_BYTES = 32768 };
+
+typedef struct {
+    const char *name;
+    fm_code code;
+    uint32_t group;
+    fm_scale scale;
+} vector;
+
+// clang-format off
+static const vector vectors[] = {
+    {"MLX2_g32_F32", FM_CODE_U2, 32, FM_SCALE_F32}, {"MLX2_g64_F32", FM_CODE_U2, 64, FM_SCALE_F32},
+    {"MLX2_g128_F32", FM_CODE_U2, 128, FM_SCALE_F32}, {"MLX3_g32_F32", FM_CODE_U3, 32, FM_SCALE_F32},
+    {"MLX3_g64_F32", FM_CODE_U3, 64, FM_SCALE_F32}, {"MLX3_g128_F32", FM_CODE_U3, 128, FM_SCALE_F32},
+    {"MLX4_g32_BF16", FM_CODE_U4, 32, FM_SCALE_BF16}, {"MLX4_g64_BF16", FM_CODE_U4, 64, FM_SCALE_BF16},
+    {"MLX4_g128_BF16", FM_CODE_U4, 128, FM_SCALE_BF16}, {"MLX5_g32_F32", FM_CODE_U5, 32, FM_SCALE_F32},
+    {"MLX5_g64_F32", FM_CODE_U5, 64, FM_SCALE_F32}, {"MLX5_g128_F32", FM_CODE_U5, 128, FM_SCALE_F32},
+    {"MLX6_g32_F32", FM_CODE_U6, 32, FM_SCALE_F32}, {"MLX6_g64_F32", FM_CODE_U6, 64, FM_SCALE_F32},
+    {"MLX6_g128_F32", FM_CODE_U6, 128, FM_SCALE_F32}, {"MLX8_g32_F32", FM_CODE_U8, 32, FM_SCALE_F32},
+    {"MLX8_g64_F32", FM_CODE_U8, 64, FM_SCALE_F32}, {"MLX8_g128_F32", FM_CODE_U8, 128, FM_SCALE_F32},
+    {"INT4_g32_BF16", FM_CODE_I4, 32, FM_SCALE_BF16}, {"FP8_F32", FM_CODE_E4M3, 128, FM_SCALE_F32},
+    {"MXFP4", FM_CODE_E2M1, 32, FM_SCALE_E8M0},
+};
+// clang-format on
+enum { N_VECTOR = sizeof vectors / sizeof vectors[0] };
+
+typedef struct {
+    const fm_type_traits *type;
+    uint8_t data[2][PLANE_BYTES]; /* rows, panels: plane after plane */
+    uint8_t *plane[2][FM_MAX_PLANES];
+    float values[ROWS * COLS];
+} matrix;
+
+static size_t read_file(const char *name, const char *suffix, void *out, size_t room)
+{
+    char path[200];
+    snprintf(path, sizeof path, "tests/vectors/planar/%s%s", name, suffix);
+    FILE *f = fopen(source_path(path), "rb");
+    if (!f) fail_msg("cannot read %s", path);
+    const size_t n = fread(out, 1, room, f);
+    fclose(f);
+    return n;
+}
+
+static void load(matrix *m, const vector *v)
+{
+    m->type = fm_type_get(fm_planar_id(v->code, v->group, v->scale));
+    assert_non_null(m->type);
+    const size_t n = read_file(v->name, ".planes", m->data[0], PLANE_BYTES);
+    memcpy(m->data[1], m->data[0], n);
+    assert_int_equal(read_file(v->name, ".values", m->values, sizeof m->values), sizeof m->values);
+    size_t at = 0;
+    for (int k = 0; k < fm_type_n_plane(m->type); k++) {
+        for (int layout = 0; layout < 2; layout++) m->plane[layout][k] = m->data[layout] + at;
+        at += (size_t)fm_plane_rows(m->type, k, ROWS) * fm_plane_row_bytes(m->type, k, COLS);
+    }
+    assert_int_equal(at, n);
+    static uint8_t scratch[16 * 4 * COLS];
+    fm_pack_planes(m->type, m->plane[1], 0, ROWS, COLS, scratch);
+}
+
+static fm_matrix view(const matrix *m, int layout)
+{
+    return (fm_matrix){
+        .type = m->type,
+        .data = m->plane[layout][0],
+        .n_out = ROWS,
+        .n_in = COLS,
+        .row_bytes = fm_plane_row_bytes(m->type, 0, COLS),
+        .layout = layout && m->type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS,
+        .aux = {m->plane[layout][1], m->plane[layout][2]},
+        .aux_row_bytes = fm_plane_row_bytes(m->type, 1, COLS),
+    };
+}
+
+static void values_are_those_of_the_public_tools(void **state)
+{
+    (void)state;
+    static matrix m;
+    for (int i = 0; i < N_VECTOR; i++) {
+        load(&m, &vectors[i]);
+        for (int r = 0; r < ROWS; r++) {
+            float row[COLS];
+            const void *plane[FM_MAX_PLANES] = {NULL};
+            for (int k = 0; k < fm_type_n_plane(m.type); k++)
+                plane[k] = m.plane[0][k] + (uint64_t)(fm_plane_rows(m.type, k, r + 1) - 1) *
+                                               fm_plane_row_bytes(m.type, k, COLS);
+            fm_decode_planes(m.type, row, plane, COLS);
+            for (int c = 0; c < COLS; c++) {
+                const float want = m.values[r * COLS + c];
+                if (isnan(want) && isnan(row[c])) continue;
+                /* mlx fuses scale * q + bias: one rounding less */
+                const float slack = m.type->n_plane == 3 ? 4.0f * 0x1p-22f : 0.0f;
+                if (!(fabsf(row[c] - want) <= slack))
+                    fail_msg("%s: row %d column %d: %.9g, expected %.9g", vectors[i].name, r, c,
+                             (double)row[c], (double)want);
+            }
+        }
+    }
+}
+
+/* y [TOKENS][ROWS] in calls of n_tok tokens. */
+static void product(float *y, const fm_kernels *k, const fm_matrix *w, const float *x, int n_tok)
+{
+    static _Alignas(64) unsigned char form[TOKENS][4096];
+    const fm_act act = k->act_form(w->type);
+    for (int t = 0; t < TOKENS; t++) k->quantize(act, form[t], x + t * COLS, COLS);
+    for (int t0 = 0; t0 < TOKENS; t0 += n_tok) {
+        const int n = TOKENS - t0 < n_tok ? TOKENS - t0 : n_tok;
+        const void *a[TOKENS];
+        float *out[TOKENS];
+        for (int t = 0; t < n; t++) {
+            a[t] = form[t0 + t];
+            out[t] = y + (t0 + t) * ROWS;
+        }
+        k->matmul(w, 0, 16, a, out, n);
+        k->matmul(w, 16, ROWS, a, out, n);
+    }
+}
+
+static void products_agree_in_every_set_layout_and_batch(void **state)
+{
+    (void)state;
+    static matrix m;
+    static float x[TOKENS * COLS], want[TOKENS * ROWS], got[TOKENS * ROWS];
+    for (int i = 0; i < TOKENS * COLS; i++) x[i] = sinf((float)(i * i % 1009)) * (float)(1 + i % 7);
+    const fm_kernels *generic = fm_kernels_pick("generic", NULL);
+    for (int i = 0; i < N_VECTOR; i++) {
+        load(&m, &vectors[i]);
+        /* NaN codes are for decoding; here every product shall be a number. */
+        for (int c = 0; vectors[i].code == FM_CODE_E4M3 && c < ROWS * COLS; c++)
+            if ((m.plane[0][0][c] & 0x7f) == 0x7f) {
+                m.plane[0][0][c] = m.plane[1][0][c] = 0x41;
+                m.values[c] = fm_e4m3_to_f32(0x41) * 0.0173f;
+            }
+        const fm_matrix rows = view(&m, 0);
+        product(want, generic, &rows, x, TOKENS);
+        for (int t = 0; t < TOKENS; t++)
+            for (int r = 0; r < ROWS; r++) {
+                double exact = 0, size = 0;
+                for (int c = 0; c < COLS; c++) {
+                    const double p = (double)m.values[r * COLS + c] * x[t * COLS + c];
+                    exact += p;
+                    size += fabs(p);
+                }
+                if (!(fabs(want[t * ROWS + r] - exact) <= 3e-4 * size))
+                    fail_msg("%s: %g, expected %g", vectors[i].name, (double)want[t * ROWS + r],
+                             exact);
+            }
+        for (const char *const *name = fm_kernels_available(); *name; name++) {
+            if (strcmp(*name, "reference") == 0) continue;
+            const fm_kernels *k = fm_kernels_pick(*name, NULL);
+            const bool is_float = m.type->act == FM_ACT_F32;
+            for (int layout = 0; layout < 2; layout++) {
+                const fm_matrix w = view(&m, layout);
+                for (int n_tok = 1; n_tok <= TOKENS; n_tok++) {
+                    product(got, k, &w, x, n_tok);
+                    /* A float format: the vector sets fuse, so that their first result is the measure. */
+                    if (is_float && layout == 0 && n_tok == 1 && *name != generic->name) {
+                        for (int j = 0; j < TOKENS * ROWS; j++)
+                            assert_true(fabsf(got[j] - want[j]) <= 1e-5f * fabsf(want[j]) + 1e-2f);
+                        memcpy(want, got, sizeof want);
+                        continue;
+                    }
+                    if (is_float && strcmp(*name, "generic") == 0) continue;
+                    if (memcmp(got, want, sizeof want) != 0)
+                        fail_msg("%s: %s, layout %d, %d tokens: other bits", vectors[i].name, *name,
+                                 layout, n_tok);
+                }
+            }
+        }
+    }
+}
+
+static void nan_weights_make_nan_products(void **state)
+{
+    (void)state;
+    static matrix m;
+    float x[COLS];
+    for (int i = 0; i < COLS; i++) x[i] = 1.0f;
+    load(&m, &vectors[N_VECTOR - 2]);
+    assert_int_equal(m.type->code, FM_CODE_E4M3);
+    for (const char *const *name = fm_kernels_available(); *name; name++) {
+        const fm_kernels *k = fm_kernels_pick(*name, NULL);
+        const fm_matrix w = view(&m, 0);
+        const void *act = x;
+        float y[ROWS], *out = y;
+        k->matmul(&w, 0, ROWS, &act, &out, 1);
+        for (int r = 0; r < ROWS; r++)
+            assert_true(isnan(y[r])); /* every row has a code 0x7f or 0xff */
+    }
+}
+
+static void ids_are_unique_and_found(void **state)
+{
+    (void)state;
+    int n = 0;
+    for (uint32_t id = FM_PLANAR_FIRST_ID; id < FM_PLANAR_FIRST_ID + 256; id++) {
+        const fm_type_traits *t = fm_type_get(id);
+        if (!t) continue;
+        n++;
+        assert_int_equal(fm_planar_id((fm_code)t->code, t->block_elems, (fm_scale)t->scale), id);
+        assert_string_equal(fm_type_name(id), t->name);
+    }
+    assert_int_equal(n, 7 * 9 + 4);
+    assert_int_equal(fm_planar_id(FM_CODE_U4, 16, FM_SCALE_F32), 0);
+    assert_int_equal(fm_planar_id(FM_CODE_E2M1, 32, FM_SCALE_F32), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(values_are_those_of_the_public_tools),
+        cmocka_unit_test(products_agree_in_every_set_layout_and_batch),
+        cmocka_unit_test(nan_weights_make_nan_products),
+        cmocka_unit_test(ids_are_unique_and_found),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

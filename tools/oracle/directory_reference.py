@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Reference logits of the quantized directories that tests/support/directory.c writes.
+
+  directory_reference.py OUT
+
+Makes the same codes and scales from the generator of tiny_weights.py, decodes them by each format's published rule with
+numpy and torch, and runs the transformers class on the decoded weights in float32. Knows nothing of the C code; the
+definition is in tests/vectors/directory/README.md.
+"""
+import math
+import os
+import sys
+
+import numpy as np
+import torch
+
+import hf_models
+import tiny_weights
+
+RUNS = [("qwen35moe-s", "mlx4"), ("qwen3next-s", "mlx2"), ("qwen35moe-s", "fp8"), ("qwen3next-s", "int4"),
+        ("qwen3moe-s", "mxfp4")]
+N_ROWS = 64
+E2M1 = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, -0., -.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+
+
+def bf16(x):
+    """float32 cut off to bfloat16."""
+    return (np.asarray(x, np.float32).view(np.uint32) & np.uint32(0xffff0000)).view(np.float32)
+
+
+class Directory:
+    def __init__(self, name, fmt):
+        self.spec, self.fmt = tiny_weights.SPECS[name], fmt
+        self.mlx = fmt.startswith("mlx") or fmt == "mxfp4"
+        self.prefix = "language_model.model." if self.mlx else \
+            "model.language_model." if fmt == "fp8" else "model."
+
+    def words(self, name, n):
+        return tiny_weights.words(tiny_weights.key_of(name, self.spec["seed"]), n)
+
+    def codes(self, name, n_bytes):
+        return self.words(name, (n_bytes + 7) // 8).astype("<u8").view(np.uint8)[:n_bytes].copy()
+
+    def spread(self, name, n, base):
+        w = self.words(name, n)
+        u = ((w >> np.uint64(48)).astype(np.int64) - 32768) / 32768.0
+        return base * (1.0 + 0.25 * u), w
+
+    def stored(self, hf):
+        if hf.startswith("lm_head"):
+            return ("language_model." if self.mlx else "") + hf
+        return self.prefix + hf[len("model."):]
+
+    def coded(self, module, shape, std):
+        """A stored matrix (or a stack) by its module's name: its decoded values."""
+        n, cols = int(np.prod(shape[:-1])), shape[-1]
+        if self.fmt.startswith("mlx"):
+            bits = int(self.fmt[3:])
+            raw = self.codes(module + ".weight", n * cols * bits // 8)
+            q = np.unpackbits(raw, bitorder="little").reshape(n, cols, bits) @ (1 << np.arange(bits))
+            top = 2 ** bits - 1
+            rms = math.sqrt((top + 1) ** 2 - 1) / math.sqrt(12.0)
+            d, w = self.spread(module + ".scales", n * cols // 64, std / rms)
+            s = bf16(np.where(w & np.uint64(1), -d, d).astype(np.float32))
+            b = bf16((-top / 2 * s.astype(np.float64)).astype(np.float32))
+            out = q.reshape(n, -1, 64).astype(np.float32) * s.reshape(n, -1, 1) + b.reshape(n, -1, 1)
+        elif self.fmt == "int4":
+            raw = self.codes(module + ".weight_packed", n * cols // 2)
+            q = np.stack([raw & 15, raw >> 4], -1).astype(np.float32).reshape(n, -1, 32) - 8
+            s = bf16(self.spread(module + ".weight_scale", n * cols // 32, std / 4.61)[0].astype(np.float32))
+            out = q * s.reshape(n, -1, 1)
+        elif self.fmt == "mxfp4":
+            raw = self.codes(module + ".weight", n * cols // 2)
+            q = E2M1[np.stack([raw & 15, raw >> 4], -1)].reshape(n, -1, 32)
+            e = math.frexp(std / 2.93)[1] - 1 + (self.words(module + ".scales", n * cols // 32) & np.uint64(1)).astype(np.int64)
+            out = q * np.exp2(e).astype(np.float32).reshape(n, -1, 1)
+        else:
+            raw = self.codes(module + ".weight", n * cols)
+            raw[(raw & 0x7f) == 0x7f] -= 1
+            q = torch.from_numpy(raw).view(torch.float8_e4m3fn).float().numpy().reshape(n, cols)
+            sr, sc = -(-n // 128), cols // 128
+            s = self.spread(module + ".weight_scale_inv", sr * sc, std / 124.0)[0].astype(np.float32)
+            out = q * s.reshape(sr, sc).repeat(128, 0)[:n].repeat(128, 1)
+        return out.reshape(shape)
+
+    def is_coded(self, name, cols):
+        if self.fmt == "int4":
+            return ".experts." in name
+        if self.fmt == "fp8":
+            return "proj" in name and "in_proj_a" not in name and "in_proj_b" not in name and cols % 128 == 0
+        return cols % (32 if self.fmt == "mxfp4" else 64) == 0
+
+    def parameter(self, name, shape):
+        spec = self.spec
+        kind, _, value = tiny_weights.rule_of(spec, name)
+        plain = tiny_weights.parameter(spec, name, shape, "F32")
+        if ".experts." in name:
+            base = self.stored(name)[:self.stored(name).index("experts.")]
+            std = value / math.sqrt(shape[-1])
+            outs = []
+            parts = ["gate_proj", "up_proj"] if name.endswith("gate_up_proj") else ["down_proj"]
+            rows = shape[1] // len(parts)
+            for part in parts:
+                if self.mlx:
+                    outs.append(self.coded(base + "switch_mlp." + part, (shape[0], rows, shape[2]), std))
+                else:
+                    outs.append(np.stack([self.coded("%sexperts.%d.%s" % (base, e, part), (rows, shape[2]), std)
+                                          for e in range(shape[0])]))
+            return np.concatenate(outs, 1)
+        if len(shape) == 2 and self.is_coded(name, shape[-1]):
+            std = value if kind == "table" else value / math.sqrt(shape[-1])
+            return self.coded(self.stored(name)[:-len(".weight")], tuple(shape), std)
+        one = 1.0 if self.mlx and spec["family"] != "qwen3moe" and "norm.weight" in name and \
+            "linear_attn.norm" not in name else 0.0
+        return bf16(np.float32(one) + plain) - np.float32(one)
+
+
+def main():
+    out = sys.argv[1]
+    os.makedirs(out, exist_ok=True)
+    torch.set_num_threads(1)
+    for name, fmt in RUNS:
+        d = Directory(name, fmt)
+        model = hf_models.build(d.spec, lambda n, shape: np.ascontiguousarray(d.parameter(n, tuple(shape)), np.float32))
+        ids = tiny_weights.token_ids(d.spec, N_ROWS)
+        margins = []
+        logits = hf_models.run(model, ids, margins)
+        np.save("%s/%s-%s.npy" % (out, name, fmt), logits.astype(np.float32))
+        print(name, fmt, "logits rms %.2f" % np.sqrt((logits ** 2).mean()))
+
+
+main()
