@@ -319,7 +319,7 @@ static void paths_that_are_no_file_are_refused(void **state)
         fm_status st;
         const char *expect;
     } cases[] = {
-        {"/tmp", FM_E_UNSUPPORTED, "Hugging Face directories are not supported yet"},
+        {"/dev", FM_E_IO, "config.json"}, /* a directory that is no model */
         {"/dev/null", FM_E_FORMAT, "not a regular file"},
         {"/nonexistent/x.gguf", FM_E_IO, "/nonexistent/x.gguf"},
         {"", FM_E_IO, "No such file"},
