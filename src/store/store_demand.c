@@ -266,8 +266,9 @@ static void start_hints(fm_store *s)
         const int32_t expert = h->id[h->next];
         if (*fm_slot_entry(s, h->layer, expert) < 0) {
             if (!fm_slot_can_read(s, h->layer)) return;
-            /* Not at the cost of what the last token used. */
-            const int32_t slot = fm_slot_take(s, s->layer_class[h->layer], fm_evict_just_used);
+            /* Only at the cost of what would be worth less if the hint is right. */
+            const float worth = fm_evict_worth_if_used(&s->evict, h->layer, expert);
+            const int32_t slot = fm_slot_take(s, s->layer_class[h->layer], worth);
             if (slot < 0) return;
             fm_slot_read(s, slot, h->layer, expert, PRIORITY_HINT);
             s->slot[slot].hinted = s->slot[slot].guess = true;

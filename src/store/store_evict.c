@@ -33,7 +33,6 @@ enum { BATCH_TOKENS = 128 };
 /* One token's use adds this: 1 - 2^(-1 / half-life), so that a rate is uses per token. */
 #define FAST_STEP (FAST_SHARE * 0.0829960f)
 #define SLOW_STEP 0.0036036f
-const float fm_evict_just_used = (FAST_STEP + SLOW_STEP) * 0.999f; /* rounding */
 
 size_t fm_evict_bytes(int64_t n_expert, int32_t n_layer)
 {
@@ -102,6 +101,13 @@ float fm_evict_worth(const fm_evict *e, int32_t layer, int32_t expert)
 {
     const int64_t at = e->layer_first[layer] + expert;
     return e->known[layer] > 0 ? e->fast[at] + e->slow[at] / e->known[layer] : 0;
+}
+
+float fm_evict_worth_if_used(const fm_evict *e, int32_t layer, int32_t expert)
+{
+    const float known = e->known[layer];
+    const float step = known > 0 ? FAST_STEP + SLOW_STEP / known : FAST_STEP + 1;
+    return (fm_evict_worth(e, layer, expert) + step) * 0.999f; /* rounding */
 }
 
 void fm_evict_allow(fm_evict *e, int32_t layer, int32_t expert, float worth)

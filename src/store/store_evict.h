@@ -26,10 +26,6 @@ typedef struct {
 
 enum { FM_EVICT_NONE = -1, FM_EVICT_UNKNOWN = -2 };
 
-/* What an expert is worth that the last token used and none before; those that nobody used lately are
- * below it. */
-extern const float fm_evict_just_used;
-
 /* Bytes of the tables, which belong to the caller. */
 size_t fm_evict_bytes(int64_t n_expert, int32_t n_layer);
 
@@ -44,6 +40,8 @@ void fm_evict_used(fm_evict *e, int32_t layer, const int32_t *ids, const int32_t
                    int32_t n_tok);
 
 float fm_evict_worth(const fm_evict *e, int32_t layer, int32_t expert);
+/* What it would be worth if the layer's last token had used it too. */
+float fm_evict_worth_if_used(const fm_evict *e, int32_t layer, int32_t expert);
 
 /* From now on the expert may be evicted, in the order of `worth`, until it may not be or its layer is
  * used, which puts its own worth in place. */

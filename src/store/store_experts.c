@@ -209,7 +209,7 @@ void fm_slot_make_evictable(fm_store *s, int32_t slot)
     const fm_slot *sl = &s->slot[slot];
     float worth = fm_evict_worth(&s->evict, sl->layer, sl->expert);
     /* What is expected to be used stays until its layer comes. */
-    if (sl->hinted && worth < fm_evict_just_used) worth = fm_evict_just_used;
+    if (sl->hinted) worth = fm_evict_worth_if_used(&s->evict, sl->layer, sl->expert);
     fm_evict_allow(&s->evict, sl->layer, sl->expert, worth);
 }
 

@@ -258,8 +258,11 @@ static void last_token_is_worth_more_than_what_is_long_gone(void **state)
     for (int t = 0; t < 3; t++) fm_evict_used(&a.evict, 0, &old, NULL, 1, 1);
     for (int t = 0; t < 100; t++) fm_evict_used(&a.evict, 0, &now, NULL, 0, 1);
     fm_evict_used(&a.evict, 0, &now, NULL, 1, 1);
-    assert_true(fm_evict_worth(&a.evict, 0, now) >= fm_evict_just_used);
-    assert_true(fm_evict_worth(&a.evict, 0, old) < fm_evict_just_used);
+    const int32_t never = 3;
+    const float just_used = fm_evict_worth_if_used(&a.evict, 0, never);
+    assert_true(fm_evict_worth(&a.evict, 0, now) >= just_used);
+    assert_true(fm_evict_worth(&a.evict, 0, old) < just_used);
+    assert_true(fm_evict_worth_if_used(&a.evict, 0, old) > just_used);
     /* Nothing becomes a denormal number: multiplying those is slow. */
     for (int t = 0; t < 40000; t++) fm_evict_used(&a.evict, 0, &now, NULL, 0, 1);
     assert_true(fm_evict_worth(&a.evict, 0, old) == 0);
