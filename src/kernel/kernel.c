@@ -27,16 +27,20 @@ static void build_tables(void)
     sets[SET_AVX2].name = "avx2";
     sets[SET_AVX512].name = "avx512";
 #if defined(__x86_64__)
+    /* What fills a table is compiled for its instruction set like the kernels, so it runs only
+     * where they can. */
     const unsigned need_avx2 = FM_CPU_AVX2 | FM_CPU_FMA | FM_CPU_F16C;
     const unsigned have = fm_os_cpu_features();
-    fm_ops_avx2(&sets[SET_AVX2]);
-    fm_matmul_avx2(&sets[SET_AVX2]);
-    fm_ops_avx2(&sets[SET_AVX512]);
-    fm_ops_avx512(&sets[SET_AVX512]);
-    fm_matmul_avx512(&sets[SET_AVX512]);
     if ((have & need_avx2) == need_avx2) {
         can_run |= 1u << SET_AVX2;
-        if (have & FM_CPU_AVX512VNNI) can_run |= 1u << SET_AVX512;
+        fm_ops_avx2(&sets[SET_AVX2]);
+        fm_matmul_avx2(&sets[SET_AVX2]);
+        fm_ops_avx2(&sets[SET_AVX512]);
+        if (have & FM_CPU_AVX512VNNI) {
+            can_run |= 1u << SET_AVX512;
+            fm_ops_avx512(&sets[SET_AVX512]);
+            fm_matmul_avx512(&sets[SET_AVX512]);
+        }
     }
 #endif
     int n = 0;
