@@ -92,6 +92,13 @@ typedef struct fm_kernels {
     void (*attend)(float *o, float *m, float *l, const float *q, const void *k, const void *v,
                    int64_t stride, int64_t pos0, int64_t pos1, int64_t d, int64_t n_q, int f16);
 
+    /* Scores of one query of the sparse-attention indexer against n_block blocks of cached keys:
+     *   q [n_head][d], w [n_head] f32;  k: block b at + b * d * FM_INDEX_BLOCK elements (f16 or f32 as
+     *   `f16`), transposed: [d][FM_INDEX_BLOCK] positions;  1 <= d <= FM_INDEX_DIM_MAX
+     *   out[p] = sum_h w[h] max(0, q_h . k_p), p < n_block * FM_INDEX_BLOCK, channels and heads in order */
+    void (*index_scores)(float *out, const float *q, const float *w, const void *k, int64_t n_block,
+                         int64_t d, int64_t n_head, int f16);
+
     /* f32 -> f16, round to nearest even. */
     void (*to_f16)(uint16_t *dst, const float *src, int64_t n);
 
@@ -118,6 +125,7 @@ typedef struct fm_kernels {
 } fm_kernels;
 
 enum { FM_DELTA_BLOCK = 64, FM_ATTN_BLOCK = 64, FM_CONV_TAPS_MAX = 64 };
+enum { FM_INDEX_BLOCK = 16, FM_INDEX_DIM_MAX = 256 };
 
 /* Floats of scratch that delta_chunk needs. */
 size_t fm_delta_scratch(int64_t dk, int64_t dv);

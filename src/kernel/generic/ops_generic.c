@@ -95,6 +95,7 @@ void fm_ops_generic(fm_kernels *k)
     k->softmax = softmax;
     k->to_f16 = to_f16;
     k->attend = fm_attend_generic;
+    k->index_scores = fm_index_scores_generic;
     k->conv_silu = fm_conv_silu_generic;
     k->delta_step = fm_delta_step_generic;
     k->delta_chunk = fm_delta_chunk_generic;
