@@ -43,6 +43,7 @@ static fm_status plan_for(fm_engine *e, fm_plan_input *in, int64_t n_ctx, int32_
     in->n_ctx = (int32_t)n_ctx;
     in->n_batch = n_batch;
     in->kv_bytes = fm_kv_cache_bytes(&kv);
+    in->index_bytes = fm_kv_index_bytes(&kv);
     in->state_bytes = fm_kv_state_bytes(&kv);
     if (n_batch <= BATCH_STEP) {
         in->scratch_fixed_bytes = fm_run_bytes(m, n_batch, n_ctx, e->n_thread);

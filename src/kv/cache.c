@@ -1,4 +1,4 @@
-/* Attention caches and recurrent state of one session: storage and addresses, no mathematics. */
+/* Attention caches, index keys and recurrent state of one session: storage and addresses, no mathematics. */
 #include "kv/cache.h"
 
 #include <stdlib.h>
@@ -9,10 +9,10 @@
 struct fm_kv {
     fm_kv_shape shape;
     fm_ledger *ledger;
-    int cache_line, state_line;
-    unsigned char *cache;
+    int cache_line, index_line, state_line;
+    unsigned char *cache, *index;
     float *state;
-    uint64_t cache_bytes, state_bytes;
+    uint64_t cache_bytes, index_bytes, state_bytes;
     uint64_t slot_bytes; /* one head of K or V, one position */
 };
 
@@ -36,6 +36,17 @@ uint64_t fm_kv_cache_bytes(const fm_kv_shape *s)
     return fits ? fm_round_up(bytes, PAGE) : fm_round_down(INT64_MAX, PAGE);
 }
 
+uint64_t fm_kv_index_bytes(const fm_kv_shape *s)
+{
+    uint64_t slots, bytes;
+    const bool fits = fm_add_u64((uint64_t)s->n_ctx, FM_KV_INDEX_BLOCK - 1, &slots) &&
+                      fm_mul_u64(slots / FM_KV_INDEX_BLOCK * FM_KV_INDEX_BLOCK,
+                                 (uint64_t)s->n_index_layer, &slots) &&
+                      fm_mul_u64(slots, (uint64_t)s->d_index * (s->f16 ? 2 : 4), &bytes) &&
+                      bytes <= INT64_MAX - PAGE;
+    return fits ? fm_round_up(bytes, PAGE) : fm_round_down(INT64_MAX, PAGE);
+}
+
 uint64_t fm_kv_state_bytes(const fm_kv_shape *s)
 {
     const uint64_t floats = (uint64_t)(s->conv_floats + s->state_floats);
@@ -51,12 +62,18 @@ fm_status fm_kv_create(fm_kv **out, const fm_kv_shape *shape, fm_ledger *ledger,
     kv->ledger = ledger;
     kv->slot_bytes = slot_bytes(shape);
     kv->cache_bytes = fm_kv_cache_bytes(shape);
+    kv->index_bytes = fm_kv_index_bytes(shape);
     kv->state_bytes = fm_kv_state_bytes(shape);
     kv->cache_line = fm_ledger_open(ledger, "attention cache", kv->cache_bytes);
     kv->state_line = fm_ledger_open(ledger, "recurrent state", kv->state_bytes);
     if (kv->cache_bytes) {
         kv->cache = fm_ledger_alloc(ledger, kv->cache_line, kv->cache_bytes, 1, err);
         if (!kv->cache) goto fail;
+    }
+    if (kv->index_bytes) {
+        kv->index_line = fm_ledger_open(ledger, "index keys", kv->index_bytes);
+        kv->index = fm_ledger_alloc(ledger, kv->index_line, kv->index_bytes, 1, err);
+        if (!kv->index) goto fail;
     }
     if (kv->state_bytes) {
         kv->state = fm_ledger_alloc(ledger, kv->state_line, kv->state_bytes, 1, err);
@@ -73,6 +90,7 @@ void fm_kv_destroy(fm_kv *kv)
 {
     if (!kv) return;
     fm_ledger_free(kv->ledger, kv->cache_line, kv->cache, kv->cache_bytes);
+    if (kv->index) fm_ledger_free(kv->ledger, kv->index_line, kv->index, kv->index_bytes);
     fm_ledger_free(kv->ledger, kv->state_line, kv->state, kv->state_bytes);
     free(kv);
 }
@@ -105,6 +123,13 @@ void *fm_kv_k(const fm_kv *kv, int32_t i, int32_t head)
 void *fm_kv_v(const fm_kv *kv, int32_t i, int32_t head)
 {
     return head_at(kv, i, head, 1);
+}
+
+void *fm_kv_index(const fm_kv *kv, int32_t i)
+{
+    const uint64_t slots = fm_round_up((uint64_t)kv->shape.n_ctx, FM_KV_INDEX_BLOCK);
+    const uint64_t slot = (uint64_t)kv->shape.d_index * (kv->shape.f16 ? 2 : 4);
+    return kv->index + (uint64_t)i * slots * slot;
 }
 
 float *fm_kv_conv(const fm_kv *kv, int32_t i)

@@ -1,9 +1,10 @@
-/* What a session remembers between tokens: attention caches and recurrent state.
+/* What a session remembers between tokens: attention caches, index keys and recurrent state.
  *
  * Attention: per layer K and V, each [n_head_kv][slots][d_head] in f16 or f32, so that one head's
  * positions are contiguous. A layer that sees the whole context has n_ctx slots; a layer with a
  * sliding window has a ring of fewer, and position p lies in slot p % slots, over what was slots
- * positions earlier. Recurrent: per layer the convolution tail [n_tap - 1][n_channel] and
+ * positions earlier. Index keys (of layers that choose what their attention sees): per layer blocks of
+ * FM_KV_INDEX_BLOCK positions, each [d_index][FM_KV_INDEX_BLOCK] in f16 or f32. Recurrent: per layer the convolution tail [n_tap - 1][n_channel] and
  * the DeltaNet state [n_v_head][d_k][d_v], f32.
  *
  * Numbers: attention layers i count from 0, those that see everything first, then those with a window;
@@ -21,20 +22,23 @@ typedef struct {
     int32_t n_head_kv, d_head;
     int64_t n_ctx;
     bool f16;
-    int64_t conv_floats;  /* per delta layer: (n_tap - 1) * n_channel      */
-    int64_t state_floats; /* per delta layer: n_v_head * d_k * d_v         */
+    int64_t conv_floats;            /* per delta layer: (n_tap - 1) * n_channel      */
+    int64_t state_floats;           /* per delta layer: n_v_head * d_k * d_v         */
+    int32_t n_index_layer, d_index; /* layers with index keys, and values of a key */
 } fm_kv_shape;
+
+enum { FM_KV_INDEX_BLOCK = 16 };
 
 typedef struct fm_kv fm_kv;
 
-/* Bytes of the attention caches and of the recurrent state, in whole pages. The sizes come from files
+/* Bytes of the attention caches, of the index keys and of the recurrent state, in whole pages. The sizes come from files
  * and users: where 64 bits do not hold the product, the largest whole number of pages below
  * INT64_MAX, which no plan grants. */
 uint64_t fm_kv_cache_bytes(const fm_kv_shape *s);
+uint64_t fm_kv_index_bytes(const fm_kv_shape *s);
 uint64_t fm_kv_state_bytes(const fm_kv_shape *s);
 
-/* Takes fm_kv_cache_bytes() and fm_kv_state_bytes() from the ledger's lines "attention cache" and
- * "recurrent state", zeroed. The caller owns *out; the ledger must outlive it. FM_E_NOMEM when the
+/* Takes these from the ledger's lines "attention cache", "index keys" and "recurrent state", zeroed. The caller owns *out; the ledger must outlive it. FM_E_NOMEM when the
  * ledger or the system refuses; then *out is NULL. */
 fm_status fm_kv_create(fm_kv **out, const fm_kv_shape *shape, fm_ledger *ledger, fm_error *err);
 void fm_kv_destroy(fm_kv *kv); /* NULL is fine */
@@ -45,6 +49,8 @@ void fm_kv_reset(fm_kv *kv);   /* recurrent state to zero; attention needs nothi
 void *fm_kv_k(const fm_kv *kv, int32_t i, int32_t head);
 void *fm_kv_v(const fm_kv *kv, int32_t i, int32_t head);
 int64_t fm_kv_slots(const fm_kv *kv, int32_t i); /* of attention layer i */
+/* Index keys of layer i of n_index_layer, block 0. */
+void *fm_kv_index(const fm_kv *kv, int32_t i);
 /* Convolution tail [conv_floats] and DeltaNet state [state_floats] of delta layer i. */
 float *fm_kv_conv(const fm_kv *kv, int32_t i);
 float *fm_kv_state(const fm_kv *kv, int32_t i);

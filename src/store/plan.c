@@ -247,6 +247,7 @@ static uint64_t fixed_bytes(const fm_plan_input *in)
     uint64_t sum = add(in->program_bytes, in->metadata_bytes);
     sum = add(sum, in->always_bytes);
     sum = add(sum, in->kv_bytes);
+    sum = add(sum, in->index_bytes);
     return add(sum, in->state_bytes);
 }
 
@@ -270,6 +271,7 @@ static void list_lines(fm_plan *report, const fm_plan_input *in, const trunk_spl
         add_line(report, FM_LINE_RING, mul(trunk->ring_bytes_each, (uint64_t)trunk->n_ring));
     }
     add_line(report, FM_LINE_KV, in->kv_bytes);
+    if (in->index_bytes > 0) add_line(report, FM_LINE_INDEX, in->index_bytes);
     add_line(report, FM_LINE_STATE, in->state_bytes);
     add_line(report, FM_LINE_SCRATCH, scratch_bytes(in, n_batch));
     add_line(report, FM_LINE_SLOTS, slot_bytes);
@@ -293,8 +295,9 @@ static fm_status refuse(const fm_plan_input *in, const fm_plan *least, fm_error 
     }
     /* A shorter context, when that alone would do. */
     const uint64_t over = least->total_bytes - in->budget_bytes;
-    if (n < sizeof text && over < in->kv_bytes) {
-        const double share = 1.0 - (double)over / (double)in->kv_bytes;
+    const uint64_t per_ctx = add(in->kv_bytes, in->index_bytes);
+    if (n < sizeof text && over < per_ctx) {
+        const double share = 1.0 - (double)over / (double)per_ctx;
         const int32_t n_ctx = (int32_t)(share * in->n_ctx);
         if (n_ctx >= MIN_CTX) {
             snprintf(text + n, sizeof text - n, ", or with --ctx %d instead of %d", n_ctx,

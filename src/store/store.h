@@ -52,6 +52,7 @@ typedef struct {
 #define FM_LINE_TRUNK "trunk (resident)"
 #define FM_LINE_RING "trunk ring"
 #define FM_LINE_KV "attention cache"
+#define FM_LINE_INDEX "index keys"
 #define FM_LINE_STATE "recurrent state"
 #define FM_LINE_SCRATCH "scratch"
 #define FM_LINE_SLOTS "expert slots"
@@ -67,6 +68,7 @@ typedef struct {
     uint64_t metadata_bytes; /* checkpoint directory and tokenizer                */
     uint64_t always_bytes;   /* small trunk parts that are resident in every plan */
     uint64_t kv_bytes;       /* attention caches for n_ctx                        */
+    uint64_t index_bytes;    /* keys of sparse attention's indexer for n_ctx; 0: no line */
     uint64_t state_bytes;    /* recurrent state                                   */
     /* scratch grows with the batch: fixed + per_token * n_batch. The planner shrinks n_batch in
      * steps of 64 (never below min(64, n_batch)) before it streams the trunk. */

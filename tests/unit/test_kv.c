@@ -53,6 +53,43 @@ static void sizes_that_overflow_saturate(void **state)
     assert_int_equal(fm_kv_cache_bytes(&sum), most);
 }
 
+static void index_keys_have_blocks_of_their_own(void **state)
+{
+    (void)state;
+    enum { LAYERS = 3, D = 5, CTX = 33 }; /* three blocks of 16 */
+    const fm_kv_shape s = {.n_attn_layer = LAYERS,
+                           .n_head_kv = 1,
+                           .d_head = 4,
+                           .n_ctx = CTX,
+                           .n_index_layer = LAYERS,
+                           .d_index = D};
+    fm_kv_shape half = s;
+    half.f16 = true;
+    half.n_ctx = 8192;
+    half.d_index = 128;
+    assert_int_equal(fm_kv_index_bytes(&s), 4096); /* 3 * 48 * 5 * 4, in whole pages */
+    assert_int_equal(fm_kv_index_bytes(&half), LAYERS * 8192 * 128 * 2);
+    half.n_ctx = INT64_C(1) << 56;
+    assert_int_equal(fm_kv_index_bytes(&half), INT64_MAX / 4096 * 4096);
+    half.n_index_layer = 0;
+    assert_int_equal(fm_kv_index_bytes(&half), 0);
+    fm_ledger ledger = {0};
+    fm_kv *kv;
+    fm_error err = {0};
+    assert_int_equal(fm_kv_create(&kv, &s, &ledger, &err), FM_OK);
+    float mark = 0.0f;
+    for (int32_t i = 0; i < LAYERS; i++)
+        for (int k = 0; k < 48 * D; k++) {
+            assert_true(((float *)fm_kv_index(kv, i))[k] == 0.0f);
+            ((float *)fm_kv_index(kv, i))[k] = ++mark;
+        }
+    mark = 0.0f;
+    for (int32_t i = 0; i < LAYERS; i++)
+        for (int k = 0; k < 48 * D; k++) assert_true(((float *)fm_kv_index(kv, i))[k] == ++mark);
+    fm_kv_destroy(kv);
+    for (int i = 0; i < ledger.n_line; i++) assert_int_equal(ledger.lines[i].used_bytes, 0);
+}
+
 static void heads_do_not_overlap(void **state)
 {
     (void)state;
@@ -91,6 +128,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_count_both_kinds_of_layers),
         cmocka_unit_test(sizes_that_overflow_saturate),
+        cmocka_unit_test(index_keys_have_blocks_of_their_own),
         cmocka_unit_test(heads_do_not_overlap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

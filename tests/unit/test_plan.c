@@ -99,6 +99,7 @@ static void random_model(model *m)
     m->in.always_bytes = between(0, MIB);
     m->in.kv_bytes = between(0, 100 * MIB);
     m->in.state_bytes = between(0, MIB);
+    m->in.index_bytes = between(0, 1) * between(0, 20 * MIB);
     m->in.scratch_fixed_bytes = between(0, 10 * MIB);
     m->in.scratch_token_bytes = between(0, 200000);
     m->in.n_batch = (int32_t)between(1, 1000);
@@ -201,6 +202,11 @@ static void lines_come_in_the_agreed_order(void **state)
     assert_int_equal(plan_with(&p, &m, smallest(&m), NULL), FM_OK);
     assert_int_equal(p.report.n_line, 8);
     for (int i = 0; i < 8; i++) assert_string_equal(p.report.lines[i].name, streamed[i]);
+    m.in.index_bytes = 5 * MIB;
+    assert_int_equal(plan_with(&p, &m, 2048 * MIB, NULL), FM_OK);
+    assert_int_equal(p.report.n_line, 8);
+    assert_string_equal(p.report.lines[4].name, FM_LINE_INDEX);
+    assert_int_equal(p.report.lines[4].bytes, 5 * MIB);
 }
 
 static void ample_budget_holds_everything_and_takes_no_more(void **state)
