@@ -457,10 +457,12 @@ static fm_status bind_layers(fm_model *m, const fm_checkpoint *c, const fm_famil
         memset(l->piece_of, 0xff, sizeof l->piece_of);
         const bool full = (i + 1) % m->hp.full_attention_interval == 0;
         l->mixer = full ? FM_MIX_ATTENTION : FM_MIX_DELTA;
+        l->index_layer = -1;
         l->kv_index = full ? m->n_attention++ : m->n_delta++;
         fm_binder b = {.c = c, .hp = &m->hp, .layer = l, .index = i, .err = err};
         FM_TRY(family->bind_layer(&b));
         if (l->experts.n_expert) m->n_moe_layer++;
+        if (l->piece_of[FM_W_INDEX_K] >= 0) l->index_layer = m->n_index_layer++;
     }
     int32_t whole = 0, windowed = 0;
     for (int32_t i = 0; i < m->hp.n_layer; i++) m->n_windowed += m->layers[i].windowed;
@@ -643,6 +645,8 @@ fm_kv_shape fm_model_kv_shape(const fm_model *m, int64_t n_ctx, int64_t n_batch,
         .n_ctx = n_ctx,
         .f16 = f16,
         .conv_floats = m->n_delta ? (hp->n_conv - 1) * channels : 0,
+        .n_index_layer = fm_model_chooses(m, n_ctx) ? m->n_index_layer : 0,
+        .d_index = hp->d_index,
         .state_floats = (int64_t)hp->n_v_head * hp->d_state * hp->d_state,
     };
 }

@@ -49,6 +49,7 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     r->rope_cos = FLOATS(B * (hp->rope.n_rot / 2));
     r->rope_sin = FLOATS(B * (hp->rope.n_rot / 2));
     fm_attention_layout(r, a, B, n_ctx);
+    fm_indexer_layout(r, a, B, n_ctx);
     r->delta_scratch_each =
         delta ? (int64_t)fm_round_up(fm_delta_scratch(hp->d_state, hp->d_state), 16) : 0;
     r->delta_scratch = FLOATS(T * r->delta_scratch_each);

@@ -26,6 +26,9 @@ typedef struct {
     int32_t full_attention_interval;             /* layer i is attention iff (i+1) % it == 0  */
     int32_t n_k_head, n_v_head, d_state, n_conv; /* gated DeltaNet; 0 when there is none      */
     int32_t window; /* positions that a layer with a sliding window sees; 0: none has one */
+    int32_t n_index_head, d_index; /* sparse attention's indexer; 0: attention sees everything  */
+    int32_t index_topk;            /* positions that attention sees                             */
+    bool index_rope_pairs;         /* the indexer's rope turns (2i, 2i + 1), else (i, i + n/2)   */
     float swiglu_alpha, swiglu_limit; /* of the experts' clamped SwiGLU; limit 0: plain SwiGLU */
     bool gated_attention; /* q rows per head are [query | gate]                               */
     bool tiled_heads;     /* value head h uses key head h % n_k_head, else h / (n_v / n_k)    */
@@ -71,14 +74,21 @@ typedef enum {
     FM_W_FF_GATE,
     FM_W_FF_UP,
     FM_W_FF_DOWN,
+    FM_W_INDEX_Q, /* [n_index_head * d_index][q latent] */
+    FM_W_INDEX_K,
+    FM_W_INDEX_K_NORM,
+    FM_W_INDEX_K_NORM_BIAS,
+    FM_W_INDEX_WEIGHTS, /* [n_index_head][n_embd] */
     FM_W_COUNT
 } fm_weight;
 
 typedef struct {
     fm_mixer mixer;
-    int32_t kv_index; /* number among the layers of the same mixer; layers with a sliding
+    int32_t kv_index;    /* number among the layers of the same mixer; layers with a sliding
                                      window come after those without                       */
-    bool windowed;    /* attention sees hp.window positions, its own included      */
+    int32_t index_layer; /* number among the layers with an indexer of their own; -1: none, so a
+                            layer of a sparse model shares the choice of the layer before          */
+    bool windowed;       /* attention sees hp.window positions, its own included      */
     int16_t piece_of[FM_W_COUNT]; /* first of its pieces (one per plane), -1: not in this layer */
     const fm_tensor_info *tensor_of[FM_W_COUNT];
     fm_trunk_piece pieces[FM_W_COUNT * FM_MAX_PLANES];
@@ -98,7 +108,8 @@ typedef struct fm_model {
     fm_layer *layers;             /* [n_layer]                                                 */
     int32_t n_attention, n_delta; /* n_attention: with and without a window           */
     int32_t n_windowed;
-    int32_t n_moe_layer; /* layers with routed experts; the others have a dense block */
+    int32_t n_index_layer; /* layers that choose the positions their attention sees */
+    int32_t n_moe_layer;   /* layers with routed experts; the others have a dense block */
     const fm_tensor_info *embd, *head, *out_norm;
     bool tied;            /* the head is the embedding                                 */
     fm_trunk_unit *units; /* [n_unit]: layer i is unit i, then the head in row ranges   */
@@ -129,6 +140,10 @@ size_t fm_model_pack_scratch(const fm_model *m); /* bytes one thread needs */
 
 /* n_batch: tokens of the longest pass; a layer with a sliding window keeps its window and one pass. */
 fm_kv_shape fm_model_kv_shape(const fm_model *m, int64_t n_ctx, int64_t n_batch, bool f16);
+
+/* Whether sessions of this context ever see more positions than attention is to look at; where not, the
+ * indexer does not run and keeps nothing. */
+bool fm_model_chooses(const fm_model *m, int64_t n_ctx);
 
 /* ---- forward pass ------------------------------------------------------------------------ */
 

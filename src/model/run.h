@@ -77,6 +77,14 @@ struct fm_run {
     float *delta_scratch; /* [T][delta_scratch_each]                                    */
     int64_t delta_scratch_each;
 
+    bool chooses;   /* contexts reach beyond index_topk; where not, what follows is not there   */
+    float *index_q; /* [B][n_index_head][d_index]                                   */
+    float *index_w; /* [B][n_index_head]                                            */
+    float *index_k; /* [B][d_index]                                                 */
+    float *index_score; /* rows of scores, of a single token or per thread */
+    int32_t *index_pos; /* [B][index_pos_each] chosen positions, ascending  */
+    int64_t index_score_each, index_pos_each;
+
     float *router;  /* [B][n_expert]                                               */
     int32_t *ids;   /* [B][K] chosen experts, best first                           */
     float *weights; /* [B][K]                                                      */
@@ -153,6 +161,14 @@ void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 void fm_block_dense(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr,
                        fm_error *err);
+
+/* Which positions the attention of layer l sees, from r->in (the block's input) and the normalised query
+ * latents; nothing for layers without an indexer of their own. block_indexer.c */
+void fm_block_indexer(fm_run *r, const fm_layer *l, uint8_t *const *ptr, fm_acts *latent);
+/* The *n positions that token t of the pass sees in the layer whose indexer ran last, ascending; NULL: all up to
+ * its own, *n of them. Valid until the next full layer. */
+const int32_t *fm_indexer_selected(const fm_run *r, int64_t t, int64_t *n);
+void fm_indexer_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx);
 
 /* The K experts of one token from its router's row of logits [n_expert], which becomes the scores; best
  * first. */
