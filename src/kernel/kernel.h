@@ -24,6 +24,7 @@ typedef struct {
     /* Formats of several planes (quant/planar.h): scales, biases. */
     const void *aux[FM_MAX_PLANES - 1];
     uint64_t aux_row_bytes;
+    int32_t scale_row; /* rows of the first scale that lie before row 0 (scales of 128 rows) */
 } fm_matrix;
 
 /* A matmul of some rows for some tokens:

@@ -20,7 +20,8 @@ fm_matrix fm_matrix_of(const fm_type_traits *type, uint8_t *const *plane, int64_
     w.data = plane[0] + (uint64_t)row0 * w.row_bytes;
     if (type->n_plane) {
         w.aux_row_bytes = fm_plane_row_bytes(type, 1, n_in);
-        const uint64_t skip = (uint64_t)fm_plane_rows(type, 1, row0) * w.aux_row_bytes;
+        const uint64_t skip = (uint64_t)(row0 / type->rows_per_scale) * w.aux_row_bytes;
+        w.scale_row = (int32_t)(row0 % type->rows_per_scale);
         for (int k = 1; k < type->n_plane; k++) w.aux[k - 1] = plane[k] + skip;
     }
     return w;

@@ -207,6 +207,48 @@ static void nan_weights_make_nan_products(void **state)
     }
 }
 
+/* A matrix that begins inside the rows of a scale has the products of those rows. */
+static void scales_of_many_rows_may_begin_before_the_matrix(void **state)
+{
+    (void)state;
+    enum { ALL = 300, FIRST = 112, PART = ALL - FIRST };
+    static uint8_t codes[ALL * COLS];
+    static float x[TOKENS * COLS], whole[TOKENS][ALL], part[TOKENS][PART];
+    static const float scales[3] = {0.5f, 3.0f, -0.125f}; /* of 128 rows each */
+    for (int i = 0; i < ALL * COLS; i++) {
+        codes[i] = (uint8_t)(i * 37 + i / 251);
+        if ((codes[i] & 0x7f) == 0x7f) codes[i] = 0x41;
+    }
+    for (int i = 0; i < TOKENS * COLS; i++) x[i] = (float)(i % 13 - 6) / 7.0f;
+    const fm_type_traits *type = fm_type_get(fm_planar_id(FM_CODE_E4M3, 128, FM_SCALE_F32));
+    const fm_matrix all = {.type = type,
+                           .data = codes,
+                           .n_out = ALL,
+                           .n_in = COLS,
+                           .row_bytes = COLS,
+                           .aux = {scales, NULL},
+                           .aux_row_bytes = sizeof scales[0]};
+    fm_matrix below = all;
+    below.data = codes + FIRST * COLS;
+    below.scale_row = FIRST;
+    below.n_out = PART;
+    const void *act[TOKENS];
+    float *out_all[TOKENS], *out_part[TOKENS];
+    for (int t = 0; t < TOKENS; t++) {
+        act[t] = x + t * COLS;
+        out_all[t] = whole[t];
+        out_part[t] = part[t];
+    }
+    for (const char *const *name = fm_kernels_available(); *name; name++) {
+        const fm_kernels *k = fm_kernels_pick(*name, NULL);
+        k->matmul(&all, 0, ALL, act, out_all, TOKENS);
+        k->matmul(&below, 0, PART, act, out_part, TOKENS);
+        for (int t = 0; t < TOKENS; t++)
+            assert_memory_equal(whole[t] + FIRST, part[t], sizeof part[t]);
+        assert_true(whole[0][127] != 0.0f && whole[0][128] != 0.0f);
+    }
+}
+
 static void ids_are_unique_and_found(void **state)
 {
     (void)state;
@@ -229,6 +271,7 @@ int main(void)
         cmocka_unit_test(values_are_those_of_the_public_tools),
         cmocka_unit_test(products_agree_in_every_set_layout_and_batch),
         cmocka_unit_test(nan_weights_make_nan_products),
+        cmocka_unit_test(scales_of_many_rows_may_begin_before_the_matrix),
         cmocka_unit_test(ids_are_unique_and_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
