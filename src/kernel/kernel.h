@@ -85,13 +85,15 @@ typedef struct fm_kernels {
 
     /* Attention of one kv head for a group of query heads and one token, over the cached positions
      * [pos0, pos1) of one unit, online softmax in blocks of 64 absolute positions:
-     *   q    [n_q][d]         f32, already scaled
-     *   k, v position p at k + p * stride elements (f16 or f32 as `f16`), d values
-     *   o    [n_q][d] unnormalised sum of exp(s - m) v;  m [n_q] maximum;  l [n_q] sum of exp
+     *   q    [n_q][dk]        f32, already scaled
+     *   k, v position p at k + p * stride elements (f16 or f32 as `f16`), dk values of k and dv of v; v
+     *        may be k, where a cached row holds both
+     *   o    [n_q][dv] unnormalised sum of exp(s - m) v;  m [n_q] maximum;  l [n_q] sum of exp
      * All three are written, not added to; without positions o = 0, m = -inf, l = 0. The caller
      * joins units in order. */
     void (*attend)(float *o, float *m, float *l, const float *q, const void *k, const void *v,
-                   int64_t stride, int64_t pos0, int64_t pos1, int64_t d, int64_t n_q, int f16);
+                   int64_t stride, int64_t pos0, int64_t pos1, int64_t dk, int64_t dv, int64_t n_q,
+                   int f16);
 
     /* Scores of one query of the sparse-attention indexer against n_block blocks of cached keys:
      *   q [n_head][d], w [n_head] f32;  k: block b at + b * d * FM_INDEX_BLOCK elements (f16 or f32 as

@@ -4,7 +4,8 @@
 #include "kernel/kernel.h"
 
 void fm_attend_generic(float *o, float *m, float *l, const float *q, const void *k, const void *v,
-                       int64_t stride, int64_t pos0, int64_t pos1, int64_t d, int64_t n_q, int f16);
+                       int64_t stride, int64_t pos0, int64_t pos1, int64_t dk, int64_t dv,
+                       int64_t n_q, int f16);
 
 void fm_index_scores_generic(float *out, const float *q, const float *w, const void *k,
                              int64_t n_block, int64_t d, int64_t n_head, int f16);

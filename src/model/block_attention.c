@@ -82,7 +82,7 @@ static void attend_unit(const attn_job *j, int64_t t, int32_t h, int64_t u, floa
         memcpy(qs + i * d, j->q + t * j->q_stride + (h * n_q + i) * j->q_head_stride,
                (size_t)d * sizeof *qs);
     r->k->attend(o, m, den, qs, fm_kv_k(r->kv, j->l->kv_index, h),
-                 fm_kv_v(r->kv, j->l->kv_index, h), d, p0 - shift, u1 - shift, d, n_q,
+                 fm_kv_v(r->kv, j->l->kv_index, h), d, p0 - shift, u1 - shift, d, d, n_q,
                  fm_kv_get_shape(r->kv)->f16);
 }
 

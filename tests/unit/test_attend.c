@@ -1,9 +1,10 @@
 /* Attention over cached positions of every kernel set: against f64, and the promises about bits. */
 #include "test_ops.h"
 
-/* Queries, a cache of n_pos positions of which a row holds d values and `gap` others. */
+/* Queries, a cache of n_pos positions of which a row holds d values and `gap` others. With dv < d the
+ * values are the first dv of the row of k. */
 typedef struct {
-    int64_t n_pos, d, stride, n_q;
+    int64_t n_pos, d, dv, stride, n_q;
     int f16;
     float *q, *k, *v; /* what the cache holds, as f32 */
     uint16_t *k16, *v16;
@@ -20,7 +21,7 @@ static float half_to_f32(uint16_t half)
 static attention attention_new(const fm_kernels *k, int64_t n_pos, int64_t d, int64_t gap,
                                int64_t n_q, int f16, float q_scale)
 {
-    attention a = {.n_pos = n_pos, .d = d, .stride = d + gap, .n_q = n_q, .f16 = f16};
+    attention a = {.n_pos = n_pos, .d = d, .dv = d, .stride = d + gap, .n_q = n_q, .f16 = f16};
     const int64_t n = n_pos * a.stride;
     a.q = random_array(n_q * d, q_scale);
     a.k = random_array(n, 1.0f);
@@ -56,13 +57,16 @@ static void attention_free(attention *a)
 
 static void attention_run(const fm_kernels *k, attention *a, int64_t pos0, int64_t pos1)
 {
-    k->attend(a->o, a->m, a->l, a->q, a->f16 ? (void *)a->k16 : (void *)a->k,
-              a->f16 ? (void *)a->v16 : (void *)a->v, a->stride, pos0, pos1, a->d, a->n_q, a->f16);
+    const void *keys = a->f16 ? (void *)a->k16 : (void *)a->k;
+    const void *values = a->f16 ? (void *)a->v16 : (void *)a->v;
+    k->attend(a->o, a->m, a->l, a->q, keys, a->dv < a->d ? keys : values, a->stride, pos0, pos1,
+              a->d, a->dv, a->n_q, a->f16);
 }
 
-/* Head h over [pos0, pos1): out [d] = softmax(q K^T) V. */
+/* Head h over [pos0, pos1): out [dv] = softmax(q K^T) V. */
 static void attention_want(double *out, const attention *a, int64_t h, int64_t pos0, int64_t pos1)
 {
+    const float *v = a->dv < a->d ? a->k : a->v;
     double *score = doubles(a->n_pos), max = -INFINITY, sum = 0.0;
     for (int64_t p = pos0; p < pos1; p++) {
         for (int64_t i = 0; i < a->d; i++) {
@@ -70,26 +74,26 @@ static void attention_want(double *out, const attention *a, int64_t h, int64_t p
         }
         max = fmax(max, score[p]);
     }
-    memset(out, 0, (size_t)a->d * sizeof *out);
+    memset(out, 0, (size_t)a->dv * sizeof *out);
     for (int64_t p = pos0; p < pos1; p++) {
         const double weight = exp(score[p] - max);
         sum += weight;
-        for (int64_t i = 0; i < a->d; i++) out[i] += weight * a->v[p * a->stride + i];
+        for (int64_t i = 0; i < a->dv; i++) out[i] += weight * v[p * a->stride + i];
     }
-    for (int64_t i = 0; i < a->d; i++) out[i] /= sum;
+    for (int64_t i = 0; i < a->dv; i++) out[i] /= sum;
     free(score);
 }
 
 static void assert_head_close(const fm_kernels *k, const attention *a, int64_t h, int64_t pos0,
                               int64_t pos1, double limit)
 {
-    double *want = doubles(a->d);
-    float *got = array(a->d);
+    double *want = doubles(a->dv);
+    float *got = array(a->dv);
     attention_want(want, a, h, pos0, pos1);
-    for (int64_t i = 0; i < a->d; i++) got[i] = a->o[h * a->d + i] / a->l[h];
-    assert_close(got, want, a->d, limit);
+    for (int64_t i = 0; i < a->dv; i++) got[i] = a->o[h * a->dv + i] / a->l[h];
+    assert_close(got, want, a->dv, limit);
     free(want);
-    free_array(got, a->d);
+    free_array(got, a->dv);
 }
 
 static void attend_any_size_matches_formula(const fm_kernels *k)
@@ -102,6 +106,28 @@ static void attend_any_size_matches_formula(const fm_kernels *k)
                 const int64_t n_q = heads[(s + r) % (sizeof heads / sizeof heads[0])];
                 const float scale = 3.0f / sqrtf((float)sizes[s]);
                 attention a = attention_new(k, 200, sizes[s], r % 2 ? 7 : 0, n_q, f16, scale);
+                attention_run(k, &a, ranges[r][0], ranges[r][1]);
+                for (int64_t h = 0; h < n_q; h++) {
+                    assert_head_close(k, &a, h, ranges[r][0], ranges[r][1], 4e-6);
+                }
+                attention_free(&a);
+            }
+        }
+    }
+}
+
+/* Latent attention: one cached row is the key, its first dv values are the value. */
+static void attend_values_inside_the_keys_match_formula(const fm_kernels *k)
+{
+    static const int64_t dims[][2] = {{576, 512}, {40, 32}, {21, 9}, {100, 24}};
+    static const int64_t ranges[][2] = {{0, 1}, {0, 65}, {70, 200}};
+    for (size_t s = 0; s < sizeof dims / sizeof dims[0]; s++) {
+        for (size_t r = 0; r < sizeof ranges / sizeof ranges[0]; r++) {
+            for (int f16 = 0; f16 < 2; f16++) {
+                const int64_t n_q = 1 + 16 * (int64_t)r + (int64_t)s;
+                const float scale = 3.0f / sqrtf((float)dims[s][0]);
+                attention a = attention_new(k, 200, dims[s][0], 5 * (int64_t)r, n_q, f16, scale);
+                a.dv = dims[s][1];
                 attention_run(k, &a, ranges[r][0], ranges[r][1]);
                 for (int64_t h = 0; h < n_q; h++) {
                     assert_head_close(k, &a, h, ranges[r][0], ranges[r][1], 4e-6);
@@ -211,6 +237,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         EVERY_SET(attend_any_size_matches_formula),
+        EVERY_SET(attend_values_inside_the_keys_match_formula),
         EVERY_SET(attend_huge_scores_stay_finite),
         EVERY_SET(attend_no_positions_gives_zero_weight),
         EVERY_SET(attend_equal_keys_average_the_values),

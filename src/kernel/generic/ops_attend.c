@@ -38,12 +38,12 @@ static float dot(const float *q, const void *row, int64_t d, int f16)
 
 /* One query head, one block of n <= 64 positions starting at rows k and v. */
 static void attend_block(float *o, float *m, float *l, const float *q, const void *k, const void *v,
-                         int64_t stride, int64_t n, int64_t d, int f16)
+                         int64_t stride, int64_t n, int64_t dk, int64_t dv, int f16)
 {
     float s[FM_ATTN_BLOCK];
     float max = *m;
     for (int64_t p = 0; p < n; p++) {
-        s[p] = dot(q, row_at(k, p * stride, f16), d, f16);
+        s[p] = dot(q, row_at(k, p * stride, f16), dk, f16);
         max = s[p] > max ? s[p] : max;
     }
     const float carry = expf(*m - max);
@@ -52,29 +52,30 @@ static void attend_block(float *o, float *m, float *l, const float *q, const voi
         s[p] = expf(s[p] - max);
         sum += s[p];
     }
-    for (int64_t i = 0; i < d; i++) o[i] *= carry;
+    for (int64_t i = 0; i < dv; i++) o[i] *= carry;
     for (int64_t p = 0; p < n; p++) {
         const void *row = row_at(v, p * stride, f16);
-        for (int64_t i = 0; i < d; i++) o[i] += s[p] * element(row, i, f16);
+        for (int64_t i = 0; i < dv; i++) o[i] += s[p] * element(row, i, f16);
     }
     *m = max;
     *l = *l * carry + sum;
 }
 
 void fm_attend_generic(float *o, float *m, float *l, const float *q, const void *k, const void *v,
-                       int64_t stride, int64_t pos0, int64_t pos1, int64_t d, int64_t n_q, int f16)
+                       int64_t stride, int64_t pos0, int64_t pos1, int64_t dk, int64_t dv,
+                       int64_t n_q, int f16)
 {
     for (int64_t h = 0; h < n_q; h++) {
         m[h] = -INFINITY;
         l[h] = 0.0f;
-        for (int64_t i = 0; i < d; i++) o[h * d + i] = 0.0f;
+        for (int64_t i = 0; i < dv; i++) o[h * dv + i] = 0.0f;
     }
     for (int64_t pos = pos0; pos < pos1;) {
         const int64_t block_end = (pos / FM_ATTN_BLOCK + 1) * FM_ATTN_BLOCK;
         const int64_t end = block_end < pos1 ? block_end : pos1;
         for (int64_t h = 0; h < n_q; h++) {
-            attend_block(o + h * d, m + h, l + h, q + h * d, row_at(k, pos * stride, f16),
-                         row_at(v, pos * stride, f16), stride, end - pos, d, f16);
+            attend_block(o + h * dv, m + h, l + h, q + h * dk, row_at(k, pos * stride, f16),
+                         row_at(v, pos * stride, f16), stride, end - pos, dk, dv, f16);
         }
         pos = end;
     }
