@@ -14,9 +14,15 @@ struct fm_kv {
     float *state;
     uint64_t cache_bytes, index_bytes, state_bytes;
     uint64_t slot_bytes; /* one head of K or V, one position */
+    uint64_t n_part;     /* 2: K and V; 1: one row is both    */
 };
 
 enum { PAGE = 4096 };
+
+static uint64_t n_part(const fm_kv_shape *s)
+{
+    return s->shared_rows ? 1 : 2;
+}
 
 static uint64_t slot_bytes(const fm_kv_shape *s)
 {
@@ -28,11 +34,12 @@ static uint64_t slot_bytes(const fm_kv_shape *s)
 uint64_t fm_kv_cache_bytes(const fm_kv_shape *s)
 {
     uint64_t whole, ring, slots, bytes;
-    const bool fits = fm_mul_u64((uint64_t)s->n_ctx, (uint64_t)s->n_attn_layer, &whole) &&
-                      fm_mul_u64((uint64_t)s->n_window_ctx, (uint64_t)s->n_window_layer, &ring) &&
-                      fm_add_u64(whole, ring, &slots) &&
-                      fm_mul_u64(slots, 2 * (uint64_t)s->n_head_kv * slot_bytes(s), &bytes) &&
-                      bytes <= INT64_MAX - PAGE;
+    const bool fits =
+        fm_mul_u64((uint64_t)s->n_ctx, (uint64_t)s->n_attn_layer, &whole) &&
+        fm_mul_u64((uint64_t)s->n_window_ctx, (uint64_t)s->n_window_layer, &ring) &&
+        fm_add_u64(whole, ring, &slots) &&
+        fm_mul_u64(slots, n_part(s) * (uint64_t)s->n_head_kv * slot_bytes(s), &bytes) &&
+        bytes <= INT64_MAX - PAGE;
     return fits ? fm_round_up(bytes, PAGE) : fm_round_down(INT64_MAX, PAGE);
 }
 
@@ -61,6 +68,7 @@ fm_status fm_kv_create(fm_kv **out, const fm_kv_shape *shape, fm_ledger *ledger,
     kv->shape = *shape;
     kv->ledger = ledger;
     kv->slot_bytes = slot_bytes(shape);
+    kv->n_part = n_part(shape);
     kv->cache_bytes = fm_kv_cache_bytes(shape);
     kv->index_bytes = fm_kv_index_bytes(shape);
     kv->state_bytes = fm_kv_state_bytes(shape);
@@ -105,15 +113,16 @@ int64_t fm_kv_slots(const fm_kv *kv, int32_t i)
     return i < kv->shape.n_attn_layer ? kv->shape.n_ctx : kv->shape.n_window_ctx;
 }
 
-static void *head_at(const fm_kv *kv, int32_t i, int32_t head, int32_t which)
+static void *head_at(const fm_kv *kv, int32_t i, int32_t head, uint64_t which)
 {
     const fm_kv_shape *s = &kv->shape;
     const uint64_t n_head = (uint64_t)s->n_head_kv;
     const uint64_t whole = (uint64_t)(i < s->n_attn_layer ? i : s->n_attn_layer);
     const uint64_t ring = (uint64_t)i - whole;
     const uint64_t before = whole * (uint64_t)s->n_ctx + ring * (uint64_t)s->n_window_ctx;
-    const uint64_t own = (uint64_t)which * n_head + (uint64_t)head;
-    return kv->cache + (before * 2 * n_head + own * (uint64_t)fm_kv_slots(kv, i)) * kv->slot_bytes;
+    const uint64_t own = which * n_head + (uint64_t)head;
+    return kv->cache +
+           (before * kv->n_part * n_head + own * (uint64_t)fm_kv_slots(kv, i)) * kv->slot_bytes;
 }
 
 void *fm_kv_k(const fm_kv *kv, int32_t i, int32_t head)
@@ -122,7 +131,7 @@ void *fm_kv_k(const fm_kv *kv, int32_t i, int32_t head)
 }
 void *fm_kv_v(const fm_kv *kv, int32_t i, int32_t head)
 {
-    return head_at(kv, i, head, 1);
+    return head_at(kv, i, head, kv->n_part - 1);
 }
 
 void *fm_kv_index(const fm_kv *kv, int32_t i)

@@ -1,7 +1,8 @@
 /* What a session remembers between tokens: attention caches, index keys and recurrent state.
  *
  * Attention: per layer K and V, each [n_head_kv][slots][d_head] in f16 or f32, so that one head's
- * positions are contiguous. A layer that sees the whole context has n_ctx slots; a layer with a
+ * positions are contiguous. With latent attention K and V are the same rows: a value is the first part
+ * of its key, and both take [n_head_kv][slots][d_head] together. A layer that sees the whole context has n_ctx slots; a layer with a
  * sliding window has a ring of fewer, and position p lies in slot p % slots, over what was slots
  * positions earlier. Index keys (of layers that choose what their attention sees): per layer blocks of
  * FM_KV_INDEX_BLOCK positions, each [d_index][FM_KV_INDEX_BLOCK] in f16 or f32. Recurrent: per layer the convolution tail [n_tap - 1][n_channel] and
@@ -22,6 +23,7 @@ typedef struct {
     int32_t n_head_kv, d_head;
     int64_t n_ctx;
     bool f16;
+    bool shared_rows;               /* latent attention: fm_kv_v() is fm_kv_k()      */
     int64_t conv_floats;            /* per delta layer: (n_tap - 1) * n_channel      */
     int64_t state_floats;           /* per delta layer: n_v_head * d_k * d_v         */
     int32_t n_index_layer, d_index; /* layers with index keys, and values of a key */

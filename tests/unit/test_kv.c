@@ -123,6 +123,29 @@ static void heads_do_not_overlap(void **state)
     fm_kv_destroy(kv);
 }
 
+/* Latent attention: a row is key and value, and rows of layers do not overlap. */
+static void shared_rows_count_once(void **state)
+{
+    (void)state;
+    enum { LAYERS = 4, D = 576 };
+    const fm_kv_shape s = {
+        .n_attn_layer = LAYERS, .n_head_kv = 1, .d_head = D, .n_ctx = 9, .shared_rows = true};
+    assert_int_equal(fm_kv_cache_bytes(&s), (LAYERS * 9 * D * 4 + 4095) / 4096 * 4096);
+    fm_ledger ledger = {0};
+    fm_kv *kv;
+    fm_error err = {0};
+    assert_int_equal(fm_kv_create(&kv, &s, &ledger, &err), FM_OK);
+    for (int32_t i = 0; i < LAYERS; i++) {
+        float *row = fm_kv_k(kv, i, 0);
+        assert_ptr_equal(row, fm_kv_v(kv, i, 0));
+        for (int64_t k = 0; k < 9 * D; k++) row[k] = (float)(i * 9 * D + k);
+    }
+    for (int32_t i = 0; i < LAYERS; i++)
+        for (int64_t k = 0; k < 9 * D; k++)
+            assert_true(((float *)fm_kv_v(kv, i, 0))[k] == (float)(i * 9 * D + k));
+    fm_kv_destroy(kv);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -130,6 +153,7 @@ int main(void)
         cmocka_unit_test(sizes_that_overflow_saturate),
         cmocka_unit_test(index_keys_have_blocks_of_their_own),
         cmocka_unit_test(heads_do_not_overlap),
+        cmocka_unit_test(shared_rows_count_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
