@@ -12,8 +12,8 @@
 #include "quant/planar.h"
 
 static const fm_family *const families[] = {&fm_family_qwen35moe, &fm_family_qwen3next,
-                                            &fm_family_qwen3moe, &fm_family_glm4moe,
-                                            &fm_family_gptoss};
+                                            &fm_family_qwen3moe,  &fm_family_glm4moe,
+                                            &fm_family_gptoss,    &fm_family_deepseek2};
 enum { N_FAMILY = sizeof families / sizeof families[0] };
 
 /* Largest dimension that is accepted; keeps every later product of three inside 63 bits. */
@@ -97,7 +97,7 @@ fm_status fm_hp_str_or(const fm_checkpoint *c, const char *key, fm_str *out, con
     return fm_meta_str_or(c, name, out, fallback, err);
 }
 
-fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
+fm_status fm_hp_sizes(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
 {
     int32_t n_extra;
     FM_TRY(fm_hp_i32(c, "block_count", &hp->n_layer, 1, 4096, err));
@@ -108,6 +108,16 @@ fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
         .gating = FM_GATE_SOFTMAX, .n_group = 1, .n_group_used = 1, .normalised = true, .scale = 1};
     FM_TRY(fm_hp_i32_or(c, "context_length", &hp->n_ctx_train, 4096, 1, INT32_MAX, err));
     FM_TRY(fm_hp_i32(c, "attention.head_count", &hp->n_head, 1, 4096, err));
+    FM_TRY(fm_hp_f32(c, "rope.freq_base", &hp->rope.base, err));
+    FM_TRY(fm_hp_f32(c, "attention.layer_norm_rms_epsilon", &hp->eps, err));
+    FM_TRY(fm_hp_i32(c, "expert_count", &hp->n_expert, 1, 65536, err));
+    FM_TRY(fm_hp_i32(c, "expert_used_count", &hp->n_expert_used, 1, hp->n_expert, err));
+    return fm_hp_i32(c, "expert_feed_forward_length", &hp->n_ff_expert, 1, DIM_MAX, err);
+}
+
+fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
+{
+    FM_TRY(fm_hp_sizes(c, hp, err));
     FM_TRY(
         fm_hp_i32_or(c, "attention.head_count_kv", &hp->n_head_kv, hp->n_head, 1, hp->n_head, err));
     FM_TRY(fm_hp_i32_or(c, "attention.key_length", &hp->d_head, hp->n_embd / hp->n_head, 2, 4096,
@@ -115,11 +125,6 @@ fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
     int32_t d_value;
     FM_TRY(fm_hp_i32_or(c, "attention.value_length", &d_value, hp->d_head, 1, 4096, err));
     FM_TRY(fm_hp_i32_or(c, "rope.dimension_count", &hp->rope.n_rot, hp->d_head, 2, 4096, err));
-    FM_TRY(fm_hp_f32(c, "rope.freq_base", &hp->rope.base, err));
-    FM_TRY(fm_hp_f32(c, "attention.layer_norm_rms_epsilon", &hp->eps, err));
-    FM_TRY(fm_hp_i32(c, "expert_count", &hp->n_expert, 1, 65536, err));
-    FM_TRY(fm_hp_i32(c, "expert_used_count", &hp->n_expert_used, 1, hp->n_expert, err));
-    FM_TRY(fm_hp_i32(c, "expert_feed_forward_length", &hp->n_ff_expert, 1, DIM_MAX, err));
     if (d_value != hp->d_head)
         return fm_fail(err, FM_E_UNSUPPORTED,
                        "%s: attention.value_length %d differs from attention.key_length %d, which "
@@ -258,7 +263,7 @@ static fm_trunk_piece vector_piece(const fm_tensor_info *t)
 }
 
 static fm_status bind(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out,
-                      bool is_vector)
+                      int64_t n_stack, bool is_vector)
 {
     char name[96];
     snprintf(name, sizeof name, "blk.%d.%s", b->index, suffix);
@@ -266,7 +271,11 @@ static fm_status bind(fm_binder *b, fm_weight w, const char *suffix, int64_t n_i
     const fm_type_traits *type;
     FM_TRY(find_tensor(b->c, name, &t, b->err));
     FM_TRY(check_type(b->c, t, &type, b->err));
-    FM_TRY(check_shape(b->c, t, n_in, n_out, 1, b->err));
+    if (n_stack > 1 && t->dim[2] == 1) {
+        FM_TRY(check_shape(b->c, t, n_in, n_out * n_stack, 1, b->err));
+    } else {
+        FM_TRY(check_shape(b->c, t, n_in, n_out, n_stack, b->err));
+    }
     fm_layer *l = b->layer;
     l->tensor_of[w] = t;
     const fm_tensor_info *stored = t->source ? t->source : t;
@@ -288,17 +297,23 @@ static fm_status bind(fm_binder *b, fm_weight w, const char *suffix, int64_t n_i
 
 fm_status fm_bind_matrix(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out)
 {
-    return bind(b, w, suffix, n_in, n_out, false);
+    return bind(b, w, suffix, n_in, n_out, 1, false);
 }
 
 fm_status fm_bind_vector(fm_binder *b, fm_weight w, const char *suffix, int64_t n)
 {
-    return bind(b, w, suffix, n, 1, true);
+    return bind(b, w, suffix, n, 1, 1, true);
 }
 
 fm_status fm_bind_table(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out)
 {
-    return bind(b, w, suffix, n_in, n_out, true);
+    return bind(b, w, suffix, n_in, n_out, 1, true);
+}
+
+fm_status fm_bind_stack(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out,
+                        int64_t n_stack)
+{
+    return bind(b, w, suffix, n_in, n_out, n_stack, false);
 }
 
 fm_status fm_bind_attention(fm_binder *b)
@@ -456,7 +471,7 @@ static fm_status bind_layers(fm_model *m, const fm_checkpoint *c, const fm_famil
         fm_layer *l = &m->layers[i];
         memset(l->piece_of, 0xff, sizeof l->piece_of);
         const bool full = (i + 1) % m->hp.full_attention_interval == 0;
-        l->mixer = full ? FM_MIX_ATTENTION : FM_MIX_DELTA;
+        l->mixer = !full ? FM_MIX_DELTA : m->hp.n_latent > 0 ? FM_MIX_LATENT : FM_MIX_ATTENTION;
         l->index_layer = -1;
         l->kv_index = full ? m->n_attention++ : m->n_delta++;
         fm_binder b = {.c = c, .hp = &m->hp, .layer = l, .index = i, .err = err};
@@ -644,6 +659,7 @@ fm_kv_shape fm_model_kv_shape(const fm_model *m, int64_t n_ctx, int64_t n_batch,
         .d_head = hp->d_head,
         .n_ctx = n_ctx,
         .f16 = f16,
+        .shared_rows = hp->n_latent > 0,
         .conv_floats = m->n_delta ? (hp->n_conv - 1) * channels : 0,
         .n_index_layer = fm_model_chooses(m, n_ctx) ? m->n_index_layer : 0,
         .d_index = hp->d_index,

@@ -29,6 +29,7 @@ extern const fm_family fm_family_qwen3next;
 extern const fm_family fm_family_qwen3moe;
 extern const fm_family fm_family_glm4moe;
 extern const fm_family fm_family_gptoss;
+extern const fm_family fm_family_deepseek2;
 
 /* "A.key" of the checkpoint's architecture A; the value must lie in [lo, hi]. */
 fm_status fm_hp_i32(const fm_checkpoint *c, const char *key, int32_t *out, int32_t lo, int32_t hi,
@@ -46,8 +47,12 @@ fm_status fm_hp_bool_or(const fm_checkpoint *c, const char *key, bool *out, bool
 fm_status fm_hp_str_or(const fm_checkpoint *c, const char *key, fm_str *out, const char *fallback,
                        fm_error *err);
 
-/* Parts that all families here share: sizes, attention, experts. */
+/* What every family has: sizes, experts, eps, the base of rope. */
+fm_status fm_hp_sizes(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
+/* The same, and attention with keys and values per head. */
 fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
+/* Latent attention, after fm_hp_sizes(). */
+fm_status fm_hp_latent(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
 /* Sigmoid (or softmax) router: expert_gating_func and what belongs to it. */
 fm_status fm_hp_router(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
 /* The first layers without experts. */
@@ -61,11 +66,17 @@ fm_status fm_bind_vector(fm_binder *b, fm_weight w, const char *suffix, int64_t 
 /* An f32 matrix that is used element by element (convolution). */
 fm_status fm_bind_table(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out);
 
+/* n_stack matrices [n_out][n_in], one after the other: a tensor of three dimensions, or of two with
+ * n_stack * n_out rows. */
+fm_status fm_bind_stack(fm_binder *b, fm_weight w, const char *suffix, int64_t n_in, int64_t n_out,
+                        int64_t n_stack);
+
 bool fm_bind_has(const fm_binder *b, const char *suffix); /* is blk.<index>.<suffix> in the file? */
 
 fm_status fm_bind_attention(fm_binder *b);     /* q, k, v, o                               */
 fm_status fm_bind_qk_norm(fm_binder *b);       /* per-head norms of q and k                */
 fm_status fm_bind_qkv_bias(fm_binder *b);      /* biases of q, k, v                        */
+fm_status fm_bind_latent(fm_binder *b);        /* q, kv, k_b and v_b or kv_b, o            */
 fm_status fm_bind_delta(fm_binder *b);         /* qkv, z, conv, dt, a, b/a, norm, out      */
 fm_status fm_bind_experts(fm_binder *b);       /* router and ffn_*_exps                    */
 fm_status fm_bind_choice_bias(fm_binder *b);   /* exp_probs_b, where the file has it       */

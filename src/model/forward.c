@@ -13,7 +13,7 @@ static int64_t max_i64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static void layout_acts(fm_acts *a, fm_arena *arena, int64_t rows, int64_t width)
+void fm_acts_layout(fm_acts *a, fm_arena *arena, int64_t rows, int64_t width)
 {
     for (int form = 0; form < FM_ACT_COUNT; form++) {
         if (form == FM_ACT_F32) continue;
@@ -29,18 +29,21 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
 {
     const fm_hparams *hp = r->hp;
     const int64_t H = hp->n_embd, E = hp->n_expert, K = hp->n_expert_used, T = r->n_thread;
-    const int64_t q = (int64_t)hp->n_head * hp->d_head, kv = (int64_t)hp->n_head_kv * hp->d_head;
+    const bool latent = hp->n_latent > 0;
+    const int64_t d_query = latent ? hp->d_nope + hp->rope.n_rot : hp->d_head;
+    const int64_t q = hp->n_head * d_query, kv = (int64_t)hp->n_head_kv * hp->d_head;
     const int64_t key = (int64_t)hp->n_k_head * hp->d_state,
                   val = (int64_t)hp->n_v_head * hp->d_state;
     const bool delta = r->model->n_delta > 0;
     const int64_t width_a = max_i64((hp->gated_attention ? 2 : 1) * q, delta ? 2 * key + val : 0);
-    const int64_t width_b = max_i64(2 * kv, delta ? val : 0);
-    const int64_t width_o = max_i64(q, delta ? val : 0);
+    const int64_t width_b = max_i64(latent ? kv : 2 * kv, delta ? val : 0);
+    const int64_t width_o =
+        max_i64(latent ? (int64_t)hp->n_head * hp->d_value : q, delta ? val : 0);
 #define FLOATS(n) fm_arena_take(a, (size_t)(n) * sizeof(float))
 #define INTS(n) fm_arena_take(a, (size_t)(n) * sizeof(int32_t))
     r->x = FLOATS(B * H);
     r->normed = FLOATS(B * H);
-    layout_acts(&r->in, a, B, max_i64(H, width_o));
+    fm_acts_layout(&r->in, a, B, max_i64(H, width_o));
     r->mix_a = FLOATS(B * width_a);
     r->mix_b = FLOATS(B * width_b);
     r->mix_o = FLOATS(B * width_o);
@@ -48,8 +51,8 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     r->rope_freq = fm_arena_take(a, (size_t)(hp->rope.n_rot / 2) * sizeof(double));
     r->rope_cos = FLOATS(B * (hp->rope.n_rot / 2));
     r->rope_sin = FLOATS(B * (hp->rope.n_rot / 2));
-    fm_attention_layout(r, a, B, n_ctx);
     fm_indexer_layout(r, a, B, n_ctx);
+    (latent ? fm_latent_layout : fm_attention_layout)(r, a, B, n_ctx);
     r->delta_scratch_each =
         delta ? (int64_t)fm_round_up(fm_delta_scratch(hp->d_state, hp->d_state), 16) : 0;
     r->delta_scratch = FLOATS(T * r->delta_scratch_each);
@@ -73,17 +76,17 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     if (hp->n_ff_dense) {
         ff_floats = max_i64(ff_floats, hp->n_ff_dense);
         r->dense_rows = ff_floats / hp->n_ff_dense < B ? ff_floats / hp->n_ff_dense : B;
-        layout_acts(&r->dense_act, a, r->dense_rows, hp->n_ff_dense);
+        fm_acts_layout(&r->dense_act, a, r->dense_rows, hp->n_ff_dense);
     }
     r->ff_gate = FLOATS(ff_floats);
     r->ff_up = FLOATS(ff_floats);
-    layout_acts(&r->ff_act, a, r->ff_rows, r->ff_max);
+    fm_acts_layout(&r->ff_act, a, r->ff_rows, r->ff_max);
     r->pack_each = fm_round_up(fm_model_pack_scratch(r->model), 64);
     r->pack_scratch = fm_arena_take(a, (size_t)T * r->pack_each);
     const int64_t P = B < FM_PREDICT_TOKENS ? B : FM_PREDICT_TOKENS;
     r->guess.normed = FLOATS(P * H);
     r->guess.logits = FLOATS(P * E);
-    layout_acts(&r->guess.in, a, P, H);
+    fm_acts_layout(&r->guess.in, a, P, H);
     r->guess.ids = INTS(max_i64(E, K));
     r->guess.count = INTS(E);
     r->guess.weights = FLOATS(K);
@@ -209,10 +212,16 @@ static fm_status layer_pass(fm_run *r, int32_t i, fm_error *err)
     FM_TRY(fm_trunk_acquire(r->opt.store, i, &ptr, err));
     const uint64_t t0 = fm_now_us();
     fm_norm_rows(r, r->normed, r->x, fm_weight_vector(l, ptr, FM_W_ATTN_NORM));
-    if (l->mixer == FM_MIX_ATTENTION) {
+    switch (l->mixer) {
+    case FM_MIX_ATTENTION:
         fm_block_attention(r, l, ptr);
-    } else {
+        break;
+    case FM_MIX_LATENT:
+        fm_block_latent(r, l, ptr);
+        break;
+    case FM_MIX_DELTA:
         fm_block_delta(r, l, ptr);
+        break;
     }
     fm_norm_rows(r, r->normed, r->x, fm_weight_vector(l, ptr, FM_W_FFN_NORM));
     const uint64_t t1 = fm_now_us(), waited = disk_wait_us(r);

@@ -19,6 +19,11 @@ typedef struct {
     int32_t n_head, n_head_kv, d_head;
     fm_rope rope;
     float eps;
+    /* Latent attention; n_latent 0: there is none. Then n_head_kv is 1 and d_head the n_latent + n_rot
+     * values that are cached for a position; a query head has d_nope + n_rot values. */
+    int32_t n_latent, n_latent_q; /* n_latent_q 0: queries come straight from the input    */
+    int32_t d_nope, d_value;
+    float eps_latent; /* of the norms of both latents */
     int32_t n_expert, n_expert_used, n_ff_expert;
     int32_t n_ff_shared; /* 0: no shared expert                       */
     fm_router router;
@@ -35,7 +40,7 @@ typedef struct {
     bool fused_ba;        /* ssm_ba, per key head [b.. | a..], instead of ssm_beta, ssm_alpha */
 } fm_hparams;
 
-typedef enum { FM_MIX_ATTENTION, FM_MIX_DELTA } fm_mixer;
+typedef enum { FM_MIX_ATTENTION, FM_MIX_LATENT, FM_MIX_DELTA } fm_mixer;
 
 typedef enum {
     FM_W_ATTN_NORM,
@@ -51,6 +56,14 @@ typedef enum {
     FM_W_SINKS,
     FM_W_Q_NORM,
     FM_W_K_NORM,
+    FM_W_Q_A,
+    FM_W_Q_A_NORM,
+    FM_W_Q_B,
+    FM_W_KV_A,
+    FM_W_KV_A_NORM,
+    FM_W_K_B,  /* [n_head][n_latent][d_nope]: a head's key matrix, transposed */
+    FM_W_V_B,  /* [n_head][d_value][n_latent]                                 */
+    FM_W_KV_B, /* [n_head][d_nope + d_value][n_latent], in place of these two */
     FM_W_QKV,
     FM_W_Z,
     FM_W_CONV,

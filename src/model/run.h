@@ -37,6 +37,7 @@ enum {
     FM_POLL_US = 100,  /* between looks at the reads while computing */
     FM_HEAD_GROUP = 8, /* tokens whose logits are computed together when all are wanted           */
     FM_MOE_JOBS = 64,  /* experts computed together                                               */
+    FM_LATENT_TOKENS = 32, /* tokens whose queries are in the latent space at a time          */
 };
 
 struct fm_run {
@@ -74,6 +75,12 @@ struct fm_run {
     float *rope_cos, *rope_sin; /* [B][n_rot / 2] of the pass                           */
     float *attn_part;           /* partial attention of work items                             */
     int64_t attn_part_each;
+    float *latent_qa;              /* [B][n_latent_q]                                             */
+    fm_acts latent_in;             /* of latent_qa                                                */
+    float *latent_q;               /* [C][n_head][d_head], C = FM_LATENT_TOKENS at most           */
+    float *latent_o;               /* [C][n_head][n_latent]                                       */
+    unsigned char *latent_scratch; /* [T][latent_scratch_each]                          */
+    size_t latent_scratch_each;
     float *delta_scratch; /* [T][delta_scratch_each]                                    */
     int64_t delta_scratch_each;
 
@@ -131,6 +138,8 @@ static inline bool fm_run_stops(fm_run *r, int thread)
 
 /* ---- linear.c ---------------------------------------------------------------------------- */
 
+/* Room in the arena for the quantized forms of `rows` rows of up to `width` values. */
+void fm_acts_layout(fm_acts *a, fm_arena *arena, int64_t rows, int64_t width);
 /* Points acts at rows x [n_tok][stride] of n values; quantized forms are forgotten. */
 void fm_acts_set(fm_acts *a, const float *x, int64_t n, int64_t stride, int64_t n_tok);
 /* Makes the form that `type` needs and returns the rows' base address and stride in bytes. */
@@ -148,6 +157,9 @@ fm_matrix fm_matrix_of(const fm_type_traits *type, uint8_t *const *plane, int64_
                        int64_t n_in, int64_t n_out);
 /* Bytes of one row of the embedding, all planes. */
 uint64_t fm_embd_row_bytes(const fm_model *m);
+/* Rows [row0, row0 + n_out) of a bound weight of one matrix per head; they start a matrix of that weight. */
+fm_matrix fm_head_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w, int64_t row0,
+                         int64_t n_out);
 /* The matrix of a bound weight, given the addresses of the layer's pieces. */
 fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
 const float *fm_weight_vector(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
@@ -157,6 +169,7 @@ const float *fm_weight_vector_or_null(const fm_layer *l, uint8_t *const *ptr, fm
 /* ---- blocks: read r->normed (already normalised), add their result to r->x ----------------- */
 
 void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
+void fm_block_latent(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 void fm_block_dense(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr,
@@ -179,3 +192,4 @@ void fm_guess_next(fm_run *r, int32_t layer);
 
 /* Width of the attention block's working rows, for the layout. */
 void fm_attention_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx);
+void fm_latent_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx);

@@ -34,6 +34,15 @@ fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
     return fm_matrix_of(fm_type_get(t->type), ptr + l->piece_of[w], t->row0, t->dim[0], t->dim[1]);
 }
 
+fm_matrix fm_head_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w, int64_t row0,
+                         int64_t n_out)
+{
+    assert(l->piece_of[w] >= 0);
+    const fm_tensor_info *t = l->tensor_of[w];
+    return fm_matrix_of(fm_type_get(t->type), ptr + l->piece_of[w], t->row0 + row0, t->dim[0],
+                        n_out);
+}
+
 const float *fm_weight_vector(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
 {
     assert(l->piece_of[w] >= 0);
@@ -201,6 +210,46 @@ static void pack(const fm_prepare_ctx *p, const fm_matrix *w)
     fm_pool_run(p->pool, pack_item, (void *)(uintptr_t)&j, w->n_out / FM_PANEL_ROWS);
 }
 
+/* Rows of one head among those of a weight, and which of them a product uses. */
+typedef struct {
+    int64_t all, first, n;
+} head_rows;
+
+static head_rows rows_of_head(const fm_hparams *hp, fm_weight w)
+{
+    switch (w) {
+    case FM_W_K_B:
+        return (head_rows){hp->n_latent, 0, hp->n_latent};
+    case FM_W_V_B:
+        return (head_rows){hp->d_value, 0, hp->d_value};
+    case FM_W_KV_B: /* the key rows are used transposed, one by one: they stay as they are */
+        return (head_rows){hp->d_nope + hp->d_value, hp->d_nope, hp->d_value};
+    default:
+        return (head_rows){0, 0, 0};
+    }
+}
+
+typedef struct {
+    const fm_prepare_ctx *p;
+    const fm_layer *l;
+    uint8_t *const *ptr;
+    fm_weight w;
+    head_rows rows;
+} pack_heads_job;
+
+/* Each head's matrix into panels of its own, so that panels do not lie across two heads. */
+static void pack_head_item(void *ctx, int64_t head, int thread)
+{
+    const pack_heads_job *j = ctx;
+    const fm_matrix w =
+        fm_head_matrix(j->l, j->ptr, j->w, head * j->rows.all + j->rows.first, j->rows.n);
+    uint8_t *const plane[FM_MAX_PLANES] = {(uint8_t *)(uintptr_t)w.data,
+                                           (uint8_t *)(uintptr_t)w.aux[0],
+                                           (uint8_t *)(uintptr_t)w.aux[1]};
+    fm_pack_planes(w.type, plane, 0, w.n_out, w.n_in,
+                   j->p->pack_scratch + (size_t)thread * j->p->pack_scratch_each);
+}
+
 void fm_model_prepare_unit(void *prepare_ctx, int32_t unit, uint8_t **ptr)
 {
     const fm_prepare_ctx *p = prepare_ctx;
@@ -222,6 +271,13 @@ void fm_model_prepare_unit(void *prepare_ctx, int32_t unit, uint8_t **ptr)
         const fm_layer *l = &m->layers[unit];
         for (int w = 0; w < FM_W_COUNT; w++) {
             if (l->piece_of[w] < 0 || l->pieces[l->piece_of[w]].room > 0) continue;
+            const head_rows rows = rows_of_head(&m->hp, (fm_weight)w);
+            if (rows.n > 0) {
+                pack_heads_job j = {p, l, ptr, (fm_weight)w, rows};
+                if (fm_type_get(l->tensor_of[w]->type)->n_field)
+                    fm_pool_run(p->pool, pack_head_item, &j, m->hp.n_head);
+                continue;
+            }
             const fm_matrix matrix = fm_weight_matrix(l, ptr, (fm_weight)w);
             pack(p, &matrix);
         }

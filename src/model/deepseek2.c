@@ -1,0 +1,54 @@
+/* deepseek2: DeepSeek-V3, R1, V3.1 and Kimi K2, K2-Thinking, K2.5 (its text part).
+ *
+ * Latent attention in every layer; the first layers with one feed-forward block, the others with
+ * sigmoid-routed experts, chosen with a bias and, in DeepSeek's models, within groups, and a shared
+ * expert that is added as it is. Draft layers (nextn_predict_layers) lie behind the last layer and are not
+ * evaluated. The softmax router of DeepSeek-V2, whose files have the same architecture name, is refused.
+ * Source: transformers, models/deepseek_v3; checked by tests/model/test_reference.c.
+ */
+#include "model/family.h"
+
+/* Files of DeepSeek-V3 from before the keys for groups exist have the published model's 8 and 4. */
+static void assume_groups(fm_hparams *hp)
+{
+    enum { V3_LAYERS = 61, V3_EXPERTS = 256, V3_USED = 8 };
+    if (hp->n_layer != V3_LAYERS || hp->n_expert != V3_EXPERTS || hp->n_expert_used != V3_USED)
+        return;
+    hp->router.n_group = 8;
+    hp->router.n_group_used = 4;
+}
+
+static fm_status read_config(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
+{
+    int32_t n_shared, n_group;
+    FM_TRY(fm_hp_sizes(c, hp, err));
+    FM_TRY(fm_hp_latent(c, hp, err));
+    FM_TRY(fm_hp_router(c, hp, err));
+    if (hp->router.gating != FM_GATE_SIGMOID)
+        return fm_fail(err, FM_E_UNSUPPORTED,
+                       "%s: expert_gating_func is not 2 (sigmoid), the router of DeepSeek-V3 and "
+                       "Kimi K2; the one of DeepSeek-V2 is not supported",
+                       fm_checkpoint_file(c, 0));
+    FM_TRY(fm_hp_i32_or(c, "expert_group_count", &n_group, -1, 0, FM_ROUTER_GROUPS_MAX, err));
+    if (n_group < 0) assume_groups(hp);
+    FM_TRY(fm_hp_dense(c, hp, err));
+    FM_TRY(
+        fm_hp_i32_or(c, "expert_shared_count", &n_shared, 1, 0, INT32_MAX / hp->n_ff_expert, err));
+    hp->n_ff_shared = n_shared * hp->n_ff_expert;
+    hp->full_attention_interval = 1;
+    return FM_OK;
+}
+
+static fm_status bind_layer(fm_binder *b)
+{
+    const int64_t n_embd = b->hp->n_embd;
+    FM_TRY(fm_bind_vector(b, FM_W_ATTN_NORM, "attn_norm.weight", n_embd));
+    FM_TRY(fm_bind_latent(b));
+    FM_TRY(fm_bind_vector(b, FM_W_FFN_NORM, "ffn_norm.weight", n_embd));
+    if (b->index < b->hp->n_dense_layer) return fm_bind_dense(b);
+    FM_TRY(fm_bind_experts(b));
+    FM_TRY(fm_bind_vector(b, FM_W_CHOICE_BIAS, "exp_probs_b.bias", b->hp->n_expert));
+    return b->hp->n_ff_shared ? fm_bind_shared_expert(b) : FM_OK;
+}
+
+const fm_family fm_family_deepseek2 = {"deepseek2", read_config, bind_layer};
