@@ -72,7 +72,7 @@ static void add_experts(tiny_plan *plan, int layer, const char *router_hf)
         const bool is_down = i == 2;
         t = tiny_add(plan, layer, parts[i].name, parts[i].hf, is_down ? ff : embd,
                      is_down ? embd : ff, n_expert);
-        t->format = tiny_format_fit(plan->format, t->dims[0]);
+        t->format = tiny_format_fit(tiny_format_of(plan->format, s, t->hf), t->dims[0]);
         t->rows = parts[i].rows;
         t->is_expert = true;
         if (is_down && is_first && tiny_has_fault(plan, "expert_down")) {
@@ -117,7 +117,7 @@ static void add_ffn(tiny_plan *plan, int layer, const char *const names[3], cons
     tiny_add_linear(plan, layer, names[2], hf[2], ff, embd);
 }
 
-void tiny_add_glm4moe_layer(tiny_plan *plan, int layer)
+void tiny_add_feed_forward(tiny_plan *plan, int layer)
 {
     static const char *const dense[] = {"ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"};
     static const char *const dense_hf[] = {"mlp.gate_proj.weight", "mlp.up_proj.weight",
@@ -128,8 +128,6 @@ void tiny_add_glm4moe_layer(tiny_plan *plan, int layer)
                                             "mlp.shared_experts.up_proj.weight",
                                             "mlp.shared_experts.down_proj.weight"};
     const tiny_spec *s = plan->spec;
-    const uint64_t embd = (uint64_t)s->n_embd;
-    add_norms_and_attention(plan, layer);
     if (layer < s->n_dense) {
         add_ffn(plan, layer, dense, dense_hf, (uint64_t)s->dense_ff,
                 layer == 0 && tiny_has_fault(plan, "gate_up"));
@@ -141,9 +139,20 @@ void tiny_add_glm4moe_layer(tiny_plan *plan, int layer)
     if (layer == s->n_dense && tiny_has_fault(plan, "score_bias")) t->effect = TINY_ZERO;
     add_ffn(plan, layer, shared, shared_hf, (uint64_t)s->shared_ff,
             layer == s->n_dense && tiny_has_fault(plan, "shared_up"));
-    if (layer < s->n_layer) return;
+}
+
+void tiny_add_draft_ends(tiny_plan *plan, int layer)
+{
+    const uint64_t embd = (uint64_t)plan->spec->n_embd;
     tiny_add_linear(plan, layer, "nextn.eh_proj.weight", "eh_proj.weight", 2 * embd, embd);
     tiny_add_norm(plan, layer, "nextn.enorm.weight", "enorm.weight", embd);
     tiny_add_norm(plan, layer, "nextn.hnorm.weight", "hnorm.weight", embd);
     tiny_add_norm(plan, layer, "nextn.shared_head_norm.weight", "shared_head.norm.weight", embd);
+}
+
+void tiny_add_glm4moe_layer(tiny_plan *plan, int layer)
+{
+    add_norms_and_attention(plan, layer);
+    tiny_add_feed_forward(plan, layer);
+    if (layer >= plan->spec->n_layer) tiny_add_draft_ends(plan, layer);
 }

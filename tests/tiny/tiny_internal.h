@@ -9,7 +9,7 @@ typedef enum {
     TINY_Q4_K,
     TINY_Q6_K,
     TINY_MXFP4,
-    TINY_IQ,     /* any of the IQ types whose block begins with its f16 scale */
+    TINY_IQ, /* any of the IQ types whose block begins with its f16 scale */
     TINY_IQ1_M,
     TINY_IQ_MIX, /* no type of a tensor: see tiny_format_of                   */
 } tiny_type;
@@ -116,4 +116,9 @@ void tiny_flip_norm(tiny_tensor *t); /* fault: the other of w and 1 + w */
 
 /* tiny_glm_gptoss.c: the tensors of one layer. */
 void tiny_add_glm4moe_layer(tiny_plan *plan, int layer);
+/* Of glm4moe and deepseek2: dense block or experts with their router; what a draft layer has besides. */
+void tiny_add_feed_forward(tiny_plan *plan, int layer);
+void tiny_add_draft_ends(tiny_plan *plan, int layer);
+/* tiny_deepseek.c */
+void tiny_add_deepseek2_layer(tiny_plan *plan, int layer);
 void tiny_add_gptoss_layer(tiny_plan *plan, int layer);

@@ -106,6 +106,7 @@ static void kv_array(buffer *b, const char *prefix, const char *key, uint32_t ty
     put_le(b, n, 8);
 }
 
+/* Of deepseek2 too. */
 static void put_glm4moe_metadata(buffer *b, const tiny_plan *plan)
 {
     const tiny_spec *s = plan->spec;
@@ -120,6 +121,43 @@ static void put_glm4moe_metadata(buffer *b, const tiny_plan *plan)
     if (s->has_draft_layer) kv_u32(b, arch, "nextn_predict_layers", 1);
 }
 
+static void put_yarn_metadata(buffer *b, const tiny_plan *plan)
+{
+    const tiny_spec *s = plan->spec;
+    const char *arch = tiny_family_name(s->family);
+    char key[64];
+    snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
+    kv_string(b, key, "yarn");
+    kv_f32(b, arch, "rope.scaling.factor",
+           tiny_has_fault(plan, "yarn") ? s->yarn_factor / 2 : s->yarn_factor);
+    kv_u32(b, arch, "rope.scaling.original_context_length", s->n_ctx_original);
+    kv_f32(b, arch, "rope.scaling.yarn_beta_fast", s->beta_fast);
+    kv_f32(b, arch, "rope.scaling.yarn_beta_slow", s->beta_slow);
+}
+
+/* What newer files call the heads of the absorbed form: one key of latent and rotary values, of which the latent
+ * is the value; older ones give the heads as published. */
+static void put_deepseek2_metadata(buffer *b, const tiny_plan *plan)
+{
+    const tiny_spec *s = plan->spec;
+    const char *arch = tiny_family_name(s->family);
+    if (s->q_latent) kv_u32(b, arch, "attention.q_lora_rank", s->q_latent);
+    kv_u32(b, arch, "attention.kv_lora_rank", s->kv_latent);
+    if (!s->has_kv_b) {
+        kv_u32(b, arch, "attention.key_length_mla", s->head_dim + s->rope_dim);
+        kv_u32(b, arch, "attention.value_length_mla", s->value_dim);
+    }
+    if (s->n_group > 1) {
+        kv_u32(b, arch, "expert_group_count", s->n_group);
+        kv_u32(b, arch, "expert_group_used_count",
+               s->n_group_used - tiny_has_fault(plan, "groups"));
+    }
+    if (s->yarn_factor <= 0) return;
+    put_yarn_metadata(b, plan);
+    kv_f32(b, arch, "rope.scaling.yarn_log_multiplier",
+           (tiny_has_fault(plan, "mscale") ? 0.05 : 0.1) * s->mscale);
+}
+
 static void put_gptoss_metadata(buffer *b, const tiny_plan *plan)
 {
     const tiny_spec *s = plan->spec;
@@ -127,12 +165,7 @@ static void put_gptoss_metadata(buffer *b, const tiny_plan *plan)
     kv_u32(b, arch, "rope.dimension_count", s->rope_dim);
     kv_u32(b, arch, "attention.sliding_window",
            tiny_has_fault(plan, "window") ? s->window * 3 / 2 + 1 : s->window);
-    kv_string(b, "gpt-oss.rope.scaling.type", "yarn");
-    kv_f32(b, arch, "rope.scaling.factor",
-           tiny_has_fault(plan, "yarn") ? s->yarn_factor / 2 : s->yarn_factor);
-    kv_u32(b, arch, "rope.scaling.original_context_length", s->n_ctx_original);
-    kv_f32(b, arch, "rope.scaling.yarn_beta_fast", s->beta_fast);
-    kv_f32(b, arch, "rope.scaling.yarn_beta_slow", s->beta_slow);
+    put_yarn_metadata(b, plan);
 }
 
 static void put_model_metadata(buffer *b, const tiny_plan *plan)
@@ -161,10 +194,16 @@ static void put_model_metadata(buffer *b, const tiny_plan *plan)
     kv_u32(b, arch, "expert_used_count", s->n_expert_used);
     kv_u32(b, arch, "expert_feed_forward_length", s->expert_ff);
     kv_u32(b, arch, "vocab_size", s->n_vocab);
-    kv_u32(b, arch, "attention.head_count_kv", s->n_head_kv);
-    kv_u32(b, arch, "attention.key_length", s->head_dim);
-    kv_u32(b, arch, "attention.value_length", s->head_dim);
-    if (s->family == TINY_GLM4MOE) put_glm4moe_metadata(b, plan);
+    const bool is_latent = s->family == TINY_DEEPSEEK2, is_absorbed = is_latent && !s->has_kv_b;
+    kv_u32(b, arch, "attention.head_count_kv", is_absorbed ? 1 : s->n_head_kv);
+    kv_u32(b, arch, "attention.key_length",
+           (is_absorbed ? s->kv_latent : s->head_dim) + (is_latent ? s->rope_dim : 0));
+    kv_u32(b, arch, "attention.value_length",
+           is_absorbed ? s->kv_latent
+           : is_latent ? s->value_dim
+                       : s->head_dim);
+    if (s->family == TINY_GLM4MOE || is_latent) put_glm4moe_metadata(b, plan);
+    if (is_latent) put_deepseek2_metadata(b, plan);
     if (s->family == TINY_GPTOSS) put_gptoss_metadata(b, plan);
     if (!tiny_is_hybrid(s)) return;
     kv_u32(b, arch, "rope.dimension_count", s->rope_dim);
@@ -228,9 +267,19 @@ static int put_tokenizer(buffer *b, const tiny_spec *s)
         {"<|endoftext|>", "<|im_start|>", "<|im_end|>"},
         {"<|endoftext|>", "<|user|>", "<|observation|>"},
         {"<|startoftext|>", "<|call|>", "<|return|>"},
+        {"<\xef\xbd\x9c"
+         "begin"
+         "\xe2\x96\x81"
+         "of"
+         "\xe2\x96\x81"
+         "sentence\xef\xbd\x9c>",
+         "<\xef\xbd\x9cUser\xef\xbd\x9c>",
+         "<\xef\xbd\x9c"
+         "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"},
     };
     const bool is_glm = s->family == TINY_GLM4MOE, is_oss = s->family == TINY_GPTOSS;
-    const char *const *specials = all_specials[is_glm ? 1 : is_oss ? 2 : 0];
+    const bool is_deepseek = s->family == TINY_DEEPSEEK2;
+    const char *const *specials = all_specials[is_glm ? 1 : is_oss ? 2 : is_deepseek ? 3 : 0];
     const int n_filler = s->n_vocab - 256 - N_MERGE - N_SPECIAL;
     const int first_special = s->n_vocab - N_SPECIAL;
     char text[32], space[3];
@@ -241,6 +290,7 @@ static int put_tokenizer(buffer *b, const tiny_spec *s)
               s->family == TINY_QWEN35MOE ? "qwen35"
               : is_glm                    ? "glm4"
               : is_oss                    ? "gpt-4o"
+              : is_deepseek               ? "deepseek-v3"
                                           : "qwen2");
     kv_array(b, "", "tokenizer.ggml.tokens", T_STRING, (size_t)s->n_vocab);
     for (int i = 0; i < 256; i++) {

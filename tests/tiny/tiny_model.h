@@ -17,6 +17,7 @@ typedef enum {
     TINY_QWEN3MOE,
     TINY_GLM4MOE,
     TINY_GPTOSS,
+    TINY_DEEPSEEK2,
 } tiny_family;
 
 /* One model: all dimensions as the Hugging Face configuration would have them. */
@@ -37,19 +38,27 @@ typedef struct {
     /* qwen35moe and qwen3next only, 0 otherwise */
     int full_interval; /* layer i holds full attention when (i + 1) % full_interval == 0 */
     int n_key_head, n_value_head, state_dim;
-    int shared_ff;       /* glm4moe too */
-    bool has_quiet_head; /* key head 0 is 2^-11 of the others, so the eps of its L2 norm shows */
+    int shared_ff;       /* glm4moe and deepseek2 too */
+    bool has_quiet_head; /* key head 0 is 2^-11 of the others, so the eps of its L2 norm shows;
+                            deepseek2: both latents are 2^-5, so the eps of their norms shows  */
 
-    /* glm4moe only, 0 otherwise */
+    /* glm4moe and deepseek2 (no q and k norms), 0 otherwise */
     bool has_qk_norm;
     bool has_draft_layer;  /* one layer more in the file, with nextn tensors            */
     int n_dense, dense_ff; /* layers at the start without experts                        */
     double weights_scale;  /* of the router's weights                                    */
 
-    /* gpt-oss only, 0 otherwise */
+    /* gpt-oss and deepseek2 (no window; factor 0: no YaRN), 0 otherwise */
     int window; /* of layers 0, 2, ...                                        */
     double yarn_factor, beta_fast, beta_slow;
     int n_ctx_original;
+
+    /* deepseek2 only, 0 otherwise; head_dim is that of q and k without their rope_dim values */
+    int q_latent, kv_latent; /* q_latent 0: q straight from the input                           */
+    int value_dim;
+    int n_group, n_group_used; /* of experts                                                    */
+    double mscale;             /* both of YaRN's                                                */
+    bool has_kv_b;             /* older files: attn_kv_b, not attn_k_b and attn_v_b             */
 } tiny_spec;
 
 typedef struct {

@@ -298,10 +298,15 @@ static uint64_t source_col(const tiny_spec *spec, const tiny_tensor *t, uint64_t
     return c;
 }
 
-/* 2^-11 for the q and k rows of key head 0 in a spec with a quiet head, else 1. */
+/* 2^-11 for the q and k rows of key head 0 in a spec with a quiet head (deepseek2: 2^-5 for both latents), else
+ * 1. */
 static float row_factor(const tiny_spec *spec, const tiny_tensor *t, uint64_t hf_row)
 {
     if (!spec->has_quiet_head) return 1.0f;
+    if (spec->family == TINY_DEEPSEEK2) {
+        const bool is_kv = strstr(t->hf, "kv_a_proj") && hf_row < (uint64_t)spec->kv_latent;
+        return is_kv || strstr(t->hf, "q_a_proj") ? 1.0f / 32 : 1.0f;
+    }
     const uint64_t dim = (uint64_t)spec->state_dim;
     const uint64_t n_key_row = (uint64_t)spec->n_key_head * dim;
     bool is_quiet = false;

@@ -106,6 +106,36 @@ static const tiny_spec specs[] = {
      .n_vocab = 280, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .rope_dim = 64,
      .rope_base = 150000, .eps = 1e-5, .n_expert = 12, .n_expert_used = 4, .expert_ff = 96,
      .window = 32, .yarn_factor = 32, .beta_fast = 4, .beta_slow = 1, .n_ctx_original = 64},
+
+    {.name = "deepseek2-a", .family = TINY_DEEPSEEK2, .seed = 1, .n_layer = 4, .n_embd = 96,
+     .n_vocab = 285, .n_head = 6, .n_head_kv = 6, .head_dim = 24, .rope_dim = 16,
+     .rope_base = 1e4, .eps = 1e-6, .n_expert = 24, .n_expert_used = 3, .expert_ff = 40,
+     .shared_ff = 40, .n_dense = 1, .dense_ff = 150, .weights_scale = 2.5, .yarn_factor = 40,
+     .beta_fast = 32, .beta_slow = 1, .n_ctx_original = 96, .q_latent = 40, .kv_latent = 48,
+     .value_dim = 20, .n_group = 4, .n_group_used = 2, .mscale = 1},
+    {.name = "deepseek2-b", .family = TINY_DEEPSEEK2, .seed = 1, .n_layer = 4, .n_embd = 72,
+     .n_vocab = 283, .n_head = 4, .n_head_kv = 4, .head_dim = 20, .rope_dim = 24,
+     .rope_base = 5e4, .eps = 1e-3, .n_expert = 130, .n_expert_used = 8, .expert_ff = 41,
+     .shared_ff = 41, .has_quiet_head = true, .has_draft_layer = true, .n_dense = 1,
+     .dense_ff = 99, .weights_scale = 2.827, .yarn_factor = 64, .beta_fast = 1, .beta_slow = 1,
+     .n_ctx_original = 64, .q_latent = 36, .kv_latent = 40, .value_dim = 28, .n_group = 1,
+     .n_group_used = 1, .mscale = 0.707},
+    {.name = "deepseek2-c", .family = TINY_DEEPSEEK2, .seed = 1, .n_layer = 3, .n_embd = 80,
+     .n_vocab = 281, .n_head = 17, .n_head_kv = 17, .head_dim = 10, .rope_dim = 6,
+     .rope_base = 1e4, .eps = 1e-5, .n_expert = 72, .n_expert_used = 6, .expert_ff = 44,
+     .shared_ff = 88, .n_dense = 2, .dense_ff = 120, .weights_scale = 2.446, .kv_latent = 33,
+     .value_dim = 12, .n_group = 8, .n_group_used = 3, .has_kv_b = true},
+    {.name = "deepseek2-q", .family = TINY_DEEPSEEK2, .seed = 1, .n_layer = 3, .n_embd = 256,
+     .n_vocab = 280, .n_head = 4, .n_head_kv = 4, .head_dim = 64, .rope_dim = 64,
+     .rope_base = 1e4, .eps = 1e-6, .n_expert = 12, .n_expert_used = 3, .expert_ff = 256,
+     .shared_ff = 256, .n_dense = 1, .dense_ff = 512, .weights_scale = 2.5, .yarn_factor = 40,
+     .beta_fast = 32, .beta_slow = 1, .n_ctx_original = 128, .q_latent = 256, .kv_latent = 256,
+     .value_dim = 64, .n_group = 3, .n_group_used = 2, .mscale = 1},
+    {.name = "deepseek2-s", .family = TINY_DEEPSEEK2, .seed = 1, .n_layer = 2, .n_embd = 256,
+     .n_vocab = 280, .n_head = 4, .n_head_kv = 4, .head_dim = 64, .rope_dim = 32,
+     .rope_base = 5e4, .eps = 1e-5, .n_expert = 8, .n_expert_used = 8, .expert_ff = 256,
+     .shared_ff = 256, .n_dense = 1, .dense_ff = 512, .weights_scale = 2.5, .q_latent = 256,
+     .kv_latent = 256, .value_dim = 64, .n_group = 1, .n_group_used = 1, .has_kv_b = true},
 };
 // clang-format on
 
@@ -126,7 +156,8 @@ const tiny_spec *tiny_spec_find(const char *name)
 
 const char *tiny_family_name(tiny_family family)
 {
-    static const char *const names[] = {"qwen35moe", "qwen3next", "qwen3moe", "glm4moe", "gpt-oss"};
+    static const char *const names[] = {"qwen35moe", "qwen3next", "qwen3moe",
+                                        "glm4moe",   "gpt-oss",   "deepseek2"};
     return names[family];
 }
 
@@ -139,7 +170,8 @@ enum {
     HYBRID = 1 << TINY_QWEN35MOE | 1 << TINY_QWEN3NEXT,
     GLM = 1 << TINY_GLM4MOE,
     OSS = 1 << TINY_GPTOSS,
-    EVERY = HYBRID | 1 << TINY_QWEN3MOE | GLM | OSS,
+    DSV = 1 << TINY_DEEPSEEK2,
+    EVERY = HYBRID | 1 << TINY_QWEN3MOE | GLM | OSS | DSV,
 };
 
 static const struct {
@@ -149,7 +181,7 @@ static const struct {
 } faults[] = {
     {"norm", EVERY,
      "the norm before the experts of layer 1 without its 1+ (plain norms: with one)"},
-    {"qnorm", EVERY & ~OSS,
+    {"qnorm", EVERY & ~OSS & ~DSV,
      "the query norm of the first full layer without its 1+ (plain norms: with one)"},
     {"rope", EVERY, "rope.freq_base 100"},
     {"gate", HYBRID, "query and gate rows of head 0 exchanged in the first full layer"},
@@ -165,22 +197,29 @@ static const struct {
     {"eps", EVERY, "layer_norm_rms_epsilon 0.03 greater"},
     {"k_bias", GLM | OSS, "bias of k of layer 0 all zero"},
     {"v_bias", GLM | OSS, "bias of v of layer 0 all zero"},
-    {"score_bias", GLM,
+    {"score_bias", GLM | DSV,
      "the bias for the choice of experts all zero in the first layer with experts"},
-    {"weights_scale", GLM, "expert_weights_scale half as much again"},
-    {"weights_norm", GLM, "expert_weights_norm false"},
-    {"gate_up", GLM | OSS,
+    {"weights_scale", GLM | DSV, "expert_weights_scale half as much again"},
+    {"weights_norm", GLM | DSV, "expert_weights_norm false"},
+    {"gate_up", GLM | OSS | DSV,
      "gate and up exchanged in layer 0 and in the experts of the first layer that has some"},
-    {"shared_up", GLM,
+    {"shared_up", GLM | DSV,
      "gate and up of the shared expert exchanged in the first layer with experts"},
     {"o_bias", OSS, "bias of the attention output of layer 0 all zero"},
     {"sinks", OSS, "sinks of layer 0 all zero"},
     {"window", OSS, "attention.sliding_window half as much again, and one"},
-    {"yarn", OSS, "rope.scaling.factor half as much"},
+    {"yarn", OSS | DSV, "rope.scaling.factor half as much"},
     {"router_bias", OSS, "bias of the router of layer 0 all zero"},
     {"gate_bias", OSS, "bias of the experts' gate of layer 0 all zero"},
     {"up_bias", OSS, "bias of the experts' up of layer 0 all zero"},
     {"down_bias", OSS, "bias of the experts' down of layer 0 all zero"},
+    {"groups", DSV, "expert_group_used_count one less"},
+    {"mscale", DSV, "rope.scaling.yarn_log_multiplier half as much"},
+    {"rope_order", DSV, "two rotary rows of kv_a of layer 0 exchanged, of different pairs"},
+    {"q_a_norm", DSV, "the norm of the query latent of layer 0 with a 1+"},
+    {"kv_a_norm", DSV, "the norm of the key and value latent of layer 0 with a 1+"},
+    {"k_b", DSV, "key matrices of heads 0 and 1 exchanged in layer 0"},
+    {"v_b", DSV, "value matrices of heads 0 and 1 exchanged in layer 0"},
 };
 
 enum { N_FAULT = sizeof faults / sizeof faults[0] };
@@ -202,6 +241,9 @@ bool tiny_fault_applies(const tiny_spec *spec, const char *fault)
     if (i == N_FAULT || !(faults[i].families >> spec->family & 1)) return false;
     if (strcmp(fault, "head_order") == 0)
         return spec->n_key_head > 1 && spec->n_value_head > spec->n_key_head;
+    if (strcmp(fault, "groups") == 0) return spec->n_group_used > 1;
+    if (strcmp(fault, "yarn") == 0 || strcmp(fault, "mscale") == 0) return spec->yarn_factor > 0;
+    if (strcmp(fault, "q_a_norm") == 0) return spec->q_latent > 0;
     if (strcmp(fault, "qnorm") == 0) return spec->family != TINY_GLM4MOE || spec->has_qk_norm;
     return true;
 }
@@ -431,6 +473,9 @@ int tiny_plan_tensors(tiny_plan *plan)
             break;
         case TINY_GPTOSS:
             tiny_add_gptoss_layer(plan, layer);
+            break;
+        case TINY_DEEPSEEK2:
+            tiny_add_deepseek2_layer(plan, layer);
             break;
         default:
             add_qwen_layer(plan, layer);

@@ -11,7 +11,8 @@ import transformers
 N_TOKENS = 200
 
 
-def config_of(spec, eps=None, theta=None, scale=None, norm_topk=True, yarn=None, window=None):
+def config_of(spec, eps=None, theta=None, scale=None, norm_topk=True, yarn=None, window=None,
+              groups_used=None, mscale=None):
     """The transformers configuration; the others replace the spec's (to build faulty models)."""
     rope = {"rope_type": "default", "rope_theta": theta or spec["theta"]}
     common = dict(
@@ -36,6 +37,21 @@ def config_of(spec, eps=None, theta=None, scale=None, norm_topk=True, yarn=None,
         return transformers.GptOssConfig(
             num_local_experts=spec["experts"], intermediate_size=spec["ff"],
             sliding_window=window or spec["window"], **common)
+    if spec["family"] == "deepseek2":
+        if spec["yarn"]:
+            rope.update(rope_type="yarn", factor=yarn or spec["yarn"], beta_fast=spec["beta_fast"],
+                        beta_slow=spec["beta_slow"], mscale=mscale or spec["mscale"],
+                        mscale_all_dim=mscale or spec["mscale"],
+                        original_max_position_embeddings=spec["original"])
+        del common["num_experts"], common["head_dim"]
+        return transformers.DeepseekV3Config(
+            n_routed_experts=spec["experts"], n_shared_experts=spec["shared"] // spec["ff"],
+            intermediate_size=spec["dense_ff"], first_k_dense_replace=spec["dense"],
+            routed_scaling_factor=scale or spec["scale"], norm_topk_prob=norm_topk,
+            n_group=spec["groups"], topk_group=groups_used or spec["groups_used"],
+            q_lora_rank=spec["q_latent"] or None, kv_lora_rank=spec["kv_latent"],
+            qk_nope_head_dim=spec["head_dim"], qk_rope_head_dim=spec["rope_dim"],
+            v_head_dim=spec["v_dim"], num_mtp_layers=0, **common)
     if spec["family"] == "qwen3moe":
         return transformers.Qwen3MoeConfig(
             norm_topk_prob=True, intermediate_size=3 * spec["hidden"], **common)
@@ -59,6 +75,7 @@ def class_of(spec):
             "qwen3next": transformers.Qwen3NextForCausalLM,
             "qwen35moe": transformers.Qwen3_5MoeForCausalLM,
             "glm4moe": transformers.Glm4MoeForCausalLM,
+            "deepseek2": transformers.DeepseekV3ForCausalLM,
             "gpt-oss": transformers.GptOssForCausalLM}[spec["family"]]
 
 
@@ -85,9 +102,15 @@ def build(spec, weight_of, **changes):
     return model
 
 
+def gap(sorted_values, k):
+    """How far the k-th value of each row lies above the next, relative to that."""
+    last, next_ = sorted_values[:, k - 1], sorted_values[:, k]
+    return ((last - next_) / next_.abs()).numpy()
+
+
 def run(model, ids, margins=None):
     """float32 logits [n][vocab]. Appends to `margins` the relative gap p[k]/p[k+1] - 1 between
-    the last chosen and the first rejected expert, for every router call."""
+    the last chosen and the first rejected expert (and group of experts), for every router call."""
     hooks = []
     config = model.config
     n_expert = getattr(config, "num_local_experts", None) or config.num_experts
@@ -95,10 +118,18 @@ def run(model, ids, margins=None):
         def hook(module, _, out):
             if hasattr(module, "e_score_correction_bias"):
                 p = out[0].double().sigmoid() + module.e_score_correction_bias
+                used = getattr(module, "topk_group", 1)
+                if getattr(module, "num_group", 1) > used:
+                    groups = p.view(len(p), module.num_group, -1)
+                    sums = groups.topk(2, -1).values.sum(-1).sort(-1, descending=True)
+                    margins.append(gap(sums.values, used))
+                    out_of_choice = torch.ones_like(sums.values, dtype=torch.bool)
+                    out_of_choice.scatter_(1, sums.indices[:, :used], False)
+                    p = groups.masked_fill(out_of_choice[:, :, None], -torch.inf).flatten(1)
             else:
                 p = torch.softmax(out[0].double(), -1)
             p = p.sort(-1, descending=True).values
-            margins.append((p[:, module.top_k - 1] / p[:, module.top_k] - 1).numpy())
+            margins.append(gap(p, module.top_k))
         routers = [getattr(layer.mlp, "gate", getattr(layer.mlp, "router", None))
                    for layer in model.model.layers]
         hooks = [m.register_forward_hook(hook) for m in routers if m is not None]

@@ -25,7 +25,8 @@ MIX_SPECS = ("qwen35moe-q", "qwen3moe-s")  # have a reference for type IQ
 def _spec(family, seed, layers, hidden, vocab, heads, kv, head_dim, rope_dim, theta, eps, experts,
           used, ff, interval=0, key_heads=0, value_heads=0, state=0, shared=0, quiet=False,
           tied=False, qk_norm=False, draft=False, dense=0, dense_ff=0, scale=0.0, window=0, yarn=0.0,
-          beta_fast=0.0, beta_slow=0.0, original=0):
+          beta_fast=0.0, beta_slow=0.0, original=0, q_latent=0, kv_latent=0, v_dim=0, groups=0,
+          groups_used=0, mscale=0.0, kv_b=False):
     return dict(locals())
 
 
@@ -69,6 +70,25 @@ SPECS = {
                        window=3, yarn=16.0, beta_fast=1.0, beta_slow=0.1, original=32),
     "gpt-oss-q": _spec("gpt-oss", 3, 4, 160, 280, 4, 2, 64, 64, 150000, 1e-5, 12, 4, 96,
                        window=32, yarn=32.0, beta_fast=4.0, beta_slow=1.0, original=64),
+    # head_dim: of q and k without their rope_dim values
+    "deepseek2-a": _spec("deepseek2", 1, 4, 96, 285, 6, 6, 24, 16, 1e4, 1e-6, 24, 3, 40, shared=40,
+                         dense=1, dense_ff=150, scale=2.5, yarn=40.0, beta_fast=32.0, beta_slow=1.0,
+                         original=96, q_latent=40, kv_latent=48, v_dim=20, groups=4, groups_used=2,
+                         mscale=1.0),
+    "deepseek2-b": _spec("deepseek2", 1, 4, 72, 283, 4, 4, 20, 24, 5e4, 1e-3, 130, 8, 41, shared=41,
+                         quiet=True, draft=True, dense=1, dense_ff=99, scale=2.827, yarn=64.0,
+                         beta_fast=1.0, beta_slow=1.0, original=64, q_latent=36, kv_latent=40,
+                         v_dim=28, groups=1, groups_used=1, mscale=0.707),
+    "deepseek2-c": _spec("deepseek2", 1, 3, 80, 281, 17, 17, 10, 6, 1e4, 1e-5, 72, 6, 44, shared=88,
+                         dense=2, dense_ff=120, scale=2.446, kv_latent=33, v_dim=12, groups=8,
+                         groups_used=3, kv_b=True),
+    "deepseek2-q": _spec("deepseek2", 1, 3, 256, 280, 4, 4, 64, 64, 1e4, 1e-6, 12, 3, 256,
+                         shared=256, dense=1, dense_ff=512, scale=2.5, yarn=40.0, beta_fast=32.0,
+                         beta_slow=1.0, original=128, q_latent=256, kv_latent=256, v_dim=64,
+                         groups=3, groups_used=2, mscale=1.0),
+    "deepseek2-s": _spec("deepseek2", 1, 2, 256, 280, 4, 4, 64, 32, 5e4, 1e-5, 8, 8, 256,
+                         shared=256, dense=1, dense_ff=512, scale=2.5, q_latent=256, kv_latent=256,
+                         v_dim=64, groups=1, groups_used=1, kv_b=True),
 }
 HYBRIDS = ("qwen35moe", "qwen3next")
 
@@ -85,8 +105,10 @@ def all_runs():
 def types_of(name):
     if name == "gpt-oss-q":
         return ("MXFP4",)
-    if name == "glm4moe-q":
+    if name in ("glm4moe-q", "deepseek2-q"):
         return ("Q4_K",)
+    if name == "deepseek2-s":
+        return ("Q8_0", "Q6_K")
     return ("Q8_0", "Q4_K", "Q6_K") if name.endswith(("-q", "-s")) else ("F32",)
 
 
@@ -228,6 +250,12 @@ def parameter(spec, name, shape, fmt="F32"):
         # the class holds what the published checkpoint has, with the last two axes exchanged
         stored = _parameter(spec, name, (shape[0], shape[2], shape[1]), fmt)
         return np.ascontiguousarray(stored.transpose(0, 2, 1))
+    if spec["kv_latent"] and not spec["kv_b"] and name.endswith("kv_b_proj.weight"):
+        # two tensors in the file, of which k_b is transposed within each head
+        n, nope, v, latent = spec["heads"], spec["head_dim"], spec["v_dim"], spec["kv_latent"]
+        k_b = _parameter(spec, name.replace("kv_b", "k_b"), (n, latent, nope), fmt)
+        v_b = _parameter(spec, name.replace("kv_b", "v_b"), (n, v, latent), fmt)
+        return np.concatenate([k_b.transpose(0, 2, 1), v_b], 1).reshape(shape)
     return _parameter(spec, name, shape, fmt)
 
 
@@ -243,6 +271,10 @@ def _parameter(spec, name, shape, fmt):
     scale = np.float32(std if kind == "vector" else std * math.sqrt(3.0))
     u = ((words(key, n) >> np.uint64(48)).astype(np.int32) - 32768) / 32768.0
     w = (base + np.float64(scale) * u).astype(np.float32).reshape(shape)
+    if spec["quiet"] and "q_a_proj" in name:
+        w *= np.float32(2.0 ** -5)
+    if spec["quiet"] and "kv_a_proj" in name:
+        w[:spec["kv_latent"]] *= np.float32(2.0 ** -5)
     if spec["quiet"] and "in_proj_qkv" in name:
         dim, keys = spec["state"], spec["state"] * spec["key_heads"]
         if name.endswith("in_proj_qkvz.weight"):
