@@ -79,6 +79,11 @@ typedef struct {
     void *progress_user;
     int32_t io_depth;         /* reads in flight, 1 to 1024; 0: the default                */
     fm_prefetch prefetch;     /* 0: FM_PREFETCH_AUTO                                       */
+    uint64_t io_split;        /* larger reads are cut into pieces of this many bytes, a multiple of
+                                 4096; 0: the default. With neither io_depth nor io_split, and a model
+                                 that does not fit, both are measured once per disk (at most 2 s)
+                                 and kept in the user's cache directory */
+    bool measure_io;          /* with plan_only: measure as loading would                   */
 } fm_engine_options;
 
 void fm_engine_options_init(fm_engine_options *opt);
@@ -112,6 +117,9 @@ typedef struct {
     uint64_t head_bytes_per_token;                  /* in trunk_bytes_per_token           */
     int32_t n_window_layer, window; /* of the full attention layers; positions that they see */
     int32_t n_draft_layer;          /* further layers of the file, which are not used        */
+    uint64_t io_split;              /* bytes of a piece of a read                            */
+    const char *io_origin; /* of io_depth and io_split: "default", "given", "measured", "remembered" */
+    double io_measured_gb_s;        /* when they were measured, 1e9 bytes per second; 0: never */
 } fm_model_info;
 
 /* Strings live as long as the engine. */

@@ -216,9 +216,10 @@ static void print_setup(const report *r, const fm_bench_run *run, const fm_cli_o
     printf("workload    prompt of %s tokens, generation of %s, %d %s; fixed ids\n",
            fm_cli_count(a, (uint64_t)o->bench_prompt), fm_cli_count(b, (uint64_t)o->bench_gen),
            run->n_repeat, run->n_repeat == 1 ? "repeat" : "repeats");
-    printf("machine     %d threads, %s; %s, depth %d; passes of %d tokens, %d experts per token\n",
-           (int)m->n_threads, run->kernels, run->io, (int)m->io_depth, (int)run->plan.n_batch,
-           (int)m->n_expert_used);
+    printf("machine     %d threads, %s; passes of %d tokens, %d experts per token\n",
+           (int)m->n_threads, run->kernels, (int)run->plan.n_batch, (int)m->n_expert_used);
+    printf("reads       %s, %d at a time, cut at %s (%s)\n", run->io, (int)m->io_depth,
+           fm_figure_bytes(a, m->io_split), m->io_origin);
     printf("memory      %s %s, peak %s; %s of %s experts fit\n",
            fm_figure_bytes(a, run->plan.budget_bytes), run->plan.budget_given ? "given" : "free",
            fm_figure_bytes(b, run->peak_rss_bytes),
@@ -403,6 +404,8 @@ static void print_json(const report *r, const fm_bench_run *run, const fm_cli_op
     put_text(j, "kernels", run->kernels);
     put_text(j, "io", run->io);
     put_count(j, "io_depth", m->io_depth);
+    fm_json_u64(j, "io_split", m->io_split);
+    put_text(j, "io_origin", m->io_origin);
     put_count(j, "context", run->plan.n_ctx);
     put_count(j, "batch", run->plan.n_batch);
     put_count(j, "experts_used", m->n_expert_used);

@@ -54,7 +54,8 @@ typedef struct {
 
     int32_t bench_prompt, bench_gen, n_repeat;
     bool is_cold, is_warm, is_csv;
-    int32_t io_depth; /* 0: automatic */
+    int32_t io_depth;  /* 0: automatic */
+    uint64_t io_split; /* 0: automatic */
     const char *prefetch;
 
     const char *template_file, *request, *now;
@@ -162,7 +163,8 @@ bool fm_cli_on_load(void *user, uint64_t done, uint64_t total);
 const char *fm_cli_count(char out[FM_CLI_FIGURE], uint64_t n);       /* "25,013"   */
 const char *fm_cli_seconds(char out[FM_CLI_FIGURE], double seconds); /* "1 min 05 s" */
 
-void fm_cli_print_plan(FILE *out, const fm_plan *plan);
+/* info may be NULL: without the line about reads */
+void fm_cli_print_plan(FILE *out, const fm_plan *plan, const fm_model_info *info);
 
 /* ---- JSON (cli_json.c) -------------------------------------------------------------------------- */
 

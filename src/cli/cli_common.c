@@ -83,6 +83,7 @@ void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o)
     out->kv_type = o->kv && strcmp(o->kv, "f32") == 0 ? FM_KV_F32 : FM_KV_F16;
     out->io_engine = o->io;
     out->io_depth = o->io_depth;
+    out->io_split = o->io_split;
     if (o->prefetch && strcmp(o->prefetch, "on") == 0) out->prefetch = FM_PREFETCH_ON;
     if (o->prefetch && strcmp(o->prefetch, "off") == 0) out->prefetch = FM_PREFETCH_OFF;
     out->kernels = o->kernels;

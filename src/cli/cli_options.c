@@ -126,7 +126,10 @@ static const option OPTIONS[] = {
                  "best that works here)"},
     {"memory and machine", NULL, "--depth", "D", OPT_INT, FIELD(io_depth), ENGINE_COMMANDS,
      1, 1024, NULL, "reads that the disk has at a time; never changes the output\n"
-                    "(default: automatic)"},
+                    "(default: measured once per disk when the model does not fit)"},
+    {"memory and machine", NULL, "--split", "SIZE", OPT_SIZE, FIELD(io_split), ENGINE_COMMANDS,
+     0, 0, NULL, "larger reads are cut into pieces of this size, a multiple of 4K;\n"
+                 "never changes the output (default: measured with --depth)"},
     {"memory and machine", NULL, "--prefetch", "auto|on|off", OPT_CHOICE, FIELD(prefetch),
      FM_CMD_RUN | FM_CMD_LOGITS | FM_CMD_BENCH,
      0, 0, "auto", "read experts that the next layer will probably want while the disk\n"

@@ -31,7 +31,7 @@ const char *fm_cli_seconds(char out[FM_CLI_FIGURE], double seconds)
     return out;
 }
 
-void fm_cli_print_plan(FILE *out, const fm_plan *plan)
+void fm_cli_print_plan(FILE *out, const fm_plan *plan, const fm_model_info *info)
 {
     char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE];
     fprintf(out, "memory plan\n");
@@ -60,4 +60,9 @@ void fm_cli_print_plan(FILE *out, const fm_plan *plan)
             fm_cli_count(a, (uint64_t)(plan->n_ctx > 0 ? plan->n_ctx : 0)),
             fm_cli_count(b, (uint64_t)(plan->n_batch > 0 ? plan->n_batch : 0)),
             fm_figure_bytes((char[FM_CLI_FIGURE]){0}, plan->min_memory_bytes));
+    if (!info || plan->expert_slots >= plan->experts_total) return;
+    fprintf(out, "  reads: %d at a time, cut at %s (%s", (int)info->io_depth,
+            fm_figure_bytes(a, info->io_split), info->io_origin);
+    if (info->io_measured_gb_s > 0) fprintf(out, ": %.2f GB/s", info->io_measured_gb_s);
+    fprintf(out, ")\n");
 }

@@ -237,7 +237,8 @@ static fm_status read_facts(bench *b, fm_error *err)
     fm_engine_options opt;
     engine_options(&opt, b->o);
     opt.plan_only = true;
-    opt.log = NULL;
+    opt.measure_io = true; /* not inside the first repeat */
+    if (b->o->is_quiet) opt.log = NULL;
     fm_engine *engine;
     FM_TRY(fm_engine_open(&engine, &opt, err));
     fm_engine_model_info(engine, &b->run.info);
@@ -286,6 +287,7 @@ static fm_status probe_machine(bench *b, int number, fm_error *err)
                                 .n_file = run->info.n_shard,
                                 .io_engine = b->o->io,
                                 .depth = run->info.io_depth,
+                                .split_bytes = run->info.io_split,
                                 .read_bytes = run->info.bytes_per_expert_read,
                                 .buffer_bytes = half,
                                 .max_us = DISK_PROBE_US,
@@ -312,7 +314,7 @@ static fm_status run_all(bench *b, fm_error *err)
         }
         if (!b->engine) {
             FM_TRY(open_engine(b, i <= 0, err));
-            if (i <= 0 && !b->o->is_quiet) fm_cli_print_plan(stderr, &b->run.plan);
+            if (i <= 0 && !b->o->is_quiet) fm_cli_print_plan(stderr, &b->run.plan, &b->run.info);
         }
         FM_TRY(run_repeat(b, i, err));
         const double gb_s = fm_engine_weights_gb_s(b->engine, WEIGHTS_PASSES);

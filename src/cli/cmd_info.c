@@ -148,7 +148,7 @@ int fm_cmd_info(const fm_cli_options *o)
     return FM_EXIT_OK;
 }
 
-static void print_plan_json(const fm_plan *plan)
+static void print_plan_json(const fm_plan *plan, const fm_model_info *info)
 {
     fm_json_out j = {.out = stdout};
     fm_json_open(&j, NULL, '{');
@@ -169,6 +169,9 @@ static void print_plan_json(const fm_plan *plan)
     json_count(&j, "trunk_resident", plan->trunk_resident);
     json_count(&j, "context", plan->n_ctx);
     json_count(&j, "batch", plan->n_batch);
+    json_count(&j, "io_depth", info->io_depth);
+    fm_json_u64(&j, "io_split", info->io_split);
+    json_string(&j, "io_origin", info->io_origin);
     fm_json_close(&j, '}');
 }
 
@@ -182,10 +185,12 @@ int fm_cmd_plan(const fm_cli_options *o)
     if (fm_cli_open(&engine, &opt, o, &err) != FM_OK) return fm_cli_fail(&err);
     fm_plan plan;
     fm_engine_plan(engine, &plan);
+    fm_model_info info;
+    fm_engine_model_info(engine, &info);
     if (o->is_json) {
-        print_plan_json(&plan);
+        print_plan_json(&plan, &info);
     } else {
-        fm_cli_print_plan(stdout, &plan);
+        fm_cli_print_plan(stdout, &plan, &info);
     }
     fm_engine_close(engine);
     return FM_EXIT_OK;

@@ -380,7 +380,9 @@ int fm_cmd_run(const fm_cli_options *o)
     if (!o->is_quiet) {
         fm_plan plan;
         fm_engine_plan(engine, &plan);
-        fm_cli_print_plan(stderr, &plan);
+        fm_model_info info;
+        fm_engine_model_info(engine, &info);
+        fm_cli_print_plan(stderr, &plan, &info);
     }
     if (tokenize_prompt(&ids, &n_ids, engine, o, text, n_text, &err) != FM_OK) goto failed;
     if (fm_session_create(&session, engine, &err) != FM_OK) goto failed;

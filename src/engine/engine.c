@@ -3,6 +3,7 @@
 #include "engine/engine_internal.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -17,7 +18,7 @@
 #include "quant/planar.h"
 #include "engine/tokenizer_glue.h"
 
-enum { IO_DEPTH = 8, IO_DEPTH_MAX = 1024, THREADS_MAX = 1024 };
+enum { IO_DEPTH_MAX = 1024, IO_SPLIT_MAX = 1 << 30, THREADS_MAX = 1024 };
 
 void fm_engine_options_init(fm_engine_options *opt)
 {
@@ -54,6 +55,11 @@ static fm_status check_options(const fm_engine_options *o, fm_error *err)
     if (o->io_depth < 0 || o->io_depth > IO_DEPTH_MAX)
         return fm_fail(err, FM_E_ARG, "I/O depth: %d, expected 1 to %d (0: the default)",
                        o->io_depth, IO_DEPTH_MAX);
+    if (o->io_split > IO_SPLIT_MAX || o->io_split % FM_IO_ALIGN)
+        return fm_fail(err, FM_E_ARG,
+                       "I/O split: %" PRIu64 " bytes, expected a multiple of %d up to %d (0: the "
+                       "default)",
+                       o->io_split, FM_IO_ALIGN, IO_SPLIT_MAX);
     if (o->n_expert_used < 0)
         return fm_fail(err, FM_E_ARG, "experts: %d, expected 1 or more", o->n_expert_used);
     return FM_OK;
@@ -129,8 +135,11 @@ static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error
             path[i] = fm_checkpoint_file(e->checkpoint, i);
             bytes[i] = fm_checkpoint_file_bytes(e->checkpoint, i);
         }
-        const fm_io_options io = {
-            .engine = o->io_engine, .depth = e->io_depth, .log = e->log, .log_user = e->log_user};
+        const fm_io_options io = {.engine = o->io_engine,
+                                  .depth = e->io_depth,
+                                  .split_bytes = e->io_split,
+                                  .log = e->log,
+                                  .log_user = e->log_user};
         const fm_store_options so = {
             .path = path,
             .file_bytes = bytes,
@@ -197,7 +206,6 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
     e->log = o->log;
     e->log_user = o->log_user;
     e->kv_type = o->kv_type;
-    e->io_depth = o->io_depth ? o->io_depth : IO_DEPTH;
     e->n_thread = o->n_threads ? o->n_threads : fm_os_cpu_count();
     e->path = strdup(o->model_path);
 
@@ -217,6 +225,7 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
     }
     if (st == FM_OK && !o->vocab_only)
         st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, err);
+    if (st == FM_OK && !o->vocab_only) st = fm_engine_choose_io(e, o, err);
     if (st == FM_OK && !o->vocab_only && !o->plan_only) st = load(e, o, err);
     if (st != FM_OK) {
         fm_engine_close(e);
@@ -301,6 +310,9 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
     out->trunk_bytes = m->trunk_bytes;
     out->expert_bytes = m->expert_bytes;
     out->io_depth = e->io_depth;
+    out->io_split = e->io_split;
+    out->io_origin = e->io_origin;
+    out->io_measured_gb_s = e->io_measured_gb_s;
     expert_sizes(m, out);
     out->expert_bytes_per_token =
         m->expert_bytes / (uint64_t)hp->n_expert * (uint64_t)hp->n_expert_used;

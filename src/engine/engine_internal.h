@@ -22,6 +22,9 @@ struct fm_engine {
     fm_store_plan plan;
     int n_thread;
     int io_depth;
+    uint64_t io_split;
+    const char *io_origin;   /* a literal */
+    double io_measured_gb_s; /* 0: was not measured */
     fm_kv_type kv_type;
     fm_str name, architecture, pre;
     fm_log_fn log;
@@ -48,6 +51,9 @@ void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...)
 /* plan_glue.c: machine facts and model sizes into e->plan. n_ctx, n_batch: 0 for the default. */
 fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
                               fm_error *err);
+
+/* io_glue.c: depth and split of reads, after the plan; may measure the disk. */
+fm_status fm_engine_choose_io(fm_engine *e, const fm_engine_options *o, fm_error *err);
 
 /* chat_glue.c: the chat templates of the checkpoint into e->chat. */
 fm_status fm_engine_make_chat(fm_engine *e, fm_error *err);

@@ -20,13 +20,11 @@
 #include "os/fault.h"
 
 enum {
-    DEFAULT_DEPTH = 8,
     MAX_DEPTH = 1024,
-    DEFAULT_SPLIT = 1 << 20,
     MAX_SPLIT = 1 << 30,
     DEFAULT_CAPACITY = 1024,
-    EIO_RETRIES = 2,     /* a path that comes back, a drive that remaps a block */
-    STALL_RETRIES = 2,   /* a read that ends inside a block usually means the end of the file */
+    EIO_RETRIES = 2,      /* a path that comes back, a drive that remaps a block */
+    STALL_RETRIES = 2,    /* a read that ends inside a block usually means the end of the file */
     AGAIN_RETRIES = 1000, /* EINTR and EAGAIN: not the device's fault, but not forever either */
 };
 
@@ -120,10 +118,10 @@ fm_status fm_io_create(fm_io **out, const fm_io_options *opt, fm_error *err)
 #endif
     io->log = opt->log;
     io->log_user = opt->log_user;
-    io->depth = opt->depth ? opt->depth : DEFAULT_DEPTH;
+    io->depth = opt->depth ? opt->depth : FM_IO_DEFAULT_DEPTH;
     io->capacity = opt->capacity > 0 ? opt->capacity : DEFAULT_CAPACITY;
     io->n_piece_max = io->depth * FM_IO_MAX_STOCK;
-    uint64_t split = opt->split_bytes ? opt->split_bytes : DEFAULT_SPLIT;
+    uint64_t split = opt->split_bytes ? opt->split_bytes : FM_IO_DEFAULT_SPLIT;
     if (split > MAX_SPLIT) split = MAX_SPLIT;
     io->split_bytes = (uint32_t)fm_round_up(split, FM_IO_ALIGN);
 
@@ -181,6 +179,11 @@ const char *fm_io_name(const fm_io *io)
 int fm_io_depth(const fm_io *io)
 {
     return io->depth;
+}
+
+uint64_t fm_io_split(const fm_io *io)
+{
+    return io->split_bytes;
 }
 
 int fm_io_capacity(const fm_io *io)
@@ -291,8 +294,8 @@ static void cut_piece(fm_io *io, int32_t request)
                        .offset = r->cursor,
                        .buf = (uint8_t *)r->read.base + (r->cursor - first),
                        .bytes = (uint32_t)bytes,
-                       .need = (uint32_t)(data_end - r->cursor < bytes ? data_end - r->cursor
-                                                                       : bytes)};
+                       .need =
+                           (uint32_t)(data_end - r->cursor < bytes ? data_end - r->cursor : bytes)};
     r->cursor += bytes;
     r->n_piece++;
     start_piece(io, at);

@@ -12,7 +12,7 @@
 
 #include "base/error.h"
 
-enum { FM_IO_ALIGN = 4096 };
+enum { FM_IO_ALIGN = 4096, FM_IO_DEFAULT_DEPTH = 8, FM_IO_DEFAULT_SPLIT = 1 << 20 };
 
 typedef struct fm_io fm_io;
 typedef struct fm_io_file fm_io_file; /* one opened file of an engine */
@@ -21,9 +21,9 @@ typedef struct {
     const fm_io_file *file;
     uint64_t offset; /* any alignment */
     uint64_t bytes;
-    void *base;      /* FM_IO_ALIGN-aligned, fm_io_room(bytes) bytes */
-    uint64_t tag;    /* comes back with the completion               */
-    int priority;    /* 0 first; 1, 2: only when nothing above waits */
+    void *base;   /* FM_IO_ALIGN-aligned, fm_io_room(bytes) bytes */
+    uint64_t tag; /* comes back with the completion               */
+    int priority; /* 0 first; 1, 2: only when nothing above waits */
 } fm_io_read;
 
 enum { FM_IO_PRIORITIES = 3 };
@@ -35,8 +35,8 @@ typedef struct {
 } fm_io_done;
 
 typedef struct {
-    const char *engine;  /* "uring", "pread", "mmap"; NULL: uring, else pread with a log line */
-    int depth;           /* device requests in flight; 0: default                        */
+    const char *engine;   /* "uring", "pread", "mmap"; NULL: uring, else pread with a log line */
+    int depth;            /* device requests in flight; 0: default                        */
     uint64_t split_bytes; /* larger reads are cut into pieces of this size; 0: default   */
     int capacity;         /* requests outstanding at most; 0: 1024                       */
     fm_log_fn log;
@@ -47,6 +47,7 @@ fm_status fm_io_create(fm_io **out, const fm_io_options *opt, fm_error *err);
 void fm_io_destroy(fm_io *io); /* waits for what is in flight */
 const char *fm_io_name(const fm_io *io);
 int fm_io_depth(const fm_io *io);
+uint64_t fm_io_split(const fm_io *io); /* bytes of a piece */
 
 /* Opens read-only, direct where the file system has it (else buffered, with a log line). `bytes`
  * is the size the checkpoint saw: a file that is shorter by now is refused, one that shrinks later

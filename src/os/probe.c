@@ -222,6 +222,10 @@ static fm_status make_buffers(disk_run *d, fm_ledger *ledger, int *line, fm_erro
     if (n > d->opt->buffer_bytes / d->room) n = d->opt->buffer_bytes / d->room;
     if (n > (uint64_t)fm_io_capacity(d->io)) n = (uint64_t)fm_io_capacity(d->io);
     d->n_buffer = n > 0 ? (int)n : 1;
+    if (d->opt->buffer && d->opt->buffer_bytes >= d->room) {
+        d->buffer = d->opt->buffer;
+        return FM_OK;
+    }
     const uint64_t bytes = (uint64_t)d->n_buffer * d->room;
     *line = fm_ledger_open(ledger, "disk probe", bytes);
     d->buffer = fm_ledger_alloc(ledger, *line, (size_t)bytes, 1, err);
@@ -238,7 +242,8 @@ fm_status fm_probe_disk(fm_disk_probe_result *out, const fm_disk_probe *probe, f
 
     fm_ledger ledger = {0};
     int line = -1;
-    const fm_io_options io = {.engine = probe->io_engine, .depth = probe->depth};
+    const fm_io_options io = {
+        .engine = probe->io_engine, .depth = probe->depth, .split_bytes = probe->split_bytes};
     fm_status st = fm_io_create(&d.io, &io, err);
     if (st != FM_OK) return st;
     d.file = calloc((size_t)probe->n_file, sizeof *d.file);
@@ -251,7 +256,7 @@ fm_status fm_probe_disk(fm_disk_probe_result *out, const fm_disk_probe *probe, f
         st = read_places(&d, out, err);
     }
     fm_io_destroy(d.io); /* waits: nobody writes to the buffer any more */
-    if (d.buffer) fm_ledger_free(&ledger, line, d.buffer, (size_t)d.n_buffer * d.room);
+    if (line >= 0 && d.buffer) fm_ledger_free(&ledger, line, d.buffer, (size_t)d.n_buffer * d.room);
     free(d.file);
     return st;
 }

@@ -36,8 +36,10 @@ typedef struct {
     int32_t n_file;
     const char *io_engine; /* as in fm_io_options                                        */
     int depth;             /* 0: default                                                 */
+    uint64_t split_bytes;  /* larger requests are cut; 0: default                        */
     uint64_t read_bytes;   /* of one request; rounded up to the alignment                */
     uint64_t buffer_bytes; /* memory that may be used; fewer requests wait when it is small */
+    void *buffer;          /* that memory, FM_IO_ALIGN-aligned; NULL: allocated for the call */
     uint64_t max_us;
     uint64_t first; /* requests that earlier calls made; their places are not read again */
     fm_probe_go_fn go;

@@ -136,7 +136,7 @@ static fm_status make_tables(fm_store *s, fm_error *err)
 
 static fm_status make_classes(fm_store *s, fm_error *err)
 {
-    uint64_t window = 2 * (uint64_t)fm_io_depth(s->io) << 20;
+    uint64_t window = 2 * (uint64_t)fm_io_depth(s->io) * fm_io_split(s->io);
     if (window < WINDOW_BYTES) window = WINDOW_BYTES;
     for (int32_t c = 0; c < s->plan.n_class; c++) {
         fm_slot_class *cls = &s->slot_class[c];
