@@ -313,6 +313,45 @@ void fm_sampler_destroy(fm_sampler *s);
 int32_t fm_sampler_pick(fm_sampler *s, const float *logits);
 void fm_sampler_accept(fm_sampler *s, int32_t id); /* a token that was not sampled */
 
+/* ---- quantizing -------------------------------------------------------------------------- */
+
+typedef enum { FM_QUANTIZE_WRITE, FM_QUANTIZE_VERIFY } fm_quantize_phase;
+
+typedef struct {
+    size_t struct_size;      /* sizeof(fm_quantize_options)                                    */
+    const char *source;      /* any checkpoint that fm_engine_open() takes; only read          */
+    const char *destination; /* one GGUF file; must not exist                                  */
+    const char *type;        /* "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q3_K", "Q2_K",
+                                "MXFP4", "BF16", "F16" or "F32"                                */
+    const char *expert_type; /* of routed experts; NULL: type                                  */
+    const char *trunk_type;  /* of the other matrices, embedding and head; NULL: type          */
+    const char *importance;  /* GGUF file of sums of squared activations; NULL: none           */
+    int32_t n_threads;       /* 0: the cores this process may use                              */
+    fm_log_fn log;           /* NULL: silent                                                   */
+    void *log_user;
+    /* Bytes of the destination; `resumed` of them were there before this call. NULL: none. Return false to
+     * stop: FM_E_CANCELLED. */
+    bool (*progress)(void *user, fm_quantize_phase phase, uint64_t done, uint64_t total,
+                     uint64_t resumed);
+    void *progress_user;
+} fm_quantize_options;
+
+typedef struct {
+    uint64_t source_bytes, destination_bytes, resumed_bytes, peak_rss_bytes;
+    int64_t n_tensor;   /* written                                             */
+    int64_t n_copied;   /* of which their bytes are those of the source        */
+    int64_t n_fallback; /* of which rows do not fit the type that was asked for */
+    int64_t n_draft;    /* of the source, left out: layers that only draft     */
+    int64_t n_vision;   /* of the source, left out                             */
+} fm_quantize_result;
+
+/* Writes a checkpoint as one GGUF file. Norms, routers, convolutions, biases and vectors become F32. The
+ * destination is built as DESTINATION.part with DESTINATION.part.journal beside it and gets its name when all of it
+ * was read back and found as it was written. Stopped at any moment (killed, a full disk), the same call goes
+ * on from there; a part that was begun with other options or from another source is refused. Memory does not grow
+ * with the source. result may be NULL. */
+fm_status fm_quantize(const fm_quantize_options *opt, fm_quantize_result *result, fm_error *err);
+
 /* ---- statistics -------------------------------------------------------------------------- */
 
 enum { FM_MISS_BINS = 33 };

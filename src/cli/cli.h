@@ -60,6 +60,9 @@ typedef struct {
 
     const char *template_file, *request, *now;
 
+    const char *destination; /* the second positional argument of quantize */
+    const char *to, *expert_type, *trunk_type, *importance;
+
     bool is_json, is_quiet, wants_help;
 } fm_cli_options;
 
@@ -71,6 +74,7 @@ typedef enum {
     FM_CMD_TOKENIZE = 1 << 4,
     FM_CMD_BENCH = 1 << 5,
     FM_CMD_TEMPLATE = 1 << 6,
+    FM_CMD_QUANTIZE = 1 << 8,
 } fm_cli_command_bit;
 
 typedef struct {
@@ -143,6 +147,7 @@ typedef struct {
     bool is_bytes;    /* else tokens */
     uint64_t started_us, shown_us;
     uint64_t done; /* as last reported, shown or not */
+    uint64_t skipped; /* of `done`, what was done before the clock started */
     bool is_terminal, is_done;
 } fm_cli_progress;
 
@@ -154,6 +159,8 @@ void fm_cli_progress_show(fm_cli_progress *p, uint64_t done, uint64_t total);
 void fm_cli_progress_clear(void);
 
 /* Callbacks of the library; user is a fm_cli_progress. They stop the work after Ctrl-C. */
+bool fm_cli_on_quantize(void *user, fm_quantize_phase phase, uint64_t done, uint64_t total,
+                        uint64_t resumed);
 bool fm_cli_on_eval(void *user, int64_t done, int64_t total);
 bool fm_cli_on_load(void *user, uint64_t done, uint64_t total);
 
@@ -192,6 +199,7 @@ int fm_cmd_logits(const fm_cli_options *o);
 int fm_cmd_tokenize(const fm_cli_options *o);
 int fm_cmd_bench(const fm_cli_options *o);
 int fm_cmd_template(const fm_cli_options *o);
+int fm_cmd_quantize(const fm_cli_options *o);
 
 /* NULL-terminated by name. */
 extern const fm_cli_command fm_cli_commands[];

@@ -31,7 +31,8 @@ typedef struct {
 
 #define FIELD(f) offsetof(fm_cli_options, f)
 #define ENGINE_COMMANDS (FM_CMD_RUN | FM_CMD_PLAN | FM_CMD_LOGITS | FM_CMD_BENCH)
-#define ALL_COMMANDS (ENGINE_COMMANDS | FM_CMD_INFO | FM_CMD_TOKENIZE | FM_CMD_TEMPLATE)
+#define ALL_COMMANDS \
+    (ENGINE_COMMANDS | FM_CMD_INFO | FM_CMD_TOKENIZE | FM_CMD_TEMPLATE | FM_CMD_QUANTIZE)
 
 // clang-format off
 static const option OPTIONS[] = {
@@ -61,6 +62,18 @@ static const option OPTIONS[] = {
     {"input", NULL, "--now", "UNIXTIME", OPT_TEXT, FIELD(now), FM_CMD_TEMPLATE,
      0, 0, NULL, "the time that strftime_now() sees (default: the clock)"},
 
+    {"output", NULL, "--to", "TYPE", OPT_TEXT, FIELD(to), FM_CMD_QUANTIZE,
+     0, 0, NULL, "type of the matrices: Q8_0, Q6_K, Q5_K, Q4_K, Q3_K, Q2_K, Q4_0, MXFP4,\n"
+                 "BF16, F16 or F32"},
+    {"output", NULL, "--experts", "TYPE", OPT_TEXT, FIELD(expert_type), FM_CMD_QUANTIZE,
+     0, 0, NULL, "type of the routed experts (default: that of --to)"},
+    {"output", NULL, "--trunk", "TYPE", OPT_TEXT, FIELD(trunk_type), FM_CMD_QUANTIZE,
+     0, 0, NULL, "type of the other matrices, embedding and head (default: that of\n"
+                 "--to)"},
+    {"output", NULL, "--importance", "FILE", OPT_TEXT, FIELD(importance), FM_CMD_QUANTIZE,
+     0, 0, NULL, "weigh errors by what the columns met: a GGUF file of general.type\n"
+                 "imatrix"},
+
     {"workload", NULL, "--prompt", "N", OPT_INT, FIELD(bench_prompt), FM_CMD_BENCH,
      0, 1 << 24, "512", "tokens of the prompt"},
     {"workload", NULL, "--gen", "N", OPT_INT, FIELD(bench_gen), FM_CMD_BENCH,
@@ -88,7 +101,7 @@ static const option OPTIONS[] = {
     {"output", NULL, "--csv", NULL, OPT_FLAG, FIELD(is_csv), FM_CMD_BENCH,
      0, 0, NULL, "print a header and one row per phase, separated by commas"},
     {"output", "-q", "--quiet", NULL, OPT_FLAG, FIELD(is_quiet),
-     FM_CMD_RUN | FM_CMD_LOGITS | FM_CMD_BENCH,
+     FM_CMD_RUN | FM_CMD_LOGITS | FM_CMD_BENCH | FM_CMD_QUANTIZE,
      0, 0, NULL, "only errors and warnings on standard error"},
 
     {"sampling", NULL, "--temp", "T", OPT_REAL, FIELD(temperature), FM_CMD_RUN,
@@ -117,7 +130,8 @@ static const option OPTIONS[] = {
                        "allows, at least 512; for logits 512)"},
     {"memory and machine", NULL, "--kv", "f16|f32", OPT_CHOICE, FIELD(kv), ENGINE_COMMANDS,
      0, 0, "f16", "type of the attention cache"},
-    {"memory and machine", "-t", "--threads", "N", OPT_INT, FIELD(n_threads), ENGINE_COMMANDS,
+    {"memory and machine", "-t", "--threads", "N", OPT_INT, FIELD(n_threads),
+     ENGINE_COMMANDS | FM_CMD_QUANTIZE,
      1, 1024, NULL, "threads (default: the cores this program may use)"},
     {"memory and machine", NULL, "--experts", "K", OPT_INT, FIELD(n_expert_used), ENGINE_COMMANDS,
      1, INT32_MAX, NULL, "experts per token; changes the output (default: as trained)"},
@@ -320,6 +334,8 @@ int fm_cli_parse(fm_cli_options *o, const fm_cli_command *command, int argc, cha
             if (o->wants_help) return FM_EXIT_OK;
         } else if (!o->model) {
             o->model = word;
+        } else if (!o->destination && command->bit == FM_CMD_QUANTIZE) {
+            o->destination = word;
         } else {
             return fm_cli_usage_error(o, "unexpected argument \"%s\"", word);
         }
@@ -359,5 +375,11 @@ const fm_cli_command fm_cli_commands[] = {
      "raises gives its message as the error. `run` uses the model's own template, and the ChatML\n"
      "form for a model that carries none.\n",
      fm_cmd_template},
+    {"quantize", FM_CMD_QUANTIZE, "SOURCE DESTINATION.gguf --to TYPE [options]",
+     "Writes a model as one GGUF file in another type.",
+     "\nSOURCE is anything that the other commands open, and only read. Norms, routers, convolutions,\n"
+     "biases and vectors become F32. The file is built as DESTINATION.gguf.part; stopped at any moment,\n"
+     "the same command goes on from there. It gets its name when all of it was read back.\n",
+     fm_cmd_quantize},
     {NULL, 0, NULL, NULL, NULL, NULL},
 };

@@ -56,10 +56,12 @@ static void print_progress(const fm_cli_progress *p, uint64_t done, uint64_t tot
 {
     char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], left[FM_CLI_FIGURE];
     const double percent = total > 0 ? 100.0 * (double)done / (double)total : 100.0;
-    const double rate = seconds > 0 ? (double)done / seconds : 0;
+    const uint64_t own = done > p->skipped ? done - p->skipped : 0;
+    const double rate = seconds > 0 ? (double)own / seconds : 0;
     if (p->is_bytes) {
-        fprintf(stderr, "%s %s of %s, %.0f %%, %.2f GB/s", p->what, fm_figure_bytes(a, done),
-                fm_figure_bytes(b, total), percent, rate / 1e9);
+        fprintf(stderr, "%s %s of %s, %.0f %%, ", p->what, fm_figure_bytes(a, done),
+                fm_figure_bytes(b, total), percent);
+        fprintf(stderr, rate < 1e8 ? "%.1f MB/s" : "%.2f GB/s", rate < 1e8 ? rate / 1e6 : rate / 1e9);
     } else {
         fprintf(stderr, "%s %s of %s tokens, %.1f %%, %.1f tok/s", p->what, fm_cli_count(a, done),
                 fm_cli_count(b, total), percent, rate);
@@ -89,6 +91,18 @@ void fm_cli_progress_show(fm_cli_progress *p, uint64_t done, uint64_t total)
     print_progress(p, done, total, (double)(now - p->started_us) / 1e6);
     if (!p->is_terminal) fputc('\n', stderr);
     fflush(stderr);
+}
+
+/* user: one fm_cli_progress per phase. */
+bool fm_cli_on_quantize(void *user, fm_quantize_phase phase, uint64_t done, uint64_t total,
+                        uint64_t resumed)
+{
+    fm_cli_progress *p = (fm_cli_progress *)user + phase;
+    if (fm_cli_is_interrupted()) return false;
+    if (p->started_us == 0) fm_cli_progress_start(p, p->o, p->what, true);
+    p->skipped = resumed;
+    fm_cli_progress_show(p, done, total);
+    return true;
 }
 
 bool fm_cli_on_eval(void *user, int64_t done, int64_t total)

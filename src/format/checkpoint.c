@@ -249,6 +249,19 @@ uint64_t fm_tensor_bytes(const fm_tensor_info *t)
     return t->bytes + t->aux[0].bytes + t->aux[1].bytes;
 }
 
+int64_t fm_stored_row(const fm_row_order *o, int64_t r, int64_t unit)
+{
+    int64_t group_rows = 0, before = 0;
+    for (int i = 0; i < o->n_part; i++) group_rows += o->rows[i] / unit;
+    for (int i = 0; i < o->n_part; i++) {
+        const int64_t rows = o->rows[i] / unit;
+        if (r < rows * o->n_group) return r / rows * group_rows + before + r % rows;
+        r -= rows * o->n_group;
+        before += rows;
+    }
+    return r;
+}
+
 int64_t fm_checkpoint_n_tensor(const fm_checkpoint *c)
 {
     return c->n_tensor;

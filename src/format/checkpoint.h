@@ -34,6 +34,9 @@ typedef struct {
     int32_t rows[4];
 } fm_row_order;
 
+/* Where wanted row r lies, in units of `unit` rows. */
+int64_t fm_stored_row(const fm_row_order *o, int64_t r, int64_t unit);
+
 typedef struct fm_tensor_info {
     const char *name;
     uint32_t type;             /* type id (quant/); the name of unknown ones is in the error */
@@ -95,6 +98,9 @@ int64_t fm_checkpoint_n_tensor(const fm_checkpoint *c);
 const fm_tensor_info *fm_checkpoint_tensor(const fm_checkpoint *c, int64_t i);
 const fm_tensor_info *fm_checkpoint_find(const fm_checkpoint *c, const char *name); /* or NULL */
 
+/* Entries in the order of the file. */
+uint32_t fm_meta_count(const fm_checkpoint *c);
+const char *fm_meta_key(const fm_checkpoint *c, uint32_t i);
 bool fm_meta_has(const fm_checkpoint *c, const char *key);
 /* Typed gets. Missing key: FM_E_FORMAT naming the key. Wrong kind or out of range: FM_E_FORMAT with
  * found and expected. The _or forms return `fallback` only when the key is absent. */

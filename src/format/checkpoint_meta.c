@@ -90,6 +90,16 @@ fm_status fm_meta_set_uint(const fm_meta_set *m, const char *path, const char *k
     return e ? uint_value(e, path, max, out, err) : FM_OK;
 }
 
+uint32_t fm_meta_count(const fm_checkpoint *c)
+{
+    return c->meta.n_entry;
+}
+
+const char *fm_meta_key(const fm_checkpoint *c, uint32_t i)
+{
+    return i < c->meta.n_entry ? c->meta.entries[i].key : NULL;
+}
+
 bool fm_meta_has(const fm_checkpoint *c, const char *key)
 {
     return fm_meta_set_find(&c->meta, key) != NULL;

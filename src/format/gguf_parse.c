@@ -413,6 +413,11 @@ static fm_status read_preamble(fm_gguf_reader *r, uint64_t *n_tensor, uint64_t *
         return fm_fail(err, FM_E_FORMAT, "%s: not a GGUF file (it has %" PRIu64 " bytes)", r->path,
                        r->file_bytes);
     FM_TRY(fm_gguf_bytes(r, magic, sizeof magic, "the magic", err));
+    if (memcmp(magic, FM_GGUF_UNFINISHED, 4) == 0)
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: not a whole model: flashmoe quantize has not finished it; the same "
+                       "command again goes on where it stopped",
+                       r->path);
     if (memcmp(magic, "GGUF", 4) != 0)
         return fm_fail(err, FM_E_FORMAT,
                        "%s: not a GGUF file (starts with %02x %02x %02x %02x, expected \"GGUF\")",

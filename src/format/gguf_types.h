@@ -14,6 +14,9 @@ typedef struct {
 /* NULL for a number that the format does not define (or has withdrawn). */
 const fm_gguf_type *fm_gguf_type_find(uint32_t id);
 
+/* Stands in place of the magic "GGUF" while fm_quantize() writes a file. */
+#define FM_GGUF_UNFINISHED "FMQ\x01"
+
 /* Kinds of metadata values, as numbered in the file. */
 enum {
     FM_GGUF_U8 = 0,

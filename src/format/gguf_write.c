@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "format/checkpoint_internal.h"
+#include "format/gguf_types.h"
 
 enum { ALIGNMENT = 32 };
 enum { KV_U32 = 4, KV_I32 = 5, KV_F32 = 6, KV_BOOL = 7, KV_STR = 8, KV_ARRAY = 9 };
@@ -78,7 +80,7 @@ static void key(fm_gguf_writer *w, const char *name, uint32_t type)
     w->n_kv++;
 }
 
-fm_status fm_gguf_writer_open(fm_gguf_writer **out, const char *path, fm_error *err)
+fm_status fm_gguf_writer_new(fm_gguf_writer **out, const char *path, fm_error *err)
 {
     *out = NULL;
     fm_gguf_writer *w = calloc(1, sizeof *w);
@@ -89,15 +91,23 @@ fm_status fm_gguf_writer_open(fm_gguf_writer **out, const char *path, fm_error *
         return fm_fail(err, FM_E_NOMEM, "%s: no memory", path);
     }
     w->path = copy;
+    *out = w;
+    return FM_OK;
+}
+
+fm_status fm_gguf_writer_open(fm_gguf_writer **out, const char *path, fm_error *err)
+{
+    FM_TRY(fm_gguf_writer_new(out, path, err));
+    fm_gguf_writer *w = *out;
     w->file = fopen(path, "wb");
     if (!w->file) {
         const fm_status st = fm_fail_errno(err, errno, "%s", path);
-        free(copy);
+        *out = NULL;
+        free(w->path);
         free(w);
         return st;
     }
     setvbuf(w->file, NULL, _IOFBF, 1 << 20);
-    *out = w;
     return FM_OK;
 }
 
@@ -126,6 +136,58 @@ void fm_gguf_put_str(fm_gguf_writer *w, const char *name, const char *v)
 {
     key(w, name, KV_STR);
     put_str(&w->kv, v);
+}
+
+void fm_gguf_put_text(fm_gguf_writer *w, const char *name, const char *v, size_t n)
+{
+    key(w, name, KV_STR);
+    put_u64(&w->kv, n);
+    put(&w->kv, v, n);
+}
+
+static void put_scalar(bytes *b, const fm_meta_entry *e, uint32_t type)
+{
+    unsigned char p[8];
+    uint64_t u = e->value.u; /* signed kinds share the bits */
+    if (type == FM_GGUF_F32) {
+        const float f = (float)e->value.f;
+        uint32_t bits;
+        memcpy(&bits, &f, 4);
+        u = bits;
+    } else if (type == FM_GGUF_F64) {
+        memcpy(&u, &e->value.f, 8);
+    }
+    for (int i = 0; i < 8; i++) p[i] = (unsigned char)(u >> (8 * i));
+    put(b, p, fm_gguf_value_bytes(type));
+}
+
+void fm_gguf_put_meta(fm_gguf_writer *w, const fm_checkpoint *c, uint32_t i)
+{
+    const fm_meta_entry *e = &c->meta.entries[i];
+    uint32_t type = e->type;
+    if (c->directory && type == FM_GGUF_U64 && e->value.u <= UINT32_MAX) type = FM_GGUF_U32;
+    if (c->directory && type == FM_GGUF_F64) type = FM_GGUF_F32;
+    key(w, e->key, type);
+    if (type == FM_GGUF_STRING) {
+        put_u64(&w->kv, e->value.s.len);
+        put(&w->kv, e->value.s.data, e->value.s.len);
+        return;
+    }
+    if (type != FM_GGUF_ARRAY) {
+        put_scalar(&w->kv, e, type);
+        return;
+    }
+    put_u32(&w->kv, e->elem_type);
+    put_u64(&w->kv, e->count);
+    if (e->elem_type != FM_GGUF_STRING) {
+        put(&w->kv, e->data, (size_t)e->count * fm_gguf_value_bytes(e->elem_type));
+        return;
+    }
+    for (uint64_t k = 0; k < e->count; k++) {
+        const uint32_t n = e->start[k + 1] - e->start[k] - 1;
+        put_u64(&w->kv, n);
+        put(&w->kv, e->data + e->start[k], n);
+    }
 }
 
 void fm_gguf_put_i32_array(fm_gguf_writer *w, const char *name, const int32_t *v, size_t n)
@@ -185,21 +247,42 @@ static fm_status pad(fm_gguf_writer *w, fm_error *err)
     return write_bytes(w, zero, (size_t)(fm_round_up(w->at, ALIGNMENT) - w->at), err);
 }
 
-fm_status fm_gguf_begin_data(fm_gguf_writer *w, fm_error *err)
+fm_status fm_gguf_header(const fm_gguf_writer *w, unsigned char **out, size_t *n, fm_error *err)
 {
+    static const unsigned char zero[ALIGNMENT];
     bytes head = {0};
     put(&head, "GGUF", 4);
     put_u32(&head, 3);
     put_u64(&head, w->n_tensor);
     put_u64(&head, w->n_kv);
-    fm_status st = head.failed || w->kv.failed || w->dir.failed
-                       ? fm_fail(err, FM_E_NOMEM, "%s: no memory for the header", w->path)
-                       : FM_OK;
-    if (st == FM_OK) st = write_bytes(w, head.data, head.n, err);
-    if (st == FM_OK) st = write_bytes(w, w->kv.data, w->kv.n, err);
-    if (st == FM_OK) st = write_bytes(w, w->dir.data, w->dir.n, err);
-    if (st == FM_OK) st = pad(w, err);
+    put(&head, w->kv.data, w->kv.n);
+    put(&head, w->dir.data, w->dir.n);
+    put(&head, zero, (size_t)(fm_round_up(head.n, ALIGNMENT) - head.n));
+    *out = head.data;
+    *n = head.n;
+    if (!head.failed && !w->kv.failed && !w->dir.failed) return FM_OK;
     free(head.data);
+    *out = NULL;
+    return fm_fail(err, FM_E_NOMEM, "%s: no memory for the header", w->path);
+}
+
+uint64_t fm_gguf_tensor_offset(const fm_gguf_writer *w, int tensor)
+{
+    return w->tensor[tensor].offset;
+}
+
+uint64_t fm_gguf_data_bytes(const fm_gguf_writer *w)
+{
+    return w->data_end;
+}
+
+fm_status fm_gguf_begin_data(fm_gguf_writer *w, fm_error *err)
+{
+    unsigned char *head;
+    size_t n;
+    FM_TRY(fm_gguf_header(w, &head, &n, err));
+    const fm_status st = write_bytes(w, head, n, err);
+    free(head);
     return st;
 }
 
@@ -229,12 +312,13 @@ fm_status fm_gguf_writer_close(fm_gguf_writer *w, fm_error *err)
     if (!w) return FM_OK;
     fm_status st = FM_OK;
     skip_shared(w);
-    if (w->current < w->n_tensor)
+    if (w->file && w->current < w->n_tensor)
         st = fm_fail(err, FM_E_ARG, "%s: tensor %" PRIu64 " of %" PRIu64 " got no bytes", w->path,
                      w->current, w->n_tensor);
-    if (st == FM_OK && (fflush(w->file) != 0 || fsync(fileno(w->file)) != 0))
+    if (w->file && st == FM_OK && (fflush(w->file) != 0 || fsync(fileno(w->file)) != 0))
         st = fm_fail_errno(err, errno, "%s", w->path);
-    if (fclose(w->file) != 0 && st == FM_OK) st = fm_fail_errno(err, errno, "%s", w->path);
+    if (w->file && fclose(w->file) != 0 && st == FM_OK)
+        st = fm_fail_errno(err, errno, "%s", w->path);
     free(w->kv.data);
     free(w->dir.data);
     free(w->tensor);

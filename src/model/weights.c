@@ -146,20 +146,6 @@ static uint8_t *prepare_vector(const fm_tensor_info *t, uint8_t *data, int64_t n
 
 /* ---- order of rows ----------------------------------------------------------------------- */
 
-/* Where wanted row r lies, in units of `unit` rows. */
-static int64_t stored_row(const fm_row_order *o, int64_t r, int64_t unit)
-{
-    int64_t group_rows = 0, before = 0;
-    for (int i = 0; i < o->n_part; i++) group_rows += o->rows[i] / unit;
-    for (int i = 0; i < o->n_part; i++) {
-        const int64_t rows = o->rows[i] / unit;
-        if (r < rows * o->n_group) return r / rows * group_rows + before + r % rows;
-        r -= rows * o->n_group;
-        before += rows;
-    }
-    return r;
-}
-
 /* Puts the rows of a plane into the wanted order, in place, cycle by cycle. */
 static void order_rows(const fm_row_order *o, uint8_t *data, uint64_t row_bytes, int64_t n_row,
                        int64_t unit, uint8_t *scratch)
@@ -170,7 +156,7 @@ static void order_rows(const fm_row_order *o, uint8_t *data, uint64_t row_bytes,
         if (done[first / 8] >> (first % 8) & 1) continue;
         memcpy(scratch, data + (uint64_t)first * row_bytes, row_bytes);
         for (int64_t r = first;;) {
-            const int64_t from = stored_row(o, r, unit);
+            const int64_t from = fm_stored_row(o, r, unit);
             done[r / 8] |= (uint8_t)(1 << (r % 8));
             uint8_t *const to = data + (uint64_t)r * row_bytes;
             if (from == first) {

@@ -14,7 +14,7 @@
 
 enum { MAX_RULES = 8 };
 
-typedef enum { RULE_ERRNO, RULE_SHORT, RULE_EOF, RULE_SLOW, RULE_ALLOC } rule_kind;
+typedef enum { RULE_ERRNO, RULE_SHORT, RULE_EOF, RULE_SLOW, RULE_ALLOC, RULE_WRITE } rule_kind;
 
 typedef struct {
     rule_kind kind;
@@ -32,7 +32,7 @@ typedef struct {
 static pthread_mutex_t fault_mu = PTHREAD_MUTEX_INITIALIZER;
 static rule fault_rules[MAX_RULES]; /* guarded by fault_mu, as are the counters */
 static int fault_n_rule;
-static uint64_t fault_n_read, fault_n_alloc;
+static uint64_t fault_n_read, fault_n_alloc, fault_n_write;
 static bool fault_env_seen;
 
 /* The error that a kind of rule names, 0: none. */
@@ -42,7 +42,7 @@ static int errno_named(const char *kind)
         const char *name;
         int os_errno;
     } names[] = {{"eio", EIO}, {"eio-forever", EIO}, {"einval", EINVAL}, {"eintr", EINTR},
-                 {"eagain", EAGAIN}};
+                 {"eagain", EAGAIN}, {"enospc", ENOSPC}};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(kind, names[i].name) == 0) return names[i].os_errno;
     }
@@ -70,6 +70,11 @@ static bool parse_rule(const char *text, rule *out)
         if (out->kind == RULE_ERRNO && out->os_errno == 0) return false;
     } else if (strcmp(what, "alloc") == 0) {
         out->kind = RULE_ALLOC;
+    } else if (strcmp(what, "write") == 0) {
+        const char *kind = strtok_r(NULL, ":", &save);
+        out->kind = RULE_WRITE;
+        out->os_errno = kind ? errno_named(kind) : 0;
+        if (out->os_errno == 0) return false;
     } else {
         return false;
     }
@@ -88,7 +93,7 @@ static bool parse_rule(const char *text, rule *out)
 static bool set_rules(const char *spec)
 {
     fault_n_rule = 0;
-    fault_n_read = fault_n_alloc = 0;
+    fault_n_read = fault_n_alloc = fault_n_write = 0;
     if (!spec || !*spec) return true;
     char text[512];
     if (strlen(spec) >= sizeof text) return false;
@@ -126,7 +131,7 @@ void fm_fault_from_env(void)
 /* Does this rule hit the read of `offset`, which is read number `number`? */
 static bool rule_hits(rule *r, uint64_t number, const void *file, uint64_t offset)
 {
-    if (r->kind == RULE_ALLOC) return false;
+    if (r->kind == RULE_ALLOC || r->kind == RULE_WRITE) return false;
     if (r->always) return true;
     if (r->every > 0) return number % r->every == 0;
     if (!r->placed && number >= r->nth) {
@@ -174,6 +179,19 @@ bool fm_fault_alloc(void)
     for (int i = 0; i < fault_n_rule; i++) {
         fails |= fault_rules[i].kind == RULE_ALLOC && fault_rules[i].nth == fault_n_alloc;
     }
+    pthread_mutex_unlock(&fault_mu);
+    return fails;
+}
+
+int fm_fault_write(void)
+{
+    int fails = 0;
+    fm_fault_from_env(); /* may come before any I/O engine */
+    pthread_mutex_lock(&fault_mu);
+    fault_n_write++;
+    for (int i = 0; i < fault_n_rule; i++)
+        if (fault_rules[i].kind == RULE_WRITE && fault_n_write >= fault_rules[i].nth)
+            fails = fault_rules[i].os_errno;
     pthread_mutex_unlock(&fault_mu);
     return fails;
 }

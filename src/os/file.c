@@ -7,8 +7,12 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
+
+#include "os/fault.h"
 
 fm_status fm_file_open(int *fd, uint64_t *bytes, const char *path, fm_error *err)
 {
@@ -59,4 +63,92 @@ fm_status fm_file_read_at(int fd, const char *path, void *dst, size_t n, uint64_
         }
     }
     return FM_OK;
+}
+
+/* ---- writing ----------------------------------------------------------------------------- */
+
+fm_status fm_file_open_rw(int *fd, const char *path, fm_error *err)
+{
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
+    if (*fd < 0) return fm_fail_errno(err, errno, "%s", path);
+    struct stat st;
+    if (fstat(*fd, &st) == 0 && S_ISREG(st.st_mode)) return FM_OK;
+    close(*fd);
+    *fd = -1;
+    return fm_fail(err, FM_E_ARG, "%s: is not a regular file", path);
+}
+
+fm_status fm_file_write_at(int fd, const char *path, const void *src, size_t n, uint64_t off,
+                           fm_error *err)
+{
+    for (size_t done = 0; done < n;) {
+        const size_t want = n - done < SSIZE_MAX ? n - done : SSIZE_MAX;
+        const int fault = fm_fault_write();
+        const ssize_t put =
+            fault ? -1 : pwrite(fd, (const char *)src + done, want, (off_t)(off + done));
+        if (put > 0)
+            done += (size_t)put;
+        else if (put == 0 || fault || errno != EINTR)
+            return fm_fail_errno(err,
+                                 put == 0 ? ENOSPC
+                                 : fault  ? fault
+                                          : errno,
+                                 "%s: writing %zu bytes at %" PRIu64, path, n, off);
+    }
+    return FM_OK;
+}
+
+fm_status fm_file_sync(int fd, const char *path, fm_error *err)
+{
+    return fsync(fd) == 0 ? FM_OK : fm_fail_errno(err, errno, "%s: writing to the device", path);
+}
+
+/* The folder of `path`, malloc'd. */
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const size_t n = !slash ? 1 : slash == path ? 1 : (size_t)(slash - path);
+    char *out = malloc(n + 1);
+    if (!out) return NULL;
+    memcpy(out, slash ? path : ".", n);
+    out[n] = 0;
+    return out;
+}
+
+fm_status fm_file_sync_folder(const char *path, fm_error *err)
+{
+    char *folder = folder_of(path);
+    if (!folder) return fm_fail(err, FM_E_NOMEM, "%s: no memory", path);
+    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    fm_status st = FM_OK;
+    /* Some file systems cannot; what they do instead is their business. */
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP))
+        st = fm_fail_errno(err, errno, "%s: writing to the device", folder);
+    if (fd >= 0) close(fd);
+    free(folder);
+    return st;
+}
+
+bool fm_file_lock(int fd)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_SETLK, &whole) == 0 || (errno != EACCES && errno != EAGAIN);
+}
+
+bool fm_file_facts_of(fm_file_facts *out, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) return false;
+    *out = (fm_file_facts){(uint64_t)st.st_size, (uint64_t)st.st_blocks * 512,
+                           (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
+    return true;
+}
+
+uint64_t fm_file_free_bytes(const char *path)
+{
+    char *folder = folder_of(path);
+    struct statvfs st;
+    const bool ok = folder && statvfs(folder, &st) == 0;
+    free(folder);
+    return ok ? (uint64_t)st.f_bavail * st.f_frsize : UINT64_MAX;
 }

@@ -2,6 +2,7 @@
  * weights see io.h. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,3 +17,22 @@ void fm_file_close(int fd); /* negative: does nothing */
  * FM_E_IO when the system refuses. `path` is for the message. */
 fm_status fm_file_read_at(int fd, const char *path, void *dst, size_t n, uint64_t off,
                           fm_error *err);
+
+/* Opens (creates, keeps what is there) a file for reading and writing. */
+fm_status fm_file_open_rw(int *fd, const char *path, fm_error *err);
+fm_status fm_file_write_at(int fd, const char *path, const void *src, size_t n, uint64_t off,
+                           fm_error *err);
+/* Until what was written, and the file's size, is on the device. */
+fm_status fm_file_sync(int fd, const char *path, fm_error *err);
+/* The same for the names in the folder that holds `path`. */
+fm_status fm_file_sync_folder(const char *path, fm_error *err);
+/* False when another process has locked the file; until it is closed. */
+bool fm_file_lock(int fd);
+
+typedef struct {
+    uint64_t bytes, allocated_bytes; /* a file with holes has less on the disk than its size */
+    int64_t mtime_ns;
+} fm_file_facts;
+bool fm_file_facts_of(fm_file_facts *out, const char *path); /* false: errno says why not */
+/* Free bytes on the file system that holds the folder of `path`; UINT64_MAX unknown. */
+uint64_t fm_file_free_bytes(const char *path);
