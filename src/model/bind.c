@@ -13,7 +13,8 @@
 
 static const fm_family *const families[] = {&fm_family_qwen35moe, &fm_family_qwen3next,
                                             &fm_family_qwen3moe,  &fm_family_glm4moe,
-                                            &fm_family_gptoss,    &fm_family_deepseek2};
+                                            &fm_family_gptoss,    &fm_family_deepseek2,
+ &fm_family_deepseek32, &fm_family_glm_dsa};
 enum { N_FAMILY = sizeof families / sizeof families[0] };
 
 /* Largest dimension that is accepted; keeps every later product of three inside 63 bits. */

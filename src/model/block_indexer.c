@@ -32,9 +32,6 @@ enum {
     BLOCKS_PER_VISIT = 16,
 };
 
-/* Of the LayerNorm; a constant of the reference code, in no configuration. */
-static const float NORM_EPS = 1e-6f;
-
 typedef struct {
     fm_run *r;
     const fm_layer *l;
@@ -62,13 +59,13 @@ static void rope(const fm_run *r, float *x, int64_t t)
     }
 }
 
-static void layer_norm(float *x, const float *w, const float *b, int64_t n)
+static void layer_norm(float *x, const float *w, const float *b, float eps, int64_t n)
 {
     double sum = 0.0, square = 0.0;
     for (int64_t i = 0; i < n; i++) sum += (double)x[i];
     const double mean = sum / (double)n;
     for (int64_t i = 0; i < n; i++) square += ((double)x[i] - mean) * ((double)x[i] - mean);
-    const double inverse = 1.0 / sqrt(square / (double)n + (double)NORM_EPS);
+    const double inverse = 1.0 / sqrt(square / (double)n + (double)eps);
     for (int64_t i = 0; i < n; i++) x[i] = (float)(((double)x[i] - mean) * inverse) * w[i] + b[i];
 }
 
@@ -80,7 +77,7 @@ static void key_item(void *ctx, int64_t t, int thread)
     fm_run *r = j->r;
     const int64_t d = r->hp->d_index, pos = r->pos0 + t;
     float *k = r->index_k + t * d;
-    layer_norm(k, j->norm_w, j->norm_b, d);
+    layer_norm(k, j->norm_w, j->norm_b, r->hp->eps_index, d);
     rope(r, k, t);
     const int64_t first = pos / FM_INDEX_BLOCK * FM_INDEX_BLOCK * d + pos % FM_INDEX_BLOCK;
     void *cache = fm_kv_index(r->kv, j->l->index_layer);

@@ -1,10 +1,13 @@
 /* deepseek2: DeepSeek-V3, R1, V3.1 and Kimi K2, K2-Thinking, K2.5 (its text part).
+ * deepseek32: DeepSeek-V3.2, the same with an indexer that chooses what attention sees.
+ * glm-dsa: GLM-5, 5.1 and 5.2; like deepseek32, but for the order of the indexer's rotary values, and layers
+ * of 5.2 that share a choice.
  *
  * Latent attention in every layer; the first layers with one feed-forward block, the others with
  * sigmoid-routed experts, chosen with a bias and, in DeepSeek's models, within groups, and a shared
  * expert that is added as it is. Draft layers (nextn_predict_layers) lie behind the last layer and are not
  * evaluated. The softmax router of DeepSeek-V2, whose files have the same architecture name, is refused.
- * Source: transformers, models/deepseek_v3; checked by tests/model/test_reference.c.
+ * Source: transformers, models/deepseek_v3, deepseek_v32, glm_moe_dsa; checked by tests/model/test_reference.c.
  */
 #include "model/family.h"
 
@@ -51,4 +54,24 @@ static fm_status bind_layer(fm_binder *b)
     return b->hp->n_ff_shared ? fm_bind_shared_expert(b) : FM_OK;
 }
 
+static fm_status read_sparse(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
+{
+    FM_TRY(read_config(c, hp, err));
+    return fm_hp_indexer(c, hp, err);
+}
+
+static fm_status read_glm(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
+{
+    hp->index_rope_pairs = hp->index_may_share = true;
+    return read_sparse(c, hp, err);
+}
+
+static fm_status bind_sparse_layer(fm_binder *b)
+{
+    FM_TRY(bind_layer(b));
+    return fm_bind_indexer(b);
+}
+
 const fm_family fm_family_deepseek2 = {"deepseek2", read_config, bind_layer};
+const fm_family fm_family_deepseek32 = {"deepseek32", read_sparse, bind_sparse_layer};
+const fm_family fm_family_glm_dsa = {"glm-dsa", read_glm, bind_sparse_layer};

@@ -30,6 +30,8 @@ extern const fm_family fm_family_qwen3moe;
 extern const fm_family fm_family_glm4moe;
 extern const fm_family fm_family_gptoss;
 extern const fm_family fm_family_deepseek2;
+extern const fm_family fm_family_deepseek32;
+extern const fm_family fm_family_glm_dsa;
 
 /* "A.key" of the checkpoint's architecture A; the value must lie in [lo, hi]. */
 fm_status fm_hp_i32(const fm_checkpoint *c, const char *key, int32_t *out, int32_t lo, int32_t hi,
@@ -53,6 +55,8 @@ fm_status fm_hp_sizes(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
 fm_status fm_hp_common(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
 /* Latent attention, after fm_hp_sizes(). */
 fm_status fm_hp_latent(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
+/* The indexer of sparse attention, after fm_hp_latent(). */
+fm_status fm_hp_indexer(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
 /* Sigmoid (or softmax) router: expert_gating_func and what belongs to it. */
 fm_status fm_hp_router(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
 /* The first layers without experts. */
@@ -77,6 +81,7 @@ fm_status fm_bind_attention(fm_binder *b);     /* q, k, v, o                    
 fm_status fm_bind_qk_norm(fm_binder *b);       /* per-head norms of q and k                */
 fm_status fm_bind_qkv_bias(fm_binder *b);      /* biases of q, k, v                        */
 fm_status fm_bind_latent(fm_binder *b);        /* q, kv, k_b and v_b or kv_b, o            */
+fm_status fm_bind_indexer(fm_binder *b);       /* indexer.*, in layers that choose         */
 fm_status fm_bind_delta(fm_binder *b);         /* qkv, z, conv, dt, a, b/a, norm, out      */
 fm_status fm_bind_experts(fm_binder *b);       /* router and ffn_*_exps                    */
 fm_status fm_bind_choice_bias(fm_binder *b);   /* exp_probs_b, where the file has it       */

@@ -33,7 +33,9 @@ typedef struct {
     int32_t window; /* positions that a layer with a sliding window sees; 0: none has one */
     int32_t n_index_head, d_index; /* sparse attention's indexer; 0: attention sees everything  */
     int32_t index_topk;            /* positions that attention sees                             */
-    bool index_rope_pairs;         /* the indexer's rope turns (2i, 2i + 1), else (i, i + n/2)   */
+    float eps_index;               /* of the LayerNorm of its keys                            */
+    bool index_may_share;  /* layers may take over the choice of the layer before            */
+    bool index_rope_pairs; /* the indexer's rope turns (2i, 2i + 1), else (i, i + n/2)   */
     float swiglu_alpha, swiglu_limit; /* of the experts' clamped SwiGLU; limit 0: plain SwiGLU */
     bool gated_attention; /* q rows per head are [query | gate]                               */
     bool tiled_heads;     /* value head h uses key head h % n_k_head, else h / (n_v / n_k)    */
