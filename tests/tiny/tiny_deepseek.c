@@ -1,4 +1,5 @@
-/* Tensor table of deepseek2: names and shapes of published GGUF files of DeepSeek-V3 and Kimi K2.
+/* Tensor tables of deepseek2, deepseek32 and glm-dsa: names and shapes of published GGUF files of DeepSeek-V3 and
+ * Kimi K2; the indexer's names are those of llama.cpp.
  *
  * Files of today hold kv_b_proj as two tensors, of which k_b is transposed within each head, so that blocks of a
  * quantized type lie along other values than in the checkpoint. The values of such files are keyed with names of
@@ -75,7 +76,33 @@ static void add_attention(tiny_plan *plan, int layer)
                     embd);
 }
 
-void tiny_add_deepseek2_layer(tiny_plan *plan, int layer)
+/* Which positions attention sees. Layers that share a choice have no tensors for it. */
+static void add_indexer(tiny_plan *plan, int layer)
+{
+    const tiny_spec *s = plan->spec;
+    const uint64_t embd = (uint64_t)s->n_embd, dim = (uint64_t)s->index_dim;
+    const uint64_t n_head = (uint64_t)s->n_index_head;
+    tiny_tensor *t;
+    if (s->index_types && layer < s->n_layer && s->index_types[layer] != 'F') return;
+    t = tiny_add_linear(plan, layer, "indexer.attn_q_b.weight", "self_attn.indexer.wq_b.weight",
+                        (uint64_t)s->q_latent, n_head * dim);
+    swap_heads(plan, t, "index_q", dim);
+    t = tiny_add_linear(plan, layer, "indexer.attn_k.weight", "self_attn.indexer.wk.weight", embd,
+                        dim);
+    if (layer == 0 && tiny_has_fault(plan, "index_rope")) { /* of different pairs in both orders */
+        t->swap_b = 3;
+        t->swap_len = 1;
+    }
+    t = tiny_add_norm(plan, layer, "indexer.k_norm.weight", "self_attn.indexer.k_norm.weight", dim);
+    if (layer == 0 && tiny_has_fault(plan, "index_norm")) t->effect = TINY_ZERO;
+    t = tiny_add(plan, layer, "indexer.k_norm.bias", "self_attn.indexer.k_norm.bias", dim, 0, 0);
+    if (layer == 0 && tiny_has_fault(plan, "index_bias")) t->effect = TINY_ZERO;
+    t = tiny_add(plan, layer, "indexer.proj.weight", "self_attn.indexer.weights_proj.weight", embd,
+                 n_head, 0);
+    swap_heads(plan, t, "index_weights", 1);
+}
+
+void tiny_add_deepseek_layer(tiny_plan *plan, int layer)
 {
     const uint64_t embd = (uint64_t)plan->spec->n_embd;
     tiny_add_norm(plan, layer, "attn_norm.weight", "input_layernorm.weight", embd);
@@ -84,5 +111,6 @@ void tiny_add_deepseek2_layer(tiny_plan *plan, int layer)
         tiny_add_norm(plan, layer, "ffn_norm.weight", "post_attention_layernorm.weight", embd);
     if (layer == 1 && tiny_has_fault(plan, "norm")) tiny_flip_norm(t);
     tiny_add_feed_forward(plan, layer);
+    if (plan->spec->n_index_head) add_indexer(plan, layer);
     if (layer >= plan->spec->n_layer) tiny_add_draft_ends(plan, layer);
 }

@@ -120,5 +120,5 @@ void tiny_add_glm4moe_layer(tiny_plan *plan, int layer);
 void tiny_add_feed_forward(tiny_plan *plan, int layer);
 void tiny_add_draft_ends(tiny_plan *plan, int layer);
 /* tiny_deepseek.c */
-void tiny_add_deepseek2_layer(tiny_plan *plan, int layer);
+void tiny_add_deepseek_layer(tiny_plan *plan, int layer);
 void tiny_add_gptoss_layer(tiny_plan *plan, int layer);

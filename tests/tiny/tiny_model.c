@@ -158,6 +158,20 @@ static void put_deepseek2_metadata(buffer *b, const tiny_plan *plan)
            (tiny_has_fault(plan, "mscale") ? 0.05 : 0.1) * s->mscale);
 }
 
+static void put_indexer_metadata(buffer *b, const tiny_plan *plan)
+{
+    const tiny_spec *s = plan->spec;
+    const char *arch = tiny_family_name(s->family);
+    kv_u32(b, arch, "attention.indexer.head_count", s->n_index_head);
+    kv_u32(b, arch, "attention.indexer.key_length", s->index_dim);
+    kv_u32(b, arch, "attention.indexer.top_k",
+           tiny_has_fault(plan, "index_topk") ? s->index_topk / 2 : s->index_topk);
+    if (!s->index_types) return;
+    kv_array(b, arch, "attention.indexer.types", T_BOOL, (size_t)s->n_layer);
+    for (int i = 0; i < s->n_layer; i++)
+        put_le(b, s->index_types[i] == 'F' && !(i > 0 && tiny_has_fault(plan, "index_types")), 1);
+}
+
 static void put_gptoss_metadata(buffer *b, const tiny_plan *plan)
 {
     const tiny_spec *s = plan->spec;
@@ -194,7 +208,7 @@ static void put_model_metadata(buffer *b, const tiny_plan *plan)
     kv_u32(b, arch, "expert_used_count", s->n_expert_used);
     kv_u32(b, arch, "expert_feed_forward_length", s->expert_ff);
     kv_u32(b, arch, "vocab_size", s->n_vocab);
-    const bool is_latent = s->family == TINY_DEEPSEEK2, is_absorbed = is_latent && !s->has_kv_b;
+    const bool is_latent = tiny_is_latent(s), is_absorbed = is_latent && !s->has_kv_b;
     kv_u32(b, arch, "attention.head_count_kv", is_absorbed ? 1 : s->n_head_kv);
     kv_u32(b, arch, "attention.key_length",
            (is_absorbed ? s->kv_latent : s->head_dim) + (is_latent ? s->rope_dim : 0));
@@ -204,6 +218,7 @@ static void put_model_metadata(buffer *b, const tiny_plan *plan)
                        : s->head_dim);
     if (s->family == TINY_GLM4MOE || is_latent) put_glm4moe_metadata(b, plan);
     if (is_latent) put_deepseek2_metadata(b, plan);
+    if (s->n_index_head) put_indexer_metadata(b, plan);
     if (s->family == TINY_GPTOSS) put_gptoss_metadata(b, plan);
     if (!tiny_is_hybrid(s)) return;
     kv_u32(b, arch, "rope.dimension_count", s->rope_dim);
@@ -277,8 +292,9 @@ static int put_tokenizer(buffer *b, const tiny_spec *s)
          "<\xef\xbd\x9c"
          "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"},
     };
-    const bool is_glm = s->family == TINY_GLM4MOE, is_oss = s->family == TINY_GPTOSS;
-    const bool is_deepseek = s->family == TINY_DEEPSEEK2;
+    const bool is_glm = s->family == TINY_GLM4MOE || s->family == TINY_GLM_DSA,
+               is_oss = s->family == TINY_GPTOSS;
+    const bool is_deepseek = tiny_is_latent(s) && !is_glm;
     const char *const *specials = all_specials[is_glm ? 1 : is_oss ? 2 : is_deepseek ? 3 : 0];
     const int n_filler = s->n_vocab - 256 - N_MERGE - N_SPECIAL;
     const int first_special = s->n_vocab - N_SPECIAL;

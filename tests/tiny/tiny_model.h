@@ -18,6 +18,8 @@ typedef enum {
     TINY_GLM4MOE,
     TINY_GPTOSS,
     TINY_DEEPSEEK2,
+    TINY_DEEPSEEK32,
+    TINY_GLM_DSA,
 } tiny_family;
 
 /* One model: all dimensions as the Hugging Face configuration would have them. */
@@ -59,6 +61,11 @@ typedef struct {
     int n_group, n_group_used; /* of experts                                                    */
     double mscale;             /* both of YaRN's                                                */
     bool has_kv_b;             /* older files: attn_kv_b, not attn_k_b and attn_v_b             */
+
+    /* deepseek32 and glm-dsa only (with all of deepseek2's), 0 otherwise */
+    int n_index_head, index_dim, index_topk;
+    const char *index_types; /* per layer F (own choice of positions) or S (shares the one before);
+                                NULL: all F, and nothing about it in the file               */
 } tiny_spec;
 
 typedef struct {
@@ -82,6 +89,8 @@ const tiny_spec *tiny_spec_find(const char *name);
 const char *tiny_family_name(tiny_family family);
 /* True for the families that mix DeltaNet with attention. */
 bool tiny_is_hybrid(const tiny_spec *spec);
+/* True for the families with latent attention. */
+bool tiny_is_latent(const tiny_spec *spec);
 
 /* The faults in order, NULL after the last, and what each one does. */
 const char *tiny_fault_name(size_t i);

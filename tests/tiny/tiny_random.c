@@ -107,6 +107,7 @@ static const rule rules[] = {
     {"linear_attn.conv1d.weight", VECTOR, 0.0, 0.9},
     {"self_attn.o_proj.weight", MATRIX, 0.0, 1.5},
     {"self_attn.sinks", VECTOR, 1.0, 2.0},
+    {"k_norm.bias", VECTOR, 0.0, 0.4},
     {"_proj.bias", VECTOR, 0.0, 0.4},
     {"linear_attn.out_proj.weight", MATRIX, 0.0, 1.5},
     {"mlp.gate.weight", MATRIX, 0.0, 2.0},

@@ -136,6 +136,44 @@ static const tiny_spec specs[] = {
      .rope_base = 5e4, .eps = 1e-5, .n_expert = 8, .n_expert_used = 8, .expert_ff = 256,
      .shared_ff = 256, .n_dense = 1, .dense_ff = 512, .weights_scale = 2.5, .q_latent = 256,
      .kv_latent = 256, .value_dim = 64, .n_group = 1, .n_group_used = 1, .has_kv_b = true},
+    {.name = "deepseek32-a", .family = TINY_DEEPSEEK32, .seed = 7, .n_layer = 3, .n_embd = 96,
+     .n_vocab = 285, .n_head = 6, .n_head_kv = 6, .head_dim = 24, .rope_dim = 16,
+     .rope_base = 1e4, .eps = 1e-6, .n_expert = 24, .n_expert_used = 3, .expert_ff = 40,
+     .shared_ff = 40, .n_dense = 1, .dense_ff = 150, .weights_scale = 2.5, .yarn_factor = 40,
+     .beta_fast = 32, .beta_slow = 1, .n_ctx_original = 96, .q_latent = 40, .kv_latent = 48,
+     .value_dim = 20, .n_group = 4, .n_group_used = 2, .mscale = 1, .n_index_head = 8,
+     .index_dim = 32, .index_topk = 24},
+    {.name = "deepseek32-b", .family = TINY_DEEPSEEK32, .seed = 1, .n_layer = 3, .n_embd = 72,
+     .n_vocab = 283, .n_head = 4, .n_head_kv = 4, .head_dim = 20, .rope_dim = 24,
+     .rope_base = 5e4, .eps = 1e-3, .n_expert = 130, .n_expert_used = 8, .expert_ff = 41,
+     .shared_ff = 41, .has_draft_layer = true, .n_dense = 1, .dense_ff = 99,
+     .weights_scale = 2.827, .q_latent = 36, .kv_latent = 40, .value_dim = 28, .n_group = 1,
+     .n_group_used = 1, .has_kv_b = true, .n_index_head = 13, .index_dim = 24, .index_topk = 70},
+    {.name = "deepseek32-q", .family = TINY_DEEPSEEK32, .seed = 1, .n_layer = 2, .n_embd = 256,
+     .n_vocab = 280, .n_head = 4, .n_head_kv = 4, .head_dim = 64, .rope_dim = 64,
+     .rope_base = 1e4, .eps = 1e-6, .n_expert = 12, .n_expert_used = 3, .expert_ff = 256,
+     .shared_ff = 256, .n_dense = 1, .dense_ff = 512, .weights_scale = 2.5, .yarn_factor = 40,
+     .beta_fast = 32, .beta_slow = 1, .n_ctx_original = 128, .q_latent = 256, .kv_latent = 256,
+     .value_dim = 64, .n_group = 3, .n_group_used = 2, .mscale = 1, .n_index_head = 8,
+     .index_dim = 128, .index_topk = 40},
+    {.name = "glm-dsa-a", .family = TINY_GLM_DSA, .seed = 16, .n_layer = 5, .n_embd = 80,
+     .n_vocab = 281, .n_head = 17, .n_head_kv = 17, .head_dim = 18, .rope_dim = 12,
+     .rope_base = 1e6, .eps = 1e-5, .n_expert = 72, .n_expert_used = 6, .expert_ff = 44,
+     .shared_ff = 88, .n_dense = 2, .dense_ff = 120, .weights_scale = 2.446, .q_latent = 44,
+     .kv_latent = 33, .value_dim = 26, .n_group = 1, .n_group_used = 1, .n_index_head = 10,
+     .index_dim = 20, .index_topk = 33, .index_types = "FFSSF"},
+    {.name = "glm-dsa-b", .family = TINY_GLM_DSA, .seed = 1, .n_layer = 3, .n_embd = 96,
+     .n_vocab = 285, .n_head = 5, .n_head_kv = 5, .head_dim = 20, .rope_dim = 16,
+     .rope_base = 8e6, .eps = 1e-3, .n_expert = 20, .n_expert_used = 3, .expert_ff = 40,
+     .shared_ff = 40, .has_draft_layer = true, .n_dense = 1, .dense_ff = 150,
+     .weights_scale = 2.5, .q_latent = 48, .kv_latent = 64, .value_dim = 32, .n_group = 1,
+     .n_group_used = 1, .has_kv_b = true, .n_index_head = 16, .index_dim = 40, .index_topk = 100},
+    {.name = "glm-dsa-q", .family = TINY_GLM_DSA, .seed = 1, .n_layer = 2, .n_embd = 256,
+     .n_vocab = 280, .n_head = 4, .n_head_kv = 4, .head_dim = 48, .rope_dim = 32,
+     .rope_base = 1e6, .eps = 1e-5, .n_expert = 12, .n_expert_used = 3, .expert_ff = 256,
+     .shared_ff = 256, .n_dense = 1, .dense_ff = 512, .weights_scale = 2.5, .q_latent = 256,
+     .kv_latent = 256, .value_dim = 96, .n_group = 1, .n_group_used = 1, .has_kv_b = true,
+     .n_index_head = 8, .index_dim = 64, .index_topk = 40},
 };
 // clang-format on
 
@@ -156,9 +194,14 @@ const tiny_spec *tiny_spec_find(const char *name)
 
 const char *tiny_family_name(tiny_family family)
 {
-    static const char *const names[] = {"qwen35moe", "qwen3next", "qwen3moe",
-                                        "glm4moe",   "gpt-oss",   "deepseek2"};
+    static const char *const names[] = {"qwen35moe", "qwen3next", "qwen3moe",   "glm4moe",
+                                        "gpt-oss",   "deepseek2", "deepseek32", "glm-dsa"};
     return names[family];
+}
+
+bool tiny_is_latent(const tiny_spec *spec)
+{
+    return spec->kv_latent > 0;
 }
 
 bool tiny_is_hybrid(const tiny_spec *spec)
@@ -170,7 +213,8 @@ enum {
     HYBRID = 1 << TINY_QWEN35MOE | 1 << TINY_QWEN3NEXT,
     GLM = 1 << TINY_GLM4MOE,
     OSS = 1 << TINY_GPTOSS,
-    DSV = 1 << TINY_DEEPSEEK2,
+    DSA = 1 << TINY_DEEPSEEK32 | 1 << TINY_GLM_DSA,
+    DSV = 1 << TINY_DEEPSEEK2 | DSA,
     EVERY = HYBRID | 1 << TINY_QWEN3MOE | GLM | OSS | DSV,
 };
 
@@ -220,6 +264,13 @@ static const struct {
     {"kv_a_norm", DSV, "the norm of the key and value latent of layer 0 with a 1+"},
     {"k_b", DSV, "key matrices of heads 0 and 1 exchanged in layer 0"},
     {"v_b", DSV, "value matrices of heads 0 and 1 exchanged in layer 0"},
+    {"index_q", DSA, "query matrices of the indexer's heads 0 and 1 exchanged in layer 0"},
+    {"index_rope", DSA, "rotary rows 0 and 3 of the indexer's key matrix exchanged in layer 0"},
+    {"index_norm", DSA, "weight of the indexer's norm all zero in layer 0"},
+    {"index_bias", DSA, "bias of the indexer's norm all zero in layer 0"},
+    {"index_weights", DSA, "weights of the indexer's heads 0 and 1 exchanged in layer 0"},
+    {"index_topk", DSA, "half as many positions for attention to see"},
+    {"index_types", DSA, "every layer shares the choice of layer 0"},
 };
 
 enum { N_FAULT = sizeof faults / sizeof faults[0] };
@@ -243,6 +294,7 @@ bool tiny_fault_applies(const tiny_spec *spec, const char *fault)
         return spec->n_key_head > 1 && spec->n_value_head > spec->n_key_head;
     if (strcmp(fault, "groups") == 0) return spec->n_group_used > 1;
     if (strcmp(fault, "yarn") == 0 || strcmp(fault, "mscale") == 0) return spec->yarn_factor > 0;
+    if (strcmp(fault, "index_types") == 0) return spec->index_types != NULL;
     if (strcmp(fault, "q_a_norm") == 0) return spec->q_latent > 0;
     if (strcmp(fault, "qnorm") == 0) return spec->family != TINY_GLM4MOE || spec->has_qk_norm;
     return true;
@@ -475,7 +527,9 @@ int tiny_plan_tensors(tiny_plan *plan)
             tiny_add_gptoss_layer(plan, layer);
             break;
         case TINY_DEEPSEEK2:
-            tiny_add_deepseek2_layer(plan, layer);
+        case TINY_DEEPSEEK32:
+        case TINY_GLM_DSA:
+            tiny_add_deepseek_layer(plan, layer);
             break;
         default:
             add_qwen_layer(plan, layer);

@@ -1,4 +1,5 @@
 """Builds a tiny model as its transformers class and runs it: float32, CPU, plain torch code."""
+import contextlib
 import os
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -12,7 +13,7 @@ N_TOKENS = 200
 
 
 def config_of(spec, eps=None, theta=None, scale=None, norm_topk=True, yarn=None, window=None,
-              groups_used=None, mscale=None):
+              groups_used=None, mscale=None, topk=None, index_types=None):
     """The transformers configuration; the others replace the spec's (to build faulty models)."""
     rope = {"rope_type": "default", "rope_theta": theta or spec["theta"]}
     common = dict(
@@ -37,14 +38,23 @@ def config_of(spec, eps=None, theta=None, scale=None, norm_topk=True, yarn=None,
         return transformers.GptOssConfig(
             num_local_experts=spec["experts"], intermediate_size=spec["ff"],
             sliding_window=window or spec["window"], **common)
-    if spec["family"] == "deepseek2":
+    if spec["kv_latent"]:
         if spec["yarn"]:
             rope.update(rope_type="yarn", factor=yarn or spec["yarn"], beta_fast=spec["beta_fast"],
                         beta_slow=spec["beta_slow"], mscale=mscale or spec["mscale"],
                         mscale_all_dim=mscale or spec["mscale"],
                         original_max_position_embeddings=spec["original"])
         del common["num_experts"], common["head_dim"]
-        return transformers.DeepseekV3Config(
+        make = transformers.DeepseekV3Config
+        if spec["topk"]:
+            common.update(index_n_heads=spec["index_heads"], index_head_dim=spec["index_dim"],
+                          index_topk=topk or spec["topk"])
+            make = transformers.DeepseekV32Config
+        if spec["family"] == "glm-dsa":
+            types = index_types or spec["index_types"] or "F" * spec["layers"]
+            common.update(indexer_types=["full" if c == "F" else "shared" for c in types])
+            make = transformers.GlmMoeDsaConfig
+        return make(
             n_routed_experts=spec["experts"], n_shared_experts=spec["shared"] // spec["ff"],
             intermediate_size=spec["dense_ff"], first_k_dense_replace=spec["dense"],
             routed_scaling_factor=scale or spec["scale"], norm_topk_prob=norm_topk,
@@ -76,6 +86,8 @@ def class_of(spec):
             "qwen35moe": transformers.Qwen3_5MoeForCausalLM,
             "glm4moe": transformers.Glm4MoeForCausalLM,
             "deepseek2": transformers.DeepseekV3ForCausalLM,
+            "deepseek32": transformers.DeepseekV32ForCausalLM,
+            "glm-dsa": transformers.GlmMoeDsaForCausalLM,
             "gpt-oss": transformers.GptOssForCausalLM}[spec["family"]]
 
 
@@ -108,9 +120,38 @@ def gap(sorted_values, k):
     return ((last - next_) / next_.abs()).numpy()
 
 
-def run(model, ids, margins=None):
+class IndexerWatch(torch.overrides.TorchFunctionMode):
+    """Sees the scores that the indexers of sparse attention choose positions from: for every row with more than k
+    of them, the gap between the k-th and the next, relative to the row's largest magnitude, goes to `gaps`."""
+
+    def __init__(self, model, gaps):
+        super().__init__()
+        self.k, self.gaps, self.inside, self.hooks = model.config.index_topk, gaps, False, []
+        for layer in model.model.layers:
+            if layer.self_attn.indexer is not None:
+                self.hooks.append(layer.self_attn.indexer.register_forward_pre_hook(self.enter))
+                self.hooks.append(layer.self_attn.indexer.register_forward_hook(self.leave))
+
+    def enter(self, *_):
+        self.inside = True
+
+    def leave(self, *_):
+        self.inside = False
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if self.inside and func is torch.Tensor.topk:
+            self.inside = False
+            for row in args[0].double().flatten(0, -2):
+                row = row[row > torch.finfo(torch.float32).min / 2].sort(descending=True).values
+                if len(row) > self.k:
+                    self.gaps.append(float((row[self.k - 1] - row[self.k]) / row.abs().max()))
+        return func(*args, **(kwargs or {}))
+
+
+def run(model, ids, margins=None, gaps=None):
     """float32 logits [n][vocab]. Appends to `margins` the relative gap p[k]/p[k+1] - 1 between
-    the last chosen and the first rejected expert (and group of experts), for every router call."""
+    the last chosen and the first rejected expert (and group of experts), for every router call,
+    and to `gaps` those of IndexerWatch."""
     hooks = []
     config = model.config
     n_expert = getattr(config, "num_local_experts", None) or config.num_experts
@@ -133,7 +174,11 @@ def run(model, ids, margins=None):
         routers = [getattr(layer.mlp, "gate", getattr(layer.mlp, "router", None))
                    for layer in model.model.layers]
         hooks = [m.register_forward_hook(hook) for m in routers if m is not None]
-    with torch.no_grad():
+    watch = contextlib.nullcontext()
+    if gaps is not None and getattr(config, "index_topk", None):
+        watch = IndexerWatch(model, gaps)
+        hooks += watch.hooks
+    with torch.no_grad(), watch:
         out = model(torch.from_numpy(np.asarray(ids, np.int64))[None], use_cache=False)
     for h in hooks:
         h.remove()

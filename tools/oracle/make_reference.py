@@ -6,7 +6,7 @@
   make_reference.py --check DIR             makes all of them again and compares bit for bit
 
 Prints for every model the smallest relative gap between the last chosen and the first rejected
-expert, the spread of the logits, and how far a run token by token (recurrent form, with cache) is
+expert (and position, where attention is sparse), the spread of the logits, and how far a run token by token (recurrent form, with cache) is
 from the stored run over the whole sequence (chunked form).
 """
 import argparse
@@ -21,11 +21,11 @@ import hf_models
 import tiny_weights
 
 
-def logits_of(name, fmt, spec=None, margins=None, stepwise=False):
+def logits_of(name, fmt, spec=None, margins=None, stepwise=False, gaps=None):
     spec = spec or tiny_weights.SPECS[name]
     model = hf_models.build(spec, lambda n, shape: tiny_weights.parameter(spec, n, shape, fmt))
     ids = tiny_weights.token_ids(spec, hf_models.N_TOKENS)
-    logits = hf_models.run(model, ids, margins)
+    logits = hf_models.run(model, ids, margins, gaps)
     if not stepwise:
         return ids, logits, None
     rows, cache = [], None
@@ -49,9 +49,11 @@ def try_seeds(names, n):
             spec = dict(tiny_weights.SPECS[name], seed=seed)
             worst = []
             for fmt in formats:
-                margins = []
-                logits_of(name, fmt, spec, margins)
+                margins, gaps = [], []
+                logits_of(name, fmt, spec, margins, gaps=gaps)
                 worst.append(min(float(m.min()) for m in margins))
+                if gaps:
+                    worst.append(min(gaps))
             print("%s seed %d: %s" % (name, seed, " ".join("%.1e" % w for w in worst)), flush=True)
 
 
@@ -75,12 +77,14 @@ def main():
     for name, fmt in tiny_weights.all_runs():
         if name not in names:
             continue
-        margins = []
-        ids, logits, steps = logits_of(name, fmt, margins=margins, stepwise=True)
+        margins, gaps = [], []
+        ids, logits, steps = logits_of(name, fmt, margins=margins, stepwise=True, gaps=gaps)
         margin = min([m.min() for m in margins], default=np.inf)
         print("%-12s %-5s margin %.1e  logits rms %.2f max %.1f  token by token %.1e"
               % (name, fmt, margin, np.sqrt((logits ** 2).mean()),
                  np.abs(logits).max(), row_error(steps, logits)), end="")
+        if gaps:
+            print("  smallest gap of %d choices of positions %.1e" % (len(gaps), min(gaps)), end="")
         paths = [(args.out or args.check) + "/%s-%s.npy" % (name, fmt),
                  (args.out or args.check) + "/%s.ids.npy" % name]
         if args.out:

@@ -26,7 +26,8 @@ def _spec(family, seed, layers, hidden, vocab, heads, kv, head_dim, rope_dim, th
           used, ff, interval=0, key_heads=0, value_heads=0, state=0, shared=0, quiet=False,
           tied=False, qk_norm=False, draft=False, dense=0, dense_ff=0, scale=0.0, window=0, yarn=0.0,
           beta_fast=0.0, beta_slow=0.0, original=0, q_latent=0, kv_latent=0, v_dim=0, groups=0,
-          groups_used=0, mscale=0.0, kv_b=False):
+          groups_used=0, mscale=0.0, kv_b=False, index_heads=0, index_dim=0,
+          topk=0, index_types=""):
     return dict(locals())
 
 
@@ -89,6 +90,29 @@ SPECS = {
     "deepseek2-s": _spec("deepseek2", 1, 2, 256, 280, 4, 4, 64, 32, 5e4, 1e-5, 8, 8, 256,
                          shared=256, dense=1, dense_ff=512, scale=2.5, q_latent=256, kv_latent=256,
                          v_dim=64, groups=1, groups_used=1, kv_b=True),
+    "deepseek32-a": _spec("deepseek32", 7, 3, 96, 285, 6, 6, 24, 16, 1e4, 1e-6, 24, 3, 40, shared=40,
+                          dense=1, dense_ff=150, scale=2.5, yarn=40.0, beta_fast=32.0,
+                          beta_slow=1.0, original=96, q_latent=40, kv_latent=48, v_dim=20, groups=4,
+                          groups_used=2, mscale=1.0, index_heads=8, index_dim=32, topk=24),
+    "deepseek32-b": _spec("deepseek32", 1, 3, 72, 283, 4, 4, 20, 24, 5e4, 1e-3, 130, 8, 41, shared=41,
+                          draft=True, dense=1, dense_ff=99, scale=2.827, q_latent=36, kv_latent=40,
+                          v_dim=28, groups=1, groups_used=1, kv_b=True, index_heads=13,
+                          index_dim=24, topk=70),
+    "deepseek32-q": _spec("deepseek32", 1, 2, 256, 280, 4, 4, 64, 64, 1e4, 1e-6, 12, 3, 256,
+                          shared=256, dense=1, dense_ff=512, scale=2.5, yarn=40.0, beta_fast=32.0,
+                          beta_slow=1.0, original=128, q_latent=256, kv_latent=256, v_dim=64,
+                          groups=3, groups_used=2, mscale=1.0, index_heads=8, index_dim=128, topk=40),
+    "glm-dsa-a": _spec("glm-dsa", 16, 5, 80, 281, 17, 17, 18, 12, 1e6, 1e-5, 72, 6, 44, shared=88,
+                       dense=2, dense_ff=120, scale=2.446, q_latent=44, kv_latent=33, v_dim=26,
+                       groups=1, groups_used=1, index_heads=10, index_dim=20, topk=33,
+                       index_types="FFSSF"),
+    "glm-dsa-b": _spec("glm-dsa", 1, 3, 96, 285, 5, 5, 20, 16, 8e6, 1e-3, 20, 3, 40, shared=40,
+                       draft=True, dense=1, dense_ff=150, scale=2.5, q_latent=48, kv_latent=64,
+                       v_dim=32, groups=1, groups_used=1, kv_b=True, index_heads=16, index_dim=40,
+                       topk=100),
+    "glm-dsa-q": _spec("glm-dsa", 1, 2, 256, 280, 4, 4, 48, 32, 1e6, 1e-5, 12, 3, 256, shared=256,
+                       dense=1, dense_ff=512, scale=2.5, q_latent=256, kv_latent=256, v_dim=96,
+                       groups=1, groups_used=1, kv_b=True, index_heads=8, index_dim=64, topk=40),
 }
 HYBRIDS = ("qwen35moe", "qwen3next")
 
@@ -107,6 +131,8 @@ def types_of(name):
         return ("MXFP4",)
     if name in ("glm4moe-q", "deepseek2-q"):
         return ("Q4_K",)
+    if name in ("deepseek32-q", "glm-dsa-q"):
+        return ("Q8_0",)
     if name == "deepseek2-s":
         return ("Q8_0", "Q6_K")
     return ("Q8_0", "Q4_K", "Q6_K") if name.endswith(("-q", "-s")) else ("F32",)
@@ -147,6 +173,7 @@ RULES = [
     ("linear_attn.conv1d.weight", "vector", 0.0, 0.9),
     ("self_attn.o_proj.weight", "matrix", 0.0, 1.5),
     ("self_attn.sinks", "vector", 1.0, 2.0),
+    ("k_norm.bias", "vector", 0.0, 0.4),
     ("_proj.bias", "vector", 0.0, 0.4),
     ("linear_attn.out_proj.weight", "matrix", 0.0, 1.5),
     ("mlp.gate.weight", "matrix", 0.0, 2.0),
@@ -182,7 +209,7 @@ def format_of(spec, name, shape, wanted):
     """The block format of a parameter in a file of type `wanted`."""
     kind = rule_of(spec, name)[0]
     if kind == "vector" or name.endswith(("mlp.gate.weight", "shared_expert_gate.weight",
-                                          "mlp.router.weight")):
+                                          "mlp.router.weight", "weights_proj.weight")):
         return "F32"
     if wanted == "MXFP4" and ".experts." not in name:
         wanted = "Q8_0"
