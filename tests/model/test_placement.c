@@ -120,6 +120,9 @@ static void same_bits_everywhere(void **st)
     placement("qwen3moe-q", "Q6_K", 512, NULL);
     placement("qwen35moe-q", "IQ", 64, NULL);
     placement("qwen3moe-s", "IQ", 1, NULL);
+    placement("deepseek32-a", "F32", 64, NULL);
+    placement("glm-dsa-a", "F32", 7, NULL);
+    placement("glm-dsa-q", "Q8_0", 1, NULL);
     placement("glm4moe-a", "F32", 64, NULL);
     placement("glm4moe-q", "Q4_K", 1, NULL);
     placement("gpt-oss-b", "F32", 512, NULL);

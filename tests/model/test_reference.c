@@ -141,6 +141,17 @@ static void f32_logits_agree_gptoss(void **st)
     each_spec("gpt-oss", float_all_batches);
 }
 
+static void f32_logits_agree_deepseek32(void **st)
+{
+    (void)st;
+    each_spec("deepseek32", float_all_batches);
+}
+static void f32_logits_agree_glm_dsa(void **st)
+{
+    (void)st;
+    each_spec("glm-dsa", float_all_batches);
+}
+
 static const char *const quant_types[] = {"Q8_0", "Q4_K", "Q6_K", "IQ"};
 
 /* "IQ", which has all IQ types in one file, is stored for two specs. */
@@ -231,12 +242,54 @@ static void quantized_logits_agree_gptoss(void **st)
     published_type("gpt-oss-q", "MXFP4");
 }
 
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Quantized activations move a choice of positions whose gap is below their error, and its row with it: by how much
+ * says nothing. Most rows keep theirs and must be close. */
+static void sparse_type(const char *spec, const char *type)
+{
+    npy_array ref;
+    int32_t ids[N_TOKENS];
+    check_float(spec, type, "reference", 64);
+    check_float(spec, type, "reference", 1);
+    load(&ref, ids, spec, type);
+    const eval_setup s = {.batch = 64, .kv = FM_KV_F32};
+    float *ours = eval_logits(tiny_file(spec, type, NULL), ids, N_TOKENS, &s, NULL, NULL);
+    double error[N_TOKENS];
+    int other = 0;
+    for (int64_t t = 0; t < N_TOKENS; t++) {
+        const float *a = ours + t * ref.cols, *b = (const float *)ref.data + t * ref.cols;
+        npy_array row = {.data = (void *)(uintptr_t)b, .rows = 1, .cols = ref.cols};
+        error[t] = compare(a, &row).worst;
+        other += best(a, ref.cols) != best(b, ref.cols);
+    }
+    qsort(error, N_TOKENS, sizeof error[0], ascending);
+    print_message("%-12s %-5s best      median row error %.1e  other best %d\n", spec, type,
+                  error[N_TOKENS / 2], other);
+    if (!(error[N_TOKENS / 2] < FAULT_SHOWS) || other > N_TOKENS * 2 / 100)
+        fail_msg("%s %s: median row error %g, %d other best tokens", spec, type,
+                 error[N_TOKENS / 2], other);
+    free(ours);
+    npy_free(&ref);
+}
+
+static void quantized_logits_agree_sparse(void **st)
+{
+    (void)st;
+    sparse_type("deepseek32-q", "Q8_0");
+    sparse_type("glm-dsa-q", "Q8_0");
+}
+
 /* Every deliberate error in a file must be seen, or the comparison above proves nothing. */
 static void deliberate_fault_shows(void **st)
 {
     (void)st;
-    const char *const specs[] = {"qwen35moe-a", "qwen3next-a", "qwen3moe-a", "glm4moe-a",
-                                 "gpt-oss-a"};
+    const char *const specs[] = {"qwen35moe-a", "qwen3next-a",  "qwen3moe-a", "glm4moe-a",
+                                 "gpt-oss-a",   "deepseek32-a", "glm-dsa-a"};
     int n = 0;
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
         npy_array ref;
@@ -268,6 +321,9 @@ int main(void)
         cmocka_unit_test(f32_logits_agree_qwen3moe),
         cmocka_unit_test(f32_logits_agree_glm4moe),
         cmocka_unit_test(f32_logits_agree_gptoss),
+        cmocka_unit_test(f32_logits_agree_deepseek32),
+        cmocka_unit_test(f32_logits_agree_glm_dsa),
+        cmocka_unit_test(quantized_logits_agree_sparse),
         cmocka_unit_test(quantized_logits_agree_qwen35moe),
         cmocka_unit_test(quantized_logits_agree_qwen3next),
         cmocka_unit_test(quantized_logits_agree_qwen3moe),
