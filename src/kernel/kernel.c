@@ -68,8 +68,10 @@ const fm_kernels *fm_kernels_pick(const char *name, fm_error *err)
     }
     for (int s = 0; s < SET_COUNT; s++) {
         if (strcmp(sets[s].name, wanted) != 0) continue;
-        fm_fail(err, FM_E_UNSUPPORTED, "kernels \"%s\": this processor lacks the instructions; "
-                "it can run: %s", wanted, list);
+        fm_fail(err, FM_E_UNSUPPORTED,
+                "kernels \"%s\": this processor lacks the instructions; "
+                "it can run: %s",
+                wanted, list);
         return NULL;
     }
     fm_fail(err, FM_E_ARG, "kernels \"%s\": no such set; this processor can run: %s", wanted, list);

@@ -18,9 +18,23 @@
 extern const fm_panel_kernels fm_panels_32_avx2[FM_KERNEL_TYPES];
 extern const fm_panel_kernels fm_panels_256_avx2[FM_KERNEL_TYPES];
 
+/* Kernels of one token for the formats with blocks of 256. */
+void fm_panel_q2_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
+                            const void *const *act);
+void fm_panel_q3_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
+                            const void *const *act);
+void fm_panel_q4_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
+                            const void *const *act);
+void fm_panel_q5_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
+                            const void *const *act);
+void fm_panel_q6_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
+                            const void *const *act);
+void fm_panel_iq4_xs_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
+                              const void *const *act);
+
 /* Products with formats of several planes: matmul_planar_avx2.c. */
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                         float *const *y, int64_t n_tok);
+                           float *const *y, int64_t n_tok);
 
 static FM_ALWAYS_INLINE __m256i load_256(const void *p)
 {
@@ -50,5 +64,31 @@ static FM_ALWAYS_INLINE __m256i low_nibbles(__m256i v)
 static FM_ALWAYS_INLINE __m256i high_nibbles(__m256i v)
 {
     return low_nibbles(_mm256_srli_epi32(v, 4));
+}
+
+/* The sum so far, here and now: without this compilers add up in another order, for which they keep all terms, on the
+ * stack. */
+static FM_ALWAYS_INLINE __m256i settled(__m256i sum)
+{
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+
+/* Bytes 0 and 2 resp. 1 and 3 of every lane, unsigned, as its two words. */
+static FM_ALWAYS_INLINE __m256i even_bytes(__m256i v)
+{
+    return _mm256_and_si256(v, _mm256_set1_epi32(0x00ff00ff));
+}
+
+static FM_ALWAYS_INLINE __m256i odd_bytes(__m256i v)
+{
+    return _mm256_srli_epi16(v, 8);
+}
+
+/* The values of IQ4_NL and IQ4_XS plus 128, by nibble. */
+static FM_ALWAYS_INLINE __m256i book_iq4_unsigned(void)
+{
+    const __m128i book = _mm_loadu_si128((const __m128i *)fm_book_iq4);
+    return _mm256_broadcastsi128_si256(_mm_xor_si128(book, _mm_set1_epi8((char)0x80)));
 }
 #endif

@@ -1,4 +1,4 @@
-/* Panel kernels of the formats with blocks of 256, for AVX2. A lane is a row; the two halves of a
+/* Panel kernels of the formats with blocks of 256 for several tokens, for AVX2. A lane is a row; the two halves of a
  * panel are computed one after the other.
  *
  * All formats have the same shape: a head (scales), and groups of 16 columns whose weights are
@@ -35,7 +35,6 @@ typedef struct {
     int offset; /* subtracted from every q; 0 for formats with a minimum         */
     int n_part; /* float steps per block                                         */
     min_form min;
-    int rolled; /* one token: a loop over the groups, as in the avx512 set       */
 } shape_256;
 
 /* Pair sums of a group and 16 columns of one plane: of units 0 and 1 in the first, 2 and 3 in the
@@ -131,20 +130,8 @@ static FM_ALWAYS_INLINE void half_256(float *out, const uint8_t *panel, int64_t 
             __m256i sum[4];
             FM_UNROLL
             for (int t = 0; t < nt; t++) sum[t] = _mm256_setzero_si256();
-            if (nt == 1 && !shape.rolled) {
-                /* Unrolled, so that shifts are constants and weights shared by groups are loaded
-                 * once. */
-                FM_UNROLL
-                for (int k = 0; k < n_group; k++) {
-                    if (half == 0) fm_prefetch_panel(panel, bytes, k0 + k, 16);
-                    add_group(sum, &h, panel + 32 * half, x, nt, shape, group, k0 + k);
-                }
-            } else {
-                for (int k = k0; k < k1; k++) {
-                    if (nt == 1 && half == 0) fm_prefetch_panel(panel, bytes, k, 16);
-                    add_group(sum, &h, panel + 32 * half, x, nt, shape, group, k);
-                }
-            }
+            for (int k = k0; k < k1; k++)
+                add_group(sum, &h, panel + 32 * half, x, nt, shape, group, k);
             FM_UNROLL
             for (int t = 0; t < nt; t++) {
                 const __m256 dx = _mm256_set1_ps(x[t]->d);
@@ -362,12 +349,12 @@ static FM_ALWAYS_INLINE void group_iq4_xs(__m256i *w, const uint8_t *p, int k)
             _mm256_shuffle_epi8(value, low_nibbles(_mm256_srl_epi32(load_256(qs + 64 * u), shift)));
 }
 
-static const shape_256 shape_q2_k = {84, 4, 0, 1, MIN_16, 0};
-static const shape_256 shape_q3_k = {110, 4, 4, 1, MIN_NONE, 0};
-static const shape_256 shape_q4_k = {144, 4, 0, 1, MIN_32, 0};
-static const shape_256 shape_q5_k = {176, 4, 0, 1, MIN_32, 0};
-static const shape_256 shape_q6_k = {210, 2, 32, 2, MIN_NONE, 1};
-static const shape_256 shape_iq4_xs = {136, 1, 0, 2, MIN_NONE, 0};
+static const shape_256 shape_q2_k = {84, 4, 0, 1, MIN_16};
+static const shape_256 shape_q3_k = {110, 4, 4, 1, MIN_NONE};
+static const shape_256 shape_q4_k = {144, 4, 0, 1, MIN_32};
+static const shape_256 shape_q5_k = {176, 4, 0, 1, MIN_32};
+static const shape_256 shape_q6_k = {210, 2, 32, 2, MIN_NONE};
+static const shape_256 shape_iq4_xs = {136, 1, 0, 2, MIN_NONE};
 
 #define KERNEL(type, nt, head, group)                                                              \
     static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
@@ -377,7 +364,6 @@ static const shape_256 shape_iq4_xs = {136, 1, 0, 2, MIN_NONE, 0};
         half_256(out, panel, n_block, act, nt, shape_##type, head, group, 1);                      \
     }
 #define KERNELS(type, head, group)                                                                 \
-    KERNEL(type, 1, head, group)                                                                   \
     KERNEL(type, 2, head, group)                                                                   \
     KERNEL(type, 4, head, group)
 KERNELS(q2_k, head_q2_k, group_q2_k)
@@ -388,12 +374,12 @@ KERNELS(q6_k, head_q6_k, group_q6_k)
 KERNELS(iq4_xs, head_iq4_xs, group_iq4_xs)
 
 const fm_panel_kernels fm_panels_256_avx2[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q2_K] = {{q2_k_1, q2_k_2, q2_k_4, NULL}},
-    [FM_TYPE_Q3_K] = {{q3_k_1, q3_k_2, q3_k_4, NULL}},
-    [FM_TYPE_Q4_K] = {{q4_k_1, q4_k_2, q4_k_4, NULL}},
-    [FM_TYPE_Q5_K] = {{q5_k_1, q5_k_2, q5_k_4, NULL}},
-    [FM_TYPE_Q6_K] = {{q6_k_1, q6_k_2, q6_k_4, NULL}},
-    [FM_TYPE_IQ4_XS] = {{iq4_xs_1, iq4_xs_2, iq4_xs_4, NULL}},
+    [FM_TYPE_Q2_K] = {{fm_panel_q2_k_one_avx2, q2_k_2, q2_k_4, NULL}},
+    [FM_TYPE_Q3_K] = {{fm_panel_q3_k_one_avx2, q3_k_2, q3_k_4, NULL}},
+    [FM_TYPE_Q4_K] = {{fm_panel_q4_k_one_avx2, q4_k_2, q4_k_4, NULL}},
+    [FM_TYPE_Q5_K] = {{fm_panel_q5_k_one_avx2, q5_k_2, q5_k_4, NULL}},
+    [FM_TYPE_Q6_K] = {{fm_panel_q6_k_one_avx2, q6_k_2, q6_k_4, NULL}},
+    [FM_TYPE_IQ4_XS] = {{fm_panel_iq4_xs_one_avx2, iq4_xs_2, iq4_xs_4, NULL}},
 };
 
 #endif

@@ -1,0 +1,236 @@
+/* Products of one token with the formats of blocks of 256, for AVX2: what a generated token waits for, so every
+ * operation per weight counts. Both halves of a panel are computed together, so that an activation is spread over the
+ * lanes once for 16 rows, and a panel is read from front to back.
+ *
+ * The pair sums of a group stay in 16 bits as long as they fit (matmul_avx2.h), one sum for each plane; then vpmaddwd
+ * multiplies them by the scale and joins them to 32 bits. The planes meet at the end of a block. Where not even one pair
+ * of products with the high plane fits (IQ4_XS), words are multiplied instead: v, put together again, by even and odd
+ * columns.
+ *
+ * Ranges: the sum of a block (of half a block in Q6_K and IQ4_XS) fits 32 bits, see quant.h. With unsigned weights
+ * partial results may not fit, but they are computed modulo 2^32, so the sum is right all the same.
+ */
+#include "kernel/x86/matmul_q256_avx2.h"
+
+#if defined(__x86_64__)
+
+/* What is prepared of a block of activations. */
+typedef struct {
+    int32_t nsum[16]; /* -(sum v) over 16 columns, as two i16 that add up to it             */
+    int32_t sum_hi[4],
+        sum_lo[4]; /* MIN_32: sums of hi and lo over 32 columns, in pairs like the minima */
+    int32_t even[64],
+        odd[64]; /* v of columns 4u and 4u + 2, 4u + 1 and 4u + 3                       */
+} prepared;
+
+static FM_ALWAYS_INLINE void prepare(prepared *p, const fm_act_i13_256 *x, const shape_256 shape)
+{
+    if (shape.min == MIN_32) {
+        const __m256i order = _mm256_broadcastsi128_si256(
+            _mm_setr_epi8(0, 1, 8, 9, 4, 5, 12, 13, 2, 3, 10, 11, 6, 7, 14, 15));
+        const __m256i v =
+            _mm256_permute4x64_epi64(_mm256_shuffle_epi8(load_256(x->sum32), order), 0xd8);
+        _mm256_storeu_si256((__m256i *)p->sum_hi, v); /* and sum_lo */
+    } else {
+        FM_UNROLL
+        for (int i = 0; i < 2; i++) {
+            const __m256i s = load_256(x->nsum + 8 * i);
+            const __m256i a = _mm256_srai_epi32(s, 1), b = _mm256_sub_epi32(s, a);
+            _mm256_storeu_si256((__m256i *)(p->nsum + 8 * i),
+                                _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa));
+        }
+    }
+    if (shape.n_pair == 0) {
+        FM_UNROLL
+        for (int i = 0; i < 8; i++) {
+            const __m256i hi = load_256(x->hi + 32 * i), lo = load_256(x->lo + 32 * i);
+            const __m256i even =
+                _mm256_add_epi16(_mm256_srai_epi16(_mm256_slli_epi16(hi, 8), 8 - FM_ACT_256_SHIFT),
+                                 _mm256_srai_epi16(_mm256_slli_epi16(lo, 8), 8));
+            const __m256i odd =
+                _mm256_add_epi16(_mm256_slli_epi16(_mm256_srai_epi16(hi, 8), FM_ACT_256_SHIFT),
+                                 _mm256_srai_epi16(lo, 8));
+            _mm256_storeu_si256((__m256i *)(p->even + 8 * i), even);
+            _mm256_storeu_si256((__m256i *)(p->odd + 8 * i), odd);
+        }
+    }
+}
+
+/* Keeps the compiler from holding weights of one group in registers, and then on the stack, until another group uses
+ * their other bits: loading them again from the first cache costs less. */
+static FM_ALWAYS_INLINE const uint8_t *forget(const uint8_t *p)
+{
+    __asm__ volatile("" : "+r"(p) : : "memory");
+    return p;
+}
+
+/* What p points at is in memory from here on, not in registers that the sums need. */
+static FM_ALWAYS_INLINE void in_memory(const void *p)
+{
+    __asm__ volatile("" : : "r"(p) : "memory");
+}
+
+/* Asks for what lies FM_PANEL_AHEAD_BYTES behind part k of 16 of a block. */
+static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *panel, const int bytes, const int k)
+{
+    const int n_line = (bytes + 63) / 64;
+    FM_UNROLL
+    for (int i = n_line * k / 16; i < n_line * (k + 1) / 16; i++)
+        _mm_prefetch((const char *)(panel + FM_PANEL_AHEAD_BYTES + 64 * i), _MM_HINT_T1);
+}
+
+/* Integer sums of one half during a part of a block. */
+typedef struct {
+    __m256i hi, lo; /* of the planes; without planes all is in lo */
+} sums_one;
+
+static FM_ALWAYS_INLINE void add_group_bytes(sums_one *s, const head_256 *h, const uint8_t *panel,
+                                             const fm_act_i13_256 *x, const shape_256 shape,
+                                             unit_fn *unit, int g)
+{
+    __m256i hi[2], lo[2];
+    FM_UNROLL
+    for (int i = 0; i < shape.n_unit; i++) {
+        const int u = g * shape.n_unit + i;
+        const __m256i x_hi = repeat_32(x->hi + 4 * u), x_lo = repeat_32(x->lo + 4 * u);
+        FM_UNROLL
+        for (int half = 0; half < 2; half++) {
+            const __m256i w = unit(panel + 32 * half, u / 4, u % 4);
+            const __m256i p = _mm256_maddubs_epi16(w, x_hi), q = _mm256_maddubs_epi16(w, x_lo);
+            hi[half] = i % shape.n_pair == 0 ? p : settled(_mm256_add_epi16(hi[half], p));
+            lo[half] = i == 0 ? q : settled(_mm256_add_epi16(lo[half], q));
+            if (i % shape.n_pair == shape.n_pair - 1)
+                s[half].hi = settled(
+                    _mm256_add_epi32(s[half].hi, _mm256_madd_epi16(hi[half], h[half].sc[g])));
+        }
+    }
+    FM_UNROLL
+    for (int half = 0; half < 2; half++)
+        s[half].lo =
+            settled(_mm256_add_epi32(s[half].lo, _mm256_madd_epi16(lo[half], h[half].sc[g])));
+}
+
+static FM_ALWAYS_INLINE void add_group_words(sums_one *s, const head_256 *h, const uint8_t *panel,
+                                             const prepared *x, const shape_256 shape,
+                                             unit_fn *unit, int g)
+{
+    __m256i sum[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    FM_UNROLL
+    for (int i = 0; i < shape.n_unit; i++) {
+        const int u = g * shape.n_unit + i;
+        const __m256i x_even = repeat_32(x->even + u), x_odd = repeat_32(x->odd + u);
+        FM_UNROLL
+        for (int half = 0; half < 2; half++) {
+            const __m256i w = unit(panel + 32 * half, u / 4, u % 4);
+            sum[half] =
+                settled(_mm256_add_epi32(sum[half], _mm256_madd_epi16(even_bytes(w), x_even)));
+            sum[half] =
+                settled(_mm256_add_epi32(sum[half], _mm256_madd_epi16(odd_bytes(w), x_odd)));
+        }
+    }
+    FM_UNROLL
+    for (int half = 0; half < 2; half++)
+        s[half].lo = settled(_mm256_add_epi32(
+            s[half].lo, _mm256_mullo_epi32(sum[half], _mm256_srai_epi32(h[half].sc[g], 16))));
+}
+
+/* Sum of minima times sums of v. */
+static FM_ALWAYS_INLINE __m256i sum_minima(const head_256 *h, const prepared *x, const min_form min)
+{
+    __m256i hi = _mm256_setzero_si256(), lo = hi;
+    if (min == MIN_32) {
+        FM_UNROLL
+        for (int i = 0; i < 4; i++) {
+            hi = settled(
+                _mm256_add_epi32(hi, _mm256_madd_epi16(h->mn[i], repeat_32(x->sum_hi + i))));
+            lo = settled(
+                _mm256_add_epi32(lo, _mm256_madd_epi16(h->mn[i], repeat_32(x->sum_lo + i))));
+        }
+        return _mm256_add_epi32(_mm256_slli_epi32(hi, FM_ACT_256_SHIFT), lo);
+    }
+    FM_UNROLL
+    for (int k = 0; k < 16; k++)
+        lo = settled(_mm256_sub_epi32(lo, _mm256_madd_epi16(h->mn[k], repeat_32(x->nsum + k))));
+    return lo;
+}
+
+/* offset times the sum of scales times -(sum v), over groups [g0, g1). */
+static FM_ALWAYS_INLINE __m256i offset_sum(const head_256 *h, const prepared *x,
+                                           const shape_256 shape, const int g0, const int g1)
+{
+    __m256i s = _mm256_setzero_si256();
+    FM_UNROLL
+    for (int k = g0 * shape.n_unit / 4; k < g1 * shape.n_unit / 4; k++)
+        s = settled(_mm256_add_epi32(
+            s, _mm256_madd_epi16(h->sc[k * 4 / shape.n_unit], repeat_32(x->nsum + k))));
+    return _mm256_mullo_epi32(s, _mm256_set1_epi32(shape.offset));
+}
+
+static FM_ALWAYS_INLINE void one_256(float *out, const uint8_t *panel, int64_t n_block,
+                                     const void *const *act, const shape_256 shape, head_fn *head,
+                                     unit_fn *unit)
+{
+    const int n_group = 64 / shape.n_unit / shape.n_part;
+    const int bytes = shape.block_bytes * FM_PANEL_ROWS;
+    const fm_act_i13_256 *x = act[0];
+    __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int64_t b = 0; b < n_block; b++, panel += bytes, x++) {
+        head_256 h[2];
+        prepared xp;
+        prepare(&xp, x, shape);
+        head(&h[0], panel, 0);
+        head(&h[1], panel, 1);
+        in_memory(h);
+        in_memory(&xp);
+        FM_UNROLL
+        for (int part = 0; part < shape.n_part; part++) {
+            const int g0 = n_group * part, g1 = g0 + n_group;
+            sums_one s[2];
+            s[0].hi = s[0].lo = s[1].hi = s[1].lo = _mm256_setzero_si256();
+            FM_UNROLL
+            for (int g = g0; g < g1; g++) {
+                panel = forget(panel);
+                FM_UNROLL
+                for (int k = g * shape.n_unit / 4; k < (g + 1) * shape.n_unit / 4; k++)
+                    ask_ahead(panel, bytes, k);
+                if (shape.n_pair == 0)
+                    add_group_words(s, h, panel, &xp, shape, unit, g);
+                else
+                    add_group_bytes(s, h, panel, x, shape, unit, g);
+            }
+            FM_UNROLL
+            for (int half = 0; half < 2; half++) {
+                const __m256 dx = _mm256_set1_ps(x->d);
+                __m256i sum = s[half].lo;
+                if (shape.n_pair > 0)
+                    sum = _mm256_add_epi32(_mm256_slli_epi32(s[half].hi, FM_ACT_256_SHIFT), sum);
+                if (shape.offset != 0)
+                    sum = _mm256_add_epi32(sum, offset_sum(&h[half], &xp, shape, g0, g1));
+                __m256 term = _mm256_mul_ps(_mm256_mul_ps(h[half].d, dx), _mm256_cvtepi32_ps(sum));
+                if (shape.min != MIN_NONE) {
+                    const __m256i low = sum_minima(&h[half], &xp, shape.min);
+                    term = _mm256_sub_ps(
+                        term, _mm256_mul_ps(_mm256_mul_ps(h[half].m, dx), _mm256_cvtepi32_ps(low)));
+                }
+                acc[half] = _mm256_add_ps(acc[half], term);
+            }
+        }
+    }
+    _mm256_storeu_ps(out, acc[0]);
+    _mm256_storeu_ps(out + 8, acc[1]);
+}
+
+#define KERNEL(type, head)                                                                         \
+    void fm_panel_##type##_one_avx2(float *out, const uint8_t *panel, int64_t n_block,             \
+                                    const void *const *act)                                        \
+    {                                                                                              \
+        one_256(out, panel, n_block, act, shape_##type, head, unit_##type);                        \
+    }
+KERNEL(q2_k, head_q2_k)
+KERNEL(q3_k, head_q3_k)
+KERNEL(q4_k, head_q4_k)
+KERNEL(q5_k, head_q4_k)
+KERNEL(q6_k, head_q6_k)
+KERNEL(iq4_xs, head_iq4_xs)
+
+#endif
