@@ -120,6 +120,9 @@ typedef struct {
     uint64_t io_split;              /* bytes of a piece of a read                            */
     const char *io_origin; /* of io_depth and io_split: "default", "given", "measured", "remembered" */
     double io_measured_gb_s;        /* when they were measured, 1e9 bytes per second; 0: never */
+    /* Tensors of a directory that are recognised and not used, and their bytes */
+    int64_t n_vision_tensor, n_draft_tensor;
+    uint64_t vision_bytes, draft_bytes;
 } fm_model_info;
 
 /* Strings live as long as the engine. */

@@ -10,6 +10,16 @@ static void print_row(const char *name, const char *value)
     printf("%-20s %s\n", name, value);
 }
 
+/* Tensors of a directory that nothing here computes with. */
+static void print_skipped(const char *what, int64_t n, uint64_t bytes)
+{
+    char a[FM_CLI_FIGURE], line[128];
+    if (n == 0) return;
+    snprintf(line, sizeof line, "%" PRId64 " tensor%s, %s, skipped", n, n == 1 ? "" : "s",
+             fm_figure_bytes(a, bytes));
+    print_row(what, line);
+}
+
 static void print_info(const fm_model_info *m, const fm_type_use *types, size_t n_type)
 {
     char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE], line[256];
@@ -38,6 +48,8 @@ static void print_info(const fm_model_info *m, const fm_type_use *types, size_t 
                  (int)m->n_draft_layer);
         print_row("draft layers", line);
     }
+    print_skipped("vision", m->n_vision_tensor, m->vision_bytes);
+    print_skipped("draft tensors", m->n_draft_tensor, m->draft_bytes);
     snprintf(line, sizeof line, "%d wide; %d heads, %d for keys and values", (int)m->n_embd,
              (int)m->n_head, (int)m->n_head_kv);
     print_row("dimensions", line);
@@ -93,6 +105,10 @@ static void print_info_json(const fm_model_info *m, const fm_type_use *types, si
     json_count(&j, "window_layers", m->n_window_layer);
     json_count(&j, "window", m->window);
     json_count(&j, "draft_layers", m->n_draft_layer);
+    json_count(&j, "vision_tensors", m->n_vision_tensor);
+    fm_json_u64(&j, "vision_bytes", m->vision_bytes);
+    json_count(&j, "draft_tensors", m->n_draft_tensor);
+    fm_json_u64(&j, "draft_bytes", m->draft_bytes);
     json_count(&j, "embedding", m->n_embd);
     json_count(&j, "heads", m->n_head);
     json_count(&j, "kv_heads", m->n_head_kv);

@@ -303,6 +303,12 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
     out->n_window_layer = m->n_windowed;
     out->window = m->n_windowed ? hp->window : 0;
     out->n_draft_layer = m->n_extra_layer;
+    fm_unused_tensors unused;
+    fm_checkpoint_unused(e->checkpoint, &unused);
+    out->n_vision_tensor = unused.n_vision;
+    out->vision_bytes = unused.vision_bytes;
+    out->n_draft_tensor = unused.n_draft;
+    out->draft_bytes = unused.draft_bytes;
     out->n_ctx = e->plan.report.n_ctx;
     out->n_batch = e->plan.n_batch;
     out->n_param = m->n_param;

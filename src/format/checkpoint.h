@@ -27,8 +27,8 @@ typedef enum {
     FM_FIX_NEG_EXP, /* -exp(x) */
 } fm_tensor_fix;
 
-/* Rows of a matrix that lie in n_group groups, each [part 0 | part 1 | ...] of rows[i] rows. They are wanted as part
- * 0 of all groups, part 1 of all groups, ... No part: the order is right as it is. */
+/* Rows of a matrix (values of each row of a bias) that lie in n_group groups, each [part 0 | part 1 | ...] of rows[i]
+ * rows. They are wanted as part 0 of all groups, part 1 of all groups, ... No part: the order is right as it is. */
 typedef struct {
     int32_t n_group, n_part;
     int32_t rows[4];
@@ -52,6 +52,7 @@ typedef struct fm_tensor_info {
                               are those of expert 0, bytes is the sum                    */
     fm_tensor_fix fix;
     fm_row_order order;
+    bool by_columns; /* F32, F16, BF16: each matrix lies [dim[0]][dim[1]], its columns together */
     /* Not NULL: this tensor is the rows [row0, row0 + dim[1]) of `source`, in its order; what says where
      * bytes lie is to be taken from there. */
     const struct fm_tensor_info *source;

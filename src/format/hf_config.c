@@ -94,6 +94,11 @@ static fm_status copy_key(fm_checkpoint *c, const fm_hf_adapter *a, const fm_hf_
                            k->hf);
         return fm_hf_put_uint(c, a->architecture, k->key, (uint64_t)json_integer_value(v), err);
     }
+    if (k->kind == FM_HF_BOOL) {
+        if (!json_is_boolean(v))
+            return fm_fail(err, FM_E_FORMAT, "%s: %s: expected true or false", path, k->hf);
+        return fm_hf_put_bool(c, a->architecture, k->key, json_is_true(v), err);
+    }
     if (!json_is_number(v) || !isfinite(json_number_value(v)))
         return fm_fail(err, FM_E_FORMAT, "%s: %s: expected a number", path, k->hf);
     return fm_hf_put_float(c, a->architecture, k->key, json_number_value(v), err);
@@ -116,7 +121,7 @@ fm_status fm_hf_read_config(fm_checkpoint *c, const char *path, const char *json
     const fm_hf_adapter *a = fm_hf_adapter_find(type);
     if (!a) a = fm_hf_adapter_find(json_string_value(json_object_get(*root, "model_type")));
     if (!a) {
-        char known[200];
+        char known[400];
         fm_hf_adapter_names(known, sizeof known);
         return fm_fail(err, FM_E_UNSUPPORTED,
                        "%s: model_type \"%.60s\" is not supported; these are: %s", path, type,

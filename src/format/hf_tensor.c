@@ -24,6 +24,7 @@ static const struct {
     {".weight_packed", ROLE_CODES}, {".weight_scale", ROLE_SCALES},
     {".weight_shape", ROLE_SHAPE},  {".bias", ROLE_BIAS},
     {"_blocks", ROLE_CODES},        {"_scales", ROLE_SCALES},
+    {"_bias", ROLE_BIAS},           {"", ROLE_CODES},
 };
 
 /* A tensor in the making. part [n_part][FM_MAX_PLANES]: numbers in the raw set, NONE; one part, or one per expert. */
@@ -32,6 +33,8 @@ typedef struct {
     const fm_hf_name *entry;
     int32_t *part;
     int32_t n_part;
+    bool is_bias;
+    bool is_bare; /* stored under the module's name alone */
 } assembly;
 
 typedef struct {
@@ -151,6 +154,26 @@ static fm_status unknown(mapper *m, const fm_raw_tensor *t)
                    path_of(m, t), t->name, m->a->model_type);
 }
 
+/* The entry of a stored name without prefixes, or NULL. A table may list the whole name, so the longest module comes
+ * first. */
+static const fm_hf_name *find_entry(const mapper *m, const char *s, bool is_global, role *r,
+                                    bool *is_bare, int64_t *expert)
+{
+    const size_t len = strlen(s);
+    for (size_t i = sizeof suffixes / sizeof suffixes[0]; i-- > 0;) {
+        const size_t n = strlen(suffixes[i].suffix);
+        if (len <= n || strcmp(s + len - n, suffixes[i].suffix) != 0) continue;
+        for (const fm_hf_name *e = m->a->names; e->module; e++) {
+            if (e->global != is_global || !matches(e->module, s, len - n, expert)) continue;
+            if (suffixes[i].role == ROLE_BIAS && !e->has_bias) continue;
+            *r = suffixes[i].role;
+            *is_bare = n == 0;
+            return e;
+        }
+    }
+    return NULL;
+}
+
 /* Files one stored tensor. */
 static fm_status take(mapper *m, uint32_t number)
 {
@@ -173,18 +196,10 @@ static fm_status take(mapper *m, uint32_t number)
         return FM_OK;
     }
     if (strstr(s, "rotary_emb.inv_freq")) return FM_OK; /* follows from the configuration */
-    size_t len = strlen(s);
-    role r = ROLE_CODES;
-    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
-        const size_t n = strlen(suffixes[i].suffix);
-        if (len <= n || strcmp(s + len - n, suffixes[i].suffix) != 0) continue;
-        r = suffixes[i].role;
-        len -= n;
-        break;
-    }
-    const fm_hf_name *e = m->a->names;
-    while (e->module && (e->global != (layer == NONE) || !matches(e->module, s, len, &expert))) e++;
-    if (!e->module) return unknown(m, t);
+    role r;
+    bool is_bare;
+    const fm_hf_name *const e = find_entry(m, s, layer == NONE, &r, &is_bare, &expert);
+    if (!e) return unknown(m, t);
     if (r == ROLE_SHAPE) return FM_OK; /* repeats what the packed shape says */
     if (expert >= m->n_expert)
         return fm_fail(m->err, FM_E_FORMAT, "%s: tensor %.200s, but there are %" PRId64 " experts",
@@ -197,6 +212,8 @@ static fm_status take(mapper *m, uint32_t number)
                             : ".weight");
     assembly *a = NULL;
     FM_TRY(find_assembly(m, name, e, expert == NONE ? 1 : (int32_t)m->n_expert, &a));
+    a->is_bias = r == ROLE_BIAS;
+    if (is_bare) a->is_bare = true;
     const int plane = r == ROLE_SCALES ? 1 : r == ROLE_BIASES ? 2 : 0;
     int32_t *slot = &a->part[(expert == NONE ? 0 : expert) * FM_MAX_PLANES + plane];
     if (*slot != NONE)
@@ -291,7 +308,7 @@ static fm_status planar_type(mapper *m, const fm_raw_tensor *codes, const fm_raw
     fm_scale scale;
     fm_raw_tensor flat = *codes;
     /* gpt-oss: [expert][row][block][16 bytes] */
-    if (codes->dtype == FM_DT_U8 && codes->n_dim >= 2) {
+    if (codes->dtype == FM_DT_U8 && codes->n_dim == scales->n_dim + 1) {
         flat.n_dim--;
         flat.dim[flat.n_dim - 1] *= codes->dim[flat.n_dim];
     }
@@ -322,7 +339,6 @@ static fm_status planar_type(mapper *m, const fm_raw_tensor *codes, const fm_raw
         code = FM_CODE_E2M1;
         s->columns *= 2;
         group = 32;
-        scale = FM_SCALE_E8M0;
     } else if (codes->dtype == FM_DT_U32) {
         char module[256];
         module_name(module, codes->name);
@@ -492,11 +508,24 @@ static fm_status finish(mapper *m, const assembly *a, fm_extent **each, fm_tenso
         .fix = m->norms_have_one && a->entry->fix == FM_FIX_ADD_ONE ? FM_FIX_NONE : a->entry->fix,
     };
     for (int k = 1; k < n_plane; k++) t.aux[k - 1] = m->raw->tensors[a->part[k]].at;
+    if (a->entry->by_columns && a->is_bare && !a->is_bias) {
+        t.by_columns = true;
+        t.dim[0] = s.rows;
+        t.dim[1] = s.columns;
+    }
+    /* A bias has its rows in columns. */
+    const int rows_at = a->is_bias ? 0 : 1;
+    if (a->entry->rows == FM_HF_ALTERNATE) {
+        if (t.dim[rows_at] % 2 != 0 || t.dim[rows_at] / 2 > INT32_MAX)
+            return fm_fail(m->err, FM_E_FORMAT, "%s: %s has %" PRId64 " rows for gate and up",
+                           m->c->directory, a->name, t.dim[rows_at]);
+        t.order = (fm_row_order){(int32_t)(t.dim[rows_at] / 2), 2, {1, 1}};
+    }
     if (a->n_part > 1 || strchr(a->entry->module, '*')) {
         FM_TRY(join_experts(m, a, type, &s, n_plane, *each, &t));
         *each += a->n_part * n_plane;
     }
-    if (a->entry->qkvz) return split_qkvz(m, a, &t, (*source)++);
+    if (a->entry->rows == FM_HF_QKVZ) return split_qkvz(m, a, &t, (*source)++);
     return add_tensor(m, a->name, t);
 }
 
@@ -512,7 +541,7 @@ static fm_status finish_all(mapper *m)
     for (uint32_t i = 0; i < m->n; i++) {
         if (strchr(m->list[i].entry->module, '*'))
             n_each += (size_t)m->list[i].n_part * FM_MAX_PLANES;
-        n_source += m->list[i].entry->qkvz;
+        n_source += m->list[i].entry->rows == FM_HF_QKVZ;
     }
     const size_t n_tensor = m->n + n_source;
     c->tensors = calloc(n_tensor + 1, sizeof *c->tensors);

@@ -12,7 +12,11 @@
 
 #include "quant/quant.h"
 
-typedef enum { FM_LAYOUT_ROWS, FM_LAYOUT_PANELS } fm_layout;
+typedef enum {
+    FM_LAYOUT_ROWS,
+    FM_LAYOUT_PANELS,
+    FM_LAYOUT_COLUMNS, /* F32, F16, BF16: [n_in][n_out], row_bytes from one column to the next */
+} fm_layout;
 
 /* A weight matrix in memory. Borrowed bytes. */
 typedef struct {
@@ -38,7 +42,8 @@ typedef struct {
  * layouts agree bit for bit (a NaN may differ in its payload).
  * F32, F16, BF16 weights: lane i of 16 sums the products of columns i, i+16, ... in order, with
  * fused multiply-add in avx2 and avx512 and without it in generic; lanes are then added as a tree,
- * lane i with lane i+8, then +4, +2, +1.
+ * lane i with lane i+8, then +4, +2, +1. By columns: a row's products are added in order of columns, separate
+ * multiply and add, in every set but reference.
  * E4M3 weights: the same lanes, without the scale, over each block of 128 columns; then every lane of the
  * block times the block's scale is added to the row's lane (fused as above). */
 typedef void (*fm_matmul_fn)(const fm_matrix *w, int64_t row0, int64_t row1,

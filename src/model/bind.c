@@ -370,12 +370,14 @@ fm_status fm_bind_delta(fm_binder *b)
 }
 
 static fm_status bind_expert_tensor(fm_binder *b, const char *suffix, int64_t n_in, int64_t n_out,
-                                    const fm_type_traits **type, int8_t *first_part)
+                                    const fm_type_traits **type, int8_t *first_part,
+                                    const fm_tensor_info **out)
 {
     char name[96];
     snprintf(name, sizeof name, "blk.%d.%s", b->index, suffix);
     const fm_tensor_info *t;
     FM_TRY(find_tensor(b->c, name, &t, b->err));
+    *out = t;
     FM_TRY(check_type(b->c, t, type, b->err));
     FM_TRY(check_shape(b->c, t, n_in, n_out, b->hp->n_expert, b->err));
     const int n_plane = fm_type_n_plane(*type);
@@ -403,22 +405,39 @@ fm_status fm_bind_experts(fm_binder *b)
     fm_layer *l = b->layer;
     FM_TRY(fm_bind_matrix(b, FM_W_ROUTER, "ffn_gate_inp.weight", hp->n_embd, hp->n_expert));
     l->experts.n_expert = hp->n_expert;
-    char name[64];
-    snprintf(name, sizeof name, "blk.%d.ffn_gate_up_exps.weight", b->index);
-    l->fused_gate_up = fm_checkpoint_find(b->c, name) != NULL;
+    const fm_tensor_info *t;
+    l->fused_gate_up = fm_bind_has(b, "ffn_gate_up_exps.weight");
     if (l->fused_gate_up) {
         FM_TRY(bind_expert_tensor(b, "ffn_gate_up_exps.weight", hp->n_embd,
-                                  2 * (int64_t)hp->n_ff_expert, &l->type_gate, &l->part_gate));
+                                  2 * (int64_t)hp->n_ff_expert, &l->type_gate, &l->part_gate, &t));
         l->type_up = l->type_gate;
         l->part_up = l->part_gate;
+        l->alternate = t->order.n_part > 0;
+        l->gate_columns = t->by_columns;
     } else {
         FM_TRY(bind_expert_tensor(b, "ffn_gate_exps.weight", hp->n_embd, hp->n_ff_expert,
-                                  &l->type_gate, &l->part_gate));
+                                  &l->type_gate, &l->part_gate, &t));
         FM_TRY(bind_expert_tensor(b, "ffn_up_exps.weight", hp->n_embd, hp->n_ff_expert, &l->type_up,
-                                  &l->part_up));
+                                  &l->part_up, &t));
     }
-    return bind_expert_tensor(b, "ffn_down_exps.weight", hp->n_ff_expert, hp->n_embd, &l->type_down,
-                              &l->part_down);
+    FM_TRY(bind_expert_tensor(b, "ffn_down_exps.weight", hp->n_ff_expert, hp->n_embd, &l->type_down,
+                              &l->part_down, &t));
+    l->down_columns = t->by_columns;
+    return FM_OK;
+}
+
+fm_status fm_bind_expert_biases(fm_binder *b)
+{
+    const fm_hparams *hp = b->hp;
+    if (b->layer->alternate) {
+        FM_TRY(fm_bind_table(b, FM_W_GATE_BIAS, "ffn_gate_up_exps.bias",
+                             2 * (int64_t)hp->n_ff_expert, hp->n_expert));
+    } else {
+        FM_TRY(
+            fm_bind_table(b, FM_W_GATE_BIAS, "ffn_gate_exps.bias", hp->n_ff_expert, hp->n_expert));
+        FM_TRY(fm_bind_table(b, FM_W_UP_BIAS, "ffn_up_exps.bias", hp->n_ff_expert, hp->n_expert));
+    }
+    return fm_bind_table(b, FM_W_DOWN_BIAS, "ffn_down_exps.bias", hp->n_embd, hp->n_expert);
 }
 
 fm_status fm_bind_shared_expert(fm_binder *b)

@@ -21,13 +21,15 @@ enum { TOKENS_PER_CALL = 64, ROUTER_TOKENS_PER_ITEM = 8 };
 
 /* One expert and the tokens it computes. */
 typedef struct {
-    fm_matrix gate, up, down;
+    fm_matrix gate, up, down; /* alternate: gate holds both, its rows are gate and up in turn */
+    bool alternate;
+    int64_t n_ff;
     bool fresh; /* bytes are rows; pack while computing              */
     int64_t n_tok;
     const int32_t *pair; /* [n_tok] pair numbers; token = pair / div          */
     int32_t div;
     float *out; /* row of a pair: out + pair * n_embd                 */
-    const float *gate_bias, *up_bias, *down_bias; /* or NULL                 */
+    const float *gate_bias, *up_bias, *down_bias; /* or NULL; alternate: gate's has both */
     int64_t row0;      /* first row in ff_gate, ff_up                        */
     fm_expert_ref ref; /* routed: what goes back to the store                */
     bool routed;
@@ -126,15 +128,51 @@ static void activate(const fm_run *r, float *gate, const float *up, int64_t n)
     }
 }
 
+/* Rows [row0, row1) of the hidden vectors of n tokens when the rows of gate and up are in turn in one matrix. Its 2 (row1 -
+ * row0) rows are computed into that range of g, up to a whole panel, and of u, and then paired; a pair lies at or behind
+ * the place of its result in g. */
+static void alternate_rows(const fm_run *r, const moe_job *j, int64_t row0, int64_t row1,
+                           const void *const *act, float *const *g, float *const *u, int64_t n)
+{
+    enum { PAIRS = 64 };
+    const int64_t n_row = 2 * (row1 - row0);
+    int64_t n_first = (row1 - row0 + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
+    if (n_first > n_row) n_first = n_row;
+    float *first[TOKENS_PER_CALL], *second[TOKENS_PER_CALL];
+    for (int64_t i = 0; i < n; i++) {
+        first[i] = g[i] + row0;
+        second[i] = u[i] + row0;
+    }
+    const int64_t start = 2 * row0;
+    const fm_matrix all = fm_matrix_rows(&j->gate, start, j->gate.n_out - start);
+    const fm_matrix rest = fm_matrix_rows(&all, n_first, all.n_out - n_first);
+    r->k->matmul(&all, 0, n_first, act, first, n);
+    if (n_row > n_first) r->k->matmul(&rest, 0, n_row - n_first, act, second, n);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t h0 = 0; h0 < row1 - row0; h0 += PAIRS) {
+            const int64_t n_pair = row1 - row0 - h0 < PAIRS ? row1 - row0 - h0 : PAIRS;
+            float part[2][PAIRS]; /* gate, up */
+            for (int64_t k = 0; k < 2 * n_pair; k++) {
+                const int64_t row = 2 * h0 + k;
+                const float v = row < n_first ? first[i][row] : second[i][row - n_first];
+                part[k % 2][k / 2] = j->gate_bias ? v + j->gate_bias[start + row] : v;
+            }
+            activate(r, part[0], part[1], n_pair);
+            memcpy(first[i] + h0, part[0], (size_t)n_pair * sizeof(float));
+        }
+}
+
 /* silu(gate x) * (up x), or the family's form of it, for a range of rows of one expert, all its tokens. */
 static void in_item(void *ctx, int64_t item, int thread)
 {
     const moe_set *s = ctx;
     fm_run *r = s->r;
     const moe_job *j = job_of(s, item, false);
-    const int64_t ff = j->gate.n_out, row0 = (item - j->first_in) * j->rows_in;
+    const int64_t ff = j->n_ff, row0 = (item - j->first_in) * j->rows_in;
     const int64_t row1 = row0 + j->rows_in < ff ? row0 + j->rows_in : ff;
-    if (j->fresh) {
+    if (j->fresh && j->alternate) {
+        pack_rows(r, &j->gate, 2 * row0, 2 * row1, thread);
+    } else if (j->fresh) {
         pack_rows(r, &j->gate, row0, row1, thread);
         pack_rows(r, &j->up, row0, row1, thread);
     }
@@ -150,6 +188,10 @@ static void in_item(void *ctx, int64_t item, int thread)
             act_u[i] = s->act[form_u] + t * s->act_stride[form_u];
             g[i] = r->ff_gate + (j->row0 + i0 + i) * r->ff_max;
             u[i] = r->ff_up + (j->row0 + i0 + i) * r->ff_max;
+        }
+        if (j->alternate) {
+            alternate_rows(r, j, row0, row1, act_g, g, u, n);
+            continue;
         }
         r->k->matmul(&j->gate, row0, row1, act_g, g, n);
         r->k->matmul(&j->up, row0, row1, act_u, u, n);
@@ -218,11 +260,11 @@ static void compute_set(moe_set *s)
     int64_t n_in = 0, n_out = 0;
     for (int i = 0; i < s->n_job; i++) {
         moe_job *j = &s->job[i];
-        j->rows_in = rows_per_item(r, j->gate.n_out, s->n_job);
+        j->rows_in = rows_per_item(r, j->n_ff, s->n_job);
         j->rows_out = rows_per_item(r, j->down.n_out, s->n_job);
         j->first_in = n_in;
         j->first_out = n_out;
-        n_in += (j->gate.n_out + j->rows_in - 1) / j->rows_in;
+        n_in += (j->n_ff + j->rows_in - 1) / j->rows_in;
         n_out += (j->down.n_out + j->rows_out - 1) / j->rows_out;
     }
     fm_pool_run(r->pool, in_item, s, n_in);
@@ -250,6 +292,13 @@ static const float *expert_bias(const fm_layer *l, uint8_t *const *ptr, fm_weigh
     return bias ? bias + expert * n : NULL;
 }
 
+static fm_matrix expert_matrix(const fm_type_traits *type, uint8_t *const *plane, int64_t n_in,
+                               int64_t n_out, bool by_columns)
+{
+    return by_columns ? fm_matrix_by_columns(type, plane[0], n_in, n_out)
+                      : fm_matrix_of(type, plane, 0, n_in, n_out);
+}
+
 static void add_expert(moe_set *s, const fm_layer *l, uint8_t *const *ptr, const fm_expert_ref *ref)
 {
     fm_run *r = s->r;
@@ -260,11 +309,22 @@ static void add_expert(moe_set *s, const fm_layer *l, uint8_t *const *ptr, const
     j->ref = *ref;
     j->routed = true;
     j->fresh = ref->fresh;
-    j->gate = fm_matrix_of(l->type_gate, &ref->part[l->part_gate], 0, hp->n_embd, ff);
-    j->up = fm_matrix_of(l->type_up, &ref->part[l->part_up], l->fused_gate_up ? ff : 0, hp->n_embd,
-                         ff);
-    j->down = fm_matrix_of(l->type_down, &ref->part[l->part_down], 0, ff, hp->n_embd);
-    j->gate_bias = expert_bias(l, ptr, FM_W_GATE_BIAS, ref->expert, ff);
+    uint8_t *const *const gate = &ref->part[l->part_gate],
+                          *const *const up = &ref->part[l->part_up],
+                          *const *const down = &ref->part[l->part_down];
+    j->n_ff = ff;
+    j->alternate = l->alternate;
+    if (l->fused_gate_up) {
+        const fm_matrix both =
+            expert_matrix(l->type_gate, gate, hp->n_embd, 2 * ff, l->gate_columns);
+        j->gate = l->alternate ? both : fm_matrix_rows(&both, 0, ff);
+        j->up = fm_matrix_rows(&both, ff, ff);
+    } else {
+        j->gate = expert_matrix(l->type_gate, gate, hp->n_embd, ff, l->gate_columns);
+        j->up = expert_matrix(l->type_up, up, hp->n_embd, ff, l->gate_columns);
+    }
+    j->down = expert_matrix(l->type_down, down, ff, hp->n_embd, l->down_columns);
+    j->gate_bias = expert_bias(l, ptr, FM_W_GATE_BIAS, ref->expert, l->alternate ? 2 * ff : ff);
     j->up_bias = expert_bias(l, ptr, FM_W_UP_BIAS, ref->expert, ff);
     j->down_bias = expert_bias(l, ptr, FM_W_DOWN_BIAS, ref->expert, hp->n_embd);
     j->n_tok = r->expert_count[ref->expert];
@@ -283,6 +343,7 @@ static void add_shared(moe_set *s, const fm_layer *l, uint8_t *const *ptr)
     j->gate = fm_weight_matrix(l, ptr, FM_W_SH_GATE);
     j->up = fm_weight_matrix(l, ptr, FM_W_SH_UP);
     j->down = fm_weight_matrix(l, ptr, FM_W_SH_DOWN);
+    j->n_ff = j->gate.n_out;
     j->n_tok = r->n_tok;
     j->pair = r->identity;
     j->div = 1;

@@ -84,6 +84,7 @@ fm_status fm_bind_latent(fm_binder *b);        /* q, kv, k_b and v_b or kv_b, o 
 fm_status fm_bind_indexer(fm_binder *b);       /* indexer.*, in layers that choose         */
 fm_status fm_bind_delta(fm_binder *b);         /* qkv, z, conv, dt, a, b/a, norm, out      */
 fm_status fm_bind_experts(fm_binder *b);       /* router and ffn_*_exps                    */
+fm_status fm_bind_expert_biases(fm_binder *b); /* ffn_*_exps.bias; after fm_bind_experts    */
 fm_status fm_bind_choice_bias(fm_binder *b);   /* exp_probs_b, where the file has it       */
 fm_status fm_bind_shared_expert(fm_binder *b); /* ffn_*_shexp                              */
 fm_status fm_bind_dense(fm_binder *b);         /* ffn_gate, ffn_up, ffn_down               */

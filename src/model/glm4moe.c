@@ -17,6 +17,10 @@ static fm_status read_config(const fm_checkpoint *c, fm_hparams *hp, fm_error *e
     FM_TRY(
         fm_hp_i32_or(c, "expert_shared_count", &n_shared, 1, 0, INT32_MAX / hp->n_ff_expert, err));
     hp->n_ff_shared = n_shared * hp->n_ff_expert;
+    /* A directory's configuration says so; a GGUF file has the tensors or not. */
+    FM_TRY(fm_hp_bool_or(c, "attention.qkv_bias", &hp->qkv_bias, true, err));
+    FM_TRY(fm_hp_bool_or(c, "attention.qk_norm", &hp->qk_norm,
+                         fm_checkpoint_find(c, "blk.0.attn_q_norm.weight") != NULL, err));
     hp->full_attention_interval = 1;
     return FM_OK;
 }
@@ -26,8 +30,8 @@ static fm_status bind_layer(fm_binder *b)
     const int64_t n_embd = b->hp->n_embd;
     FM_TRY(fm_bind_vector(b, FM_W_ATTN_NORM, "attn_norm.weight", n_embd));
     FM_TRY(fm_bind_attention(b));
-    FM_TRY(fm_bind_qkv_bias(b));
-    if (fm_bind_has(b, "attn_q_norm.weight")) FM_TRY(fm_bind_qk_norm(b));
+    if (b->hp->qkv_bias) FM_TRY(fm_bind_qkv_bias(b));
+    if (b->hp->qk_norm) FM_TRY(fm_bind_qk_norm(b));
     FM_TRY(fm_bind_vector(b, FM_W_FFN_NORM, "post_attention_norm.weight", n_embd));
     if (b->index < b->hp->n_dense_layer) return fm_bind_dense(b);
     FM_TRY(fm_bind_experts(b));

@@ -37,9 +37,10 @@ typedef struct {
     bool index_may_share;  /* layers may take over the choice of the layer before            */
     bool index_rope_pairs; /* the indexer's rope turns (2i, 2i + 1), else (i, i + n/2)   */
     float swiglu_alpha, swiglu_limit; /* of the experts' clamped SwiGLU; limit 0: plain SwiGLU */
-    bool gated_attention; /* q rows per head are [query | gate]                               */
-    bool tiled_heads;     /* value head h uses key head h % n_k_head, else h / (n_v / n_k)    */
-    bool fused_ba;        /* ssm_ba, per key head [b.. | a..], instead of ssm_beta, ssm_alpha */
+    bool gated_attention;   /* q rows per head are [query | gate]                               */
+    bool tiled_heads;       /* value head h uses key head h % n_k_head, else h / (n_v / n_k)    */
+    bool fused_ba;          /* ssm_ba, per key head [b.. | a..], instead of ssm_beta, ssm_alpha */
+    bool qkv_bias, qk_norm; /* of families that come with and without                         */
 } fm_hparams;
 
 typedef enum { FM_MIX_ATTENTION, FM_MIX_LATENT, FM_MIX_DELTA } fm_mixer;
@@ -78,7 +79,7 @@ typedef enum {
     FM_W_SSM_OUT,
     FM_W_ROUTER,
     FM_W_ROUTER_BIAS,
-    FM_W_GATE_BIAS, /* [n_expert][n_ff_expert], of the routed experts */
+    FM_W_GATE_BIAS, /* [n_expert][n_ff_expert], of the routed experts; [2 n_ff_expert] with `alternate` */
     FM_W_UP_BIAS,
     FM_W_DOWN_BIAS,   /* [n_expert][n_embd] */
     FM_W_CHOICE_BIAS, /* added to the router's scores for choosing only */
@@ -111,7 +112,9 @@ typedef struct {
     fm_expert_layer experts; /* parts: gate, up, down, or gate_up, down   */
     const fm_type_traits *type_gate, *type_up, *type_down;
     int8_t part_gate, part_up, part_down; /* the first of each matrix's parts (one per plane)   */
-    bool fused_gate_up;
+    bool fused_gate_up; /* gate and up are one matrix, gate's rows first ...                   */
+    bool alternate;     /* ... or gate and up in turn; then their biases are one table as well */
+    bool gate_columns, down_columns; /* matrices lie by columns (FM_LAYOUT_COLUMNS); up as gate */
 } fm_layer;
 
 /* Positions whose attention is one work item; a multiple of FM_ATTN_BLOCK. */

@@ -43,6 +43,7 @@ fm_status fm_rope_read(const fm_checkpoint *c, fm_rope *rope, fm_error *err)
     FM_TRY(fm_hp_f32_or(c, "rope.scaling.yarn_beta_slow", &rope->beta_slow, 1.0f, err));
     FM_TRY(fm_hp_f32_or(c, "rope.scaling.yarn_log_multiplier", &log_multiplier, 0.0f, err));
     FM_TRY(fm_hp_f32_or(c, "rope.scaling.yarn_attn_factor", &given, 1.0f, err));
+    FM_TRY(fm_hp_bool_or(c, "rope.scaling.truncate", &rope->truncate, true, err));
     if (log_multiplier > 0.0f) {
         const double m = fm_rope_mscale(rope->factor, 10.0 * (double)log_multiplier);
         rope->score_factor = (float)(m * m);

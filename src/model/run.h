@@ -155,6 +155,11 @@ void fm_norm_rows(fm_run *r, float *y, const float *x, const float *w);
 /* Rows [row0, row0 + n_out) of a matrix whose planes start at plane[0], plane[1], ... */
 fm_matrix fm_matrix_of(const fm_type_traits *type, uint8_t *const *plane, int64_t row0,
                        int64_t n_in, int64_t n_out);
+/* A matrix of one plane that lies by columns. */
+fm_matrix fm_matrix_by_columns(const fm_type_traits *type, const uint8_t *data, int64_t n_in,
+                               int64_t n_out);
+/* Its rows [row0, row0 + n_out), packed (or not) as a matrix of their own. */
+fm_matrix fm_matrix_rows(const fm_matrix *w, int64_t row0, int64_t n_out);
 /* Bytes of one row of the embedding, all planes. */
 uint64_t fm_embd_row_bytes(const fm_model *m);
 /* Rows [row0, row0 + n_out) of a bound weight of one matrix per head; they start a matrix of that weight. */

@@ -27,6 +27,35 @@ fm_matrix fm_matrix_of(const fm_type_traits *type, uint8_t *const *plane, int64_
     return w;
 }
 
+fm_matrix fm_matrix_by_columns(const fm_type_traits *type, const uint8_t *data, int64_t n_in,
+                               int64_t n_out)
+{
+    return (fm_matrix){.type = type,
+                       .data = data,
+                       .n_out = n_out,
+                       .n_in = n_in,
+                       .row_bytes = (uint64_t)n_out * type->block_bytes,
+                       .layout = FM_LAYOUT_COLUMNS};
+}
+
+fm_matrix fm_matrix_rows(const fm_matrix *w, int64_t row0, int64_t n_out)
+{
+    fm_matrix rows = *w;
+    rows.n_out = n_out;
+    if (w->layout == FM_LAYOUT_COLUMNS) {
+        rows.data = (const uint8_t *)w->data + (uint64_t)row0 * w->type->block_bytes;
+        return rows;
+    }
+    rows.data = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
+    if (w->type->n_plane == 0) return rows;
+    const int64_t first = w->scale_row + row0; /* from the first row of the first scale on */
+    const uint64_t skip = (uint64_t)(first / w->type->rows_per_scale) * w->aux_row_bytes;
+    rows.scale_row = (int32_t)(first % w->type->rows_per_scale);
+    for (int k = 1; k < w->type->n_plane; k++)
+        rows.aux[k - 1] = (const uint8_t *)w->aux[k - 1] + skip;
+    return rows;
+}
+
 fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
 {
     assert(l->piece_of[w] >= 0);

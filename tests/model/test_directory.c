@@ -84,11 +84,18 @@ static void plain_directories_have_the_logits_of_transformers(void **state)
         {.spec = "qwen3moe-a", .format = "plain", .one_by_one = true, .n_shards = 5},
         {.spec = "qwen3moe-b", .format = "plain"},
         {.spec = "qwen3moe-c", .format = "plain"},
+        {.spec = "glm4moe-a", .format = "plain", .one_by_one = true, .n_shards = 2},
+        {.spec = "glm4moe-b", .format = "plain", .multimodal = true},
+        {.spec = "gpt-oss-a", .format = "plain"},
+        {.spec = "gpt-oss-a", .format = "plain", .one_by_one = true},
+        {.spec = "gpt-oss-b", .format = "plain", .n_shards = 3},
+        {.spec = "gpt-oss-c", .format = "plain"},
     };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        char logits[160];
+        char logits[160], name[64];
         snprintf(logits, sizeof logits, "tests/vectors/model/%s-F32.npy", all[i].spec);
-        const char *path = write_named(all[i].spec, &all[i]);
+        snprintf(name, sizeof name, "%s%s", all[i].spec, all[i].one_by_one ? "-apart" : "");
+        const char *path = write_named(name, &all[i]);
         check(path, all[i].spec, logits, NULL, 1, FLOAT_TOLERANCE);
         check(path, all[i].spec, logits, NULL, 64, FLOAT_TOLERANCE);
     }

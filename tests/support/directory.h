@@ -6,10 +6,12 @@
 
 typedef struct {
     const char *spec;
-    const char *format; /* "plain", "mlx4", "mlx2", "fp8", "int4", "mxfp4" */
-    int n_shards;       /* 0 or 1: model.safetensors */
-    bool one_by_one;    /* plain: every expert's matrices are tensors of their own */
-    bool multimodal;    /* values under text_config, a prefix, vision and draft tensors beside */
+    const char *
+        format; /* "plain", "mlx4", "mlx2", "fp8", "fp8-row", "int4", "mxfp4" (MLX), "blocks" (gpt-oss) */
+    int n_shards; /* 0 or 1: model.safetensors */
+    bool
+        one_by_one; /* plain: every expert's matrices are tensors of their own; gpt-oss: as mlx-lm has them */
+    bool multimodal; /* values under text_config, a prefix, vision and draft tensors beside */
 } directory_options;
 
 /* Creates the directory `path` with config.json and safetensors files. Fails the test on error. */

@@ -4,6 +4,7 @@
 
 #include <float.h>
 
+#include "kernel/generic/matmul_columns.h"
 #include "kernel/generic/matmul_planar.h"
 #include "kernel/generic/matmul_rows.h"
 
@@ -127,6 +128,10 @@ static void float_row(const fm_matrix *w, int64_t row, const void *const *act, f
 static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                    float *const *y, int64_t n_tok)
 {
+    if (w->layout == FM_LAYOUT_COLUMNS) {
+        fm_matmul_columns(w, row0, row1, act, y, n_tok);
+        return;
+    }
     if (w->type->n_plane) {
         fm_rows_planar(w, row0, row1, act, y, n_tok);
         return;

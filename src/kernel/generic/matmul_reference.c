@@ -10,9 +10,30 @@ static fm_act act_form_f32(const fm_type_traits *t FM_UNUSED)
     return FM_ACT_F32;
 }
 
+static void by_columns(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t n_tok)
+{
+    const uint32_t elem = w->type->block_bytes;
+    for (int64_t row = row0; row < row1; row++)
+        for (int64_t t = 0; t < n_tok; t++) {
+            const uint8_t *src = (const uint8_t *)w->data + (uint64_t)row * elem;
+            double acc = 0;
+            for (int64_t c = 0; c < w->n_in; c++, src += w->row_bytes) {
+                float weight;
+                w->type->decode(&weight, src, 1);
+                acc += (double)weight * ((const float *)act[t])[c];
+            }
+            y[t][row] = (float)acc;
+        }
+}
+
 static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                    float *const *y, int64_t n_tok)
 {
+    if (w->layout == FM_LAYOUT_COLUMNS) {
+        by_columns(w, row0, row1, act, y, n_tok);
+        return;
+    }
     const fm_type_traits *const type = w->type;
     /* Types of one element are decoded 256 at a time too. */
     const int64_t step = type->n_plane ? 32 : type->block_elems == 1 ? 256 : type->block_elems;

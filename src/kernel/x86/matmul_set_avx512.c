@@ -3,6 +3,7 @@
  * matmul_q256_avx512.c. */
 #include "kernel/kernel_internal.h"
 
+#include "kernel/generic/matmul_columns.h"
 #include "kernel/x86/matmul_avx512.h"
 
 #if defined(__x86_64__)
@@ -109,6 +110,10 @@ static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
 static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                    float *const *y, int64_t n_tok)
 {
+    if (w->layout == FM_LAYOUT_COLUMNS) {
+        fm_matmul_columns(w, row0, row1, act, y, n_tok);
+        return;
+    }
     if (w->type->n_plane) {
         fm_matmul_planar_avx512(w, row0, row1, act, y, n_tok);
         return;
