@@ -1,0 +1,213 @@
+/* fm_quantize(): tiny models of every family and every storage format of directories become GGUF files whose logits are
+ * those of transformers; every type runs and stays as near as its bits allow; the same bytes from any number of threads. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/directory.h"
+#include "support/fixture.h"
+
+enum { N_TOKENS = 64 };
+
+static void remember(void *user, fm_log_level level, const char *line)
+{
+    (void)level;
+    const size_t n = strlen(user);
+    snprintf((char *)user + n, 4000 - n, "%s\n", line);
+}
+
+static fm_quantize_result quantize(const char *from, const char *to, const char *type,
+                                   const char *experts, int threads, char *said)
+{
+    fm_error err = {0};
+    fm_quantize_result r;
+    const fm_quantize_options o = {.struct_size = sizeof o,
+                                   .source = from,
+                                   .destination = to,
+                                   .type = type,
+                                   .expert_type = experts,
+                                   .n_threads = threads,
+                                   .log = said ? remember : NULL,
+                                   .log_user = said};
+    unlink(to);
+    if (fm_quantize(&o, &r, &err) != FM_OK) fail_msg("%s to %s: %s", from, type, err.msg);
+    return r;
+}
+
+static float *logits_of(const char *model, const char *spec, int64_t n)
+{
+    int32_t ids[256];
+    tiny_token_ids(ids, (size_t)n, tiny_spec_find(spec));
+    const eval_setup s = {.batch = 64, .kv = FM_KV_F32, .kernels = "reference"};
+    return eval_logits(model, ids, (size_t)n, &s, NULL, NULL);
+}
+
+/* Largest error of a row over its largest magnitude, in the first n rows of a stored reference. */
+static void check_reference(const char *model, const char *spec, const char *reference)
+{
+    npy_array ref;
+    if (!npy_load(&ref, source_path(reference))) fail_msg("cannot read %s", reference);
+    const int64_t n = ref.rows < N_TOKENS ? ref.rows : N_TOKENS;
+    float *ours = logits_of(model, spec, n);
+    double worst = 0;
+    for (int64_t t = 0; t < n; t++) {
+        const float *a = ours + t * ref.cols, *b = (const float *)ref.data + t * ref.cols;
+        double diff = 0, mag = 0;
+        for (int64_t i = 0; i < ref.cols; i++) {
+            const double d = fabs((double)a[i] - b[i]);
+            if (!(d <= diff)) diff = d;
+            if (fabs(b[i]) > mag) mag = fabs(b[i]);
+        }
+        if (!(diff / mag <= worst)) worst = diff / mag;
+    }
+    print_message("%-24s row error %.1e\n", strrchr(model, '/') + 1, worst);
+    if (!(worst <= 1e-3)) fail_msg("%s: row error %g against %s", model, worst, reference);
+    free(ours);
+    npy_free(&ref);
+}
+
+static void directories_become_files_with_the_logits_of_transformers(void **state)
+{
+    (void)state;
+    static const directory_options all[] = {
+        {.spec = "qwen35moe-a", .format = "plain"},
+        {.spec = "qwen35moe-b",
+         .format = "plain",
+         .one_by_one = true,
+         .n_shards = 3,
+         .multimodal = true},
+        {.spec = "qwen3next-a", .format = "plain", .one_by_one = true},
+        {.spec = "qwen3moe-b", .format = "plain"},
+        {.spec = "qwen35moe-s", .format = "mlx4"},
+        {.spec = "qwen3next-s", .format = "mlx2"},
+        {.spec = "qwen35moe-s", .format = "fp8", .n_shards = 2, .multimodal = true},
+        {.spec = "qwen3next-s", .format = "int4"},
+        {.spec = "qwen3moe-s", .format = "mxfp4", .n_shards = 3},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        char name[80], reference[160], said[4096] = "";
+        const bool plain = strcmp(all[i].format, "plain") == 0;
+        snprintf(name, sizeof name, "%s-%s", all[i].spec, all[i].format);
+        const char *from = scratch_path(name);
+        directory_write(from, &all[i]);
+        snprintf(name, sizeof name, "%s-%s.gguf", all[i].spec, all[i].format);
+        const char *to = scratch_path(name);
+        const fm_quantize_result r = quantize(from, to, "F32", NULL, 2, said);
+        assert_int_equal(r.n_vision > 0, all[i].multimodal);
+        assert_int_equal(strstr(said, "of the vision part") != NULL, all[i].multimodal);
+        snprintf(reference, sizeof reference,
+                 plain ? "tests/vectors/model/%s-F32.npy" : "tests/vectors/directory/%s-%s.npy",
+                 all[i].spec, all[i].format);
+        check_reference(to, all[i].spec, reference);
+    }
+}
+
+static void files_of_every_family_keep_their_logits(void **state)
+{
+    (void)state;
+    static const char *const specs[] = {"qwen35moe-a", "qwen3next-b", "qwen3moe-c", "glm4moe-a",
+                                        "gpt-oss-a"};
+    for (size_t i = 0; i < sizeof specs / sizeof specs[0]; i++) {
+        char name[80], reference[160];
+        const char *from = tiny_file(specs[i], "F32", NULL);
+        snprintf(name, sizeof name, "%s-again.gguf", specs[i]);
+        const char *to = scratch_path(name);
+        const fm_quantize_result r = quantize(from, to, "F32", NULL, 1, NULL);
+        assert_int_equal(r.n_copied, r.n_tensor);
+        assert_int_equal(r.n_draft > 0, tiny_spec_find(specs[i])->has_draft_layer);
+        snprintf(reference, sizeof reference, "tests/vectors/model/%s-F32.npy", specs[i]);
+        check_reference(to, specs[i], reference);
+    }
+}
+
+/* Mean over positions of the Kullback-Leibler divergence of b's distribution from a's. */
+static double divergence(const float *a, const float *b, int64_t n, int64_t n_vocab)
+{
+    double sum = 0;
+    for (int64_t t = 0; t < n; t++, a += n_vocab, b += n_vocab) {
+        double za = 0, zb = 0, ma = -INFINITY, mb = -INFINITY;
+        for (int64_t i = 0; i < n_vocab; i++) {
+            ma = fmax(ma, a[i]);
+            mb = fmax(mb, b[i]);
+        }
+        for (int64_t i = 0; i < n_vocab; i++) {
+            za += exp(a[i] - ma);
+            zb += exp(b[i] - mb);
+        }
+        for (int64_t i = 0; i < n_vocab; i++) {
+            const double la = a[i] - ma - log(za), lb = b[i] - mb - log(zb);
+            sum += exp(la) * (la - lb);
+        }
+    }
+    return sum / (double)n;
+}
+
+static void every_type_stays_as_near_as_its_bits_allow(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"F32",  "F16",  "BF16", "Q8_0", "Q6_K", "Q5_K",
+                                        "Q4_K", "Q3_K", "Q2_K", "Q4_0", "MXFP4"};
+    enum { N_TYPE = sizeof types / sizeof types[0] };
+    const char *spec = "qwen3moe-s";
+    const int64_t n_vocab = tiny_spec_find(spec)->n_vocab;
+    char from[400];
+    snprintf(from, sizeof from, "%s", tiny_file(spec, "F32", NULL));
+    float *exact = logits_of(from, spec, N_TOKENS);
+    double kl[N_TYPE];
+    for (int i = 0; i < N_TYPE; i++) {
+        char name[80];
+        snprintf(name, sizeof name, "type-%s.gguf", types[i]);
+        const char *to = scratch_path(name);
+        (void)quantize(from, to, types[i], NULL, 2, NULL);
+        float *ours = logits_of(to, spec, N_TOKENS);
+        kl[i] = divergence(exact, ours, N_TOKENS, n_vocab);
+        print_message("%-6s divergence %.3e\n", types[i], kl[i]);
+        free(ours);
+    }
+    free(exact);
+    assert_true(kl[0] < 1e-12);
+    for (int i = 1; i < N_TYPE; i++) assert_true(isfinite(kl[i]) && kl[i] >= -1e-9);
+    for (int i = 3; i <= 8; i++) assert_true(i == 3 || kl[i] > kl[i - 1]); /* fewer bits, further */
+    assert_true(kl[1] < kl[2] && kl[2] < kl[4]);                           /* F16, BF16, Q6_K */
+    assert_true(kl[9] > kl[5] && kl[10] > kl[5]); /* four bits are further than five */
+    assert_true(kl[6] < kl[9]);                   /* Q4_K is nearer than Q4_0 */
+}
+
+static void bytes_do_not_depend_on_threads(void **state)
+{
+    (void)state;
+    char from[400], a[400], b[400];
+    snprintf(from, sizeof from, "%s", tiny_file("qwen35moe-s", "Q8_0", NULL));
+    snprintf(a, sizeof a, "%s", scratch_path("threads-1.gguf"));
+    snprintf(b, sizeof b, "%s", scratch_path("threads-3.gguf"));
+    (void)quantize(from, a, "Q4_K", "Q2_K", 1, NULL);
+    (void)quantize(from, b, "q4_k", "q2_k", 3, NULL);
+    FILE *fa = fopen(a, "rb"), *fb = fopen(b, "rb");
+    assert_non_null(fa);
+    assert_non_null(fb);
+    int ca, cb;
+    do {
+        ca = getc(fa);
+        cb = getc(fb);
+        assert_int_equal(ca, cb);
+    } while (ca != EOF);
+    fclose(fa);
+    fclose(fb);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(directories_become_files_with_the_logits_of_transformers),
+        cmocka_unit_test(files_of_every_family_keep_their_logits),
+        cmocka_unit_test(every_type_stays_as_near_as_its_bits_allow),
+        cmocka_unit_test(bytes_do_not_depend_on_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
