@@ -84,6 +84,7 @@ typedef struct {
                                  that does not fit, both are measured once per disk (at most 2 s)
                                  and kept in the user's cache directory */
     bool measure_io;          /* with plan_only: measure as loading would                   */
+    bool collect_importance;  /* sums for fm_engine_write_importance(); a line of the plan */
 } fm_engine_options;
 
 void fm_engine_options_init(fm_engine_options *opt);
@@ -123,6 +124,10 @@ typedef struct {
     /* Tensors of a directory that are recognised and not used, and their bytes */
     int64_t n_vision_tensor, n_draft_tensor;
     uint64_t vision_bytes, draft_bytes;
+    int32_t bos_id;                 /* token that every text of this model starts with; -1: none */
+    /* Of names, types, shapes and places of all tensors and the sizes of the files: equal for copies of
+     * a model, wherever they lie. */
+    uint64_t identity;
 } fm_model_info;
 
 /* Strings live as long as the engine. */
@@ -276,6 +281,7 @@ typedef struct {
     void *progress_user;
     fm_logits_fn every_logits; /* NULL: only the last token's logits are computed */
     void *logits_user;
+    int64_t logits_from; /* every_logits: of the tokens from this position of the session on */
 } fm_eval_options;
 
 /* Appends n tokens to the session and computes their logits in chunks that end at multiples of the
@@ -380,6 +386,14 @@ void fm_engine_stats(const fm_engine *engine, fm_stats *out);
 /* How fast the engine's threads can read its resident weights where they lie: the best of `passes` in 1e9
  * bytes per second; 0 when none are resident. */
 double fm_engine_weights_gb_s(fm_engine *engine, int passes);
+
+/* With collect_importance: the sums of squares of what every matrix was multiplied with, over all tokens
+ * that were evaluated since the engine was opened, for each expert those that chose it. Written in
+ * llama.cpp's GGUF form of an importance matrix (docs/formats.md); appears under this name when it is
+ * complete. `dataset` names the text, n_chunk and chunk_size are its windows and their tokens. The
+ * sums are the same for every placement and number of threads. */
+fm_status fm_engine_write_importance(const fm_engine *engine, const char *path, const char *dataset,
+                                     uint32_t n_chunk, uint32_t chunk_size, fm_error *err);
 
 /* True when the build carries fault injection or debug checks, for --version. */
 const char *fm_build_info(void);

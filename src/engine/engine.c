@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "os/probe.h"
 #include "os/facts.h"
 #include "os/file.h"
@@ -74,17 +75,20 @@ static fm_status read_names(fm_engine *e, fm_error *err)
 
 /* A file without a usable tokenizer can still be measured and asked for logits; what needs text
  * reports the reason that is kept here. */
-static void make_tokenizer(fm_engine *e)
+static fm_status make_tokenizer(fm_engine *e, fm_error *err)
 {
+    e->bos_id = -1;
     if (fm_tokenizer_from_checkpoint(&e->tokenizer, e->checkpoint, &e->tokenizer_error) == FM_OK) {
         if (e->model && fm_tokenizer_n_vocab(e->tokenizer) > e->model->hp.n_vocab)
             fm_engine_log(e, FM_LOG_WARN, "the tokenizer has %d tokens, the embedding %d rows",
                           fm_tokenizer_n_vocab(e->tokenizer), e->model->hp.n_vocab);
+        FM_TRY(fm_tokenizer_bos(e->checkpoint, e->tokenizer, &e->bos_id, err));
     }
     fm_checkpoint_drop_tokenizer(e->checkpoint);
 #ifdef __GLIBC__
     malloc_trim(0); /* the merges of a large vocabulary were tens of MB */
 #endif
+    return FM_OK;
 }
 
 static int32_t embd_file(const fm_model *m, int plane)
@@ -180,6 +184,7 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
                                   .pack_scratch_each = each};
     fm_store_set_trunk_prepare(e->store, fm_model_prepare_unit, &e->prepare);
     FM_TRY(fm_store_load_trunk(e->store, o->load_progress, o->progress_user, err));
+    if (o->collect_importance) FM_TRY(fm_input_sums_create(&e->importance, m, &e->ledger, err));
     const fm_run_options ro = {
         .model = m,
         .kernels = e->kernels,
@@ -191,6 +196,7 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
         .n_ctx = e->plan.report.n_ctx,
         .n_batch = e->plan.n_batch,
         .prefetch = o->prefetch,
+        .importance = e->importance,
     };
     return fm_run_create(&e->run, &ro, &e->ledger, err);
 }
@@ -217,14 +223,15 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
         st = e->kernels ? fm_model_bind(&e->model, e->checkpoint, o->n_expert_used, err)
                         : (err ? err->code : FM_E_ARG);
     }
-    if (st == FM_OK) make_tokenizer(e);
+    if (st == FM_OK) st = make_tokenizer(e, err);
     if (st == FM_OK) st = fm_engine_make_chat(e, err);
     if (st == FM_OK && o->vocab_only && !e->tokenizer) {
         if (err) *err = e->tokenizer_error;
         st = e->tokenizer_error.code;
     }
     if (st == FM_OK && !o->vocab_only)
-        st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, err);
+        st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, o->collect_importance,
+                                 err);
     if (st == FM_OK && !o->vocab_only) st = fm_engine_choose_io(e, o, err);
     if (st == FM_OK && !o->vocab_only && !o->plan_only) st = load(e, o, err);
     if (st != FM_OK) {
@@ -240,6 +247,7 @@ void fm_engine_close(fm_engine *e)
 {
     if (!e) return;
     fm_run_destroy(e->run);
+    fm_input_sums_destroy(e->importance);
     fm_store_destroy(e->store);
     fm_pool_destroy(e->pool);
     for (int k = 0; k < FM_MAX_PLANES; k++) fm_file_close(e->embd_fd[k]);
@@ -272,9 +280,40 @@ static void expert_sizes(const fm_model *m, fm_model_info *out)
     }
 }
 
+static uint64_t hash_number(uint64_t h, uint64_t v)
+{
+    unsigned char b[8];
+    for (int i = 0; i < 8; i++) b[i] = (unsigned char)(v >> (8 * i));
+    return fm_fnv1a(h, b, sizeof b);
+}
+
+static uint64_t hash_text(uint64_t h, const char *text, size_t n)
+{
+    return fm_fnv1a(hash_number(h, n), text, n);
+}
+
+uint64_t fm_engine_identity(const fm_engine *e)
+{
+    uint64_t h = hash_text(FM_FNV1A_INIT, e->architecture.data, e->architecture.len);
+    h = hash_text(h, e->name.data, e->name.len);
+    for (int32_t i = 0; i < fm_checkpoint_n_file(e->checkpoint); i++)
+        h = hash_number(h, fm_checkpoint_file_bytes(e->checkpoint, i));
+    const int64_t n = fm_checkpoint_n_tensor(e->checkpoint);
+    for (int64_t i = 0; i < n; i++) {
+        const fm_tensor_info *t = fm_checkpoint_tensor(e->checkpoint, i);
+        h = hash_text(h, t->name, strlen(t->name));
+        h = hash_number(hash_number(h, t->type), (uint64_t)t->n_dim);
+        for (int d = 0; d < t->n_dim; d++) h = hash_number(h, (uint64_t)t->dim[d]);
+        h = hash_number(hash_number(h, t->file), t->offset);
+    }
+    return h;
+}
+
 void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
 {
     memset(out, 0, sizeof *out);
+    out->bos_id = e->bos_id;
+    out->identity = fm_engine_identity(e);
     out->name = e->name.data;
     out->architecture = e->architecture.data;
     out->tokenizer = e->pre.data;
@@ -401,6 +440,14 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out)
         out->attention_us = r.attention_us;
         out->head_us = r.head_us;
     }
+}
+
+fm_status fm_engine_write_importance(const fm_engine *e, const char *path, const char *dataset,
+                                     uint32_t n_chunk, uint32_t chunk_size, fm_error *err)
+{
+    if (!e->importance)
+        return fm_fail(err, FM_E_ARG, "the engine was opened without collect_importance");
+    return fm_input_sums_write(e->importance, path, dataset, n_chunk, chunk_size, err);
 }
 
 double fm_engine_weights_gb_s(fm_engine *e, int passes)

@@ -7,6 +7,7 @@
 #include "base/pool.h"
 #include "chat/chat_form.h"
 #include "format/checkpoint.h"
+#include "model/input_sums.h"
 #include "model/model.h"
 #include "store/store.h"
 
@@ -17,6 +18,7 @@ struct fm_engine {
     fm_model *model;          /* NULL with vocab_only                     */
     fm_tokenizer *tokenizer;  /* NULL when the file carries none          */
     fm_error tokenizer_error; /* why not                                  */
+    int32_t bos_id; /* -1: none */
     fm_chat_form *chat;
     const fm_kernels *kernels;
     fm_store_plan plan;
@@ -37,6 +39,7 @@ struct fm_engine {
     fm_pool *pool;
     fm_store *store;
     fm_run *run;
+    fm_input_sums *importance; /* or NULL */
     int embd_fd[FM_MAX_PLANES]; /* of the file of each plane, -1: none */
     unsigned char *pack_scratch;
     fm_prepare_ctx prepare;
@@ -48,9 +51,12 @@ struct fm_engine {
 
 void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...) FM_PRINTF(3, 4);
 
-/* plan_glue.c: machine facts and model sizes into e->plan. n_ctx, n_batch: 0 for the default. */
+/* plan_glue.c: machine facts and model sizes into e->plan. n_ctx, n_batch: 0 for the default;
+ * importance: with room for fm_input_sums. */
 fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
-                              fm_error *err);
+                              bool importance, fm_error *err);
+
+uint64_t fm_engine_identity(const fm_engine *e); /* see fm_model_info */
 
 /* io_glue.c: depth and split of reads, after the plan; may measure the disk. */
 fm_status fm_engine_choose_io(fm_engine *e, const fm_engine_options *o, fm_error *err);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "model/input_sums.h"
 #include "os/facts.h"
 #include "text/tokenizer.h"
 
@@ -70,7 +71,7 @@ static int32_t default_batch(const fm_engine *e, int32_t n_ctx, uint64_t budget)
 }
 
 fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
-                              fm_error *err)
+                              bool importance, fm_error *err)
 {
     const fm_model *m = e->model;
     if (n_ctx > m->hp.n_ctx_train)
@@ -92,6 +93,7 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
         .program_bytes = PROGRAM_BYTES + THREAD_BYTES * (uint64_t)e->n_thread +
                          m->trunk_bytes / PAGE_TABLE_SHARE +
                          fm_round_up(fm_model_pack_scratch(m) * (uint64_t)e->n_thread, 4096),
+        .importance_bytes = importance ? fm_input_sums_bytes(m) : 0,
         .metadata_bytes = fm_checkpoint_memory(e->checkpoint) +
                           (e->tokenizer ? fm_tokenizer_memory(e->tokenizer) : 0),
     };

@@ -116,6 +116,7 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
         .keep_user = &p,
         .logits = opt ? opt->every_logits : NULL,
         .logits_user = opt ? opt->logits_user : NULL,
+        .logits_from = opt ? opt->logits_from : 0,
     };
     const int64_t end = s->n_past + (int64_t)n, batch = e->n_batch_asked;
     fm_status st = FM_OK;
@@ -124,7 +125,8 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
         if (chunk_end > end) chunk_end = end;
         const int64_t n_pass = pass_length(e, s->n_past, chunk_end);
         const bool last = s->n_past + n_pass == end;
-        const fm_head_mode head = hooks.logits ? FM_HEAD_ALL : last ? FM_HEAD_LAST : FM_HEAD_NONE;
+        const bool wanted = hooks.logits && s->n_past + n_pass > hooks.logits_from;
+        const fm_head_mode head = wanted ? FM_HEAD_ALL : last ? FM_HEAD_LAST : FM_HEAD_NONE;
         st =
             fm_run_pass(e->run, s->kv, ids + p.done, (int32_t)n_pass, s->n_past, head, &hooks, err);
         if (st != FM_OK) break;
@@ -142,5 +144,6 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
     s->has_logits = st == FM_OK;
     /* A pass that broke off has moved the recurrent state of some layers and not of others. */
     if (st != FM_OK) fm_session_reset(s);
+    if (st != FM_OK && e->importance) fm_input_sums_spoil(e->importance);
     return st;
 }

@@ -258,6 +258,49 @@ fm_status fm_tokenizer_from_directory(fm_tokenizer **out, const char *directory,
     return st;
 }
 
+/* ---- the token that texts start with ----------------------------------------------------- */
+
+static fm_status bos_of_directory(const char *directory, const fm_tokenizer *tok, int32_t *id,
+                                  fm_error *err)
+{
+    char *path, *data;
+    size_t n;
+    fm_status st = read_beside(directory, "tokenizer_config.json", &path, &data, &n, err);
+    if (st == FM_OK && data) {
+        json_error_t why;
+        json_t *root = json_loadb(data, n, 0, &why);
+        if (!root) {
+            st = fm_fail(err, FM_E_FORMAT, "%s: line %d: %s", path, why.line, why.text);
+        } else if (json_is_true(json_object_get(root, "add_bos_token"))) {
+            const json_t *bos = json_object_get(root, "bos_token");
+            if (json_is_object(bos)) bos = json_object_get(bos, "content");
+            if (json_is_string(bos)) *id = fm_token_find(tok, json_string_value(bos));
+        }
+        json_decref(root);
+    }
+    free(path);
+    free(data);
+    return st;
+}
+
+fm_status fm_tokenizer_bos(const fm_checkpoint *c, const fm_tokenizer *tok, int32_t *id,
+                           fm_error *err)
+{
+    *id = -1;
+    if (fm_checkpoint_directory(c))
+        return bos_of_directory(fm_checkpoint_directory(c), tok, id, err);
+    bool wanted;
+    uint32_t bos;
+    FM_TRY(fm_meta_bool_or(c, KEY "add_bos_token", &wanted, false, err));
+    if (!wanted || !fm_meta_has(c, KEY "bos_token_id")) return FM_OK;
+    FM_TRY(fm_meta_u32(c, KEY "bos_token_id", &bos, err));
+    if (bos >= (uint32_t)fm_tokenizer_n_vocab(tok))
+        return fm_fail(err, FM_E_FORMAT, "%s: " KEY "bos_token_id is %u, but there are %d tokens",
+                       fm_checkpoint_file(c, 0), bos, fm_tokenizer_n_vocab(tok));
+    *id = (int32_t)bos;
+    return FM_OK;
+}
+
 fm_status fm_tokenizer_open(fm_tokenizer **out, const char *path, fm_error *err)
 {
     *out = NULL;

@@ -11,3 +11,8 @@ fm_status fm_tokenizer_from_checkpoint(fm_tokenizer **out, const fm_checkpoint *
 /* From tokenizer.json or tiktoken.model of a Hugging Face directory; tokens that end a generation from
  * generation_config.json and config.json. */
 fm_status fm_tokenizer_from_directory(fm_tokenizer **out, const char *directory, fm_error *err);
+
+/* The token that the model wants in front of every text: bos_token when its file says add_bos_token; -1:
+ * none. */
+fm_status fm_tokenizer_bos(const fm_checkpoint *c, const fm_tokenizer *tok, int32_t *id,
+                           fm_error *err);

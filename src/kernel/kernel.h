@@ -29,6 +29,7 @@ typedef struct {
     const void *aux[FM_MAX_PLANES - 1];
     uint64_t aux_row_bytes;
     int32_t scale_row; /* rows of the first scale that lie before row 0 (scales of 128 rows) */
+    const void *tag; /* what it is, for those who made it; kernels do not look */
 } fm_matrix;
 
 /* A matmul of some rows for some tokens:

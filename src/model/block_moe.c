@@ -38,6 +38,7 @@ typedef struct {
 
 typedef struct {
     fm_run *r;
+    int32_t layer;
     moe_job job[FM_MOE_JOBS + 1];
     int n_job;
     int64_t n_row; /* rows used in ff_gate */
@@ -242,6 +243,25 @@ static void out_item(void *ctx, int64_t item, int thread)
     }
 }
 
+/* What the matrices of one job are multiplied with, its tokens in their order. */
+static void importance_item(void *ctx, int64_t item, int thread)
+{
+    (void)thread;
+    const moe_set *s = ctx;
+    const fm_run *r = s->r;
+    const moe_job *j = &s->job[item];
+    const fm_input_sums_rows in = {r->in.x, r->in.stride, j->pair, j->div, j->n_tok};
+    const fm_input_sums_rows hidden = {r->ff_gate + j->row0 * r->ff_max, r->ff_max, NULL, 1,
+                                       j->n_tok};
+    if (j->routed) {
+        fm_input_sums_expert(r->opt.importance, s->layer, j->ref.expert, &in, &hidden);
+    } else {
+        fm_input_sums_matrix(r->opt.importance, j->gate.tag, &in);
+        fm_input_sums_matrix(r->opt.importance, j->up.tag, &in);
+        fm_input_sums_matrix(r->opt.importance, j->down.tag, &hidden);
+    }
+}
+
 /* Rows per work item: whole panels, a few items per thread over the whole set. */
 static int64_t rows_per_item(const fm_run *r, int64_t n_out, int n_job)
 {
@@ -268,6 +288,7 @@ static void compute_set(moe_set *s)
         n_out += (j->down.n_out + j->rows_out - 1) / j->rows_out;
     }
     fm_pool_run(r->pool, in_item, s, n_in);
+    if (r->opt.importance) fm_pool_run(r->pool, importance_item, s, s->n_job);
     if (s->n_row < 16) {
         for (int64_t i = 0; i < s->n_row; i++) quantize_item(s, i, 0);
     } else {
@@ -400,7 +421,7 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
     const bool one = r->n_tok == 1;
     FM_TRY(fm_store_demand(store, layer, one ? r->ids : r->need_ids, one ? NULL : r->need_weight,
                            n_need, one ? FM_DEMAND_TOKEN : FM_DEMAND_BATCH, err));
-    moe_set set = {.r = r};
+    moe_set set = {.r = r, .layer = layer};
     set_acts(&set, l, ptr);
     if (r->hp->n_ff_shared) {
         add_shared(&set, l, ptr);

@@ -259,8 +259,9 @@ static fm_status head_pass(fm_run *r, int32_t t0, int32_t n, fm_error *err)
         }
         const int64_t row0 = (int64_t)(u - m->hp.n_layer) * m->head_rows;
         const int64_t left = r->hp->n_vocab - row0;
-        const fm_matrix w =
+        fm_matrix w =
             fm_matrix_of(type, ptr, 0, n_embd, left < m->head_rows ? left : m->head_rows);
+        if (u == m->hp.n_layer) w.tag = m->head; /* all units see the same rows: counted once */
         const fm_linear_op op = {&w, r->logits + row0, r->hp->n_vocab, NULL};
         fm_linear(r, &r->in, &op, 1);
         fm_trunk_release(r->opt.store, u);
@@ -277,7 +278,8 @@ static fm_status heads(fm_run *r, fm_head_mode mode, fm_error *err)
         st = head_pass(r, r->n_tok - 1, 1, err);
     } else if (mode == FM_HEAD_ALL) {
         const int32_t group = r->opt.n_batch > 1 ? FM_HEAD_GROUP : 1;
-        for (int32_t t = 0; t < r->n_tok && st == FM_OK; t += group) {
+        const int64_t from = r->hooks->logits_from - r->pos0;
+        for (int32_t t = from > 0 ? (int32_t)from : 0; t < r->n_tok && st == FM_OK; t += group) {
             const int32_t n = r->n_tok - t < group ? r->n_tok - t : group;
             st = head_pass(r, t, n, err);
             for (int32_t i = 0; i < n && st == FM_OK; i++)

@@ -100,6 +100,8 @@ void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op)
     for (int i = 0; i < n_op; i++) {
         const fm_matrix *w = ops[i].w;
         assert(w->n_in == a->n);
+        if (r->opt.importance && w->tag)
+            fm_input_sums_add(r->opt.importance, r->pool, w->tag, a->x, a->stride, a->n_tok);
         j.part[i].op = &ops[i];
         j.part[i].act = fm_acts_need(r, a, w->type, &j.part[i].act_stride);
         int64_t rows = w->n_out / ((int64_t)r->n_thread * ITEMS_PER_THREAD);

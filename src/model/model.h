@@ -181,6 +181,7 @@ typedef struct {
     int64_t n_ctx;
     int32_t n_batch; /* tokens in one pass */
     fm_prefetch prefetch;
+    struct fm_input_sums *importance; /* gathers what matrices are multiplied with, or NULL */
 } fm_run_options;
 
 /* Bytes of working memory for these sizes. */
@@ -199,6 +200,7 @@ typedef struct {
     void *keep_user;
     fm_logits_fn logits; /* FM_HEAD_ALL: receives each row                     */
     void *logits_user;
+    int64_t logits_from; /* FM_HEAD_ALL: of the tokens from this position on   */
 } fm_pass_hooks;
 
 /* Evaluates n <= n_batch tokens at positions pos0.. of the session state kv. With FM_HEAD_LAST the

@@ -68,7 +68,8 @@ static int32_t ask_router(fm_run *r, const fm_layer *next, uint8_t *const *ptr)
     for (int32_t t = 0; t < r->n_tok; t++)
         r->k->rmsnorm(g->normed + (int64_t)t * hp->n_embd, r->x + (int64_t)t * hp->n_embd, norm,
                       hp->eps, hp->n_embd);
-    const fm_matrix router = fm_weight_matrix(next, ptr, FM_W_ROUTER);
+    fm_matrix router = fm_weight_matrix(next, ptr, FM_W_ROUTER);
+    router.tag = NULL; /* a guess does not count as its use */
     const fm_linear_op op = {.w = &router,
                              .y = g->logits,
                              .y_stride = hp->n_expert,

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 
 #include "base/clock.h"
+#include "model/input_sums.h"
 #include "model/model.h"
 
 /* A batch of activation rows and, made when first asked for, their quantized forms. */
@@ -165,7 +166,7 @@ uint64_t fm_embd_row_bytes(const fm_model *m);
 /* Rows [row0, row0 + n_out) of a bound weight of one matrix per head; they start a matrix of that weight. */
 fm_matrix fm_head_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w, int64_t row0,
                          int64_t n_out);
-/* The matrix of a bound weight, given the addresses of the layer's pieces. */
+/* The matrix of a bound weight, given the addresses of the layer's pieces; its tag is the tensor. */
 fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
 const float *fm_weight_vector(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
 /* The same, or NULL when the layer has no such weight. */

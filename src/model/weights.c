@@ -60,7 +60,10 @@ fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
 {
     assert(l->piece_of[w] >= 0);
     const fm_tensor_info *t = l->tensor_of[w];
-    return fm_matrix_of(fm_type_get(t->type), ptr + l->piece_of[w], t->row0, t->dim[0], t->dim[1]);
+    fm_matrix m =
+        fm_matrix_of(fm_type_get(t->type), ptr + l->piece_of[w], t->row0, t->dim[0], t->dim[1]);
+    m.tag = t;
+    return m;
 }
 
 fm_matrix fm_head_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w, int64_t row0,

@@ -248,6 +248,7 @@ static uint64_t fixed_bytes(const fm_plan_input *in)
     sum = add(sum, in->always_bytes);
     sum = add(sum, in->kv_bytes);
     sum = add(sum, in->index_bytes);
+    sum = add(sum, in->importance_bytes);
     return add(sum, in->state_bytes);
 }
 
@@ -274,6 +275,7 @@ static void list_lines(fm_plan *report, const fm_plan_input *in, const trunk_spl
     if (in->index_bytes > 0) add_line(report, FM_LINE_INDEX, in->index_bytes);
     add_line(report, FM_LINE_STATE, in->state_bytes);
     add_line(report, FM_LINE_SCRATCH, scratch_bytes(in, n_batch));
+    if (in->importance_bytes > 0) add_line(report, FM_LINE_IMPORTANCE, in->importance_bytes);
     add_line(report, FM_LINE_SLOTS, slot_bytes);
 }
 

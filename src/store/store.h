@@ -55,6 +55,7 @@ typedef struct {
 #define FM_LINE_INDEX "index keys"
 #define FM_LINE_STATE "recurrent state"
 #define FM_LINE_SCRATCH "scratch"
+#define FM_LINE_IMPORTANCE "importance sums"
 #define FM_LINE_SLOTS "expert slots"
 
 typedef struct {
@@ -70,6 +71,7 @@ typedef struct {
     uint64_t kv_bytes;       /* attention caches for n_ctx                        */
     uint64_t index_bytes;    /* keys of sparse attention's indexer for n_ctx; 0: no line */
     uint64_t state_bytes;    /* recurrent state                                   */
+    uint64_t importance_bytes; /* sums over activations; 0: none are gathered     */
     /* scratch grows with the batch: fixed + per_token * n_batch. The planner shrinks n_batch in
      * steps of 64 (never below min(64, n_batch)) before it streams the trunk. */
     uint64_t scratch_fixed_bytes, scratch_token_bytes;
