@@ -62,6 +62,9 @@ typedef struct {
 
     const char *destination; /* the second positional argument of quantize */
     const char *to, *expert_type, *trunk_type, *importance;
+    const char *text_path, *save_logits, *against, *importance_path;
+    int32_t stride, max_tokens; /* 0: none was given */
+    bool is_special;
 
     bool is_json, is_quiet, wants_help;
 } fm_cli_options;
@@ -75,6 +78,7 @@ typedef enum {
     FM_CMD_BENCH = 1 << 5,
     FM_CMD_TEMPLATE = 1 << 6,
     FM_CMD_QUANTIZE = 1 << 8,
+    FM_CMD_EVAL = 1 << 7,
 } fm_cli_command_bit;
 
 typedef struct {
@@ -135,6 +139,9 @@ void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o);
 /* Opens the engine and warns when the number of experts is not the trained one. */
 fm_status fm_cli_open(fm_engine **out, const fm_engine_options *opt, const fm_cli_options *o,
                       fm_error *err);
+
+/* An engine opens without a usable tokenizer; opening the tokenizer alone tells the reason. Never FM_OK. */
+fm_status fm_cli_fail_without_tokenizer(const fm_cli_options *o, fm_error *err);
 
 /* ---- standard error (cli_progress.c) ---------------------------------------------------------- */
 
@@ -200,6 +207,7 @@ int fm_cmd_tokenize(const fm_cli_options *o);
 int fm_cmd_bench(const fm_cli_options *o);
 int fm_cmd_template(const fm_cli_options *o);
 int fm_cmd_quantize(const fm_cli_options *o);
+int fm_cmd_eval(const fm_cli_options *o);
 
 /* NULL-terminated by name. */
 extern const fm_cli_command fm_cli_commands[];

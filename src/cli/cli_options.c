@@ -30,7 +30,7 @@ typedef struct {
 } option;
 
 #define FIELD(f) offsetof(fm_cli_options, f)
-#define ENGINE_COMMANDS (FM_CMD_RUN | FM_CMD_PLAN | FM_CMD_LOGITS | FM_CMD_BENCH)
+#define ENGINE_COMMANDS (FM_CMD_RUN | FM_CMD_PLAN | FM_CMD_LOGITS | FM_CMD_BENCH | FM_CMD_EVAL)
 #define ALL_COMMANDS \
     (ENGINE_COMMANDS | FM_CMD_INFO | FM_CMD_TOKENIZE | FM_CMD_TEMPLATE | FM_CMD_QUANTIZE)
 
@@ -73,6 +73,18 @@ static const option OPTIONS[] = {
     {"output", NULL, "--importance", "FILE", OPT_TEXT, FIELD(importance), FM_CMD_QUANTIZE,
      0, 0, NULL, "weigh errors by what the columns met: a GGUF file of general.type\n"
                  "imatrix"},
+    {"input", NULL, "--text", "FILE", OPT_TEXT, FIELD(text_path), FM_CMD_EVAL,
+     0, 0, NULL, "the text; - for standard input"},
+    {"input", NULL, "--special", NULL, OPT_FLAG, FIELD(is_special), FM_CMD_EVAL,
+     0, 0, NULL, "control tokens that the text spells become their ids; otherwise only\n"
+                 "markup such as <think> does"},
+    {"input", NULL, "--max-tokens", "N", OPT_INT, FIELD(max_tokens), FM_CMD_EVAL,
+     1, INT32_MAX, NULL, "only the first N tokens of the text (default: all)"},
+    {"input", "-c", "--ctx", "N", OPT_INT, FIELD(n_ctx), FM_CMD_EVAL,
+     4, INT32_MAX, NULL, "tokens of a window (default 512)"},
+    {"input", NULL, "--stride", "N", OPT_INT, FIELD(stride), FM_CMD_EVAL,
+     1, INT32_MAX, NULL, "start a window every N tokens and score its last N, so that each has\n"
+                         "at least CTX - N tokens before it (default: see above)"},
 
     {"workload", NULL, "--prompt", "N", OPT_INT, FIELD(bench_prompt), FM_CMD_BENCH,
      0, 1 << 24, "512", "tokens of the prompt"},
@@ -91,6 +103,15 @@ static const option OPTIONS[] = {
     {"output", NULL, "--out", "FILE", OPT_TEXT, FIELD(out_path), FM_CMD_LOGITS,
      0, 0, NULL, "the .npy file to write, float32 [tokens][vocabulary]; it appears\n"
                  "under this name when it is complete"},
+    {"output", NULL, "--save-logits", "FILE", OPT_TEXT, FIELD(save_logits), FM_CMD_EVAL,
+     0, 0, NULL, "keep the logits of all scored tokens as a reference: 4 bytes for each of\n"
+                 "them and each token of the vocabulary; the size is said before"},
+    {"output", NULL, "--against", "FILE", OPT_TEXT, FIELD(against), FM_CMD_EVAL,
+     0, 0, NULL, "compare with such a reference, made from the same text and windows:\n"
+                 "divergence, and how often both have the same likeliest token"},
+    {"output", NULL, "--collect-importance", "FILE", OPT_TEXT, FIELD(importance_path), FM_CMD_EVAL,
+     0, 0, NULL, "write what the matrices were multiplied with, squared and summed up,\n"
+                 "for `quantize --importance` (a GGUF file as llama.cpp's imatrix)"},
     {"output", "-n", "--tokens", "N", OPT_INT, FIELD(n_predict), FM_CMD_RUN,
      0, INT32_MAX, NULL, "generate at most N tokens (default: until the end token or until\n"
                          "the context is full)"},
@@ -101,7 +122,7 @@ static const option OPTIONS[] = {
     {"output", NULL, "--csv", NULL, OPT_FLAG, FIELD(is_csv), FM_CMD_BENCH,
      0, 0, NULL, "print a header and one row per phase, separated by commas"},
     {"output", "-q", "--quiet", NULL, OPT_FLAG, FIELD(is_quiet),
-     FM_CMD_RUN | FM_CMD_LOGITS | FM_CMD_BENCH | FM_CMD_QUANTIZE,
+     FM_CMD_RUN | FM_CMD_LOGITS | FM_CMD_BENCH | FM_CMD_QUANTIZE | FM_CMD_EVAL,
      0, 0, NULL, "only errors and warnings on standard error"},
 
     {"sampling", NULL, "--temp", "T", OPT_REAL, FIELD(temperature), FM_CMD_RUN,
@@ -121,7 +142,7 @@ static const option OPTIONS[] = {
     {"memory and machine", "-M", "--memory", "SIZE", OPT_SIZE, FIELD(memory_bytes), ENGINE_COMMANDS,
      0, 0, NULL, "all the memory this program may use: 512M, 4G, 1.5G; K, M, G are\n"
                  "KiB, MiB, GiB (default: what the machine can spare)"},
-    {"memory and machine", "-c", "--ctx", "N", OPT_INT, FIELD(n_ctx), ENGINE_COMMANDS,
+    {"memory and machine", "-c", "--ctx", "N", OPT_INT, FIELD(n_ctx), ENGINE_COMMANDS & ~FM_CMD_EVAL,
      1, INT32_MAX, NULL, "tokens of context, prompt and answer together (default: chosen\n"
                          "to fit; for logits the number of ids, for bench as many as it\n"
                          "needs)"},
@@ -145,7 +166,7 @@ static const option OPTIONS[] = {
      0, 0, NULL, "larger reads are cut into pieces of this size, a multiple of 4K;\n"
                  "never changes the output (default: measured with --depth)"},
     {"memory and machine", NULL, "--prefetch", "auto|on|off", OPT_CHOICE, FIELD(prefetch),
-     FM_CMD_RUN | FM_CMD_LOGITS | FM_CMD_BENCH,
+     ENGINE_COMMANDS & ~FM_CMD_PLAN,
      0, 0, "auto", "read experts that the next layer will probably want while the disk\n"
                    "has nothing else to do; auto measures whether it pays. The output\n"
                    "is the same"},
@@ -381,5 +402,20 @@ const fm_cli_command fm_cli_commands[] = {
      "biases and vectors become F32. The file is built as DESTINATION.gguf.part; stopped at any moment,\n"
      "the same command goes on from there. It gets its name when all of it was read back.\n",
      fm_cmd_quantize},
+    {"eval", FM_CMD_EVAL, "MODEL --text FILE [options]",
+     "Perplexity of a text, and divergence from reference logits.",
+     "\nThe text is cut into windows of CTX tokens, what is left over at its end is not used. Each\n"
+     "window is evaluated by itself, and the second half is scored: the tokens from number\n"
+     "CTX/2 + 1 on (the first is number 0), each given all before it in its window. Perplexity\n"
+     "is exp of the mean of -ln p over all scored tokens, its error that of the mean times the\n"
+     "perplexity. llama.cpp's perplexity does the same, so figures for one file can be compared.\n"
+     "A model whose file wants a token in front of every text gets it as the first token of the\n"
+     "text and in place of the first token of every window.\n"
+     "\n"
+     "Divergence is the Kullback-Leibler divergence of this run from the reference, in nats, over\n"
+     "the whole vocabulary of every scored token. To see what an option costs:\n"
+     "  flashmoe eval MODEL --text FILE --save-logits REF\n"
+     "  flashmoe eval MODEL --text FILE --against REF --experts 4\n",
+     fm_cmd_eval},
     {NULL, 0, NULL, NULL, NULL, NULL},
 };

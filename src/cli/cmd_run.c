@@ -116,20 +116,10 @@ static fm_status read_prompt(char **text, size_t *n, const fm_cli_options *o, fm
     return FM_OK;
 }
 
-/* An engine opens without a usable tokenizer; opening the tokenizer alone tells the reason. */
-static fm_status fail_without_tokenizer(const fm_cli_options *o, fm_error *err)
-{
-    fm_tokenizer *tok;
-    const fm_status st = fm_tokenizer_open(&tok, o->model, err);
-    if (st != FM_OK) return st;
-    fm_tokenizer_close(tok);
-    return fm_fail(err, FM_E_UNSUPPORTED, "%s: its tokenizer cannot be used", o->model);
-}
-
 static fm_status tokenize_prompt(int32_t **ids, size_t *n_ids, const fm_engine *engine,
                                  const fm_cli_options *o, const char *text, size_t n, fm_error *err)
 {
-    if (!fm_engine_tokenizer(engine)) return fail_without_tokenizer(o, err);
+    if (!fm_engine_tokenizer(engine)) return fm_cli_fail_without_tokenizer(o, err);
     if (o->is_raw) {
         FM_TRY(fm_tokenize(fm_engine_tokenizer(engine), ids, n_ids, text, n, FM_TOKENIZE_SPECIAL,
                            err));
