@@ -1,5 +1,5 @@
 /* Finds the adapter of a model_type, and what the families' configurations have in common. The families' tables are in
- * hf_qwen.c, hf_glm.c and hf_gptoss.c. */
+ * hf_qwen.c, hf_glm.c, hf_gptoss.c and hf_deepseek.c. */
 #include "format/hf_adapter.h"
 
 #include <math.h>
@@ -8,7 +8,8 @@
 
 /* ---- the list ---------------------------------------------------------------------------- */
 
-static const fm_hf_adapter *const families[] = {fm_hf_qwen, fm_hf_glm, fm_hf_gptoss};
+static const fm_hf_adapter *const families[] = {fm_hf_qwen, fm_hf_glm, fm_hf_gptoss,
+                                                fm_hf_deepseek};
 enum { N_FAMILY = sizeof families / sizeof families[0] };
 
 const fm_hf_adapter *fm_hf_adapter_find(const char *model_type)

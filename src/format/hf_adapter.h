@@ -52,6 +52,7 @@ void fm_hf_adapter_names(char *out, size_t size);
 extern const fm_hf_adapter fm_hf_qwen[];
 extern const fm_hf_adapter fm_hf_glm[];
 extern const fm_hf_adapter fm_hf_gptoss[];
+extern const fm_hf_adapter fm_hf_deepseek[];
 
 /* ---- what families share ------------------------------------------------------------------- */
 
@@ -145,6 +146,9 @@ fm_status fm_hf_put_bool(fm_checkpoint *c, const char *arch, const char *key, bo
                          fm_error *err);
 fm_status fm_hf_put_str(fm_checkpoint *c, const char *arch, const char *key, const char *v,
                         fm_error *err);
+/* An array of n truth values; v is copied. */
+fm_status fm_hf_put_bools(fm_checkpoint *c, const char *arch, const char *key, const bool *v,
+                          size_t n, fm_error *err);
 
 /* config.json (as bytes) into the metadata of c: picks the adapter by model_type. *root is the whole document, for the
  * caller to json_decref. hf_config.c */

@@ -80,6 +80,23 @@ fm_status fm_hf_put_str(fm_checkpoint *c, const char *arch, const char *key, con
     return FM_OK;
 }
 
+fm_status fm_hf_put_bools(fm_checkpoint *c, const char *arch, const char *key, const bool *v,
+                          size_t n, fm_error *err)
+{
+    unsigned char *data = malloc(n + 1);
+    fm_meta_entry *e = data ? add(c, arch, key, FM_GGUF_ARRAY, err) : NULL;
+    if (!e) {
+        free(data);
+        return fm_fail(err, FM_E_NOMEM, "no memory for metadata");
+    }
+    for (size_t i = 0; i < n; i++) data[i] = v[i];
+    e->elem_type = FM_GGUF_BOOL;
+    e->count = n;
+    e->data = data;
+    e->heap_bytes = n + 1;
+    return FM_OK;
+}
+
 static fm_status copy_key(fm_checkpoint *c, const fm_hf_adapter *a, const fm_hf_key *k,
                           const json_t *text, const char *path, fm_error *err)
 {

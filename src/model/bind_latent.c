@@ -2,8 +2,6 @@
  * have it. */
 #include "model/family.h"
 
-#include <inttypes.h>
-
 /* Largest width of a head or a latent. */
 enum { WIDTH_MAX = 1 << 16 };
 
@@ -41,19 +39,6 @@ fm_status fm_hp_latent(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
     return fm_rope_read(c, &hp->rope, err);
 }
 
-/* Heads are cut out of kv_b by rows: a scale may not serve rows of two of its parts. */
-static fm_status check_cut(fm_binder *b)
-{
-    const fm_hparams *hp = b->hp;
-    const fm_tensor_info *t = b->layer->tensor_of[FM_W_KV_B];
-    const int32_t step = fm_type_get(t->type)->rows_per_scale;
-    if (step <= 1 || (hp->d_nope % step == 0 && hp->d_value % step == 0)) return FM_OK;
-    return fm_fail(
-        b->err, FM_E_UNSUPPORTED,
-        "%s: tensor %s has scales of %d rows, which heads of %d + %d rows do not keep apart",
-        fm_checkpoint_file(b->c, t->file), t->name, step, hp->d_nope, hp->d_value);
-}
-
 fm_status fm_bind_latent(fm_binder *b)
 {
     const fm_hparams *hp = b->hp;
@@ -73,7 +58,6 @@ fm_status fm_bind_latent(fm_binder *b)
     } else {
         FM_TRY(fm_bind_matrix(b, FM_W_KV_B, "attn_kv_b.weight", hp->n_latent,
                               n_head * (hp->d_nope + hp->d_value)));
-        FM_TRY(check_cut(b));
     }
     return fm_bind_matrix(b, FM_W_O, "attn_output.weight", n_head * hp->d_value, hp->n_embd);
 }

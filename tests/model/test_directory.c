@@ -90,6 +90,10 @@ static void plain_directories_have_the_logits_of_transformers(void **state)
         {.spec = "gpt-oss-a", .format = "plain", .one_by_one = true},
         {.spec = "gpt-oss-b", .format = "plain", .n_shards = 3},
         {.spec = "gpt-oss-c", .format = "plain"},
+        {.spec = "deepseek32-a", .format = "plain", .one_by_one = true, .n_shards = 3},
+        {.spec = "deepseek32-b", .format = "plain"},
+        {.spec = "glm-dsa-a", .format = "plain"},
+        {.spec = "glm-dsa-b", .format = "plain", .one_by_one = true},
     };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         char logits[160], name[64];
@@ -107,6 +111,9 @@ static const directory_options quantized[] = {
     {.spec = "qwen35moe-s", .format = "fp8", .n_shards = 2, .multimodal = true},
     {.spec = "qwen3next-s", .format = "int4"},
     {.spec = "qwen3moe-s", .format = "mxfp4", .n_shards = 3},
+    {.spec = "deepseek2-s", .format = "int4", .multimodal = true},
+    {.spec = "deepseek32-q", .format = "fp8", .n_shards = 2},
+    {.spec = "glm-dsa-q", .format = "fp8"},
 };
 enum { N_QUANTIZED = sizeof quantized / sizeof quantized[0] };
 

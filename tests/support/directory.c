@@ -22,6 +22,12 @@ static FILE *create(const char *directory, const char *name)
     return f;
 }
 
+/* The text part of Kimi K2.5. */
+static bool is_kimi(const directory_writer *w)
+{
+    return w->opt->multimodal && w->spec->family == TINY_DEEPSEEK2;
+}
+
 static void write_qwen(const directory_writer *w, FILE *f)
 {
     const tiny_spec *s = w->spec;
@@ -61,6 +67,49 @@ static void write_glm(const directory_writer *w, FILE *f)
         fprintf(f,
                 ", \"rope_theta\": %.1f, \"rope_scaling\": null, \"partial_rotary_factor\": %.17g",
                 s->rope_base, part);
+}
+
+/* Rope at the top as in DeepSeek's and Kimi's configurations; GLM: as transformers 5 writes it. */
+static void write_latent(const directory_writer *w, FILE *f)
+{
+    const tiny_spec *s = w->spec;
+    fprintf(f,
+            ", \"n_routed_experts\": %d, \"n_shared_experts\": %d, \"moe_intermediate_size\": %d, "
+            "\"intermediate_size\": %d, \"first_k_dense_replace\": %d, \"n_group\": %d, "
+            "\"topk_group\": %d, \"routed_scaling_factor\": %.9g, \"norm_topk_prob\": true, "
+            "\"scoring_func\": \"sigmoid\", \"topk_method\": \"noaux_tc\", \"moe_layer_freq\": 1, "
+            "\"attention_bias\": false, \"num_nextn_predict_layers\": %d, \"kv_lora_rank\": %d, "
+            "\"qk_nope_head_dim\": %d, \"qk_rope_head_dim\": %d, \"v_head_dim\": %d, "
+            "\"q_lora_rank\": ",
+            s->n_expert, s->shared_ff / s->expert_ff, s->expert_ff, s->dense_ff, s->n_dense,
+            s->n_group, s->n_group_used, s->weights_scale, s->has_draft_layer, s->kv_latent,
+            s->head_dim, s->rope_dim, s->value_dim);
+    if (s->q_latent)
+        fprintf(f, "%d", s->q_latent);
+    else
+        fprintf(f, "null");
+    if (s->family == TINY_GLM_DSA)
+        fprintf(f,
+                ", \"indexer_rope_interleave\": true, \"rope_parameters\": {\"rope_type\": "
+                "\"default\", \"rope_theta\": %.1f}",
+                s->rope_base);
+    else
+        fprintf(f, ", \"rope_theta\": %.1f", s->rope_base);
+    if (s->yarn_factor > 0)
+        fprintf(f,
+                ", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": %.9g, \"beta_fast\": %.9g, "
+                "\"beta_slow\": %.9g, \"mscale\": %.9g, \"mscale_all_dim\": %.9g, "
+                "\"original_max_position_embeddings\": %d}",
+                s->yarn_factor, s->beta_fast, s->beta_slow, s->mscale, s->mscale,
+                s->n_ctx_original);
+    if (!s->n_index_head) return;
+    fprintf(f, ", \"index_n_heads\": %d, \"index_head_dim\": %d, \"index_topk\": %d",
+            s->n_index_head, s->index_dim, s->index_topk);
+    if (!s->index_types) return;
+    fprintf(f, ", \"indexer_types\": [");
+    for (int i = 0; i < s->n_layer; i++)
+        fprintf(f, "%s\"%s\"", i ? ", " : "", s->index_types[i] == 'F' ? "full" : "shared");
+    fprintf(f, "]");
 }
 
 static void write_gptoss(const directory_writer *w, FILE *f)
@@ -115,25 +164,35 @@ static void write_quantization(const directory_writer *w, FILE *f)
 
 static void write_config(const directory_writer *w, const char *directory)
 {
-    static const char *const types[] = {"qwen3_5_moe_text", "qwen3_next", "qwen3_moe", "glm4_moe",
-                                        "gpt_oss"};
+    static const char *const types[] = {"qwen3_5_moe_text", "qwen3_next", "qwen3_moe",
+                                        "glm4_moe",         "gpt_oss",    "deepseek_v3",
+                                        "deepseek_v32",     "glm_moe_dsa"};
     const tiny_spec *s = w->spec;
     const bool is_glm = s->family == TINY_GLM4MOE;
     FILE *f = create(directory, "config.json");
     fprintf(f, "{");
     if (w->opt->multimodal)
         fprintf(f, "\"model_type\": \"%s\", \"text_config\": {",
-                is_glm ? "glm4v_moe" : "qwen3_5_moe");
+                is_glm       ? "glm4v_moe"
+                : is_kimi(w) ? "kimi_k25"
+                             : "qwen3_5_moe");
     fprintf(f,
             "\"model_type\": \"%s\", \"num_hidden_layers\": %d, \"hidden_size\": %d, "
             "\"max_position_embeddings\": 4096, \"num_attention_heads\": %d, "
             "\"num_key_value_heads\": %d, \"head_dim\": %d, \"rms_norm_eps\": %.9g, "
             "\"num_experts_per_tok\": %d, \"hidden_act\": \"silu\"",
-            is_glm && w->opt->multimodal ? "glm4v_moe_text" : types[s->family], s->n_layer,
-            s->n_embd, s->n_head, s->n_head_kv, s->head_dim, s->eps, s->n_expert_used);
+            is_glm && w->opt->multimodal ? "glm4v_moe_text"
+            : is_kimi(w)                 ? "kimi_k2"
+                                         : types[s->family],
+            s->n_layer, s->n_embd, s->n_head, s->n_head_kv, s->head_dim, s->eps, s->n_expert_used);
     switch (s->family) {
     case TINY_GLM4MOE:
         write_glm(w, f);
+        break;
+    case TINY_DEEPSEEK2:
+    case TINY_DEEPSEEK32:
+    case TINY_GLM_DSA:
+        write_latent(w, f);
         break;
     case TINY_GPTOSS:
         write_gptoss(w, f);
@@ -186,9 +245,9 @@ void directory_write(const char *path, const directory_options *opt)
     w.mlx = strncmp(opt->format, "mlx", 3) == 0 || strcmp(opt->format, "mxfp4") == 0;
     w.quantized = strcmp(opt->format, "plain") != 0;
     const bool is_qwen = w.spec->family <= TINY_QWEN3MOE;
-    w.prefix = w.mlx && is_qwen  ? "language_model.model."
-               : opt->multimodal ? "model.language_model."
-                                 : "model.";
+    w.prefix = (w.mlx && is_qwen) || is_kimi(&w) ? "language_model.model."
+               : opt->multimodal                 ? "model.language_model."
+                                                 : "model.";
     w.list = calloc(DIRECTORY_TENSORS, sizeof *w.list);
     assert_non_null(w.list);
     const uint64_t h = (uint64_t)w.spec->n_embd, v = (uint64_t)w.spec->n_vocab;

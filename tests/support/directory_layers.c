@@ -1,8 +1,12 @@
 /* Which tensors the layers of a family have in a directory, under which names. */
 #include "support/directory_internal.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 /* "model.layers.N.<suffix>" */
 static const char *in_layer(char hf[DIRECTORY_NAME], int layer, const char *suffix)
@@ -126,11 +130,68 @@ static void add_qwen(directory_writer *w, int layer)
     add_ffn(w, layer, "mlp.shared_expert", (uint64_t)s->shared_ff);
 }
 
+/* The values of specs without kv_b are those of GGUF's two tensors (tests/tiny/tiny_deepseek.c). */
+static void add_kv_b(directory_writer *w, int layer)
+{
+    const tiny_spec *s = w->spec;
+    char hf[DIRECTORY_NAME], name[DIRECTORY_NAME], k_b[DIRECTORY_NAME], v_b[DIRECTORY_NAME];
+    const uint64_t n = (uint64_t)s->n_head, nope = (uint64_t)s->head_dim;
+    const uint64_t value = (uint64_t)s->value_dim, latent = (uint64_t)s->kv_latent;
+    HF("self_attn.kv_b_proj.weight");
+    if (s->has_kv_b || coding_of(w, hf, latent)) {
+        add_matrix(w, hf, n * (nope + value), latent);
+        return;
+    }
+    assert_false(w->quantized);
+    stored_name(w, name, hf);
+    float *at = (float *)(void *)add_tensor(w, name, "F32", 4, n * (nope + value), latent, 0)->data;
+    in_layer(k_b, layer, "self_attn.k_b_proj.weight");
+    in_layer(v_b, layer, "self_attn.v_b_proj.weight");
+    for (uint64_t h = 0; h < n; h++)
+        for (uint64_t r = 0; r < nope + value; r++)
+            for (uint64_t c = 0; c < latent; c++)
+                *at++ = r < nope
+                            ? tiny_parameter(s, k_b, nope, (h * latent + c) * nope + r)
+                            : tiny_parameter(s, v_b, latent, (h * value + r - nope) * latent + c);
+}
+
+/* Latent attention with kv_b_proj in one, and the indexer where the layer has one. */
+static void add_latent(directory_writer *w, int layer)
+{
+    const tiny_spec *s = w->spec;
+    char hf[DIRECTORY_NAME];
+    const uint64_t h = (uint64_t)s->n_embd, n = (uint64_t)s->n_head, rot = (uint64_t)s->rope_dim;
+    const uint64_t nope = (uint64_t)s->head_dim, value = (uint64_t)s->value_dim;
+    const uint64_t latent = (uint64_t)s->kv_latent, q_latent = (uint64_t)s->q_latent;
+    if (q_latent) {
+        add_matrix(w, HF("self_attn.q_a_proj.weight"), q_latent, h);
+        add_plain(w, HF("self_attn.q_a_layernorm.weight"), q_latent, 0, 0);
+        add_matrix(w, HF("self_attn.q_b_proj.weight"), n * (nope + rot), q_latent);
+    } else {
+        add_matrix(w, HF("self_attn.q_proj.weight"), n * (nope + rot), h);
+    }
+    add_matrix(w, HF("self_attn.kv_a_proj_with_mqa.weight"), latent + rot, h);
+    add_plain(w, HF("self_attn.kv_a_layernorm.weight"), latent, 0, 0);
+    add_kv_b(w, layer);
+    add_matrix(w, HF("self_attn.o_proj.weight"), h, n * value);
+    if (!s->n_index_head) return;
+    if (s->index_types && layer < s->n_layer && s->index_types[layer] != 'F') return;
+    const uint64_t dim = (uint64_t)s->index_dim;
+    add_matrix(w, HF("self_attn.indexer.wq_b.weight"), (uint64_t)s->n_index_head * dim, q_latent);
+    add_matrix(w, HF("self_attn.indexer.wk.weight"), dim, h);
+    add_plain(w, HF("self_attn.indexer.k_norm.weight"), dim, 0, 0);
+    add_plain(w, HF("self_attn.indexer.k_norm.bias"), dim, 0, 0);
+    add_plain(w, HF("self_attn.indexer.weights_proj.weight"), (uint64_t)s->n_index_head, h, 0);
+}
+
 static void add_glm(directory_writer *w, int layer)
 {
     const tiny_spec *s = w->spec;
     char hf[DIRECTORY_NAME];
-    add_attention(w, layer, false, true, s->has_qk_norm);
+    if (tiny_is_latent(s))
+        add_latent(w, layer);
+    else
+        add_attention(w, layer, false, true, s->has_qk_norm);
     if (layer < s->n_dense) {
         add_ffn(w, layer, "mlp", (uint64_t)s->dense_ff);
         return;
@@ -203,6 +264,9 @@ void add_layer(directory_writer *w, int layer)
     add_plain(w, HF("post_attention_layernorm.weight"), h, 0, 0);
     switch (w->spec->family) {
     case TINY_GLM4MOE:
+    case TINY_DEEPSEEK2:
+    case TINY_DEEPSEEK32:
+    case TINY_GLM_DSA:
         add_glm(w, layer);
         break;
     case TINY_GPTOSS:

@@ -257,8 +257,8 @@ const char *coding_of(const directory_writer *w, const char *hf, uint64_t cols)
     if (strcmp(f, "int4") == 0 || strcmp(f, "blocks") == 0)
         return is_expert && cols % 32 == 0 ? f : NULL;
     if (strncmp(f, "fp8", 3) == 0) {
-        const bool is_linear =
-            strstr(hf, "proj") && !strstr(hf, "in_proj_a") && !strstr(hf, "in_proj_b");
+        const bool is_linear = (strstr(hf, "proj") || strstr(hf, "indexer.w")) &&
+                               !strstr(hf, "in_proj_a") && !strstr(hf, "in_proj_b");
         return is_linear && cols % (f[3] ? 32 : 128) == 0 ? f : NULL;
     }
     if (strcmp(f, "mxfp4") == 0 && (w->spec->family != TINY_GPTOSS || is_expert))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reference logits of the quantized directories that tests/support/directory.c writes.
 
-  directory_reference.py OUT
+  directory_reference.py OUT [SPEC-FORMAT ...]
 
 Makes the same codes and scales from the generator of tiny_weights.py, decodes them by each format's published rule with
 numpy and torch, and runs the transformers class on the decoded weights in float32. Knows nothing of the C code; the
@@ -18,7 +18,7 @@ import hf_models
 import tiny_weights
 
 RUNS = [("qwen35moe-s", "mlx4"), ("qwen3next-s", "mlx2"), ("qwen35moe-s", "fp8"), ("qwen3next-s", "int4"),
-        ("qwen3moe-s", "mxfp4")]
+        ("qwen3moe-s", "mxfp4"), ("deepseek2-s", "int4"), ("deepseek32-q", "fp8"), ("glm-dsa-q", "fp8")]
 N_ROWS = 64
 E2M1 = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, -0., -.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 
@@ -32,8 +32,10 @@ class Directory:
     def __init__(self, name, fmt):
         self.spec, self.fmt = tiny_weights.SPECS[name], fmt
         self.mlx = fmt.startswith("mlx") or fmt == "mxfp4"
-        self.prefix = "language_model.model." if self.mlx else \
-            "model.language_model." if fmt == "fp8" else "model."
+        latent = self.spec["kv_latent"] > 0
+        self.inside = self.mlx or name == "deepseek2-s"
+        self.prefix = "language_model.model." if self.inside else \
+            "model.language_model." if fmt == "fp8" and not latent else "model."
 
     def words(self, name, n):
         return tiny_weights.words(tiny_weights.key_of(name, self.spec["seed"]), n)
@@ -48,7 +50,7 @@ class Directory:
 
     def stored(self, hf):
         if hf.startswith("lm_head"):
-            return ("language_model." if self.mlx else "") + hf
+            return ("language_model." if self.inside else "") + hf
         return self.prefix + hf[len("model."):]
 
     def coded(self, module, shape, std):
@@ -87,13 +89,17 @@ class Directory:
         if self.fmt == "int4":
             return ".experts." in name
         if self.fmt == "fp8":
-            return "proj" in name and "in_proj_a" not in name and "in_proj_b" not in name and cols % 128 == 0
+            if name.endswith("weights_proj.weight"):
+                return False
+            return ("proj" in name or "indexer.w" in name) and "in_proj_a" not in name and "in_proj_b" not in name and cols % 128 == 0
         return cols % (32 if self.fmt == "mxfp4" else 64) == 0
 
     def parameter(self, name, shape):
         spec = self.spec
         kind, _, value = tiny_weights.rule_of(spec, name)
         plain = tiny_weights.parameter(spec, name, shape, "F32")
+        if name.endswith("e_score_correction_bias"):
+            return plain  # F32 in every directory
         if ".experts." in name:
             base = self.stored(name)[:self.stored(name).index("experts.")]
             std = value / math.sqrt(shape[-1])
@@ -120,13 +126,16 @@ def main():
     os.makedirs(out, exist_ok=True)
     torch.set_num_threads(1)
     for name, fmt in RUNS:
+        if len(sys.argv) > 2 and name + "-" + fmt not in sys.argv[2:]:
+            continue
         d = Directory(name, fmt)
         model = hf_models.build(d.spec, lambda n, shape: np.ascontiguousarray(d.parameter(n, tuple(shape)), np.float32))
         ids = tiny_weights.token_ids(d.spec, N_ROWS)
-        margins = []
-        logits = hf_models.run(model, ids, margins)
+        margins, gaps = [], []
+        logits = hf_models.run(model, ids, margins, gaps)
         np.save("%s/%s-%s.npy" % (out, name, fmt), logits.astype(np.float32))
-        print(name, fmt, "logits rms %.2f" % np.sqrt((logits ** 2).mean()))
+        print(name, fmt, "logits rms %.2f" % np.sqrt((logits ** 2).mean()),
+              "smallest gap of %d choices %.1e" % (len(gaps), min(gaps)) if gaps else "")
 
 
 main()
