@@ -74,6 +74,12 @@ static FM_ALWAYS_INLINE __m256i settled(__m256i sum)
     return sum;
 }
 
+/* What p points at is in memory from here on, not in registers that the sums need. */
+static FM_ALWAYS_INLINE void in_memory(const void *p)
+{
+    __asm__ volatile("" : : "r"(p) : "memory");
+}
+
 /* Bytes 0 and 2 resp. 1 and 3 of every lane, unsigned, as its two words. */
 static FM_ALWAYS_INLINE __m256i even_bytes(__m256i v)
 {

@@ -64,12 +64,6 @@ static FM_ALWAYS_INLINE const uint8_t *forget(const uint8_t *p)
     return p;
 }
 
-/* What p points at is in memory from here on, not in registers that the sums need. */
-static FM_ALWAYS_INLINE void in_memory(const void *p)
-{
-    __asm__ volatile("" : : "r"(p) : "memory");
-}
-
 /* Asks for what lies FM_PANEL_AHEAD_BYTES behind part k of 16 of a block. */
 static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *panel, const int bytes, const int k)
 {
