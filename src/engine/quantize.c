@@ -179,6 +179,7 @@ static fm_status make_header(quantizer *q, fm_error *err)
 static int64_t piece_rows(const fm_quantize_tensor *t)
 {
     const uint64_t row = (uint64_t)t->dim[0] * sizeof(float);
+    if (t->from->by_columns) return t->dim[1]; /* is read whole */
     const int64_t n = row >= PIECE_BYTES ? 1 : (int64_t)(PIECE_BYTES / row);
     return n < t->dim[1] ? n : t->dim[1];
 }
@@ -195,7 +196,8 @@ static fm_status make_room(quantizer *q, fm_error *err)
                        to = (uint64_t)n * fm_type_row_bytes(fm_type_get(t->type), t->dim[0]);
         raw = in > raw ? in : raw;
         out = to > out ? to : out;
-        columns = (uint64_t)t->dim[0] > columns ? (uint64_t)t->dim[0] : columns;
+        const uint64_t wide = (uint64_t)s.from_columns;
+        columns = wide > columns ? wide : columns;
         if (n > q->piece_rows_max) q->piece_rows_max = n;
     }
     const uint64_t threads = (uint64_t)fm_pool_size(q->pool);
@@ -238,9 +240,9 @@ static void encode_item(void *ctx, int64_t item, int thread)
 {
     piece *p = ctx;
     const int64_t columns = p->s->columns;
-    float *const x = p->q->row + (size_t)thread * 2 * (size_t)columns;
+    float *const x = p->q->row + (size_t)thread * 2 * (size_t)p->s->from_columns;
     for (int64_t i = item * ROWS_PER_ITEM; i < (item + 1) * ROWS_PER_ITEM && i < p->n; i++) {
-        fm_row_source_decode(p->s, x, p->q->plane[i], x + columns);
+        fm_row_source_decode(p->s, x, p->q->plane[i], x + p->s->from_columns);
         const fm_encode_status st =
             fm_encode(p->s->t->type, p->q->out + (uint64_t)i * p->row_bytes, x, p->weight, columns);
         if (st == FM_ENCODE_OK) continue;

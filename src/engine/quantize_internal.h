@@ -20,7 +20,7 @@ typedef struct {
     bool is_fallback; /* the rows do not fit the type that was asked for */
     int n_dim;
     int64_t dim[FM_MAX_DIMS]; /* as written */
-    int64_t row0;             /* first row in each matrix of the source (a half of gate_up) */
+    int64_t row0, column0;    /* first one of the source (a half of gate_up, of its biases) */
     fm_head_axis axis;
     int64_t first, unit; /* heads start at this row or column and have `unit` each */
     int64_t n_key, n_value;
@@ -67,6 +67,7 @@ typedef struct {
     const fm_tensor_info *from; /* t->from, or what it is a view of */
     const fm_type_traits *type;
     int64_t columns, rows; /* of one matrix as written */
+    int64_t from_columns;  /* of a row that is read */
     uint64_t row_bytes[FM_MAX_PLANES];
 } fm_row_source;
 
@@ -77,7 +78,7 @@ uint64_t fm_row_source_bytes(const fm_row_source *s, int64_t n);
 fm_status fm_row_source_read(const fm_row_source *s, const fm_checkpoint *c, fm_row_files *files,
                              int64_t matrix, int64_t row, int64_t n, uint8_t *buf,
                              const void *(*plane)[FM_MAX_PLANES], fm_error *err);
-/* One row to f32 as it is to be written; scratch has as many floats. */
+/* One row to f32 as it is to be written; scratch has from_columns floats. */
 void fm_row_source_decode(const fm_row_source *s, float *dst, const void *const *plane,
                           float *scratch);
 

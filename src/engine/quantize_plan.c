@@ -125,8 +125,9 @@ static fm_status set_type(fm_quantize_plan *p, fm_quantize_tensor *t,
     t->type = fitting_type(asked, t->dim[0]);
     t->is_fallback = t->type != asked;
     t->is_copy = t->type == from->type && have->n_plane == 0 && from->fix == FM_FIX_NONE &&
-                 from->order.n_part == 0 && !from->each && !from->source && t->row0 == 0 &&
-                 t->axis == FM_HEADS_AS_THEY_ARE && t->dim[1] == from->dim[1];
+                 from->order.n_part == 0 && !from->each && !from->source && !from->by_columns &&
+                 t->row0 == 0 && t->dim[0] == from->dim[0] && t->axis == FM_HEADS_AS_THEY_ARE &&
+                 t->dim[1] == from->dim[1];
     const uint64_t row = fm_type_row_bytes(fm_type_get(t->type), t->dim[0]);
     uint64_t rows;
     if (row == 0 || !fm_mul_u64((uint64_t)t->dim[1], (uint64_t)t->dim[2], &rows) ||
@@ -142,7 +143,7 @@ static fm_status set_type(fm_quantize_plan *p, fm_quantize_tensor *t,
     return FM_OK;
 }
 
-/* part: 0 the whole tensor, 1 and 2 the halves of its rows. */
+/* part: 0 the whole tensor, 1 and 2 the halves of its rows (of a bias, of its columns). */
 static fm_status add(fm_quantize_plan *p, const fm_tensor_info *from, const char *name, int part,
                      const head_sizes *heads, const fm_quantize_types *types, fm_error *err)
 {
@@ -153,8 +154,9 @@ static fm_status add(fm_quantize_plan *p, const fm_tensor_info *from, const char
     if (!t->name) return fm_fail(err, FM_E_NOMEM, "no memory for the list of tensors");
     p->n_tensor++;
     if (part > 0) {
-        t->dim[1] = from->dim[1] / 2;
-        t->row0 = part == 2 ? t->dim[1] : 0;
+        const int axis = ends_with(name, ".bias") ? 0 : 1;
+        t->dim[axis] = from->dim[axis] / 2;
+        *(axis == 0 ? &t->column0 : &t->row0) = part == 2 ? t->dim[axis] : 0;
     }
     FM_TRY(set_heads(t, heads, err));
     return set_type(p, t, types, err);
@@ -163,15 +165,18 @@ static fm_status add(fm_quantize_plan *p, const fm_tensor_info *from, const char
 static fm_status add_split(fm_quantize_plan *p, const fm_tensor_info *from,
                            const fm_quantize_types *types, fm_error *err)
 {
-    static const char *const tails[] = {"ffn_gate_exps.weight", "ffn_up_exps.weight"};
+    static const char *const names[] = {"ffn_gate_exps", "ffn_up_exps"};
     static const head_sizes none = {0};
-    if (from->dim[1] % 2 != 0)
+    const bool is_bias = ends_with(from->name, ".bias");
+    const int64_t n = from->dim[is_bias ? 0 : 1];
+    if (n % 2 != 0)
         return fm_fail(err, FM_E_FORMAT, "%s has %" PRId64 " rows, expected an even number",
-                       from->name, from->dim[1]);
+                       from->name, n);
     const int stem = (int)(strstr(from->name, "ffn_gate_up_exps") - from->name);
     for (int i = 0; i < 2; i++) {
         char name[256];
-        snprintf(name, sizeof name, "%.*s%s", stem, from->name, tails[i]);
+        snprintf(name, sizeof name, "%.*s%s.%s", stem, from->name, names[i],
+                 is_bias ? "bias" : "weight");
         FM_TRY(add(p, from, name, i + 1, &none, types, err));
     }
     return FM_OK;
@@ -206,7 +211,7 @@ fm_status fm_quantize_make_plan(fm_quantize_plan *p, const fm_quantize_types *ty
             continue;
         }
         p->source_bytes += fm_tensor_bytes(t);
-        const bool split = fm_checkpoint_directory(c) && strstr(t->name, "ffn_gate_up_exps.weight");
+        const bool split = fm_checkpoint_directory(c) && strstr(t->name, "ffn_gate_up_exps.");
         FM_TRY(split ? add_split(p, t, types, err) : add(p, t, t->name, 0, &heads, types, err));
     }
     return FM_OK;

@@ -14,12 +14,13 @@ fm_status fm_row_source_init(fm_row_source *s, const fm_quantize_tensor *t, fm_e
                          .from = from,
                          .type = fm_type_get(from->type),
                          .columns = t->dim[0],
-                         .rows = t->dim[1]};
+                         .rows = t->dim[1],
+                         .from_columns = from->dim[0]};
     for (int k = 0; k < fm_type_n_plane(s->type); k++) {
-        s->row_bytes[k] = fm_plane_row_bytes(s->type, k, s->columns);
+        s->row_bytes[k] = fm_plane_row_bytes(s->type, k, s->from_columns);
         if (s->row_bytes[k] == 0)
             return fm_fail(err, FM_E_FORMAT, "tensor %s: rows of %lld columns in blocks of %d",
-                           t->name, (long long)s->columns, s->type->block_elems);
+                           t->name, (long long)s->from_columns, s->type->block_elems);
     }
     return FM_OK;
 }
@@ -27,6 +28,8 @@ fm_status fm_row_source_init(fm_row_source *s, const fm_quantize_tensor *t, fm_e
 uint64_t fm_row_source_bytes(const fm_row_source *s, int64_t n)
 {
     uint64_t sum = 0;
+    /* Rows that lie across the matrix: all of it. */
+    if (s->from->by_columns) n = s->from->dim[1];
     for (int k = 0; k < FM_MAX_PLANES; k++) sum += s->row_bytes[k];
     return sum * (uint64_t)n;
 }
@@ -44,13 +47,21 @@ static int64_t moved(const fm_quantize_tensor *q, int64_t at)
     return q->first + stored_head(q, v / q->unit) * q->unit + v % q->unit;
 }
 
+/* Of a bias the order is that of its values. */
+static bool orders_columns(const fm_row_source *s)
+{
+    const size_t n = strlen(s->from->name);
+    return n > 5 && strcmp(s->from->name + n - 5, ".bias") == 0 && s->from->order.n_part > 0;
+}
+
 /* Where row `row` of a matrix lies in the tensor that holds its bytes. */
 static int64_t stored(const fm_row_source *s, int64_t row)
 {
     const fm_quantize_tensor *q = s->t;
     if (q->axis == FM_HEADS_IN_ROWS) row = moved(q, row);
     row += q->row0 + q->from->row0;
-    return s->from->order.n_part > 0 ? fm_stored_row(&s->from->order, row, 1) : row;
+    return s->from->order.n_part > 0 && !orders_columns(s) ? fm_stored_row(&s->from->order, row, 1)
+                                                           : row;
 }
 
 static fm_status read_at(const fm_checkpoint *c, fm_row_files *files, int k, fm_extent at,
@@ -73,6 +84,14 @@ fm_status fm_row_source_read(const fm_row_source *s, const fm_checkpoint *c, fm_
     const int n_plane = fm_type_n_plane(s->type);
     /* Rows of the whole source matrix; of a view they are those of what it is a view of. */
     const int64_t matrix_rows = f->dim[1];
+    if (f->by_columns) { /* one plane: the matrix is read whole, rows are picked out of it */
+        const fm_extent at = f->each ? f->each[matrix] : (fm_extent){f->offset, f->bytes, f->file};
+        const uint64_t bytes = (uint64_t)matrix_rows * s->row_bytes[0];
+        FM_TRY(read_at(c, files, 0, at, f->each ? 0 : (uint64_t)matrix * bytes, buf, bytes, err));
+        for (int64_t i = 0; i < n; i++)
+            plane[i][0] = buf + (uint64_t)stored(s, row + i) * s->type->block_bytes;
+        return FM_OK;
+    }
     bool in_one_piece = true;
     for (int64_t i = 1; i < n && in_one_piece; i++)
         in_one_piece = stored(s, row + i) == stored(s, row) + i;
@@ -108,12 +127,23 @@ fm_status fm_row_source_read(const fm_row_source *s, const fm_checkpoint *c, fm_
 void fm_row_source_decode(const fm_row_source *s, float *dst, const void *const *plane,
                           float *scratch)
 {
+    const fm_quantize_tensor *q = s->t;
     const int64_t n = s->columns;
-    const bool moves = s->t->axis == FM_HEADS_IN_COLUMNS;
-    float *const to = moves ? scratch : dst;
-    fm_decode_planes(s->type, to, plane, n);
-    const fm_tensor_fix fix = s->t->from->fix;
+    const bool moves = q->axis == FM_HEADS_IN_COLUMNS, orders = orders_columns(s);
+    float *const to = moves || orders || q->column0 > 0 || n != s->from_columns ? scratch : dst;
+    if (s->from->by_columns) {
+        const uint64_t step = (uint64_t)s->from->dim[1] * s->type->block_bytes;
+        for (int64_t i = 0; i < n; i++)
+            s->type->decode(to + i, (const uint8_t *)plane[0] + (uint64_t)i * step, 1);
+    } else {
+        fm_decode_planes(s->type, to, plane, s->from_columns);
+    }
+    const fm_tensor_fix fix = q->from->fix;
     for (int64_t i = 0; i < n && fix == FM_FIX_ADD_ONE; i++) to[i] = 1.0f + to[i];
     for (int64_t i = 0; i < n && fix == FM_FIX_NEG_EXP; i++) to[i] = (float)-exp((double)to[i]);
-    for (int64_t i = 0; i < n && moves; i++) dst[i] = to[moved(s->t, i)];
+    if (to == dst) return;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t at = q->column0 + (moves ? moved(q, i) : i);
+        dst[i] = to[orders ? fm_stored_row(&s->from->order, at, 1) : at];
+    }
 }
