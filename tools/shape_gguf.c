@@ -37,6 +37,16 @@ typedef struct {
     int interval, n_k, n_v, d_state, n_conv; /* interval 1: attention everywhere */
 } shape;
 
+/* What the shapes of deepseek2 have besides; their d_head is what is cached of a position. */
+typedef struct {
+    const char *shape;
+    int q_latent, kv_latent, d_nope, d_value;
+    int n_dense, ff_dense; /* first layers without experts */
+    int n_group, n_group_used;
+    double weights_scale, yarn_factor, beta_fast, eps;
+    const char *pre; /* tokenizer */
+} latent_shape;
+
 // clang-format off
 static const shape shapes[] = {
     {"qwen3.5-397b-a17b", "qwen35moe", 60, 4096, 248320, 262144, 32, 2, 256, 64, 1e7, 512, 10, 1024, 1024, 4, 16, 64, 128, 4},
@@ -45,12 +55,19 @@ static const shape shapes[] = {
     {"qwen3-next-80b-a3b", "qwen3next", 48, 2048, 151936, 262144, 16, 2, 256, 64, 1e7, 512, 10, 512, 512, 4, 16, 32, 128, 4},
     {"qwen3-30b-a3b", "qwen3moe", 48, 2048, 151936, 40960, 32, 4, 128, 128, 1e6, 128, 8, 768, 0, 1, 0, 0, 0, 0},
     {"qwen3-235b-a22b", "qwen3moe", 94, 4096, 151936, 40960, 64, 4, 128, 128, 1e6, 128, 8, 1536, 0, 1, 0, 0, 0, 0},
+    {"deepseek-v3", "deepseek2", 61, 7168, 129280, 163840, 128, 1, 576, 64, 1e4, 256, 8, 2048, 2048, 1, 0, 0, 0, 0},
+    {"kimi-k2.5", "deepseek2", 61, 7168, 163840, 262144, 64, 1, 576, 64, 5e4, 384, 8, 2048, 2048, 1, 0, 0, 0, 0},
     {"small", "qwen35moe", 8, 512, 8192, 32768, 4, 2, 128, 32, 1e7, 64, 6, 256, 256, 4, 4, 8, 64, 4},
 };
+static const latent_shape latents[] = {
+    {"deepseek-v3", 1536, 512, 128, 128, 3, 18432, 8, 4, 2.5, 40, 32, 1e-6, "deepseek-v3"},
+    {"kimi-k2.5", 1536, 512, 128, 128, 1, 18432, 1, 1, 2.827, 64, 32, 1e-5, "kimi-k2"},
+};
 // clang-format on
+enum { N_LATENT = sizeof latents / sizeof latents[0] };
 enum { N_SHAPE = sizeof shapes / sizeof shapes[0] };
 
-enum { TOPIC_IDS = 256, N_SPECIAL = 3, POOL_BYTES = 48 << 20, MAX_TENSORS = 4096 };
+enum { TOPIC_IDS = 256, N_SPECIAL = 3, POOL_BYTES = 48 << 20, MAX_TENSORS = 4096, MAX_POOLS = 12 };
 
 typedef enum {
     FILL_WEIGHT,
@@ -75,6 +92,7 @@ typedef struct {
 
 typedef struct {
     const shape *s;
+    const latent_shape *lat; /* or NULL */
     int n_layer;
     const fm_type_traits *expert, *down, *dense, *embd, *f32;
     double skew, topics;
@@ -82,12 +100,12 @@ typedef struct {
     uint64_t seed;
     tensor t[MAX_TENSORS];
     int n;
-    unsigned char *pool[8];
+    unsigned char *pool[MAX_POOLS];
     struct {
         const fm_type_traits *type;
         double std;
         size_t bytes;
-    } pool_of[8];
+    } pool_of[MAX_POOLS];
     int n_pool;
     uint64_t rng;
 } job;
@@ -146,11 +164,52 @@ static void add_expert(job *j, const char *name, int layer, const fm_type_traits
                        int64_t d1)
 {
     add(j, name, layer, type, d0, d1, j->s->n_expert, FILL_WEIGHT, 0);
-    if (!j->share || layer < j->share) return;
+    const int first = j->lat ? j->lat->n_dense : 0, number = layer - first;
+    if (!j->share || number < j->share) return;
     char like[64];
-    snprintf(like, sizeof like, "blk.%d.%s", layer % j->share, name);
+    snprintf(like, sizeof like, "blk.%d.%s", first + number % j->share, name);
     for (int i = 0; i < j->n; i++)
         if (strcmp(j->t[i].name, like) == 0) j->t[j->n - 1].same_as = i;
+}
+
+static void add_experts(job *j, int i)
+{
+    const shape *s = j->s;
+    add(j, "ffn_gate_inp.weight", i, j->f32, s->n_embd, s->n_expert, 0, FILL_ROUTER,
+        1.5 / sqrt((double)s->n_embd));
+    add_expert(j, "ffn_gate_exps.weight", i, j->expert, s->n_embd, s->n_ff);
+    add_expert(j, "ffn_up_exps.weight", i, j->expert, s->n_embd, s->n_ff);
+    add_expert(j, "ffn_down_exps.weight", i, j->down, s->n_ff, s->n_embd);
+}
+
+static void add_latent_layer(job *j, int i)
+{
+    const shape *s = j->s;
+    const latent_shape *lat = j->lat;
+    const int64_t H = s->n_embd, n = s->n_head;
+    add(j, "attn_norm.weight", i, j->f32, H, 0, 0, FILL_NORM, 0);
+    add(j, "attn_q_a.weight", i, j->dense, H, lat->q_latent, 0, FILL_WEIGHT, 0);
+    add(j, "attn_q_a_norm.weight", i, j->f32, lat->q_latent, 0, 0, FILL_NORM, 0);
+    add(j, "attn_q_b.weight", i, j->dense, lat->q_latent, n * (lat->d_nope + s->n_rot), 0,
+        FILL_WEIGHT, 0);
+    add(j, "attn_kv_a_mqa.weight", i, j->dense, H, lat->kv_latent + s->n_rot, 0, FILL_WEIGHT, 0);
+    add(j, "attn_kv_a_norm.weight", i, j->f32, lat->kv_latent, 0, 0, FILL_NORM, 0);
+    add(j, "attn_k_b.weight", i, j->dense, lat->d_nope, lat->kv_latent, n, FILL_WEIGHT,
+        1.0 / sqrt((double)lat->kv_latent));
+    add(j, "attn_v_b.weight", i, j->dense, lat->kv_latent, lat->d_value, n, FILL_WEIGHT, 0);
+    add(j, "attn_output.weight", i, j->dense, n * lat->d_value, H, 0, FILL_WEIGHT, 0);
+    add(j, "ffn_norm.weight", i, j->f32, H, 0, 0, FILL_NORM, 0);
+    const bool dense = i < lat->n_dense;
+    if (!dense) {
+        add_experts(j, i);
+        add(j, "exp_probs_b.bias", i, j->f32, s->n_expert, 0, 0, FILL_WEIGHT, 0.02);
+    }
+    const int64_t ff = dense ? lat->ff_dense : s->n_shared;
+    add(j, dense ? "ffn_gate.weight" : "ffn_gate_shexp.weight", i, j->dense, H, ff, 0, FILL_WEIGHT,
+        0);
+    add(j, dense ? "ffn_up.weight" : "ffn_up_shexp.weight", i, j->dense, H, ff, 0, FILL_WEIGHT, 0);
+    add(j, dense ? "ffn_down.weight" : "ffn_down_shexp.weight", i, j->dense, ff, H, 0, FILL_WEIGHT,
+        0);
 }
 
 static void add_layer(job *j, int i)
@@ -185,10 +244,7 @@ static void add_layer(job *j, int i)
     }
     add(j, plain ? "ffn_norm.weight" : "post_attention_norm.weight", i, j->f32, H, 0, 0, FILL_NORM,
         0);
-    add(j, "ffn_gate_inp.weight", i, j->f32, H, s->n_expert, 0, FILL_ROUTER, 1.5 / sqrt((double)H));
-    add_expert(j, "ffn_gate_exps.weight", i, j->expert, H, s->n_ff);
-    add_expert(j, "ffn_up_exps.weight", i, j->expert, H, s->n_ff);
-    add_expert(j, "ffn_down_exps.weight", i, j->down, s->n_ff, H);
+    add_experts(j, i);
     if (plain) return;
     add(j, "ffn_gate_inp_shexp.weight", i, j->f32, H, 0, 0, FILL_WEIGHT, 0);
     add(j, "ffn_gate_shexp.weight", i, j->dense, H, s->n_shared, 0, FILL_WEIGHT, 0);
@@ -294,11 +350,11 @@ static int pool_for(job *j, const fm_type_traits *type, double std)
 {
     for (int i = 0; i < j->n_pool; i++)
         if (j->pool_of[i].type == type && fabs(j->pool_of[i].std / std - 1) < 1e-9) return i;
-    if (j->n_pool == 8) { /* few spreads occur; make room */
+    if (j->n_pool == MAX_POOLS) { /* few spreads occur; make room */
         free(j->pool[0]);
-        memmove(j->pool, j->pool + 1, 7 * sizeof j->pool[0]);
-        memmove(j->pool_of, j->pool_of + 1, 7 * sizeof j->pool_of[0]);
-        j->n_pool = 7;
+        memmove(j->pool, j->pool + 1, (MAX_POOLS - 1) * sizeof j->pool[0]);
+        memmove(j->pool_of, j->pool_of + 1, (MAX_POOLS - 1) * sizeof j->pool_of[0]);
+        j->n_pool = MAX_POOLS - 1;
     }
     const int at = j->n_pool++;
     const size_t n = (POOL_BYTES / type->block_bytes) | 1; /* odd, so rotations do not line up */
@@ -445,6 +501,39 @@ static void put_key(fm_gguf_writer *w, const job *j, const char *name, uint32_t 
     fm_gguf_put_u32(w, key, v);
 }
 
+static void put_key_f32(fm_gguf_writer *w, const job *j, const char *name, double v)
+{
+    char key[96];
+    snprintf(key, sizeof key, "%s.%s", j->s->arch, name);
+    fm_gguf_put_f32(w, key, (float)v);
+}
+
+static void put_latent_metadata(fm_gguf_writer *w, const job *j)
+{
+    const shape *s = j->s;
+    const latent_shape *lat = j->lat;
+    char key[96];
+    put_key(w, j, "attention.q_lora_rank", (uint32_t)lat->q_latent);
+    put_key(w, j, "attention.kv_lora_rank", (uint32_t)lat->kv_latent);
+    put_key(w, j, "attention.key_length_mla", (uint32_t)(lat->d_nope + s->n_rot));
+    put_key(w, j, "attention.value_length_mla", (uint32_t)lat->d_value);
+    put_key(w, j, "leading_dense_block_count", (uint32_t)lat->n_dense);
+    put_key(w, j, "feed_forward_length", (uint32_t)lat->ff_dense);
+    put_key(w, j, "expert_shared_count", (uint32_t)(s->n_shared / s->n_ff));
+    put_key(w, j, "expert_gating_func", 2);
+    put_key(w, j, "expert_group_count", (uint32_t)lat->n_group);
+    put_key(w, j, "expert_group_used_count", (uint32_t)lat->n_group_used);
+    put_key_f32(w, j, "expert_weights_scale", lat->weights_scale);
+    snprintf(key, sizeof key, "%s.expert_weights_norm", s->arch);
+    fm_gguf_put_bool(w, key, true);
+    snprintf(key, sizeof key, "%s.rope.scaling.type", s->arch);
+    fm_gguf_put_str(w, key, "yarn");
+    put_key_f32(w, j, "rope.scaling.factor", lat->yarn_factor);
+    put_key(w, j, "rope.scaling.original_context_length", 4096);
+    put_key_f32(w, j, "rope.scaling.yarn_beta_fast", lat->beta_fast);
+    put_key_f32(w, j, "rope.scaling.yarn_log_multiplier", 0.1);
+}
+
 static void put_metadata(fm_gguf_writer *w, job *j)
 {
     const shape *s = j->s;
@@ -457,17 +546,17 @@ static void put_metadata(fm_gguf_writer *w, job *j)
     put_key(w, j, "attention.head_count", (uint32_t)s->n_head);
     put_key(w, j, "attention.head_count_kv", (uint32_t)s->n_head_kv);
     put_key(w, j, "attention.key_length", (uint32_t)s->d_head);
-    put_key(w, j, "attention.value_length", (uint32_t)s->d_head);
+    put_key(w, j, "attention.value_length", (uint32_t)(j->lat ? j->lat->kv_latent : s->d_head));
     put_key(w, j, "rope.dimension_count", (uint32_t)s->n_rot);
     put_key(w, j, "expert_count", (uint32_t)s->n_expert);
     put_key(w, j, "expert_used_count", (uint32_t)s->n_used);
     put_key(w, j, "expert_feed_forward_length", (uint32_t)s->n_ff);
     put_key(w, j, "vocab_size", (uint32_t)s->n_vocab);
-    snprintf(key, sizeof key, "%s.rope.freq_base", s->arch);
-    fm_gguf_put_f32(w, key, (float)s->rope_base);
-    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", s->arch);
-    fm_gguf_put_f32(w, key, 1e-6f);
-    if (s->n_shared) {
+    put_key_f32(w, j, "rope.freq_base", s->rope_base);
+    put_key_f32(w, j, "attention.layer_norm_rms_epsilon", j->lat ? j->lat->eps : 1e-6);
+    if (j->lat) {
+        put_latent_metadata(w, j);
+    } else if (s->n_shared) {
         const int32_t sections[4] = {11, 11, 10, 0};
         snprintf(key, sizeof key, "%s.rope.dimension_sections", s->arch);
         if (strcmp(s->arch, "qwen35moe") == 0) fm_gguf_put_i32_array(w, key, sections, 4);
@@ -481,7 +570,9 @@ static void put_metadata(fm_gguf_writer *w, job *j)
     }
     fm_gguf_put_str(w, "tokenizer.ggml.model", "gpt2");
     fm_gguf_put_str(w, "tokenizer.ggml.pre",
-                    strcmp(s->arch, "qwen35moe") == 0 ? "qwen35" : "qwen2");
+                    j->lat                              ? j->lat->pre
+                    : strcmp(s->arch, "qwen35moe") == 0 ? "qwen35"
+                                                        : "qwen2");
     fm_gguf_put_str_array(w, "tokenizer.ggml.tokens", (size_t)s->n_vocab, token_text, j);
     int32_t *types = calloc((size_t)s->n_vocab, sizeof *types);
     for (int i = 0; types && i < s->n_vocab; i++) types[i] = i < s->n_vocab - N_SPECIAL ? 1 : 3;
@@ -606,6 +697,8 @@ int main(int argc, char **argv)
         return 2;
     }
     if (j.n_layer == 0) j.n_layer = j.s->n_layer;
+    for (int k = 0; k < N_LATENT; k++)
+        if (strcmp(latents[k].shape, j.s->name) == 0) j.lat = &latents[k];
     j.expert = type_by_name(expert);
     j.down = type_by_name(down ? down : expert);
     j.dense = type_by_name(dense);
@@ -618,7 +711,7 @@ int main(int argc, char **argv)
     }
     const fill how = j.topics > 0 ? FILL_TOPIC : FILL_WEIGHT;
     add(&j, "token_embd.weight", -1, j.embd, j.s->n_embd, j.s->n_vocab, 0, how, 1.0);
-    for (int i = 0; i < j.n_layer; i++) add_layer(&j, i);
+    for (int i = 0; i < j.n_layer; i++) (j.lat ? add_latent_layer : add_layer)(&j, i);
     add(&j, "output_norm.weight", -1, j.f32, j.s->n_embd, 0, 0, FILL_NORM, 0);
     add(&j, "output.weight", -1, j.embd, j.s->n_embd, j.s->n_vocab, 0, how,
         2.0 / sqrt((double)j.s->n_embd));
