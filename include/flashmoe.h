@@ -128,6 +128,8 @@ typedef struct {
     /* Of names, types, shapes and places of all tensors and the sizes of the files: equal for copies of
      * a model, wherever they lie. */
     uint64_t identity;
+    int32_t n_latent, n_latent_rot; /* latent attention: values cached of a position, without and with
+                                       rope; 0: keys and values are cached per head          */
 } fm_model_info;
 
 /* Strings live as long as the engine. */

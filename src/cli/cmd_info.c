@@ -50,8 +50,14 @@ static void print_info(const fm_model_info *m, const fm_type_use *types, size_t 
     }
     print_skipped("vision", m->n_vision_tensor, m->vision_bytes);
     print_skipped("draft tensors", m->n_draft_tensor, m->draft_bytes);
-    snprintf(line, sizeof line, "%d wide; %d heads, %d for keys and values", (int)m->n_embd,
-             (int)m->n_head, (int)m->n_head_kv);
+    if (m->n_latent > 0) {
+        snprintf(line, sizeof line,
+                 "%d wide; %d heads, a latent of %d + %d for all their keys and values",
+                 (int)m->n_embd, (int)m->n_head, (int)m->n_latent, (int)m->n_latent_rot);
+    } else {
+        snprintf(line, sizeof line, "%d wide; %d heads, %d for keys and values", (int)m->n_embd,
+                 (int)m->n_head, (int)m->n_head_kv);
+    }
     print_row("dimensions", line);
     snprintf(line, sizeof line, "%d per layer, %d chosen for a token; up to %s each",
              (int)m->n_expert, (int)m->n_expert_used_trained,
@@ -112,6 +118,8 @@ static void print_info_json(const fm_model_info *m, const fm_type_use *types, si
     json_count(&j, "embedding", m->n_embd);
     json_count(&j, "heads", m->n_head);
     json_count(&j, "kv_heads", m->n_head_kv);
+    json_count(&j, "latent", m->n_latent);
+    json_count(&j, "latent_rope", m->n_latent_rot);
     json_count(&j, "experts", m->n_expert);
     json_count(&j, "experts_used", m->n_expert_used_trained);
     json_count(&j, "context", m->n_ctx_train);

@@ -332,6 +332,8 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
     out->n_vocab = hp->n_vocab;
     out->n_head = hp->n_head;
     out->n_head_kv = hp->n_head_kv;
+    out->n_latent = hp->n_latent;
+    out->n_latent_rot = hp->n_latent ? hp->rope.n_rot : 0;
     out->n_ctx_train = hp->n_ctx_train;
     out->n_expert = hp->n_expert;
     out->n_expert_used = hp->n_expert_used;
