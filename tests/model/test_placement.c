@@ -128,6 +128,10 @@ static void same_bits_everywhere(void **st)
     placement("gpt-oss-b", "F32", 512, NULL);
     placement("gpt-oss-q", "MXFP4", 1, NULL);
     placement("gpt-oss-q", "MXFP4", 64, NULL);
+    placement("deepseek2-b", "F32", 64, NULL);
+    placement("deepseek2-c", "F32", 7, NULL);
+    placement("deepseek2-q", "Q4_K", 1, NULL);
+    placement("deepseek2-s", "Q6_K", 512, NULL);
 }
 
 static uint64_t cache_bytes(const fm_plan *plan)

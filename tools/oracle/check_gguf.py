@@ -69,6 +69,32 @@ def expected_metadata(spec):
             "leading_dense_block_count": spec["dense"], "feed_forward_length": spec["dense_ff"],
             "expert_shared_count": spec["shared"] // spec["ff"], "expert_gating_func": 2,
             "expert_weights_scale": np.float32(spec["scale"]), "expert_weights_norm": True})
+    elif arch == "deepseek2":
+        rot, absorbed = spec["rope_dim"], not spec["kv_b"]
+        want.update({
+            "block_count": spec["layers"] + spec["draft"], "rope.dimension_count": rot,
+            "leading_dense_block_count": spec["dense"], "feed_forward_length": spec["dense_ff"],
+            "expert_shared_count": spec["shared"] // spec["ff"], "expert_gating_func": 2,
+            "expert_weights_scale": np.float32(spec["scale"]), "expert_weights_norm": True,
+            "attention.kv_lora_rank": spec["kv_latent"],
+            "attention.head_count_kv": 1 if absorbed else spec["heads"],
+            "attention.key_length": (spec["kv_latent"] if absorbed else spec["head_dim"]) + rot,
+            "attention.value_length": spec["kv_latent" if absorbed else "v_dim"]})
+        if absorbed:
+            want.update({"attention.key_length_mla": spec["head_dim"] + rot,
+                         "attention.value_length_mla": spec["v_dim"]})
+        if spec["q_latent"]:
+            want["attention.q_lora_rank"] = spec["q_latent"]
+        if spec["groups"] > 1:
+            want.update({"expert_group_count": spec["groups"],
+                         "expert_group_used_count": spec["groups_used"]})
+        if spec["yarn"]:
+            want.update({
+                "rope.scaling.type": "yarn", "rope.scaling.factor": np.float32(spec["yarn"]),
+                "rope.scaling.original_context_length": spec["original"],
+                "rope.scaling.yarn_beta_fast": np.float32(spec["beta_fast"]),
+                "rope.scaling.yarn_beta_slow": np.float32(spec["beta_slow"]),
+                "rope.scaling.yarn_log_multiplier": np.float32(0.1 * spec["mscale"])})
     elif arch == "gpt-oss":
         want.update({
             "attention.sliding_window": spec["window"], "rope.scaling.type": "yarn",
@@ -91,8 +117,8 @@ def undo(spec, tensors):
     """GGUF tensors -> transformers parameters. Every tensor must be used exactly once."""
     left = dict(tensors)
     out = {}
-    if spec["family"] in ("glm4moe", "gpt-oss"):
-        return undo_biased(spec, left)
+    if spec["family"] in ("glm4moe", "gpt-oss", "deepseek2"):
+        return undo_other(spec, left)
     zero_centred = 0 if spec["family"] == "qwen3moe" else 1
     keys, values, dim = spec["key_heads"], spec["value_heads"], spec["state"]
     ratio = values // keys if keys else 0
@@ -162,12 +188,12 @@ def undo(spec, tensors):
     return out
 
 
-def undo_biased(spec, left):
-    """The same for the families with biases."""
+def undo_other(spec, left):
+    """The same for the families with biases or latent attention."""
     out = {"model.embed_tokens.weight": left.pop("token_embd.weight"),
            "model.norm.weight": left.pop("output_norm.weight"),
            "lm_head.weight": left.pop("output.weight")}
-    is_oss = spec["family"] == "gpt-oss"
+    is_oss, is_latent = spec["family"] == "gpt-oss", spec["family"] == "deepseek2"
     for i in range(spec["layers"]):
         b, m = "blk.%d." % i, "model.layers.%d." % i
 
@@ -181,10 +207,27 @@ def undo_biased(spec, left):
             return np.stack([gate, up], axis + 1).reshape(shape)
 
         move("attn_norm.weight", "input_layernorm.weight")
-        move("post_attention_norm.weight", "post_attention_layernorm.weight")
-        for part in "qkv":
-            for kind in ("weight", "bias"):
-                move("attn_%s.%s" % (part, kind), "self_attn.%s_proj.%s" % (part, kind))
+        if is_latent:
+            move("ffn_norm.weight", "post_attention_layernorm.weight")
+            if spec["q_latent"]:
+                move("attn_q_a.weight", "self_attn.q_a_proj.weight")
+                move("attn_q_a_norm.weight", "self_attn.q_a_layernorm.weight")
+                move("attn_q_b.weight", "self_attn.q_b_proj.weight")
+            else:
+                move("attn_q.weight", "self_attn.q_proj.weight")
+            move("attn_kv_a_mqa.weight", "self_attn.kv_a_proj_with_mqa.weight")
+            move("attn_kv_a_norm.weight", "self_attn.kv_a_layernorm.weight")
+            if spec["kv_b"]:
+                move("attn_kv_b.weight", "self_attn.kv_b_proj.weight")
+            else:
+                k_b, v_b = left.pop(b + "attn_k_b.weight"), left.pop(b + "attn_v_b.weight")
+                out[m + "self_attn.kv_b_proj.weight"] = np.concatenate(
+                    [k_b.transpose(0, 2, 1), v_b], 1).reshape(-1, spec["kv_latent"])
+        else:
+            move("post_attention_norm.weight", "post_attention_layernorm.weight")
+            for part in "qkv":
+                for kind in ("weight", "bias"):
+                    move("attn_%s.%s" % (part, kind), "self_attn.%s_proj.%s" % (part, kind))
         move("attn_output.weight", "self_attn.o_proj.weight")
         if is_oss:
             move("attn_output.bias", "self_attn.o_proj.bias")
@@ -296,7 +339,10 @@ def check_all(program, names_module, folder):
             kinds = sorted(set(f.types.values()))
             print("%-12s %-5s %3d tensors, %s, %.1f MB" % (
                 name, fmt, len(f.tensors), "+".join(kinds), os.path.getsize(path) / 1e6))
-        # the last type again in shards, then with shared experts
+        # one type again in shards, then with shared experts (which IQ, a mixture, cannot have)
+        fmt = "Q6_K"
+        write(program, path, name, fmt)
+        f = File([path])
         write(program, path, name, fmt, "--shards", "3")
         shards = File([folder + "/m-%05d-of-00003.gguf" % (i + 1) for i in range(3)])
         if shards.meta != f.meta or any(
@@ -342,7 +388,9 @@ def measure_faults(program, folder):
                 scale=float(meta("expert_weights_scale", 0)),
                 norm_topk=bool(meta("expert_weights_norm", True)),
                 yarn=float(meta("rope.scaling.factor", 0)),
-                window=meta("attention.sliding_window", None)), ids)
+                window=meta("attention.sliding_window", None),
+                groups_used=meta("expert_group_used_count", None),
+                mscale=10 * float(meta("rope.scaling.yarn_log_multiplier", 0))), ids)
             if truth is None:
                 _, truth, _ = make_reference.logits_of(name, "F32")
             rows = np.abs(logits - truth).max(-1) / np.abs(truth).max(-1)

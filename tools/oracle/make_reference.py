@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes the reference logits of the tiny models with transformers.
 
-  make_reference.py --out DIR [NAME ...]    writes <spec>-<type>.npy and <spec>.ids.npy
+  make_reference.py --out DIR [NAME ...]    writes <spec>-<type>.npy and <spec>.ids.npy, for some
+                                            <spec>-long.npy: the last rows of a longer sequence
   make_reference.py --seeds N [NAME ...]    tries N seeds per spec, prints their router margins
   make_reference.py --check DIR             makes all of them again and compares bit for bit
 
@@ -19,6 +20,17 @@ import transformers
 
 import hf_models
 import tiny_weights
+
+
+# spec -> tokens of a longer sequence, of which the last LONG_ROWS rows are stored (type F32)
+LONG = {"deepseek2-a": 1150}
+LONG_ROWS = 8
+
+
+def long_logits(name):
+    spec = tiny_weights.SPECS[name]
+    model = hf_models.build(spec, lambda n, shape: tiny_weights.parameter(spec, n, shape, "F32"))
+    return hf_models.run(model, tiny_weights.token_ids(spec, LONG[name]))[-LONG_ROWS:]
 
 
 def logits_of(name, fmt, spec=None, margins=None, stepwise=False, gaps=None):
@@ -95,6 +107,14 @@ def main():
             same = all(np.array_equal(np.load(p), x) for p, x in zip(paths, (logits, ids)))
             bad += not same
             print("  same" if same else "  DIFFERENT")
+    for name in LONG:
+        if name not in names:
+            continue
+        path, logits = "%s/%s-long.npy" % (args.out or args.check, name), long_logits(name)
+        if args.out:
+            np.save(path, logits.astype(np.float32))
+        else:
+            bad += not np.array_equal(np.load(path), logits)
     sys.exit(1 if bad else 0)
 
 
