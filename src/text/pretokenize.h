@@ -24,6 +24,10 @@ typedef struct {
 fm_status fm_splitter_run(const fm_splitter *s, fm_pieces *out, const char *text, size_t n,
                           fm_error *err);
 
+/* Kimi's tokenization script hands a text over in slices of this many characters, and cuts those again where more
+ * characters than the other number are all white space or all none. */
+enum { FM_SLICE_CHARS = 400000, FM_SLICE_RUN = 25000 };
+
 /* How the text of a model family becomes pieces, by the name that GGUF files use
  * (tokenizer.ggml.pre). */
 typedef struct {
@@ -31,6 +35,7 @@ typedef struct {
     const char *const *patterns; /* NULL-terminated */
     bool nfc;                    /* text is brought to NFC first */
     bool rank_by_id;             /* see bpe.h */
+    bool sliced;                 /* long texts are cut first: FM_SLICE_... */
 } fm_split_family;
 
 const fm_split_family *fm_split_family_find(const char *name, size_t n); /* NULL: unknown */

@@ -86,17 +86,17 @@ static const char *const deepseek_llm[] = {
     NULL};
 
 static const fm_split_family families[] = {
-    {"qwen35", qwen35, true, false},
-    {"qwen2", qwen2, true, false},
-    {"qwen3", qwen2, true, false},
-    {"deepseek-v3", deepseek_v3, false, false},
-    {"deepseek-llm", deepseek_llm, false, false},
-    {"kimi-k2", kimi_k2, false, true},
-    {"glm4", glm4, false, false},
-    {"chatglm-bpe", glm4, false, false},
-    {"gpt-4o", gpt_4o, false, false},
-    {"gpt-2", gpt2, false, false},
-    {"default", gpt2, false, false},
+    {"qwen35", qwen35, true, false, false},
+    {"qwen2", qwen2, true, false, false},
+    {"qwen3", qwen2, true, false, false},
+    {"deepseek-v3", deepseek_v3, false, false, false},
+    {"deepseek-llm", deepseek_llm, false, false, false},
+    {"kimi-k2", kimi_k2, false, true, true},
+    {"glm4", glm4, false, false, false},
+    {"chatglm-bpe", glm4, false, false, false},
+    {"gpt-4o", gpt_4o, false, false, false},
+    {"gpt-2", gpt2, false, false, false},
+    {"default", gpt2, false, false, false},
 };
 
 const fm_split_family *fm_split_family_find(const char *name, size_t n)

@@ -75,21 +75,52 @@ static size_t next_literal(const job *j, const fm_literal_set *set, const char *
     return n;
 }
 
-/* Emits the literals of `set` that stand in the text and hands what is between them to `rest`. */
+/* Where the white space ends that begins at text[from], and where it begins that ends at text[to]. */
+static size_t space_end(const char *text, size_t n, size_t from)
+{
+    uint32_t code;
+    for (size_t len; from < n; from += len) {
+        len = fm_utf8_decode(&code, text + from, n - from);
+        if (len == 0 || !fm_utf8_is_space(code)) break;
+    }
+    return from;
+}
+
+static size_t space_begin(const char *text, size_t to)
+{
+    while (to > 0) {
+        size_t len = 1;
+        uint32_t code;
+        while (len < 4 && len < to && ((unsigned char)text[to - len] & 0xc0) == 0x80) len++;
+        if (fm_utf8_decode(&code, text + to - len, len) != len || !fm_utf8_is_space(code)) break;
+        to -= len;
+    }
+    return to;
+}
+
+/* Emits the literals of `set` that stand in the text and hands what is between them to `rest`. A literal may take the white
+ * space beside it with it, on the left as far as no other one has it. Source: huggingface/tokenizers,
+ * added_vocabulary.rs, find_matches: as there, the search goes on behind the literal itself. */
 static fm_status encode_around(job *j, const fm_literal_set *set, const char *text, size_t n,
                                encode_fn rest)
 {
-    size_t begin = 0;
-    while (begin < n) {
+    size_t done = 0, from = 0;
+    for (;;) {
         size_t len = 0;
         int32_t id = -1;
-        const size_t at = next_literal(j, set, text, n, begin, &len, &id);
-        if (at > begin) FM_TRY(rest(j, text + begin, at - begin));
-        if (at == n) break;
+        size_t begin = next_literal(j, set, text, n, from, &len, &id);
+        if (begin == n) break;
+        size_t end = from = begin + len;
+        if (j->tok->flags[id] & FM_TOKEN_STRIPS_LEFT) {
+            begin = space_begin(text, begin);
+            if (begin < done) begin = done;
+        }
+        if (j->tok->flags[id] & FM_TOKEN_STRIPS_RIGHT) end = space_end(text, n, end);
+        if (begin > done) FM_TRY(rest(j, text + done, begin - done));
         FM_TRY(push(j, id));
-        begin = at + len;
+        done = end;
     }
-    return FM_OK;
+    return done < n ? rest(j, text + done, n - done) : FM_OK;
 }
 
 /* Steps 3 and 4. */
@@ -122,6 +153,34 @@ static fm_status encode_bytes(job *j, const char *text, size_t n)
     return FM_OK;
 }
 
+/* Python's str.isspace() of a character. */
+static bool is_python_space(uint32_t code)
+{
+    return fm_utf8_is_space(code) || (code >= 0x1c && code <= 0x1f);
+}
+
+/* The whole text in the slices of FM_SLICE_CHARS and FM_SLICE_RUN. A byte that is no UTF-8 counts as a character. */
+static fm_status encode_sliced(job *j, const char *text, size_t n)
+{
+    size_t begin = 0, len;
+    int32_t n_char = 0, run = 0;
+    bool was_space = false;
+    for (size_t at = 0; at < n; at += len, n_char++) {
+        uint32_t code = 0xfffd;
+        len = fm_utf8_decode(&code, text + at, n - at);
+        if (len == 0) len = 1;
+        const bool is_space = is_python_space(code), is_full = n_char == FM_SLICE_CHARS;
+        if (is_full) n_char = 0;
+        run = n_char > 0 && is_space == was_space ? run + 1 : 1;
+        was_space = is_space;
+        if (!is_full && run <= FM_SLICE_RUN) continue;
+        FM_TRY(encode_around(j, &j->tok->raw, text + begin, at - begin, encode_bytes));
+        begin = at;
+        run = 1;
+    }
+    return encode_around(j, &j->tok->raw, text + begin, n - begin, encode_bytes);
+}
+
 static fm_status tokenize(const fm_tokenizer *tok, int32_t **ids, size_t *n_ids, const char *text,
                           size_t n, unsigned flags, const unsigned char *trusted, fm_error *err)
 {
@@ -132,7 +191,8 @@ static fm_status tokenize(const fm_tokenizer *tok, int32_t **ids, size_t *n_ids,
                        INT32_MAX);
     job j = {
         .tok = tok, .flags = flags, .trusted = trusted, .whole = text, .n_whole = n, .err = err};
-    fm_status st = encode_around(&j, &tok->raw, text, n, encode_bytes);
+    fm_status st = tok->sliced ? encode_sliced(&j, text, n)
+                               : encode_around(&j, &tok->raw, text, n, encode_bytes);
     fm_bpe_scratch_deinit(&j.scratch);
     free(j.pieces.end);
     if (st == FM_OK && !j.ids.ids) {

@@ -18,6 +18,13 @@ enum {
     FM_TOKEN_BYTE = 6,
 };
 
+/* What an added token's entry says. */
+enum {
+    FM_ADDED_NORMALIZED = 1, /* looked for in normalised text            */
+    FM_ADDED_LSTRIP = 2,     /* takes white space in front of it with it */
+    FM_ADDED_RSTRIP = 4,     /* ... behind it                            */
+};
+
 /* How text becomes pieces, when it is not known by a family's name. */
 typedef struct {
     const char *const *patterns; /* [n_pattern], Oniguruma syntax */
@@ -42,8 +49,8 @@ typedef struct {
     fm_status (*token)(void *user, int32_t id, fm_text_span *out, fm_error *err);
     /* NULL: all are normal. */
     fm_status (*token_type)(void *user, int32_t id, int32_t *out, fm_error *err);
-    /* Added token that is looked for in normalised text (tokenizer.json only). May be NULL. */
-    bool (*is_normalized)(void *user, int32_t id);
+    /* FM_ADDED_... of an added token (tokenizer.json only). NULL: none. */
+    unsigned (*added)(void *user, int32_t id);
 
     int64_t n_merge;
     /* Merge number i in the byte alphabet: two spans, or "left right" in *left and right->data ==

@@ -183,7 +183,10 @@ static fm_status add_literals(fm_tokenizer *t, const fm_tokenizer_source *src, f
         const char *s = t->bytes + t->start[id];
         const size_t n = t->start[id + 1] - t->start[id];
         bool ok;
-        if (!src->is_normalized || !src->is_normalized(src->user, id)) {
+        const unsigned added = src->added ? src->added(src->user, id) : 0;
+        if (added & FM_ADDED_LSTRIP) t->flags[id] |= FM_TOKEN_STRIPS_LEFT;
+        if (added & FM_ADDED_RSTRIP) t->flags[id] |= FM_TOKEN_STRIPS_RIGHT;
+        if (!(added & FM_ADDED_NORMALIZED)) {
             ok = fm_literal_set_add(&t->raw, s, n, id);
         } else if (!t->nfc || fm_utf8_valid_prefix(s, n) != n) {
             ok = fm_literal_set_add(&t->normalized, s, n, id);
@@ -240,6 +243,7 @@ static fm_status make_splitter(fm_tokenizer *t, const fm_tokenizer_source *src, 
     snprintf(t->pre, sizeof t->pre, "%s", family->name);
     t->nfc = family->nfc;
     t->bpe.rank_by_id = family->rank_by_id;
+    t->sliced = family->sliced;
     size_t n = 0;
     while (family->patterns[n]) n++;
     const fm_status st = fm_splitter_create(&t->splitter, family->patterns, n, err);

@@ -6,7 +6,14 @@
 #include "text/pretokenize.h"
 #include "text/tokenizer.h"
 
-enum { FM_TOKEN_IS_SPECIAL = 1, FM_TOKEN_IS_ADDED = 2, FM_TOKEN_IS_END = 4, FM_TOKEN_EXISTS = 8 };
+enum {
+    FM_TOKEN_IS_SPECIAL = 1,
+    FM_TOKEN_IS_ADDED = 2,
+    FM_TOKEN_IS_END = 4,
+    FM_TOKEN_EXISTS = 8,
+    FM_TOKEN_STRIPS_LEFT = 16,
+    FM_TOKEN_STRIPS_RIGHT = 32,
+};
 
 /* Read-only once it was made. */
 struct fm_tokenizer {
@@ -19,6 +26,7 @@ struct fm_tokenizer {
     fm_literal_set raw;        /* added tokens, looked for in the text as given       */
     fm_literal_set normalized; /* added tokens, looked for after normalisation        */
     bool nfc;
+    bool sliced; /* long texts are cut first, see fm_split_family */
     char pre[48];
 };
 

@@ -14,7 +14,7 @@ enum { PATTERNS_MAX = 32, NESTING_MAX = 8 };
 typedef struct {
     const char *text; /* borrowed from the JSON tree; NULL: no such token */
     uint8_t kind;     /* FM_TOKEN_...                                      */
-    bool normalized;
+    uint8_t added;    /* FM_ADDED_...                                         */
 } token_row;
 
 typedef struct {
@@ -96,12 +96,10 @@ static fm_status read_added(loader *l, const json_t *added, const json_t *vocab,
         if (!content || !*content) return bad(l, "added_tokens", "a content that is not empty");
         int32_t id = 0;
         FM_TRY(token_id(l, json_object_get(a, "id"), "added_tokens", limit, &id));
-        static const char *const flags[] = {"lstrip", "rstrip", "single_word"};
-        for (size_t k = 0; k < sizeof flags / sizeof flags[0]; k++)
-            if (is_set(a, flags[k]))
-                return fm_fail(l->err, FM_E_UNSUPPORTED,
-                               "%s: added token \"%.60s\": the flag %s is not supported", l->origin,
-                               content, flags[k]);
+        if (is_set(a, "single_word"))
+            return fm_fail(l->err, FM_E_UNSUPPORTED,
+                           "%s: added token \"%.60s\": the flag single_word is not supported",
+                           l->origin, content);
         const json_t *known = json_object_get(vocab, content);
         const bool taken = l->tokens[id].text && strcmp(l->tokens[id].text, content) != 0;
         if (taken || (known && json_integer_value(known) != id))
@@ -111,7 +109,9 @@ static fm_status read_added(loader *l, const json_t *added, const json_t *vocab,
         l->tokens[id] = (token_row){
             .text = content,
             .kind = is_set(a, "special") ? FM_TOKEN_CONTROL : FM_TOKEN_USER_DEFINED,
-            .normalized = is_set(a, "normalized"),
+            .added = (uint8_t)((is_set(a, "normalized") ? FM_ADDED_NORMALIZED : 0) |
+                               (is_set(a, "lstrip") ? FM_ADDED_LSTRIP : 0) |
+                               (is_set(a, "rstrip") ? FM_ADDED_RSTRIP : 0)),
         };
         if (id >= l->n_token) l->n_token = id + 1;
     }
@@ -257,9 +257,9 @@ static fm_status type_of(void *user, int32_t id, int32_t *out, fm_error *err)
     return FM_OK;
 }
 
-static bool is_normalized(void *user, int32_t id)
+static unsigned added_flags(void *user, int32_t id)
 {
-    return ((loader *)user)->tokens[id].normalized;
+    return ((loader *)user)->tokens[id].added;
 }
 
 static fm_status merge_of(void *user, int64_t i, fm_text_span *left, fm_text_span *right,
@@ -307,7 +307,7 @@ fm_status fm_tokenizer_from_json(fm_tokenizer **out, const char *json, size_t n,
             .n_token = l.n_token,
             .token = token_of,
             .token_type = type_of,
-            .is_normalized = is_normalized,
+            .added = added_flags,
             .n_merge = (int64_t)json_array_size(l.merges),
             .merge = merge_of,
         };

@@ -15,5 +15,8 @@ size_t fm_utf8_encode(char p[4], uint32_t code);
 /* Whether this byte can occur in valid UTF-8 at all (C0, C1 and F5 to FF cannot). */
 bool fm_utf8_has_byte(unsigned char byte);
 
+/* Unicode's White_Space. */
+bool fm_utf8_is_space(uint32_t code);
+
 /* Length of the longest prefix of p[0..n) that is valid. */
 size_t fm_utf8_valid_prefix(const char *p, size_t n);

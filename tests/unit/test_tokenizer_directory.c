@@ -1,5 +1,6 @@
 /* tiktoken.model of a Hugging Face directory against OpenAI's tiktoken (tests/vectors/tiktoken, made by
- * tools/oracle/tiktoken_vectors.py), and what is refused. */
+ * tools/oracle/tiktoken_vectors.py), and what is refused; added tokens that take white space with them against Hugging
+ * Face's tokenizers (strip.* of tests/vectors/tokenizer, made by tools/oracle/added_tokens.py). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,14 +13,13 @@
 #include "support/fixture.h"
 #include "text/tokenizer.h"
 
-static void ids_are_those_of_tiktoken(void **state)
+/* Lines of a string in JSON, a tab and its ids; returns their number. */
+static int compare_lines(const char *tokenizer, const char *expected)
 {
-    (void)state;
     fm_tokenizer *t;
     fm_error err = {0};
-    if (fm_tokenizer_open(&t, source_path("tests/vectors/tiktoken"), &err) != FM_OK)
-        fail_msg("%s", err.msg);
-    FILE *f = fopen(source_path("tests/vectors/tiktoken/expected.txt"), "r");
+    if (fm_tokenizer_open(&t, source_path(tokenizer), &err) != FM_OK) fail_msg("%s", err.msg);
+    FILE *f = fopen(source_path(expected), "r");
     assert_non_null(f);
     char line[4096];
     int n = 0;
@@ -45,7 +45,75 @@ static void ids_are_those_of_tiktoken(void **state)
         json_decref(s);
         n++;
     }
-    assert_true(n >= 12);
+    fclose(f);
+    fm_tokenizer_close(t);
+    return n;
+}
+
+static void ids_are_those_of_tiktoken(void **state)
+{
+    (void)state;
+    assert_true(compare_lines("tests/vectors/tiktoken", "tests/vectors/tiktoken/expected.txt") >=
+                12);
+}
+
+static void added_tokens_take_white_space_as_in_tokenizers(void **state)
+{
+    (void)state;
+    assert_int_equal(
+        compare_lines("tests/vectors/tokenizer/strip.json", "tests/vectors/tokenizer/strip.ids"),
+        400);
+}
+
+static uint64_t hash_ids(const int32_t *ids, size_t n)
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < 4 * n; i++) {
+        h ^= (uint32_t)ids[i / 4] >> (8 * (i % 4)) & 255;
+        h *= UINT64_C(0x100000001b3);
+    }
+    return h;
+}
+
+static void long_texts_are_cut_as_the_published_script_does(void **state)
+{
+    (void)state;
+    fm_tokenizer *t;
+    fm_error err = {0};
+    if (fm_tokenizer_open(&t, source_path("tests/vectors/tiktoken"), &err) != FM_OK)
+        fail_msg("%s", err.msg);
+    FILE *f = fopen(source_path("tests/vectors/tiktoken/expected_long.txt"), "r");
+    assert_non_null(f);
+    char line[1024];
+    int n = 0;
+    while (fgets(line, sizeof line, f)) {
+        char *tab = strchr(line, '\t'), *end;
+        assert_non_null(tab);
+        json_t *parts = json_loadb(line, (size_t)(tab - line), 0, NULL), *part;
+        assert_true(json_array_size(parts) > 0);
+        char *text = NULL;
+        size_t n_text, i;
+        FILE *m = open_memstream(&text, &n_text);
+        json_array_foreach(parts, i, part)
+        {
+            const json_int_t times = json_integer_value(json_array_get(part, 1));
+            for (json_int_t k = 0; k < times; k++)
+                fputs(json_string_value(json_array_get(part, 0)), m);
+        }
+        fclose(m);
+        int32_t *ids;
+        size_t n_id;
+        if (fm_tokenize(t, &ids, &n_id, text, n_text, FM_TOKENIZE_SPECIAL, &err) != FM_OK)
+            fail_msg("%.200s: %s", line, err.msg);
+        const size_t want = strtoull(tab + 1, &end, 10);
+        if (n_id != want || hash_ids(ids, n_id) != strtoull(end + 1, NULL, 16))
+            fail_msg("%.200s: %zu other ids, expected %zu", line, n_id, want);
+        free(ids);
+        free(text);
+        json_decref(parts);
+        n++;
+    }
+    assert_true(n >= 7);
     fclose(f);
     fm_tokenizer_close(t);
 }
@@ -85,6 +153,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_are_those_of_tiktoken),
+        cmocka_unit_test(added_tokens_take_white_space_as_in_tokenizers),
+        cmocka_unit_test(long_texts_are_cut_as_the_published_script_does),
         cmocka_unit_test(damaged_files_are_refused_by_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

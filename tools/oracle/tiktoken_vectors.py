@@ -28,6 +28,37 @@ STRINGS = [
 ]
 
 
+# Long texts as (text, times) joined; what the script's encode() does before tiktoken sees them is slices() below.
+LONG = [
+    [("other ", 80000)], [("the", 20001), (" ", 1), ("y", 25000)], [("a", 3), (" ", 50002), ("b", 1)],
+    [("ab ", 133330), ("quick<|im_end|>", 3)], [("\u4e2d\u6587\n", 140000), ("the", 9000)],
+    [("x\x1c", 30000), ("\x1d", 25003), ("\u3000", 4)], [("1", 25000), ("2", 1), (" ", 374999), (" a", 70000)],
+]
+
+
+def slices(text):
+    """Kimi's tokenization script: at most 400,000 characters, and 25,000 of white space or of none in a row."""
+    for start in range(0, len(text), 400000):
+        part = text[start:start + 400000]
+        begin, length, space = 0, 0, part[0].isspace()
+        for i, c in enumerate(part):
+            if c.isspace() != space:
+                length, space = 1, c.isspace()
+                continue
+            length += 1
+            if length > 25000:
+                yield part[begin:i]
+                begin, length = i, 1
+        yield part[begin:]
+
+
+def fnv(ids):
+    h = 0xcbf29ce484222325
+    for b in b"".join(i.to_bytes(4, "little") for i in ids):
+        h = (h ^ b) * 0x100000001b3 & (1 << 64) - 1
+    return h
+
+
 def main():
     out = sys.argv[1]
     os.makedirs(out, exist_ok=True)
@@ -59,6 +90,14 @@ def main():
         for s in STRINGS:
             ids = enc.encode(s, allowed_special="all")
             f.write("%s\t%s\n" % (json.dumps(s), " ".join(map(str, ids))))
+    # one line per long text: its parts in JSON, the number of ids, FNV-1a of the ids as little-endian words
+    with open(out + "/expected_long.txt", "w") as f:
+        for parts in LONG:
+            text = "".join(s * n for s, n in parts)
+            ids = [i for s in slices(text) for i in enc.encode(s, allowed_special="all")]
+            whole = enc.encode(text, allowed_special="all")
+            print(len(text), len(ids), "slicing changes ids" if whole != ids else "slicing changes nothing")
+            f.write("%s\t%d\t%016x\n" % (json.dumps(parts), len(ids), fnv(ids)))
 
 
 main()
