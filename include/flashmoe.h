@@ -381,6 +381,7 @@ typedef struct {
     uint64_t sync_us; /* the evaluating thread waited for others at joins; inside the shares */
     /* Layers that one token went through with i misses; the last bin: that many or more. */
     uint64_t layers_with_misses[FM_MISS_BINS];
+    uint64_t disk_busy_us; /* the disk had reads, with loading                           */
 } fm_stats;
 
 void fm_engine_stats(const fm_engine *engine, fm_stats *out);

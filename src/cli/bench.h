@@ -10,7 +10,7 @@
 typedef struct {
     uint64_t tokens, us;
     uint64_t hits, misses, bytes_read;
-    uint64_t wait_us, expert_us, attention_us, head_us, sync_us;
+    uint64_t wait_us, busy_us, expert_us, attention_us, head_us, sync_us;
     uint64_t prefetch_reads, prefetch_used;
     uint64_t layers_with_misses[FM_MISS_BINS];
 } fm_bench_phase;
@@ -19,6 +19,8 @@ typedef struct {
     fm_bench_phase prompt, gen;
     uint64_t ttft_us;    /* from the start of the prompt to the first id */
     uint64_t load_us;    /* of this repeat's engine; 0 when it was kept  */
+    uint64_t start_us;   /* from opening that engine to the first id; 0  */
+    uint64_t load_bytes; /* read for that engine's trunk                 */
     uint64_t token_hash; /* of this repeat alone                         */
 } fm_bench_repeat;
 

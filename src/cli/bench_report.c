@@ -15,13 +15,15 @@ typedef struct {
     double bytes_per_token, wasted_per_token, disk_gb_s;
     double wait, experts, attention, head, rest; /* shares of the time */
     double sync;                                 /* inside experts, attention and head */
+    double busy;                                 /* the disk had reads, whatever else went on */
     fm_bench_bound bound;                        /* seconds per token  */
     double bound_tok_s, bound_ratio, overlapped_tok_s, overlapped_ratio;
 } figures;
 
 typedef struct {
-    figures prompt, gen; /* tokens 0: not measured */
-    double ttft_ms;      /* median                 */
+    figures prompt, gen;             /* tokens 0: not measured */
+    double ttft_ms;                  /* median                 */
+    double start_ms, start_bound_ms; /* median of cold repeats; NAN: the caches were warm */
     double disk_gb_s, memory_gb_s;
     double touched_trunk, touched_experts; /* bytes per token of generation */
     double expert_bytes;
@@ -47,6 +49,7 @@ static void add_phase(fm_bench_phase *sum, const fm_bench_phase *p)
     sum->misses += p->misses;
     sum->bytes_read += p->bytes_read;
     sum->wait_us += p->wait_us;
+    sum->busy_us += p->busy_us;
     sum->sync_us += p->sync_us;
     sum->expert_us += p->expert_us;
     sum->attention_us += p->attention_us;
@@ -97,6 +100,7 @@ static void fill_means(figures *f, double expert_bytes)
     f->wasted_per_token = wasted / n;
     f->disk_gb_s = (double)s->bytes_read / 1e3 / us;
     f->wait = (double)s->wait_us / us;
+    f->busy = (double)s->busy_us / us;
     f->sync = (double)s->sync_us / us;
     f->experts = (double)s->expert_us / us;
     f->attention = (double)s->attention_us / us;
@@ -152,6 +156,22 @@ static void bound_prompt(report *r, const fm_bench_run *run)
     fill_ratios(f);
 }
 
+/* The disk's time for what a cold start cannot do without: the resident trunk, and what the prompt needed. */
+static void fill_start(report *r, const fm_bench_run *run)
+{
+    r->start_ms = r->start_bound_ms = NAN;
+    if (!run->is_cold || r->prompt.sum.tokens == 0) return;
+    double ms[FM_BENCH_REPEATS_MAX], bytes = 0;
+    for (int i = 0; i < run->n_repeat; i++) {
+        ms[i] = (double)run->repeat[i].start_us / 1e3;
+        bytes += (double)run->repeat[i].load_bytes;
+    }
+    bytes +=
+        (r->prompt.bytes_per_token - r->prompt.wasted_per_token) * (double)r->prompt.sum.tokens;
+    r->start_ms = fm_bench_median(ms, run->n_repeat);
+    if (r->disk_gb_s > 0) r->start_bound_ms = bytes / run->n_repeat / (r->disk_gb_s * 1e6);
+}
+
 static void fill_report(report *r, const fm_bench_run *run)
 {
     const fm_model_info *m = &run->info;
@@ -172,6 +192,7 @@ static void fill_report(report *r, const fm_bench_run *run)
         for (int i = 0; i < run->n_repeat; i++) ms[i] = (double)run->repeat[i].ttft_us / 1e3;
         r->ttft_ms = fm_bench_median(ms, run->n_repeat);
     }
+    fill_start(r, run);
     bound_prompt(r, run);
     bound_generation(r, run);
     snprintf(r->hash, sizeof r->hash, "%016" PRIx64, run->token_hash);
@@ -251,6 +272,8 @@ static void print_bounds(const report *r, const figures *f, bool is_prompt)
            number(a, f->bound.disk_s * 1e3),
            number(b, (f->bytes_per_token - f->wasted_per_token) / 1e6),
            number((char[FM_CLI_FIGURE]){0}, f->wasted_per_token / 1e6));
+    printf("  disk busy   %9s   then it gave %s GB/s\n", number(a, 1e3 * f->busy / f->tok_s),
+           number(b, f->disk_gb_s / f->busy));
     if (is_prompt) {
         printf("  memory      %9s   weights touched, once per pass\n",
                number(a, f->bound.memory_s * 1e3));
@@ -282,6 +305,13 @@ static void print_table(const report *r, const fm_bench_run *run, const fm_cli_o
     if (r->prompt.sum.tokens > 0) {
         printf("first token %s s after the start of the prompt; loading took %s s\n",
                number(a, r->ttft_ms / 1e3), number(b, (double)run->load_us / 1e6));
+    }
+    if (isfinite(r->start_ms)) {
+        printf("cold start  %s s from opening the model to the first token; the disk's part of it "
+               "%s s "
+               "(trunk and needed experts), %s times that\n",
+               number(a, r->start_ms / 1e3), number(b, r->start_bound_ms / 1e3),
+               number(c, r->start_ms / r->start_bound_ms));
     }
     printf("\nprobes, before and after\n");
     printf("  disk    %s and %s GB/s: scattered reads of %s, depth %d\n",
@@ -339,6 +369,7 @@ static void put_phase(fm_json_out *j, const figures *f, bool is_prompt)
     fm_json_real(j, "head_share", f->head);
     fm_json_real(j, "rest_share", f->rest);
     fm_json_real(j, "sync_share", f->sync);
+    fm_json_real(j, "disk_busy_share", f->busy);
     fm_json_real(j, "disk_term_ms", f->bound.disk_s * 1e3);
     fm_json_real(j, "memory_term_ms", f->bound.memory_s * 1e3);
     fm_json_real(j, "arithmetic_term_ms", is_prompt ? f->bound.arithmetic_s * 1e3 : NAN);
@@ -418,6 +449,9 @@ static void print_json(const report *r, const fm_bench_run *run, const fm_cli_op
     fm_json_real(j, "prompt_tok_s", r->prompt.tok_s);
     fm_json_real(j, "ttft_ms", r->ttft_ms);
     fm_json_real(j, "load_ms", (double)run->load_us / 1e3);
+    fm_json_real(j, "start_to_first_token_ms", r->start_ms);
+    fm_json_real(j, "start_bound_ms", r->start_bound_ms);
+    fm_json_real(j, "start_bound_ratio", r->start_ms / r->start_bound_ms);
     fm_json_real(j, "hit_rate", r->gen.hit_rate);
     fm_json_real(j, "bytes_per_token", r->gen.bytes_per_token);
     fm_json_real(j, "disk_gb_s", r->gen.disk_gb_s);

@@ -29,6 +29,7 @@ typedef struct {
     fm_engine *engine;
     fm_session *session;
     uint64_t probed_reads; /* of the disk probe so far */
+    uint64_t opened_us;    /* when opening the engine began */
 } bench;
 
 /* ---- ids ------------------------------------------------------------------------------------ */
@@ -102,6 +103,7 @@ static void add_difference(fm_bench_phase *p, const fm_stats *before, const fm_s
     p->misses = after->expert_misses - before->expert_misses;
     p->bytes_read = after->bytes_read - before->bytes_read;
     p->wait_us = after->disk_wait_us - before->disk_wait_us;
+    p->busy_us = after->disk_busy_us - before->disk_busy_us;
     p->expert_us = after->expert_us - before->expert_us;
     p->attention_us = after->attention_us - before->attention_us;
     p->sync_us = after->sync_us - before->sync_us;
@@ -128,6 +130,10 @@ static fm_status run_prompt(bench *b, fm_bench_repeat *r, fm_error *err)
     FM_TRY(hash_top_id(b, r, err));
     r->ttft_us = fm_now_us() - started;
     fm_engine_stats(b->engine, &after);
+    if (b->run.is_cold) {
+        r->start_us = started + r->ttft_us - b->opened_us;
+        r->load_bytes = after.load_bytes;
+    }
     add_difference(&r->prompt, &before, &after);
     fm_cli_progress_clear();
     return FM_OK;
@@ -212,6 +218,7 @@ static void close_engine(bench *b)
 
 static fm_status open_engine(bench *b, bool is_first, fm_error *err)
 {
+    b->opened_us = fm_now_us();
     fm_engine_options opt;
     engine_options(&opt, b->o);
     if (!is_first) opt.log = NULL; /* said once */

@@ -430,6 +430,7 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out)
         out->expert_hits = s.hits;
         out->expert_misses = s.misses;
         out->disk_wait_us = s.wait_us;
+        out->disk_busy_us = s.busy_us;
         out->prefetch_reads = s.prefetch_reads;
         out->prefetch_used = s.prefetch_used;
         memcpy(out->layers_with_misses, s.token_misses, sizeof s.token_misses);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "os/fault.h"
 
 enum {
@@ -196,6 +197,11 @@ int fm_io_outstanding(const fm_io *io)
     return io->n_outstanding;
 }
 
+uint64_t fm_io_busy_us(const fm_io *io)
+{
+    return io->busy_us + (io->n_with_device > 0 ? fm_now_us() - io->busy_since_us : 0);
+}
+
 uint64_t fm_io_bytes_read(const fm_io *io)
 {
     return io->bytes_read;
@@ -272,6 +278,7 @@ fail:
 
 static void start_piece(fm_io *io, int32_t at)
 {
+    if (io->n_with_device == 0) io->busy_since_us = fm_now_us();
     io->n_with_device++;
     io->ops->start(io->back, at);
 }
@@ -310,8 +317,7 @@ static void feed_device(fm_io *io)
         io->again.head = io->pieces[at].next;
         if (io->again.head < 0) io->again.tail = -1;
         io->pieces[at].next = -1;
-        io->n_with_device--; /* start_piece counts it again */
-        start_piece(io, at);
+        io->ops->start(io->back, at); /* it was never counted out */
     }
     for (int level = 0; level < FM_IO_PRIORITIES; level++) {
         fm_io_list *list = &io->waiting[level];
@@ -379,7 +385,7 @@ static void end_piece(fm_io *io, int32_t at)
     p->request = -1;
     p->next = io->free_piece;
     io->free_piece = at;
-    io->n_with_device--;
+    if (--io->n_with_device == 0) io->busy_us += fm_now_us() - io->busy_since_us;
     r->n_piece--;
     if (r->n_piece == 0 && r->cursor == r->end) request_push(io, &io->finished, request);
 }

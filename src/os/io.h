@@ -81,4 +81,6 @@ int fm_io_reap(fm_io *io, fm_io_done *done, int max, bool wait);
  * FM_E_CANCELLED unless all of their bytes were under way already. */
 void fm_io_drop_waiting(fm_io *io, int priority);
 
+/* Time in which the device had reads, as this end saw it: to the reaping of the last one. */
+uint64_t fm_io_busy_us(const fm_io *io);
 uint64_t fm_io_bytes_read(const fm_io *io); /* device bytes completed so far, rounded reads */

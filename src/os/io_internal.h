@@ -94,6 +94,7 @@ struct fm_io {
     fm_io_list again; /* pieces to be started once more */
 
     uint64_t bytes_read;
+    uint64_t busy_us, busy_since_us; /* since: while n_with_device > 0 */
     bool said_buffered, said_no_register;
 };
 

@@ -22,7 +22,8 @@ enum { VERSION = 1, KEY_MAX = 256, PAYLOAD_HEAD = 24, PAYLOAD_MAX = PAYLOAD_HEAD
 enum {
     CANDIDATES_MAX = 8,
     DEPTH_MAX = 256,
-    SLICE_US = 45 * 1000, /* of one candidate in one round: 30 reads of a slow disk */
+    SLICE_READS = 64,     /* of one candidate in one round: the same bytes for all, because ... */
+    SLICE_US = 80 * 1000, /* ... some disks are fast until a quota is used up; at most */
 };
 #define GAIN 1.10   /* what another setting must bring */
 #define NEARLY 0.95 /* of the fastest: as good */
@@ -47,13 +48,17 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* How much faster than candidate 0, the middle one of the rounds that both were in; 0: fewer than two. */
+/* How much faster than candidate 0, in the middle of the rounds that both were in; 0: not in all of them, or
+ * fewer than two. */
 static double gain_of(const fm_io_candidate *c, const fm_io_candidate *now)
 {
     double ratio[FM_IO_TUNE_ROUNDS];
     int n = 0;
-    for (int i = 0; i < FM_IO_TUNE_ROUNDS; i++)
-        if (c->rate[i] > 0 && now->rate[i] > 0) ratio[n++] = c->rate[i] / now->rate[i];
+    for (int i = 0; i < FM_IO_TUNE_ROUNDS; i++) {
+        if (!(c->rate[i] > 0) || !(now->rate[i] > 0)) continue;
+        ratio[n++] = c->rate[i] / now->rate[i];
+        if (ratio[n - 1] <= 1) return 0;
+    }
     if (n < 2) return 0;
     qsort(ratio, (size_t)n, sizeof *ratio, by_value);
     return n % 2 ? ratio[n / 2] : (ratio[n / 2 - 1] + ratio[n / 2]) / 2;
@@ -98,7 +103,9 @@ static fm_status measure(tuning *u, fm_io_candidate *c, int n, uint64_t end_us, 
 {
     const fm_io_tune *t = u->t;
     for (int round = 0; round < FM_IO_TUNE_ROUNDS; round++) {
-        for (int i = 0; i < n; i++) {
+        for (int k = 0; k < n; k++) {
+            /* Forwards and backwards: what comes after a greedy one is at a disadvantage. */
+            const int i = round % 2 ? n - 1 - k : k;
             if (fm_now_us() - u->started_us + SLICE_US > end_us) return FM_OK;
             const fm_disk_probe probe = {.path = t->path,
                                          .file_bytes = t->file_bytes,
@@ -110,6 +117,7 @@ static fm_status measure(tuning *u, fm_io_candidate *c, int n, uint64_t end_us, 
                                          .buffer_bytes = t->buffer_bytes,
                                          .buffer = u->buffer,
                                          .max_us = SLICE_US,
+                                         .max_requests = SLICE_READS,
                                          .first = u->places,
                                          .go = t->go,
                                          .go_user = t->go_user};
@@ -126,7 +134,7 @@ static fm_status measure(tuning *u, fm_io_candidate *c, int n, uint64_t end_us, 
 /* How many requests of which size the disk wants, then whether smaller pieces of them help. */
 static fm_status tune(tuning *u, fm_io_choice *out, fm_error *err)
 {
-    static const int depths[] = {FM_IO_DEFAULT_DEPTH, 16, 4, 32, 2, 64};
+    static const int depths[] = {FM_IO_DEFAULT_DEPTH, 32, 2, 16, 4, 64};
     const fm_io_tune *t = u->t;
     const uint64_t room = fm_io_room(t->read_bytes);
     fm_io_candidate c[CANDIDATES_MAX];

@@ -7,7 +7,7 @@
 #include "os/io.h"
 #include "os/probe.h"
 
-enum { FM_IO_TUNE_ROUNDS = 3 };
+enum { FM_IO_TUNE_ROUNDS = 4 };
 
 typedef enum { FM_IO_BY_DEFAULT, FM_IO_MEASURED, FM_IO_REMEMBERED } fm_io_origin;
 
@@ -47,7 +47,8 @@ typedef struct {
     double rate[FM_IO_TUNE_ROUNDS]; /* 1e9 bytes per second; 0: not measured in this round */
 } fm_io_candidate;
 
-/* Index of the candidate to use. Candidate 0 is what is used now: another one must have been faster by a
- * tenth in the same rounds (a disk's rate wanders, so only rounds are compared, by their median); of those nearly
- * as fast as the fastest the one with the least under way, which keeps a first read from waiting. */
+/* Index of the candidate to use. Candidate 0 is what is used now: another one must have been faster in every
+ * round that both were in, and by a tenth in the middle of them (a disk's rate wanders, so only rounds are
+ * compared); of those nearly as fast as the fastest the one with the least under way, which keeps a first read
+ * from waiting. */
 int fm_io_tune_pick(const fm_io_candidate *c, int n);

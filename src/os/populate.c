@@ -5,77 +5,119 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #ifdef MADV_POPULATE_WRITE
 
-enum { CHUNK = 8 << 20 }; /* short calls: stopping waits for one at most */
+enum {
+    CHUNK = 8 << 20, /* short calls: stopping waits for one at most */
+    THREADS_MAX = 8,
+    LOOK_NS = 2 * 1000 * 1000, /* how often one looks whether the one before it is done */
+};
 
 struct fm_populate {
-    uint8_t *base;
-    size_t bytes, ahead;
-    pthread_t thread;
+    fm_populate_options o;
+    pthread_t thread[THREADS_MAX];
+    int n_thread;
     pthread_mutex_t mu;
     pthread_cond_t moved;
-    size_t goal; /* under mu: touch up to here */
-    bool stop;   /* under mu */
+    size_t goal;    /* under mu: touch up to here */
+    size_t next;    /* under mu: not taken by a thread yet */
+    int n_touching; /* under mu */
+    bool stop;      /* under mu */
+    _Atomic bool is_done;
     size_t asked; /* the caller's copy of the goal */
 };
+
+/* The lock is held. */
+static void wait_for_predecessor(fm_populate *p)
+{
+    while (!p->stop && !fm_populate_is_done(p->o.after)) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += LOOK_NS;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_nsec -= 1000000000;
+            until.tv_sec++;
+        }
+        pthread_cond_timedwait(&p->moved, &p->mu, &until);
+    }
+}
 
 static void *populate_main(void *arg)
 {
     fm_populate *p = arg;
-    size_t done = 0;
     pthread_mutex_lock(&p->mu);
-    while (!p->stop && done < p->bytes) {
-        if (done >= p->goal) {
+    wait_for_predecessor(p);
+    while (!p->stop && p->next < p->o.bytes) {
+        if (p->next >= p->goal) {
             pthread_cond_wait(&p->moved, &p->mu);
             continue;
         }
+        const size_t at = p->next;
+        const size_t n = p->o.bytes - at < CHUNK ? p->o.bytes - at : CHUNK;
+        p->next += n;
+        p->n_touching++;
         pthread_mutex_unlock(&p->mu);
-        const size_t n = p->bytes - done < CHUNK ? p->bytes - done : CHUNK;
-        const int rc = madvise(p->base + done, n, MADV_POPULATE_WRITE);
-        if (rc != 0 && errno != EINTR && errno != EAGAIN) return NULL; /* an older kernel */
-        if (rc == 0) done += n;
+        int rc;
+        do {
+            rc = madvise((uint8_t *)p->o.base + at, n, MADV_POPULATE_WRITE);
+        } while (rc != 0 && (errno == EINTR || errno == EAGAIN));
         pthread_mutex_lock(&p->mu);
+        p->n_touching--;
+        if (rc != 0) p->next = p->o.bytes; /* an older kernel */
     }
+    /* The last one says so, also when it was stopped: nobody waits for the rest
+   * then. */
+    if (p->n_touching == 0) atomic_store(&p->is_done, true);
+    pthread_cond_broadcast(&p->moved);
     pthread_mutex_unlock(&p->mu);
     return NULL;
 }
 
-fm_populate *fm_populate_start(void *base, size_t bytes, size_t ahead)
+fm_populate *fm_populate_start(const fm_populate_options *opt)
 {
     fm_populate *p = calloc(1, sizeof *p);
     if (!p) return NULL;
-    *p = (fm_populate){.base = base, .bytes = bytes, .ahead = ahead, .goal = ahead, .asked = ahead};
+    p->o = *opt;
+    p->goal = p->asked = opt->ahead;
+    int n = opt->n_threads > 0 ? opt->n_threads : 1;
+    if (n > THREADS_MAX) n = THREADS_MAX;
     pthread_mutex_init(&p->mu, NULL);
     pthread_cond_init(&p->moved, NULL);
     sigset_t all, old; /* signals are for the program's own threads */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    const int rc = pthread_create(&p->thread, NULL, populate_main, p);
+    for (int i = 0; i < n; i++) {
+        if (pthread_create(&p->thread[i], NULL, populate_main, p) != 0) break;
+        p->n_thread++;
+    }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (rc == 0) return p;
-    pthread_cond_destroy(&p->moved);
-    pthread_mutex_destroy(&p->mu);
-    free(p);
+    if (p->n_thread > 0) return p;
+    fm_populate_stop(p);
     return NULL;
 }
 
 void fm_populate_need(fm_populate *p, size_t bytes)
 {
-    if (!p || bytes > p->bytes) return;
-    const size_t goal = p->bytes - bytes < p->ahead ? p->bytes : bytes + p->ahead;
-    if (goal < p->asked + CHUNK && goal != p->bytes) return; /* not worth a wake-up yet */
+    if (!p || bytes > p->o.bytes) return;
+    const size_t goal = p->o.bytes - bytes < p->o.ahead ? p->o.bytes : bytes + p->o.ahead;
+    if (goal < p->asked + CHUNK && goal != p->o.bytes) return; /* not worth a wake-up yet */
     if (goal <= p->asked) return;
     p->asked = goal;
     pthread_mutex_lock(&p->mu);
     p->goal = goal;
-    pthread_cond_signal(&p->moved);
+    pthread_cond_broadcast(&p->moved);
     pthread_mutex_unlock(&p->mu);
+}
+
+bool fm_populate_is_done(const fm_populate *p)
+{
+    return !p || atomic_load(&p->is_done);
 }
 
 void fm_populate_stop(fm_populate *p)
@@ -83,9 +125,9 @@ void fm_populate_stop(fm_populate *p)
     if (!p) return;
     pthread_mutex_lock(&p->mu);
     p->stop = true;
-    pthread_cond_signal(&p->moved);
+    pthread_cond_broadcast(&p->moved);
     pthread_mutex_unlock(&p->mu);
-    pthread_join(p->thread, NULL);
+    for (int i = 0; i < p->n_thread; i++) pthread_join(p->thread[i], NULL);
     pthread_cond_destroy(&p->moved);
     pthread_mutex_destroy(&p->mu);
     free(p);
@@ -93,15 +135,21 @@ void fm_populate_stop(fm_populate *p)
 
 #else
 
-fm_populate *fm_populate_start(void *base, size_t bytes, size_t ahead)
+fm_populate *fm_populate_start(const fm_populate_options *opt)
 {
-    (void)base, (void)bytes, (void)ahead;
+    (void)opt;
     return NULL;
 }
 
 void fm_populate_need(fm_populate *p, size_t bytes)
 {
     (void)p, (void)bytes;
+}
+
+bool fm_populate_is_done(const fm_populate *p)
+{
+    (void)p;
+    return true;
 }
 
 void fm_populate_stop(fm_populate *p)

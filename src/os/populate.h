@@ -1,9 +1,10 @@
 /* Memory touched ahead of its first use.
  *
- * The first write to a page makes the kernel find and clear it, and under a virtual machine the host as
- * well: at 0.5 to 2 GB/s that is as slow as a disk. Reads that land in untouched memory pay it in the
- * thread that submits them. A thread of its own pays it here, a fixed distance ahead of the use, so
- * memory that is never needed is never taken from the machine.
+ * The first write to a page makes the kernel find and clear it, and under a
+ * virtual machine the host as well: at 0.3 to 2 GB/s and processor that is as
+ * slow as a disk. Reads that land in untouched memory pay it in the thread that
+ * submits them. Threads of its own pay it here, a fixed distance ahead of the
+ * use, so memory that is never needed is never taken from the machine.
  */
 #pragma once
 
@@ -11,10 +12,22 @@
 
 typedef struct fm_populate fm_populate;
 
-/* Touches [base, base + bytes), `ahead` bytes before what fm_populate_need() asked for. base is aligned to
- * a page and stays mapped until fm_populate_stop(). NULL where the system has no way to do it, or no
- * thread could be started: the memory is then touched by its first use. */
-fm_populate *fm_populate_start(void *base, size_t bytes, size_t ahead);
-/* The first `bytes` bytes are about to be used; never waits. One thread calls. */
+typedef struct {
+    void *base; /* aligned to a page, stays mapped until fm_populate_stop() */
+    size_t bytes;
+    size_t ahead;  /* touched this far before what fm_populate_need() asked for */
+    int n_threads; /* 0: 1 */
+    /* Begins when this one has touched all of its memory, so that what is needed
+   * first is touched first; must be stopped later. NULL: at once. */
+    fm_populate *after;
+} fm_populate_options;
+
+/* NULL where the system has no way to do it, or no thread could be started: the
+ * memory is then touched by its first use. */
+fm_populate *fm_populate_start(const fm_populate_options *opt);
+/* The first `bytes` bytes are about to be used; never waits. One thread calls.
+ */
 void fm_populate_need(fm_populate *p, size_t bytes);
+/* All of it was touched, or cannot be. NULL: true. Any thread. */
+bool fm_populate_is_done(const fm_populate *p);
 void fm_populate_stop(fm_populate *p); /* NULL is fine; a call under way is waited for */

@@ -186,9 +186,11 @@ static fm_status read_places(disk_run *d, fm_disk_probe_result *out, fm_error *e
 {
     enum { REAP = 16 };
     fm_io_done done[REAP];
-    uint64_t next = d->opt->first;
+    uint64_t next = d->opt->first, last = d->n_place;
+    if (d->opt->max_requests > 0 && last - next > d->opt->max_requests)
+        last = next + d->opt->max_requests;
     const uint64_t started = fm_now_us();
-    for (int b = 0; b < d->n_buffer && next < d->n_place; b++, next++) {
+    for (int b = 0; b < d->n_buffer && next < last; b++, next++) {
         const fm_io_read rd = place_read(d, next, b);
         FM_TRY(fm_io_submit(d->io, &rd, 1, err));
     }
@@ -202,7 +204,7 @@ static fm_status read_places(disk_run *d, fm_disk_probe_result *out, fm_error *e
             }
             out->requests++;
             out->bytes += d->step;
-            if (next >= d->n_place || now - started >= d->opt->max_us) continue;
+            if (next >= last || now - started >= d->opt->max_us) continue;
             const fm_io_read rd = place_read(d, next++, (int)done[i].tag);
             FM_TRY(fm_io_submit(d->io, &rd, 1, err));
         }

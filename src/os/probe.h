@@ -41,7 +41,8 @@ typedef struct {
     uint64_t buffer_bytes; /* memory that may be used; fewer requests wait when it is small */
     void *buffer;          /* that memory, FM_IO_ALIGN-aligned; NULL: allocated for the call */
     uint64_t max_us;
-    uint64_t first; /* requests that earlier calls made; their places are not read again */
+    uint64_t max_requests; /* 0: no limit */
+    uint64_t first;        /* requests that earlier calls made; their places are not read again */
     fm_probe_go_fn go;
     void *go_user;
 } fm_disk_probe;

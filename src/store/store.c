@@ -142,5 +142,6 @@ void fm_store_poll(fm_store *s)
 void fm_store_stats_get(const fm_store *s, fm_store_stats *out)
 {
     *out = s->stats;
+    out->busy_us = fm_io_busy_us(s->io);
     out->bytes_read = fm_io_bytes_read(s->io) - s->stats.load_bytes;
 }

@@ -194,6 +194,7 @@ typedef struct {
     /* demanded experts are cached (hits), there or on their way for a hint (prefetch_used), or misses */
     uint64_t hits, misses;
     uint64_t wait_us; /* calls above stood still for a read                      */
+    uint64_t busy_us; /* the device had reads                                    */
     uint64_t prefetch_reads, prefetch_used; /* experts read for hints; of which demanded */
     uint64_t token_misses[FM_MISS_BINS]; /* FM_DEMAND_TOKEN with i misses; the last: or more     */
 } fm_store_stats;

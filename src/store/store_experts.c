@@ -34,9 +34,9 @@ static fm_status check_layer(const fm_store_options *opt, int32_t index, fm_erro
         const fm_expert_part *p = &layer->part[i];
         uint64_t last, start, end;
         bool ok = p->bytes > 0 && p->file < opt->n_file &&
-                        fm_mul_u64(p->stride, (uint64_t)layer->n_expert - 1, &last) &&
-                        fm_add_u64(p->offset, last, &start) && fm_add_u64(start, p->bytes, &end) &&
-                        end <= opt->file_bytes[p->file];
+                  fm_mul_u64(p->stride, (uint64_t)layer->n_expert - 1, &last) &&
+                  fm_add_u64(p->offset, last, &start) && fm_add_u64(start, p->bytes, &end) &&
+                  end <= opt->file_bytes[p->file];
         if (p->each) {
             ok = p->bytes > 0 && p->each_step > 0;
             for (int32_t e = 0; e < layer->n_expert && ok; e++) {
@@ -155,7 +155,11 @@ static fm_status make_classes(fm_store *s, fm_error *err)
         s->n_class++;
         cls->base = fm_store_alloc(s, s->line_slots, cls->bytes, err);
         if (!cls->base) return FM_E_NOMEM;
-        cls->populate = fm_populate_start(cls->base, cls->bytes, POPULATE_AHEAD);
+        const fm_populate_options touch = {.base = cls->base,
+                                           .bytes = cls->bytes,
+                                           .ahead = POPULATE_AHEAD,
+                                           .after = s->trunk_populate};
+        cls->populate = fm_populate_start(&touch);
     }
     return FM_OK;
 }

@@ -153,6 +153,7 @@ struct fm_store {
     uint8_t **piece_ptr;
     uint8_t *trunk_base;
     uint64_t trunk_bytes;
+    fm_populate *trunk_populate; /* may be NULL */
     bool trunk_loaded;
     fm_trunk_prepare_fn prepare;
     void *prepare_user;

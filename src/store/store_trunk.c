@@ -52,9 +52,8 @@ static fm_status copy_units(fm_store *s, const fm_store_options *opt, fm_error *
     int64_t at = 0;
     for (int32_t u = 0; u < opt->n_unit; u++) {
         const fm_trunk_unit *from = &opt->unit[u];
-        s->unit[u] = (fm_unit_place){.piece = s->piece_place + at,
-                                     .n_piece = from->n_piece,
-                                     .ptr = s->piece_ptr + at};
+        s->unit[u] = (fm_unit_place){
+            .piece = s->piece_place + at, .n_piece = from->n_piece, .ptr = s->piece_ptr + at};
         for (int32_t i = 0; i < from->n_piece; i++) {
             FM_TRY(check_piece(opt, u, &from->piece[i], err));
             const fm_extent plane = plane_of(&from->piece[i]);
@@ -124,6 +123,12 @@ fm_status fm_trunk_setup(fm_store *s, const fm_store_options *opt, fm_error *err
     if (s->trunk_bytes > 0) {
         s->trunk_base = fm_store_alloc(s, s->line_trunk, s->trunk_bytes, err);
         if (!s->trunk_base) return FM_E_NOMEM;
+        /* While it is loaded nothing is computed: all processors may touch, and the slots come after. */
+        const fm_populate_options touch = {.base = s->trunk_base,
+                                           .bytes = s->trunk_bytes,
+                                           .ahead = s->trunk_bytes,
+                                           .n_threads = fm_os_cpu_count()};
+        s->trunk_populate = fm_populate_start(&touch);
     }
     uint8_t *at = s->trunk_base;
     for (int32_t u = 0; u < n_resident; u++) {
@@ -135,6 +140,7 @@ fm_status fm_trunk_setup(fm_store *s, const fm_store_options *opt, fm_error *err
 
 void fm_trunk_teardown(fm_store *s)
 {
+    fm_populate_stop(s->trunk_populate);
     for (int32_t i = 0; i < FM_RING_MAX; i++) free(s->ring[i].ptr);
     if (s->ring_base) fm_ledger_free(s->ledger, s->line_ring, s->ring_base, s->ring_bytes);
     if (s->trunk_base) fm_ledger_free(s->ledger, s->line_trunk, s->trunk_base, s->trunk_bytes);

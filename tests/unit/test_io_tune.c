@@ -73,10 +73,11 @@ static void a_tenth_is_needed_to_leave_what_is_used(void **state)
 static void a_wandering_disk_does_not_decide(void **state)
 {
     (void)state;
-    const fm_io_candidate c[] = {{8, 1 << 20, {0.5, 1.0, 1.5}},
-                                 {16, 1 << 20, {0.5, 1.0, 9.0}},
-                                 {32, 1 << 20, {0.5, 1.0, 1.5}}};
-    assert_int_equal(fm_io_tune_pick(c, 3), 0);
+    const fm_io_candidate c[] = {{8, 1 << 20, {0.5, 1.0, 1.5, 1.5}},
+                                 {16, 1 << 20, {0.51, 1.01, 1.51, 9.0}},
+                                 {32, 1 << 20, {0.9, 2.0, 9.0, 1.4}}};
+    assert_int_equal(fm_io_tune_pick(c, 2), 0); /* fast in one round */
+    assert_int_equal(fm_io_tune_pick(c, 3), 0); /* slower in one */
     const fm_io_candidate once[] = {{8, 1 << 20, {0.5, 1, 1}}, {16, 1 << 20, {5, 0, 0}}};
     assert_int_equal(fm_io_tune_pick(once, 2), 0); /* one round is no measurement */
 }

@@ -68,6 +68,10 @@ static void every_place_is_read_once(void **state)
     probe.first = 40;
     assert_int_equal(fm_probe_disk(&result, &probe, &err), FM_OK);
     assert_int_equal(result.requests, 2);
+    probe.first = 10;
+    probe.max_requests = 7;
+    assert_int_equal(fm_probe_disk(&result, &probe, &err), FM_OK);
+    assert_int_equal(result.requests, 7);
     probe.first = 42;
     assert_int_equal(fm_probe_disk(&result, &probe, &err), FM_OK);
     assert_int_equal(result.requests, 0);

@@ -1,0 +1,138 @@
+/* Memory touched ahead of its use: exactly as far as was asked, what is needed first before the rest, and a
+ * stop that does not hang in any state. */
+#define _GNU_SOURCE /* mincore */
+#include "os/populate.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { MIB = 1 << 20, BYTES = 64 * MIB, PAGE = 4096 };
+
+static uint8_t *map(void)
+{
+    uint8_t *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(p != MAP_FAILED);
+    (void)madvise(p, BYTES, MADV_NOHUGEPAGE); /* so that pages count one by one */
+    return p;
+}
+
+static size_t touched(uint8_t *p)
+{
+    static unsigned char is_there[BYTES / PAGE];
+    assert_int_equal(mincore(p, BYTES, is_there), 0);
+    size_t n = 0;
+    for (size_t i = 0; i < BYTES / PAGE; i++) n += (is_there[i] & 1) * (size_t)PAGE;
+    return n;
+}
+
+static void nap(void)
+{
+    const struct timespec t = {.tv_nsec = 5 * 1000 * 1000};
+    nanosleep(&t, NULL);
+}
+
+/* Up to 10 s, which only a broken one takes. */
+static bool comes_to(uint8_t *p, size_t bytes)
+{
+    for (int i = 0; i < 2000 && touched(p) < bytes; i++) nap();
+    return touched(p) == bytes;
+}
+
+static fm_populate *start(uint8_t *p, size_t ahead, int n_threads, fm_populate *after)
+{
+    const fm_populate_options o = {
+        .base = p, .bytes = BYTES, .ahead = ahead, .n_threads = n_threads, .after = after};
+    return fm_populate_start(&o);
+}
+
+static bool is_possible(void)
+{
+    uint8_t *p = map();
+    fm_populate *t = start(p, BYTES, 1, NULL);
+    for (int i = 0; t && i < 2000 && !fm_populate_is_done(t); i++) nap();
+    const bool ok = t && touched(p) == BYTES;
+    fm_populate_stop(t);
+    munmap(p, BYTES);
+    return ok;
+}
+
+static void as_far_as_was_asked(void **state)
+{
+    (void)state;
+    if (!is_possible()) skip();
+    for (int n_threads = 1; n_threads <= 3; n_threads++) {
+        uint8_t *p = map();
+        fm_populate *t = start(p, 16 * MIB, n_threads, NULL);
+        assert_true(comes_to(p, 16 * MIB));
+        fm_populate_need(t, 1); /* less than a step more: not worth a wake-up */
+        nap();
+        assert_int_equal(touched(p), 16 * MIB);
+        fm_populate_need(t, 16 * MIB);
+        assert_true(comes_to(p, 32 * MIB));
+        assert_false(fm_populate_is_done(t));
+        fm_populate_need(t, BYTES);
+        assert_true(comes_to(p, BYTES));
+        for (int i = 0; i < 2000 && !fm_populate_is_done(t); i++) nap();
+        assert_true(fm_populate_is_done(t));
+        fm_populate_need(t, BYTES + 1); /* more than there is: nothing happens */
+        fm_populate_stop(t);
+        munmap(p, BYTES);
+    }
+}
+
+static void the_second_begins_when_the_first_is_done(void **state)
+{
+    (void)state;
+    if (!is_possible()) skip();
+    uint8_t *a = map(), *b = map();
+    fm_populate *first = start(a, 16 * MIB, 2, NULL);
+    fm_populate *second = start(b, BYTES, 1, first);
+    assert_true(comes_to(a, 16 * MIB)); /* and waits: it was not asked for more */
+    nap();
+    assert_int_equal(touched(b), 0);
+    fm_populate_need(first, BYTES);
+    assert_true(comes_to(b, BYTES));
+    assert_int_equal(touched(a), BYTES);
+    fm_populate_stop(second);
+    fm_populate_stop(first);
+    munmap(a, BYTES);
+    munmap(b, BYTES);
+}
+
+/* One that waits for work, one that waits for another, one in the middle of its work. */
+static void stopping_never_hangs(void **state)
+{
+    (void)state;
+    uint8_t *a = map(), *b = map();
+    for (int i = 0; i < 20; i++) {
+        fm_populate *first = start(a, i % 2 ? 0 : BYTES, 1 + i % 3, NULL);
+        fm_populate *second = start(b, BYTES, 1, first);
+        if (i % 4 == 0) nap();
+        fm_populate_stop(second);
+        fm_populate_stop(first);
+        (void)madvise(a, BYTES, MADV_DONTNEED);
+    }
+    fm_populate_stop(NULL);
+    fm_populate_need(NULL, 1);
+    assert_true(fm_populate_is_done(NULL));
+    munmap(a, BYTES);
+    munmap(b, BYTES);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(as_far_as_was_asked),
+        cmocka_unit_test(the_second_begins_when_the_first_is_done),
+        cmocka_unit_test(stopping_never_hangs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
