@@ -168,8 +168,7 @@ void fm_indexer_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx)
     r->index_score_each = round16(n_ctx);
     r->index_pos_each = hp->index_topk;
     const int64_t rows = n_batch > 1 ? TOKENS_PER_ITEM * (int64_t)r->n_thread : 1;
-    r->index_q =
-        fm_arena_take(a, (size_t)(n_batch * hp->n_index_head * hp->d_index) * sizeof(float));
+    r->index_q = r->mix_a;
     r->index_w = fm_arena_take(a, (size_t)(n_batch * hp->n_index_head) * sizeof(float));
     r->index_k = fm_arena_take(a, (size_t)(n_batch * hp->d_index) * sizeof(float));
     r->index_score = fm_arena_take(a, (size_t)(rows * r->index_score_each) * sizeof(float));

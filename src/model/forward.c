@@ -35,7 +35,9 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     const int64_t key = (int64_t)hp->n_k_head * hp->d_state,
                   val = (int64_t)hp->n_v_head * hp->d_state;
     const bool delta = r->model->n_delta > 0;
-    const int64_t width_a = max_i64((hp->gated_attention ? 2 : 1) * q, delta ? 2 * key + val : 0);
+    const int64_t width_q = max_i64((hp->gated_attention ? 2 : 1) * q, delta ? 2 * key + val : 0);
+    /* The indexer is done with its queries before those of attention are made. */
+    const int64_t width_a = max_i64(width_q, (int64_t)hp->n_index_head * hp->d_index);
     const int64_t width_b = max_i64(latent ? kv : 2 * kv, delta ? val : 0);
     const int64_t width_o =
         max_i64(latent ? (int64_t)hp->n_head * hp->d_value : q, delta ? val : 0);
@@ -259,8 +261,7 @@ static fm_status head_pass(fm_run *r, int32_t t0, int32_t n, fm_error *err)
         }
         const int64_t row0 = (int64_t)(u - m->hp.n_layer) * m->head_rows;
         const int64_t left = r->hp->n_vocab - row0;
-        fm_matrix w =
-            fm_matrix_of(type, ptr, 0, n_embd, left < m->head_rows ? left : m->head_rows);
+        fm_matrix w = fm_matrix_of(type, ptr, 0, n_embd, left < m->head_rows ? left : m->head_rows);
         if (u == m->hp.n_layer) w.tag = m->head; /* all units see the same rows: counted once */
         const fm_linear_op op = {&w, r->logits + row0, r->hp->n_vocab, NULL};
         fm_linear(r, &r->in, &op, 1);

@@ -86,7 +86,7 @@ struct fm_run {
     int64_t delta_scratch_each;
 
     bool chooses;   /* contexts reach beyond index_topk; where not, what follows is not there   */
-    float *index_q; /* [B][n_index_head][d_index]                                   */
+    float *index_q; /* [B][n_index_head][d_index], in the place of mix_a             */
     float *index_w; /* [B][n_index_head]                                            */
     float *index_k; /* [B][d_index]                                                 */
     float *index_score; /* rows of scores, of a single token or per thread */
