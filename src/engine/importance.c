@@ -115,7 +115,7 @@ static int64_t index_of(const fm_importance *im, const char *name, const char *w
 
 fm_status fm_importance_find(const fm_importance *im, const char *name, int64_t columns,
                              int64_t n_matrix, const float **sums, const float **counts,
-                             bool *found, fm_error *err)
+                             int64_t *n_found, bool *found, fm_error *err)
 {
     const int64_t s = index_of(im, name, "in_sum2"), k = index_of(im, name, "counts");
     *found = s >= 0;
@@ -126,12 +126,13 @@ fm_status fm_importance_find(const fm_importance *im, const char *name, int64_t 
     const fm_tensor_info *a = fm_checkpoint_tensor(im->c, s), *b = fm_checkpoint_tensor(im->c, k);
     const int64_t n_sum = a->dim[1] * a->dim[2] * a->dim[3],
                   n_count = b->dim[0] * b->dim[1] * b->dim[2] * b->dim[3];
-    if (a->dim[0] != columns || n_sum != n_matrix || n_count != n_matrix)
+    if (a->dim[0] != columns || (n_sum != n_matrix && n_sum != 1) || n_count != n_sum)
         return fm_fail(err, FM_E_FORMAT,
                        "%s: %s has %" PRId64 " columns and %" PRId64 " matrices with %" PRId64
                        " counts, the model's tensor %" PRId64 " columns and %" PRId64 " matrices",
                        im->path, name, a->dim[0], n_sum, n_count, columns, n_matrix);
     *sums = im->values[s];
     *counts = im->values[k];
+    *n_found = n_sum;
     return FM_OK;
 }

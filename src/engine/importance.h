@@ -15,7 +15,7 @@ uint64_t fm_importance_hash(const fm_importance *im);
 
 /* Of tensor `name`: sums [n_matrix][columns] of squares and counts [n_matrix] of what was summed, 0 for a matrix that no
  * token met. Borrowed. *found: false when the file does not know the tensor. FM_E_FORMAT when it knows it in
- * another size. */
+ * another size; one matrix stands for all. *n_found: 1 or n_matrix. */
 fm_status fm_importance_find(const fm_importance *im, const char *name, int64_t columns,
                              int64_t n_matrix, const float **sums, const float **counts,
-                             bool *found, fm_error *err);
+                             int64_t *n_found, bool *found, fm_error *err);

@@ -251,24 +251,41 @@ static void encode_item(void *ctx, int64_t item, int thread)
     }
 }
 
-/* Weights of the columns of matrix m; NULL when nothing is known of it. */
-static fm_status weights_of(quantizer *q, const fm_quantize_tensor *t, int64_t m,
-                            const float **weight, bool *known, fm_error *err)
+/* What the importance file knows of a tensor, under its own name or that of the fused one it comes from. */
+static fm_status find_importance(const quantizer *q, const fm_quantize_tensor *t,
+                                 const float **sums, const float **counts, int64_t *n, bool *found,
+                                 fm_error *err)
 {
+    *found = false;
+    if (!q->importance) return FM_OK;
+    FM_TRY(fm_importance_find(q->importance, t->name, t->dim[0], t->dim[2], sums, counts, n, found,
+                              err));
+    if (*found || strcmp(t->name, t->from->name) == 0) return FM_OK;
+    return fm_importance_find(q->importance, t->from->name, t->dim[0], t->dim[2], sums, counts, n,
+                              found, err);
+}
+
+/* Weights of the columns of matrix m; NULL when nothing is known of it. */
+static fm_status weights_of(quantizer *q, const fm_row_source *s, int64_t m, const float **weight,
+                            bool *known, fm_error *err)
+{
+    const fm_quantize_tensor *t = s->t;
     const float *sums, *counts;
+    int64_t n = 0;
     *weight = NULL;
     *known = true;
     if (!q->importance || t->is_copy || fm_type_get(t->type)->block_elems == 1) return FM_OK;
-    FM_TRY(fm_importance_find(q->importance, t->name, t->dim[0], t->dim[2], &sums, &counts, known,
-                              err));
+    FM_TRY(find_importance(q, t, &sums, &counts, &n, known, err));
+    if (n == 1) m = 0;
     if (!*known || !(counts[m] > 0)) return FM_OK;
+    sums += m * t->dim[0];
     double sum = 0;
-    for (int64_t c = 0; c < t->dim[0]; c++) sum += (double)sums[m * t->dim[0] + c];
+    for (int64_t c = 0; c < t->dim[0]; c++) sum += (double)sums[c];
     if (!(sum > 0)) return FM_OK;
     /* A column that met nothing in the sample may still meet something: a thousandth of the mean. */
     const double mean = sum / (double)t->dim[0];
     for (int64_t c = 0; c < t->dim[0]; c++)
-        q->weight[c] = (float)((double)sums[m * t->dim[0] + c] / mean + 0.001);
+        q->weight[c] = (float)((double)sums[fm_row_source_column(s, c)] / mean + 0.001);
     *weight = q->weight;
     return FM_OK;
 }
@@ -326,7 +343,7 @@ static fm_status do_tensor(quantizer *q, int64_t i, fm_error *err)
         if (n > t->dim[1] - row) n = t->dim[1] - row;
         next = at + n;
         const float *weight;
-        FM_TRY(weights_of(q, t, m, &weight, &is_known, err));
+        FM_TRY(weights_of(q, &s, m, &weight, &is_known, err));
         FM_TRY(do_piece(q, &s, m, row, n, weight, err));
         const size_t bytes = (size_t)((uint64_t)n * row_bytes);
         FM_TRY(fm_part_write(&q->part, q->out, bytes, q->header_bytes + t->offset + done, err));
@@ -433,10 +450,9 @@ static fm_status quantize(quantizer *q, fm_quantize_result *result, fm_error *er
     for (int64_t i = 0; i < q->plan.n_tensor; i++) { /* wrong sizes before any work */
         const fm_quantize_tensor *t = &q->plan.tensor[i];
         const float *sums, *counts;
+        int64_t n;
         bool found;
-        if (q->importance)
-            FM_TRY(fm_importance_find(q->importance, t->name, t->dim[0], t->dim[2], &sums, &counts,
-                                      &found, err));
+        FM_TRY(find_importance(q, t, &sums, &counts, &n, &found, err));
     }
     FM_TRY(make_header(q, err));
     FM_TRY(fm_pool_create(&q->pool, o->n_threads ? o->n_threads : fm_os_cpu_count(), err));

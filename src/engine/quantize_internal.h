@@ -78,6 +78,8 @@ uint64_t fm_row_source_bytes(const fm_row_source *s, int64_t n);
 fm_status fm_row_source_read(const fm_row_source *s, const fm_checkpoint *c, fm_row_files *files,
                              int64_t matrix, int64_t row, int64_t n, uint8_t *buf,
                              const void *(*plane)[FM_MAX_PLANES], fm_error *err);
+/* Column of the source that column `at` of the destination is. */
+int64_t fm_row_source_column(const fm_row_source *s, int64_t at);
 /* One row to f32 as it is to be written; scratch has from_columns floats. */
 void fm_row_source_decode(const fm_row_source *s, float *dst, const void *const *plane,
                           float *scratch);
@@ -93,7 +95,7 @@ typedef struct {
     int64_t at_tensor; /* where to go on                            */
     uint64_t at_bytes; /* of its bytes are there                    */
     uint64_t at_hash;  /* FNV-1a of these                           */
-    uint64_t synced_us;
+    uint64_t synced_us, sync_every_us;
     uint8_t *pending; /* records that are not in the journal yet   */
     size_t n_pending, cap_pending;
     bool was_complete; /* an earlier call renamed it and was killed */

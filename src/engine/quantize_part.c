@@ -23,7 +23,13 @@
 #include "engine/quantize_journal.h"
 #include "os/file.h"
 
-enum { SYNC_US = 250 * 1000 };
+/* How often the part goes to the device: a slow one takes at most about a tenth of the time. */
+enum { SYNC_US = 250 * 1000, SYNC_MAX_US = 30 * 1000 * 1000, SYNC_SHARE = 9 };
+
+static bool is_time(const fm_quantize_part *p)
+{
+    return fm_now_us() - p->synced_us >= p->sync_every_us;
+}
 
 static void put_u64(uint8_t *p, uint64_t v)
 {
@@ -180,6 +186,7 @@ static fm_status open_part(fm_quantize_part *p, const fm_part_identity *id, fm_e
         return fm_fail_errno(err, errno, "%s: making it %" PRIu64 " bytes long", p->part_path,
                              p->total_bytes);
     p->synced_us = fm_now_us();
+    p->sync_every_us = SYNC_US;
     return FM_OK;
 }
 
@@ -232,6 +239,7 @@ static fm_status add_record(fm_quantize_part *p, bool is_finished, uint64_t byte
 static fm_status sync_records(fm_quantize_part *p, fm_error *err)
 {
     if (p->n_pending == 0) return FM_OK;
+    const uint64_t began = fm_now_us();
     FM_TRY(fm_file_sync(p->part_fd, p->part_path, err));
     FM_TRY(fm_file_write_at(p->journal_fd, p->journal_path, p->pending, p->n_pending,
                             p->journal_bytes, err));
@@ -239,6 +247,8 @@ static fm_status sync_records(fm_quantize_part *p, fm_error *err)
     p->journal_bytes += p->n_pending;
     p->n_pending = 0;
     p->synced_us = fm_now_us();
+    const uint64_t wait = (p->synced_us - began) * SYNC_SHARE;
+    p->sync_every_us = wait < SYNC_US ? SYNC_US : wait > SYNC_MAX_US ? SYNC_MAX_US : wait;
     return FM_OK;
 }
 
@@ -247,7 +257,7 @@ fm_status fm_part_progress(fm_quantize_part *p, uint64_t bytes, uint64_t hash, b
 {
     p->at_bytes = bytes;
     p->at_hash = hash;
-    if (!now && fm_now_us() - p->synced_us < SYNC_US) return FM_OK;
+    if (!now && !is_time(p)) return FM_OK;
     if (bytes > 0) FM_TRY(add_record(p, false, bytes, hash, err));
     return sync_records(p, err);
 }
@@ -260,7 +270,7 @@ fm_status fm_part_finish_tensor(fm_quantize_part *p, uint64_t hash, fm_error *er
     p->at_tensor++;
     p->at_bytes = 0;
     p->at_hash = FM_FNV1A_INIT;
-    if (p->at_tensor < p->n_tensor && fm_now_us() - p->synced_us < SYNC_US) return FM_OK;
+    if (p->at_tensor < p->n_tensor && !is_time(p)) return FM_OK;
     return sync_records(p, err);
 }
 

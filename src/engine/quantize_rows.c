@@ -124,6 +124,11 @@ fm_status fm_row_source_read(const fm_row_source *s, const fm_checkpoint *c, fm_
     return FM_OK;
 }
 
+int64_t fm_row_source_column(const fm_row_source *s, int64_t at)
+{
+    return s->t->axis == FM_HEADS_IN_COLUMNS ? moved(s->t, at) : at;
+}
+
 void fm_row_source_decode(const fm_row_source *s, float *dst, const void *const *plane,
                           float *scratch)
 {

@@ -31,11 +31,13 @@ static void importance(const uint8_t *data, size_t n)
     fm_error err = {0};
     if (fm_importance_open(&im, path, &err) == FM_OK) {
         const float *sums, *counts;
+        int64_t n_matrix;
         bool found;
-        if (fm_importance_find(im, "a", 2, 2, &sums, &counts, &found, &err) == FM_OK && found) {
+        if (fm_importance_find(im, "a", 2, 2, &sums, &counts, &n_matrix, &found, &err) == FM_OK &&
+            found) {
             volatile float sum = 0;
-            for (int i = 0; i < 4; i++) sum += sums[i];
-            for (int i = 0; i < 2; i++) sum += counts[i];
+            for (int64_t i = 0; i < 2 * n_matrix; i++) sum += sums[i];
+            for (int64_t i = 0; i < n_matrix; i++) sum += counts[i];
         }
         fm_importance_close(im);
     } else {
