@@ -90,6 +90,9 @@ static void plain_directories_have_the_logits_of_transformers(void **state)
         {.spec = "gpt-oss-a", .format = "plain", .one_by_one = true},
         {.spec = "gpt-oss-b", .format = "plain", .n_shards = 3},
         {.spec = "gpt-oss-c", .format = "plain"},
+        {.spec = "deepseek2-a", .format = "plain", .n_shards = 2},
+        {.spec = "deepseek2-b", .format = "plain", .one_by_one = true, .multimodal = true},
+        {.spec = "deepseek2-c", .format = "plain", .one_by_one = true},
         {.spec = "deepseek32-a", .format = "plain", .one_by_one = true, .n_shards = 3},
         {.spec = "deepseek32-b", .format = "plain"},
         {.spec = "glm-dsa-a", .format = "plain"},
@@ -284,6 +287,37 @@ static void damage_is_refused_with_one_message(void **state)
     free((void *)(uintptr_t)dir);
 }
 
+static void damage_of_sparse_attention_is_refused(void **state)
+{
+    (void)state;
+    const directory_options opt = {.spec = "glm-dsa-q", .format = "fp8"};
+    const char *const dir = strdup(write_named("damage-sparse", &opt));
+    static const struct {
+        const char *file, *from, *to, *expect;
+    } cases[] = {
+        {"config.json", "\"index_topk\": 40", "\"index_tapk\": 40", "index_topk is missing"},
+        {"config.json", "\"index_topk\": 40", "\"index_topk\":  0", "top_k is 0, expected"},
+        {"config.json", "\"kv_lora_rank\": 256", "\"kv_lora_rank\": 255", "expected [256, 287"},
+        {"config.json", "\"qk_nope_head_dim\": 48", "\"qk_nope_head_dim\": -8",
+         "qk_nope_head_dim -8"},
+        {"config.json", "\"scoring_func\": \"sigmoid\"", "\"scoring_func\": \"softmax\"",
+         "scoring_func is \"softmax\""},
+        {"config.json", "\"first_k_dense_replace\"", "\"first_k_dense_replaca\"",
+         "first_k_dense_replace is missing"},
+        {"model.safetensors", "indexer.wq_b.weight\"", "indexer.wq_c.weight\"",
+         "is not known for model_type glm_moe_dsa"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char path[1200];
+        size_t n;
+        in_directory(path, dir, cases[i].file);
+        char *before = replace(path, cases[i].from, cases[i].to, &n);
+        refused(dir, cases[i].expect);
+        restore(path, before, n);
+    }
+    free((void *)(uintptr_t)dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -291,6 +325,7 @@ int main(void)
         cmocka_unit_test(quantized_directories_agree_with_transformers_on_decoded_weights),
         cmocka_unit_test(streamed_equals_resident_bit_for_bit),
         cmocka_unit_test(damage_is_refused_with_one_message),
+        cmocka_unit_test(damage_of_sparse_attention_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
