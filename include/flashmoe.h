@@ -85,6 +85,7 @@ typedef struct {
                                  and kept in the user's cache directory */
     bool measure_io;          /* with plan_only: measure as loading would                   */
     bool collect_importance;  /* sums for fm_engine_write_importance(); a line of the plan */
+    const char *trace_path;   /* record which experts every token chose; NULL: do not      */
 } fm_engine_options;
 
 void fm_engine_options_init(fm_engine_options *opt);
@@ -397,6 +398,10 @@ double fm_engine_weights_gb_s(fm_engine *engine, int passes);
  * sums are the same for every placement and number of threads. */
 fm_status fm_engine_write_importance(const fm_engine *engine, const char *path, const char *dataset,
                                      uint32_t n_chunk, uint32_t chunk_size, fm_error *err);
+
+/* Completes the file of trace_path (a routing trace, docs/formats.md) and ends the recording. Closing the
+ * engine does the same, but can only log a failure. Without a trace_path: nothing. */
+fm_status fm_engine_finish_trace(fm_engine *engine, fm_error *err);
 
 /* True when the build carries fault injection or debug checks, for --version. */
 const char *fm_build_info(void);

@@ -87,6 +87,7 @@ void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o)
     if (o->prefetch && strcmp(o->prefetch, "on") == 0) out->prefetch = FM_PREFETCH_ON;
     if (o->prefetch && strcmp(o->prefetch, "off") == 0) out->prefetch = FM_PREFETCH_OFF;
     out->kernels = o->kernels;
+    out->trace_path = o->trace_path;
     out->log = on_log;
     out->log_user = (void *)(uintptr_t)o; /* only read through */
 }

@@ -125,6 +125,11 @@ static const option OPTIONS[] = {
      FM_CMD_RUN | FM_CMD_LOGITS | FM_CMD_BENCH | FM_CMD_QUANTIZE | FM_CMD_EVAL,
      0, 0, NULL, "only errors and warnings on standard error"},
 
+    {"output", NULL, "--record-trace", "FILE", OPT_TEXT, FIELD(trace_path),
+     FM_CMD_RUN | FM_CMD_BENCH | FM_CMD_EVAL,
+     0, 0, NULL, "record which experts every token chose, for build/tools/cache_replay\n"
+                 "(bench: not with --cold)"},
+
     {"sampling", NULL, "--temp", "T", OPT_REAL, FIELD(temperature), FM_CMD_RUN,
      0, 0, "0.7", "temperature; 0 always takes the likeliest token"},
     {"sampling", NULL, "--top-k", "K", OPT_INT, FIELD(top_k), FM_CMD_RUN,

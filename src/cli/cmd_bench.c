@@ -327,6 +327,7 @@ static fm_status run_all(bench *b, fm_error *err)
         const double gb_s = fm_engine_weights_gb_s(b->engine, WEIGHTS_PASSES);
         if (gb_s > b->run.weights_gb_s) b->run.weights_gb_s = gb_s;
     }
+    if (b->engine) FM_TRY(fm_engine_finish_trace(b->engine, err));
     close_engine(b);
     return FM_OK;
 }
@@ -344,6 +345,8 @@ static int check_options(const fm_cli_options *o)
 {
     if (o->is_cold && o->is_warm) return fm_cli_usage_error(o, "give either --cold or --warm");
     if (o->is_json && o->is_csv) return fm_cli_usage_error(o, "give either --json or --csv");
+    if (o->is_cold && o->trace_path)
+        return fm_cli_usage_error(o, "--record-trace records one engine, --cold makes many");
     const int32_t n = o->bench_prompt + o->bench_gen;
     if (n == 0) return fm_cli_usage_error(o, "--prompt 0 --gen 0: nothing to measure");
     if (o->n_ctx > 0 && o->n_ctx < n) {

@@ -432,6 +432,7 @@ int fm_cmd_eval(const fm_cli_options *o)
         st = fm_engine_write_importance(engine, o->importance_path, o->text_path,
                                         (uint32_t)text.shape.n_window, (uint32_t)text.shape.n_ctx,
                                         &err);
+    if (st == FM_OK) st = fm_engine_finish_trace(engine, &err);
     fm_cli_progress_clear();
     const int status = report(&e, engine, st, &err, us);
     fm_logits_destroy(&e.saved);

@@ -384,6 +384,7 @@ int fm_cmd_run(const fm_cli_options *o)
         goto failed;
     }
     status = run_session(session, sampler, engine, o, ids, n_ids);
+    if (fm_engine_finish_trace(engine, &err) != FM_OK) status = fm_cli_fail(&err);
     goto done;
 
 failed:

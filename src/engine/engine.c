@@ -185,6 +185,8 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
     fm_store_set_trunk_prepare(e->store, fm_model_prepare_unit, &e->prepare);
     FM_TRY(fm_store_load_trunk(e->store, o->load_progress, o->progress_user, err));
     if (o->collect_importance) FM_TRY(fm_input_sums_create(&e->importance, m, &e->ledger, err));
+    if (o->trace_path)
+        FM_TRY(fm_route_trace_open(&e->trace, o->trace_path, m, e->name, err));
     const fm_run_options ro = {
         .model = m,
         .kernels = e->kernels,
@@ -197,6 +199,7 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
         .n_batch = e->plan.n_batch,
         .prefetch = o->prefetch,
         .importance = e->importance,
+        .trace = e->trace,
     };
     return fm_run_create(&e->run, &ro, &e->ledger, err);
 }
@@ -246,6 +249,8 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
 void fm_engine_close(fm_engine *e)
 {
     if (!e) return;
+    fm_error err = {0};
+    if (fm_engine_finish_trace(e, &err) != FM_OK) fm_engine_log(e, FM_LOG_WARN, "%s", err.msg);
     fm_run_destroy(e->run);
     fm_input_sums_destroy(e->importance);
     fm_store_destroy(e->store);
@@ -443,6 +448,14 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out)
         out->attention_us = r.attention_us;
         out->head_us = r.head_us;
     }
+}
+
+fm_status fm_engine_finish_trace(fm_engine *e, fm_error *err)
+{
+    fm_route_trace *trace = e->trace;
+    e->trace = NULL;
+    if (e->run) fm_run_drop_trace(e->run);
+    return fm_route_trace_close(trace, err);
 }
 
 fm_status fm_engine_write_importance(const fm_engine *e, const char *path, const char *dataset,

@@ -9,6 +9,7 @@
 #include "format/checkpoint.h"
 #include "model/input_sums.h"
 #include "model/model.h"
+#include "model/route_trace.h"
 #include "store/store.h"
 
 struct fm_engine {
@@ -40,6 +41,7 @@ struct fm_engine {
     fm_store *store;
     fm_run *run;
     fm_input_sums *importance; /* or NULL */
+    fm_route_trace *trace;     /* or NULL */
     int embd_fd[FM_MAX_PLANES]; /* of the file of each plane, -1: none */
     unsigned char *pack_scratch;
     fm_prepare_ctx prepare;

@@ -127,6 +127,7 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
         const bool last = s->n_past + n_pass == end;
         const bool wanted = hooks.logits && s->n_past + n_pass > hooks.logits_from;
         const fm_head_mode head = wanted ? FM_HEAD_ALL : last ? FM_HEAD_LAST : FM_HEAD_NONE;
+        if (e->trace) fm_route_trace_pass(e->trace, n > 1, (int32_t)n_pass, s->n_past);
         st =
             fm_run_pass(e->run, s->kv, ids + p.done, (int32_t)n_pass, s->n_past, head, &hooks, err);
         if (st != FM_OK) break;

@@ -469,6 +469,7 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     route_job route = {r, l, ptr};
     fm_pool_run(r->pool, route_item, &route,
                 (r->n_tok + ROUTER_TOKENS_PER_ITEM - 1) / ROUTER_TOKENS_PER_ITEM);
+    if (r->opt.trace) fm_route_trace_layer(r->opt.trace, layer, r->ids);
     const int32_t n_need = group(r);
 
     const fm_status st = run_experts(r, layer, l, ptr, n_need, err);

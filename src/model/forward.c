@@ -144,6 +144,10 @@ const float *fm_run_logits(const fm_run *r)
 {
     return r->logits;
 }
+void fm_run_drop_trace(fm_run *r)
+{
+    r->opt.trace = NULL;
+}
 void fm_run_stats_get(const fm_run *r, fm_run_stats *out)
 {
     *out = r->stats;

@@ -182,6 +182,7 @@ typedef struct {
     int32_t n_batch; /* tokens in one pass */
     fm_prefetch prefetch;
     struct fm_input_sums *importance; /* gathers what matrices are multiplied with, or NULL */
+    struct fm_route_trace *trace;     /* records the choice of experts, or NULL */
 } fm_run_options;
 
 /* Bytes of working memory for these sizes. */
@@ -208,6 +209,9 @@ typedef struct {
 fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64_t pos0,
                       fm_head_mode head, const fm_pass_hooks *hooks, fm_error *err);
 const float *fm_run_logits(const fm_run *r); /* [n_vocab] */
+
+/* Ends the recording; the trace is the caller's. */
+void fm_run_drop_trace(fm_run *r);
 
 typedef struct {
     uint64_t attention_us, expert_us, head_us; /* without waits for the disk */

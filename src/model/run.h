@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "model/input_sums.h"
 #include "model/model.h"
+#include "model/route_trace.h"
 
 /* A batch of activation rows and, made when first asked for, their quantized forms. */
 typedef struct {

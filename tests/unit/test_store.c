@@ -412,6 +412,54 @@ static void hinted_experts_are_hits_and_wrong_hints_do_no_harm(void **state)
     }
 }
 
+/* One token's use of two experts of layer 5. */
+static void use_two(fm_store *s, int32_t a, int32_t b)
+{
+    const borrower who = {.max_held = 1};
+    const int32_t ids[] = {a, b};
+    assert_int_equal(fm_store_demand(s, 5, ids, NULL, 2, FM_DEMAND_TOKEN, NULL), FM_OK);
+    assert_int_equal(consume(s, 5, ids, 2, &who, 2, NULL), FM_OK);
+    fm_store_demand_end(s);
+}
+
+static void hints_are_read_into_a_full_cache_and_spare_what_is_hot(void **state)
+{
+    (void)state;
+    for (int e = 0; e < N_ENGINE; e++) {
+        tm_store t;
+        tm_open_loaded(&t, tm_least_budget() + 1536 * 1024, engines[e], 4);
+        /* 0 is used by every token, the others once each: they fill every slot and more. */
+        for (int32_t id = 1; id < 48; id++) use_two(t.store, 0, id);
+        fm_store_stats before, after;
+        fm_store_stats_get(t.store, &before);
+        for (int32_t id = 1; id < 5; id++) use_two(t.store, 0, id);
+        fm_store_stats_get(t.store, &after);
+        assert_int_equal(after.misses - before.misses, 4); /* long gone: no slot is free */
+        assert_int_equal(after.hits - before.hits, 4);
+
+        const int32_t likely[] = {10, 11};
+        fm_store_hint(t.store, 5, likely, 2);
+        for (int i = 0; i < 5000; i++) {
+            fm_store_poll(t.store);
+            fm_store_stats_get(t.store, &before);
+            if (before.prefetch_reads == 2) break;
+            usleep(100);
+        }
+        assert_int_equal(before.prefetch_reads, 2);
+        for (int i = 0; i < 50; i++) { /* until they have landed */
+            fm_store_poll(t.store);
+            usleep(200);
+        }
+        use_two(t.store, 10, 11);
+        use_two(t.store, 0, 10);
+        fm_store_stats_get(t.store, &after);
+        assert_int_equal(after.prefetch_used, 2);
+        assert_int_equal(after.misses, before.misses);
+        assert_int_equal(after.hits - before.hits, 2); /* 0 was not evicted for them */
+        tm_close(&t);
+    }
+}
+
 static void failed_read_of_a_hint_is_read_again_by_the_demand(void **state)
 {
     (void)state;
@@ -535,6 +583,7 @@ int main(void)
         cmocka_unit_test(failed_read_fails_the_demand_and_the_next_one_works),
         cmocka_unit_test(random_faults_never_give_wrong_bytes),
         cmocka_unit_test(hinted_experts_are_hits_and_wrong_hints_do_no_harm),
+        cmocka_unit_test(hints_are_read_into_a_full_cache_and_spare_what_is_hot),
         cmocka_unit_test(failed_read_of_a_hint_is_read_again_by_the_demand),
         cmocka_unit_test(malformed_demands_are_refused),
         cmocka_unit_test(every_allocation_of_creation_may_fail),

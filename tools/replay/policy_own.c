@@ -14,6 +14,7 @@ typedef struct {
     fm_evict evict;
     void *memory;
     int32_t *layer_class, *ids, *weight;
+    bool *pinned;
     int64_t n_free[FM_SLOT_CLASSES];
 } own;
 
@@ -52,6 +53,7 @@ static void destroy(void *p)
     free(o->layer_class);
     free(o->ids);
     free(o->weight);
+    free(o->pinned);
     free(o);
 }
 
@@ -63,6 +65,7 @@ static void *create(const rp_trace *t, uint64_t capacity)
     o->layer_class = rp_alloc((size_t)t->n_layer, sizeof *o->layer_class);
     o->ids = rp_alloc((size_t)n, sizeof *o->ids);
     o->weight = rp_alloc((size_t)n, sizeof *o->weight);
+    o->pinned = rp_alloc((size_t)n, sizeof *o->pinned);
     o->memory = rp_alloc(fm_evict_bytes(n, t->n_layer), 1);
     fm_evict_init(&o->evict, o->memory, o->layer_class, t->layer_first, t->n_layer);
     if (divide(o, capacity)) return o;
@@ -70,29 +73,54 @@ static void *create(const rp_trace *t, uint64_t capacity)
     return NULL;
 }
 
+static void allow(own *o, int32_t layer, int32_t expert)
+{
+    fm_evict_allow(&o->evict, layer, expert, fm_evict_worth(&o->evict, layer, expert));
+}
+
+/* What the demand has so far may be evicted again. */
+static void unpin(own *o, int32_t layer, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) {
+        if (o->pinned[i]) allow(o, layer, o->ids[i]);
+        o->pinned[i] = false;
+    }
+}
+
+/* As in the engine nothing is evicted that the present token wants and has, unless there is no other slot. In a prompt
+ * the engine gives experts back while others are still to be read, so there everything may go. */
 static void demand(void *p, const rp_demand *d, bool *hit)
 {
     own *o = p;
     const rp_item *item = &o->t->item[d->first];
     const int32_t layer = d->layer, base = (int32_t)o->t->layer_first[layer];
     const int32_t class_index = o->layer_class[layer];
+    const bool pins = d->n_tok == 1;
     for (int32_t i = 0; i < d->n; i++) {
         o->ids[i] = item[i].expert - base;
         o->weight[i] = item[i].weight;
         hit[i] = fm_evict_is_allowed(&o->evict, layer, o->ids[i]);
+        o->pinned[i] = hit[i] && pins;
     }
     fm_evict_used(&o->evict, layer, o->ids, o->weight, d->n, d->n_tok);
+    for (int32_t i = 0; i < d->n; i++)
+        if (o->pinned[i]) fm_evict_forbid(&o->evict, layer, o->ids[i]);
     for (int32_t i = 0; i < d->n; i++) {
         if (hit[i]) continue;
         int32_t l, e;
         if (o->n_free[class_index] > 0) {
             o->n_free[class_index]--;
-        } else if (fm_evict_least(&o->evict, class_index, INFINITY, &l, &e)) {
+        } else {
+            if (!fm_evict_least(&o->evict, class_index, INFINITY, &l, &e)) {
+                unpin(o, layer, d->n);
+                if (!fm_evict_least(&o->evict, class_index, INFINITY, &l, &e)) continue;
+            }
             fm_evict_forbid(&o->evict, l, e);
         }
-        const float worth = fm_evict_worth(&o->evict, layer, o->ids[i]);
-        fm_evict_allow(&o->evict, layer, o->ids[i], worth);
+        o->pinned[i] = pins;
+        if (!pins) allow(o, layer, o->ids[i]);
     }
+    unpin(o, layer, d->n);
 }
 
 const rp_policy rp_own = {.name = "flashmoe",
