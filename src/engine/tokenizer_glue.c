@@ -260,9 +260,10 @@ fm_status fm_tokenizer_from_directory(fm_tokenizer **out, const char *directory,
 
 /* ---- the token that texts start with ----------------------------------------------------- */
 
-static fm_status bos_of_directory(const char *directory, const fm_tokenizer *tok, int32_t *id,
-                                  fm_error *err)
+fm_status fm_tokenizer_bos_of_directory(const char *directory, const fm_tokenizer *tok, int32_t *id,
+                                        fm_error *err)
 {
+    *id = -1;
     char *path, *data;
     size_t n;
     fm_status st = read_beside(directory, "tokenizer_config.json", &path, &data, &n, err);
@@ -288,7 +289,7 @@ fm_status fm_tokenizer_bos(const fm_checkpoint *c, const fm_tokenizer *tok, int3
 {
     *id = -1;
     if (fm_checkpoint_directory(c))
-        return bos_of_directory(fm_checkpoint_directory(c), tok, id, err);
+        return fm_tokenizer_bos_of_directory(fm_checkpoint_directory(c), tok, id, err);
     bool wanted;
     uint32_t bos;
     FM_TRY(fm_meta_bool_or(c, KEY "add_bos_token", &wanted, false, err));

@@ -14,5 +14,7 @@ fm_status fm_tokenizer_from_directory(fm_tokenizer **out, const char *directory,
 
 /* The token that the model wants in front of every text: bos_token when its file says add_bos_token; -1:
  * none. */
+fm_status fm_tokenizer_bos_of_directory(const char *directory, const fm_tokenizer *tok, int32_t *id,
+                                        fm_error *err); /* by its tokenizer_config.json */
 fm_status fm_tokenizer_bos(const fm_checkpoint *c, const fm_tokenizer *tok, int32_t *id,
                            fm_error *err);
