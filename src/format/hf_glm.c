@@ -26,11 +26,11 @@ static fm_status glm4_more(fm_checkpoint *c, const json_t *text, const char *pat
     FM_TRY(fm_hf_check_string(text, path, "scoring_func", "sigmoid", err));
     FM_TRY(fm_hf_check_string(text, path, "topk_method", "noaux_tc", err));
     /* What transformers takes when the configuration is silent. */
-    if (!json_object_get(text, "attention_bias"))
+    if (!json_is_boolean(json_object_get(text, "attention_bias")))
         FM_TRY(fm_hf_put_bool(c, arch, "attention.qkv_bias", false, err));
-    if (!json_object_get(text, "use_qk_norm"))
+    if (!json_is_boolean(json_object_get(text, "use_qk_norm")))
         FM_TRY(fm_hf_put_bool(c, arch, "attention.qk_norm", false, err));
-    if (!json_object_get(text, "first_k_dense_replace"))
+    if (!json_is_integer(json_object_get(text, "first_k_dense_replace")))
         FM_TRY(fm_hf_put_uint(c, arch, "leading_dense_block_count", 1, err));
     return fm_hf_put_rope(c, arch, text, path, &(fm_hf_rope){10000, 0.5, 0}, err);
 }

@@ -319,7 +319,15 @@ static fm_status planar_type(mapper *m, const fm_raw_tensor *codes, const fm_raw
     int64_t group = 0;
     if (codes->dtype == FM_DT_E4M3) {
         code = FM_CODE_E4M3;
-        group = 128;
+        if (k.rows == s->rows && k.columns == 1 && s->rows > 1 && scales->n_dim == codes->n_dim) {
+            if (s->columns % 32 != 0)
+                return fm_fail(m->err, FM_E_UNSUPPORTED,
+                               "%s: tensor %.160s has %" PRId64
+                               " columns of FP8, expected a multiple of 32",
+                               path_of(m, codes), codes->name, s->columns);
+            *type = fm_planar_id(code, 32, scale);
+            return *type ? FM_OK : bad_scales(m, codes, scales);
+        }
         if (k.rows != (s->rows + 127) / 128 || k.columns != (s->columns + 127) / 128)
             return bad_scales(m, codes, scales);
         if (s->columns % 128 != 0)
@@ -596,11 +604,14 @@ static fm_status check_quantization(mapper *m)
     {
         const json_t *w = json_object_get(v, "weights");
         const char *type = json_string_value(json_object_get(w, "type"));
-        if (json_integer_value(json_object_get(w, "num_bits")) != 4 || !type ||
-            strcmp(type, "int") != 0 || !json_is_true(json_object_get(w, "symmetric")))
+        const json_int_t bits = json_integer_value(json_object_get(w, "num_bits"));
+        const bool is_known = type && ((bits == 4 && strcmp(type, "int") == 0) ||
+                                       (bits == 8 && strcmp(type, "float") == 0));
+        if (!is_known || !json_is_true(json_object_get(w, "symmetric")))
             return fm_fail(
                 m->err, FM_E_UNSUPPORTED,
-                "%s: config_groups.%.40s: weights other than symmetric integers of 4 bits",
+                "%s: config_groups.%.40s: weights that are neither symmetric integers of 4 "
+                "bits nor floats of 8",
                 m->c->paths[0], group);
     }
     return FM_OK;

@@ -45,8 +45,8 @@ typedef struct {
  * fused multiply-add in avx2 and avx512 and without it in generic; lanes are then added as a tree,
  * lane i with lane i+8, then +4, +2, +1. By columns: a row's products are added in order of columns, separate
  * multiply and add, in every set but reference.
- * E4M3 weights: the same lanes, without the scale, over each block of 128 columns; then every lane of the
- * block times the block's scale is added to the row's lane (fused as above). */
+ * E4M3 weights: the same lanes, without the scale, over each block of 128 columns (with one scale to a row: of 32); then
+ * every lane of the block times the block's scale is added to the row's lane (fused as above). */
 typedef void (*fm_matmul_fn)(const fm_matrix *w, int64_t row0, int64_t row1,
                              const void *const *act, float *const *y, int64_t n_tok);
 

@@ -54,6 +54,9 @@ static const fm_type_traits types[] = {
     ROW("FP8", E4M3, 128, 8, F32, 2, 0, FM_ACT_F32, 128),
     ROW("FP8", E4M3, 128, 8, BF16, 2, 0, FM_ACT_F32, 128),
     ROW("FP8", E4M3, 128, 8, E8M0, 2, 0, FM_ACT_F32, 128),
+    ROW("FP8 row", E4M3, 32, 8, F32, 2, 0, FM_ACT_F32, 1),
+    ROW("FP8 row", E4M3, 32, 8, F16, 2, 0, FM_ACT_F32, 1),
+    ROW("FP8 row", E4M3, 32, 8, BF16, 2, 0, FM_ACT_F32, 1),
 };
 enum { N_TYPE = sizeof types / sizeof types[0] };
 
@@ -88,6 +91,7 @@ uint64_t fm_plane_row_bytes(const fm_type_traits *t, int k, int64_t n_in)
 {
     const uint64_t codes = fm_type_row_bytes(t, n_in);
     if (k == 0 || codes == 0) return codes;
+    if (fm_has_row_scale(t)) return fm_scale_bytes((fm_scale)t->scale);
     return (uint64_t)(n_in / t->block_elems) * fm_scale_bytes((fm_scale)t->scale);
 }
 
@@ -213,7 +217,7 @@ void fm_codes_unpack_panel(fm_code code, uint8_t q[32], const uint8_t *panel, in
 static void decode_e4m3(const fm_type_traits *t, float *dst, const uint8_t *codes,
                         const uint8_t *scales, int64_t n)
 {
-    const uint32_t step = fm_scale_bytes((fm_scale)t->scale);
+    const uint32_t step = fm_has_row_scale(t) ? 0 : fm_scale_bytes((fm_scale)t->scale);
     for (int64_t c = 0; c < n; c++)
         dst[c] = fm_e4m3_to_f32(codes[c]) *
                  fm_scale_load((fm_scale)t->scale, scales + c / t->block_elems * step);

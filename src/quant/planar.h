@@ -8,6 +8,7 @@
  *   I4          scale[g] * (q - 8)                                       compressed-tensors, pack-quantized
  *   E2M1        2^(scale[g] - 127) * one of 0, .5, 1, 1.5, 2, 3, 4, 6    gpt-oss; MLX, mxfp4 mode
  *   E4M3        scale[row / 128][g] * q, q a float8_e4m3fn               DeepSeek, Qwen: weight_scale_inv
+ *   E4M3 row    scale[row] * q: groups of 32 that share one scale        GLM: compressed-tensors, by channel
  *
  * Arithmetic: all but E4M3 are types of 32 in the sense of quant.h, with the minimum m = bias where
  * there is one; q - 8 and the E2M1 codes are exact integers (these doubled, the scale halved). E4M3 is a
@@ -43,10 +44,16 @@ typedef enum { FM_SCALE_F32, FM_SCALE_F16, FM_SCALE_BF16, FM_SCALE_E8M0 } fm_sca
 enum { FM_PLANAR_FIRST_ID = 256 };
 
 /* Type id of a combination, 0 when it is not one of those above: groups of 32, 64 or 128 columns (E2M1: 32, E4M3:
- * 128), scales of F32, F16 or BF16 (E2M1: E8M0; E4M3: F32, BF16 or E8M0). */
+ * 128, or 32 for one scale to a row), scales of F32, F16 or BF16 (E2M1: E8M0; E4M3 of 128: F32, BF16 or E8M0). */
 uint32_t fm_planar_id(fm_code code, uint32_t group, fm_scale scale);
 /* Row of such an id; NULL for others. */
 const fm_type_traits *fm_planar_get(uint32_t id);
+
+/* Whether a row has one scale, whatever its length. */
+static inline int fm_has_row_scale(const fm_type_traits *t)
+{
+    return t->code == FM_CODE_E4M3 && t->rows_per_scale == 1;
+}
 
 int fm_code_bits(fm_code code);
 static inline uint32_t fm_scale_bytes(fm_scale scale)

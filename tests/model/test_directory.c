@@ -15,7 +15,7 @@
 #include "support/directory.h"
 #include "support/fixture.h"
 
-enum { N_TOKENS = 200 };
+enum { N_TOKENS = 200, NO_ROW = -1 };
 #define FLOAT_TOLERANCE 1e-3
 
 static const char *write_named(const char *name, const directory_options *opt)
@@ -25,8 +25,8 @@ static const char *write_named(const char *name, const directory_options *opt)
     return path;
 }
 
-/* Largest row error; *same_top: share of rows with the same best token. */
-static double compare(const float *ours, const npy_array *ref, double *same_top)
+/* Largest error of all rows but `skip`; *same_top: share of all rows with the same best token. */
+static double compare(const float *ours, const npy_array *ref, int skip, double *same_top)
 {
     double worst = 0;
     int64_t same = 0;
@@ -41,15 +41,16 @@ static double compare(const float *ours, const npy_array *ref, double *same_top)
             if (a[i] > a[ba]) ba = i;
             if (b[i] > b[bb]) bb = i;
         }
-        if (!(diff / mag <= worst)) worst = diff / mag;
+        if (t != skip && !(diff / mag <= worst)) worst = diff / mag;
         same += ba == bb;
     }
     *same_top = (double)same / (double)ref->rows;
     return worst;
 }
 
+/* tie_row: a row whose choice of experts quantized activations may move, NO_ROW for none. */
 static void check(const char *directory, const char *spec, const char *logits, const char *kernels,
-                  int32_t batch, double tolerance)
+                  int32_t batch, double tolerance, int tie_row)
 {
     npy_array ref;
     int32_t ids[N_TOKENS];
@@ -58,7 +59,7 @@ static void check(const char *directory, const char *spec, const char *logits, c
     const eval_setup s = {.batch = batch, .kv = FM_KV_F32, .kernels = kernels};
     float *ours = eval_logits(directory, ids, (size_t)ref.rows, &s, NULL, NULL);
     double same;
-    const double worst = compare(ours, &ref, &same);
+    const double worst = compare(ours, &ref, tie_row, &same);
     print_message("%-14s %-9s batch %-3d row error %.1e, same best token %.3f\n",
                   strrchr(directory, '/') + 1, kernels ? kernels : "best", batch, worst, same);
     if (!(worst <= tolerance) || same < 0.98)
@@ -103,8 +104,8 @@ static void plain_directories_have_the_logits_of_transformers(void **state)
         snprintf(logits, sizeof logits, "tests/vectors/model/%s-F32.npy", all[i].spec);
         snprintf(name, sizeof name, "%s%s", all[i].spec, all[i].one_by_one ? "-apart" : "");
         const char *path = write_named(name, &all[i]);
-        check(path, all[i].spec, logits, NULL, 1, FLOAT_TOLERANCE);
-        check(path, all[i].spec, logits, NULL, 64, FLOAT_TOLERANCE);
+        check(path, all[i].spec, logits, NULL, 1, FLOAT_TOLERANCE, NO_ROW);
+        check(path, all[i].spec, logits, NULL, 64, FLOAT_TOLERANCE, NO_ROW);
     }
 }
 
@@ -117,6 +118,11 @@ static const directory_options quantized[] = {
     {.spec = "deepseek2-s", .format = "int4", .multimodal = true},
     {.spec = "deepseek32-q", .format = "fp8", .n_shards = 2},
     {.spec = "glm-dsa-q", .format = "fp8"},
+    {.spec = "glm4moe-q", .format = "mlx4"},
+    {.spec = "glm4moe-q", .format = "fp8", .multimodal = true},
+    {.spec = "glm4moe-q", .format = "fp8-row", .n_shards = 2},
+    {.spec = "gpt-oss-q", .format = "blocks", .n_shards = 2},
+    {.spec = "gpt-oss-q", .format = "mxfp4"},
 };
 enum { N_QUANTIZED = sizeof quantized / sizeof quantized[0] };
 
@@ -127,6 +133,13 @@ static const char *quantized_directory(int i)
     return write_named(name, &quantized[i]);
 }
 
+/* In gpt-oss-q-blocks row 52 has a fourth and a fifth expert 8e-5 apart in layer 1 (tests/vectors/directory/README.md):
+ * which of them quantized activations choose says nothing. The row counts among the best tokens. */
+static int tie_row(const directory_options *o)
+{
+    return strcmp(o->spec, "gpt-oss-q") == 0 && strcmp(o->format, "blocks") == 0 ? 52 : NO_ROW;
+}
+
 static void quantized_directories_agree_with_transformers_on_decoded_weights(void **state)
 {
     (void)state;
@@ -135,9 +148,9 @@ static void quantized_directories_agree_with_transformers_on_decoded_weights(voi
         snprintf(logits, sizeof logits, "tests/vectors/directory/%s-%s.npy", quantized[i].spec,
                  quantized[i].format);
         const char *path = quantized_directory(i);
-        check(path, quantized[i].spec, logits, "reference", 64, FLOAT_TOLERANCE);
-        check(path, quantized[i].spec, logits, NULL, 64, 1e-2);
-        check(path, quantized[i].spec, logits, NULL, 1, 1e-2);
+        check(path, quantized[i].spec, logits, "reference", 64, FLOAT_TOLERANCE, NO_ROW);
+        check(path, quantized[i].spec, logits, NULL, 64, 1e-2, tie_row(&quantized[i]));
+        check(path, quantized[i].spec, logits, NULL, 1, 1e-2, tie_row(&quantized[i]));
     }
 }
 
@@ -318,6 +331,50 @@ static void damage_of_sparse_attention_is_refused(void **state)
     free((void *)(uintptr_t)dir);
 }
 
+/* What the tables of glm4_moe and gpt_oss check beyond that. */
+static void damage_in_glm_and_gptoss_is_refused(void **state)
+{
+    (void)state;
+    static const directory_options glm = {.spec = "glm4moe-q", .format = "fp8-row", .n_shards = 2},
+                                   oss = {.spec = "gpt-oss-q", .format = "blocks"};
+    static const struct {
+        const directory_options *in;
+        const char *file, *from, *to, *expect;
+    } cases[] = {
+        {&glm, "config.json", "\"use_qk_norm\": true", "\"use_qk_norm\": 1234",
+         "use_qk_norm: expected true or false"},
+        {&glm, "config.json", "\"silu\"", "\"gelu\"", "hidden_act is \"gelu\" and not \"silu\""},
+        {&glm, "config.json", "\"first_k_dense_replace\": 1", "\"first_k_dense_replace\": 0",
+         "is missing"},
+        {&glm, "config.json", "\"num_bits\": 8, \"type\": \"float\", \"symmetric\"",
+         "\"num_bits\": 8, \"type\": \"int\"  , \"symmetric\"", "nor floats of 8"},
+        {&glm, "model-00001-of-00002.safetensors", "_scale\": {\"dtype\": \"BF16\"",
+         "_scale\": {\"dtype\": \"I16\" ", "does not fit"},
+        {&oss, "config.json", "\"sliding_attention\"", "\"chunked_attention\"",
+         "layer_types is not"},
+        {&oss, "config.json", "\"attention_bias\": true", "\"attention_bias\":false",
+         "attention_bias is false"},
+        {&oss, "config.json", "\"num_local_experts\": 12", "\"num_local_experts\": 13",
+         "expected [160, 13"},
+        {&oss, "model.safetensors", "down_proj_scales", "down_proj_scalez",
+         "is not known for model_type gpt_oss"},
+        {&oss, "model.safetensors", "gate_up_proj_bias", "gate_up_proj_bean",
+         "is not known for model_type gpt_oss"},
+        {&oss, "model.safetensors", "self_attn.sinks\"", "self_attn.sinkz\"", "is not known"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char name[64], path[1200];
+        size_t n;
+        snprintf(name, sizeof name, "%s-damage", cases[i].in->spec);
+        const char *const dir = strdup(write_named(name, cases[i].in));
+        in_directory(path, dir, cases[i].file);
+        char *before = replace(path, cases[i].from, cases[i].to, &n);
+        refused(dir, cases[i].expect);
+        restore(path, before, n);
+        free((void *)(uintptr_t)dir);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,6 +382,7 @@ int main(void)
         cmocka_unit_test(quantized_directories_agree_with_transformers_on_decoded_weights),
         cmocka_unit_test(streamed_equals_resident_bit_for_bit),
         cmocka_unit_test(damage_is_refused_with_one_message),
+        cmocka_unit_test(damage_in_glm_and_gptoss_is_refused),
         cmocka_unit_test(damage_of_sparse_attention_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -34,8 +34,8 @@ static const vector vectors[] = {
     {"MLX6_g32_F32", FM_CODE_U6, 32, FM_SCALE_F32}, {"MLX6_g64_F32", FM_CODE_U6, 64, FM_SCALE_F32},
     {"MLX6_g128_F32", FM_CODE_U6, 128, FM_SCALE_F32}, {"MLX8_g32_F32", FM_CODE_U8, 32, FM_SCALE_F32},
     {"MLX8_g64_F32", FM_CODE_U8, 64, FM_SCALE_F32}, {"MLX8_g128_F32", FM_CODE_U8, 128, FM_SCALE_F32},
-    {"INT4_g32_BF16", FM_CODE_I4, 32, FM_SCALE_BF16}, {"FP8_F32", FM_CODE_E4M3, 128, FM_SCALE_F32},
-    {"MXFP4", FM_CODE_E2M1, 32, FM_SCALE_E8M0},
+    {"INT4_g32_BF16", FM_CODE_I4, 32, FM_SCALE_BF16}, {"FP8_row_BF16", FM_CODE_E4M3, 32, FM_SCALE_BF16},
+    {"FP8_F32", FM_CODE_E4M3, 128, FM_SCALE_F32}, {"MXFP4", FM_CODE_E2M1, 32, FM_SCALE_E8M0},
 };
 // clang-format on
 enum { N_VECTOR = sizeof vectors / sizeof vectors[0] };
@@ -115,6 +115,14 @@ static void values_are_those_of_the_public_tools(void **state)
     }
 }
 
+/* E4M3: COLS has one scale in either form. */
+static float row_scale(const matrix *m, int row)
+{
+    return fm_scale_load((fm_scale)m->type->scale,
+                         m->plane[0][1] + (uint64_t)row / m->type->rows_per_scale *
+                                              fm_plane_row_bytes(m->type, 1, COLS));
+}
+
 /* y [TOKENS][ROWS] in calls of n_tok tokens. */
 static void product(float *y, const fm_kernels *k, const fm_matrix *w, const float *x, int n_tok)
 {
@@ -147,7 +155,7 @@ static void products_agree_in_every_set_layout_and_batch(void **state)
         for (int c = 0; vectors[i].code == FM_CODE_E4M3 && c < ROWS * COLS; c++)
             if ((m.plane[0][0][c] & 0x7f) == 0x7f) {
                 m.plane[0][0][c] = m.plane[1][0][c] = 0x41;
-                m.values[c] = fm_e4m3_to_f32(0x41) * 0.0173f;
+                m.values[c] = fm_e4m3_to_f32(0x41) * row_scale(&m, c / COLS);
             }
         const fm_matrix rows = view(&m, 0);
         product(want, generic, &rows, x, TOKENS);
@@ -260,9 +268,10 @@ static void ids_are_unique_and_found(void **state)
         assert_int_equal(fm_planar_id((fm_code)t->code, t->block_elems, (fm_scale)t->scale), id);
         assert_string_equal(fm_type_name(id), t->name);
     }
-    assert_int_equal(n, 7 * 9 + 4);
+    assert_int_equal(n, 7 * 9 + 1 + 6);
     assert_int_equal(fm_planar_id(FM_CODE_U4, 16, FM_SCALE_F32), 0);
     assert_int_equal(fm_planar_id(FM_CODE_E2M1, 32, FM_SCALE_F32), 0);
+    assert_int_equal(fm_planar_id(FM_CODE_E4M3, 32, FM_SCALE_E8M0), 0);
 }
 
 int main(void)

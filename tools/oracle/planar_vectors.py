@@ -5,7 +5,8 @@
 
 NAME.planes: codes, scales, biases one after the other, as they lie in safetensors files; NAME.values: float32, row by row.
 MLX: mlx.core.quantize and dequantize (0.32) with float32 scales, and bfloat16 ones whose decoded values are computed in float32 from
-mlx's own codes; INT4: compressed-tensors' pack_to_int32 and unpack_from_int32; FP8: torch.float8_e4m3fn; MXFP4:
+mlx's own codes; INT4: compressed-tensors' pack_to_int32 and unpack_from_int32; FP8: torch.float8_e4m3fn, by row also
+compressed-tensors' dequantize; MXFP4:
 transformers' table of E2M1 values, through its convert_moe_packed_tensors.
 """
 import os
@@ -68,6 +69,18 @@ def fp8_vectors(rng):
     write("FP8_F32", [codes.numpy(), scale.numpy()], (q.float() * scale).numpy())
 
 
+def fp8_row_vectors():
+    from compressed_tensors.quantization import QuantizationArgs
+    from compressed_tensors.quantization.lifecycle.forward import dequantize
+    codes = torch.arange(256, dtype=torch.uint8).repeat(ROWS * COLS // 256 + 1)[:ROWS * COLS]
+    q = codes.reshape(ROWS, COLS).view(torch.float8_e4m3fn)
+    scale = (torch.linspace(0.01, 0.9, ROWS)[:, None]).to(torch.bfloat16)
+    args = QuantizationArgs(num_bits=8, type="float", strategy="channel")
+    values = dequantize(q, scale.float(), None, args)
+    assert values.dtype == torch.float32
+    write("FP8_row_BF16", [codes.numpy(), scale.view(torch.int16).numpy()], values.numpy())
+
+
 def mxfp4_vectors(rng):
     from transformers.integrations.mxfp4 import convert_moe_packed_tensors
     blocks = rng.integers(0, 256, (1, ROWS, COLS // 32, 16)).astype(np.uint8)
@@ -87,6 +100,7 @@ def main():
     mlx_vectors(rng)
     int4_vectors(rng)
     fp8_vectors(rng)
+    fp8_row_vectors()
     mxfp4_vectors(rng)
 
 

@@ -11,8 +11,10 @@ static inline const uint8_t *fm_planar_aux(const fm_matrix *w, int k, int64_t ro
 {
     const uint8_t *const base = w->aux[k];
     const uint64_t unit = fm_scale_bytes((fm_scale)w->type->scale);
+    if (fm_has_row_scale(w->type)) group = 0;
     if (row >= fm_matrix_panel_rows(w))
-        return base + (uint64_t)((row + w->scale_row) / w->type->rows_per_scale) * w->aux_row_bytes +
+        return base +
+               (uint64_t)((row + w->scale_row) / w->type->rows_per_scale) * w->aux_row_bytes +
                (uint64_t)group * unit;
     const uint64_t r = (uint64_t)row % FM_PANEL_ROWS;
     return base + ((uint64_t)row - r) * w->aux_row_bytes +
