@@ -84,6 +84,9 @@ static fm_status type_named(uint32_t *out, const char *name, const char *what, f
 static fm_status check_options(quantizer *q, fm_error *err)
 {
     const fm_quantize_options *o = q->o;
+    if (o->struct_size != sizeof *o)
+        return fm_fail(err, FM_E_ARG, "fm_quantize_options: size %zu, this library has %zu",
+                       o->struct_size, sizeof *o);
     if (!o->source || !*o->source) return fm_fail(err, FM_E_ARG, "no source was given");
     if (!o->destination || !*o->destination)
         return fm_fail(err, FM_E_ARG, "no destination was given");

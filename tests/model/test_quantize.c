@@ -92,6 +92,10 @@ static void directories_become_files_with_the_logits_of_transformers(void **stat
         {.spec = "qwen35moe-s", .format = "fp8", .n_shards = 2, .multimodal = true},
         {.spec = "qwen3next-s", .format = "int4"},
         {.spec = "qwen3moe-s", .format = "mxfp4", .n_shards = 3},
+        {.spec = "deepseek2-a", .format = "plain"},
+        {.spec = "deepseek2-s", .format = "int4", .multimodal = true},
+        {.spec = "deepseek32-q", .format = "fp8"},
+        {.spec = "glm-dsa-q", .format = "fp8", .n_shards = 2},
     };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         char name[80], reference[160], said[4096] = "";
@@ -114,8 +118,8 @@ static void directories_become_files_with_the_logits_of_transformers(void **stat
 static void files_of_every_family_keep_their_logits(void **state)
 {
     (void)state;
-    static const char *const specs[] = {"qwen35moe-a", "qwen3next-b", "qwen3moe-c", "glm4moe-a",
-                                        "gpt-oss-a"};
+    static const char *const specs[] = {"qwen35moe-a", "qwen3next-b", "qwen3moe-c",   "glm4moe-a",
+                                        "gpt-oss-a",   "deepseek2-b", "deepseek32-a", "glm-dsa-a"};
     for (size_t i = 0; i < sizeof specs / sizeof specs[0]; i++) {
         char name[80], reference[160];
         const char *from = tiny_file(specs[i], "F32", NULL);
@@ -204,6 +208,20 @@ static void bytes_do_not_depend_on_threads(void **state)
     fclose(fb);
 }
 
+static void options_of_another_size_are_refused(void **state)
+{
+    (void)state;
+    fm_error err = {0};
+    const char *from = tiny_file("qwen3moe-c", "F32", NULL);
+    const char *to = scratch_path("size.gguf");
+    const fm_quantize_options o = {
+        .struct_size = sizeof o - 8, .source = from, .destination = to, .type = "F32"};
+    unlink(to);
+    assert_int_equal(fm_quantize(&o, NULL, &err), FM_E_ARG);
+    assert_non_null(strstr(err.msg, "fm_quantize_options: size"));
+    assert_int_not_equal(access(to, F_OK), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -211,6 +229,7 @@ int main(void)
         cmocka_unit_test(files_of_every_family_keep_their_logits),
         cmocka_unit_test(every_type_stays_as_near_as_its_bits_allow),
         cmocka_unit_test(bytes_do_not_depend_on_threads),
+        cmocka_unit_test(options_of_another_size_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
