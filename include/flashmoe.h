@@ -271,8 +271,9 @@ fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err);
 void fm_session_destroy(fm_session *session);
 
 /* Called between layers, experts and chunks; return false to stop. The call then returns
- * FM_E_CANCELLED. After any error of fm_session_eval the session is empty (n_past is 0), because the
- * state of some layers has moved on and that of others has not. */
+ * FM_E_CANCELLED. tokens_done counts a pass that is under way by its layers: half of them done is half of
+ * its tokens. After any error of fm_session_eval the session is empty (n_past is 0), because the state of
+ * some layers has moved on and that of others has not. */
 typedef bool (*fm_eval_progress_fn)(void *user, int64_t tokens_done, int64_t tokens_total);
 
 /* Receives logits [n_vocab] of the token at position pos, in order. Return false to stop. */

@@ -68,14 +68,16 @@ void fm_session_reset(fm_session *s)
 
 typedef struct {
     const fm_eval_options *opt;
-    int64_t done, total;
+    const fm_run *run;
+    int64_t done, in_pass, total; /* in_pass: tokens of the pass under way, 0 between passes */
 } progress;
 
 static bool keep_going(void *user)
 {
     const progress *p = user;
-    return !p->opt || !p->opt->progress ||
-           p->opt->progress(p->opt->progress_user, p->done, p->total);
+    if (!p->opt || !p->opt->progress) return true;
+    const double part = p->in_pass ? fm_run_pass_share(p->run) * (double)p->in_pass : 0;
+    return p->opt->progress(p->opt->progress_user, p->done + (int64_t)part, p->total);
 }
 
 /* Tokens of the next pass: up to the end of the chunk that the user's batch defines, or less when
@@ -110,7 +112,7 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
                        n, n_ctx, s->n_past);
 
     const uint64_t t0 = fm_now_us();
-    progress p = {.opt = opt, .done = 0, .total = (int64_t)n};
+    progress p = {.opt = opt, .run = e->run, .total = (int64_t)n};
     const fm_pass_hooks hooks = {
         .keep_going = keep_going,
         .keep_user = &p,
@@ -128,11 +130,13 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
         const bool wanted = hooks.logits && s->n_past + n_pass > hooks.logits_from;
         const fm_head_mode head = wanted ? FM_HEAD_ALL : last ? FM_HEAD_LAST : FM_HEAD_NONE;
         if (e->trace) fm_route_trace_pass(e->trace, n > 1, (int32_t)n_pass, s->n_past);
+        p.in_pass = n_pass;
         st =
             fm_run_pass(e->run, s->kv, ids + p.done, (int32_t)n_pass, s->n_past, head, &hooks, err);
         if (st != FM_OK) break;
         s->n_past += n_pass;
         p.done += n_pass;
+        p.in_pass = 0;
         e->tokens_evaluated += (uint64_t)n_pass;
         if (!keep_going(&p) && p.done < p.total) st = fm_fail(err, FM_E_CANCELLED, "stopped");
     }

@@ -307,6 +307,7 @@ fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64
     r->pos0 = pos0;
     r->n_tok = n;
     r->hooks = hooks;
+    r->layers_done = 0;
     atomic_store(&r->stop, false);
     fm_store_stats before, after;
     fm_store_stats_get(r->opt.store, &before);
@@ -316,6 +317,7 @@ fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64
     for (int32_t i = 0; i < r->hp->n_layer; i++) {
         if (fm_run_stops(r, 0)) return stopped(err);
         FM_TRY(layer_pass(r, i, err));
+        r->layers_done = i + 1;
     }
     FM_TRY(heads(r, head, err));
     fm_store_stats_get(r->opt.store, &after);
@@ -323,4 +325,10 @@ fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64
     if (n == 1) fm_predict_trial_token(&r->trial, fm_now_us() - t0, r->had_miss);
     /* The last layer's experts may have been broken off. */
     return atomic_load(&r->stop) ? stopped(err) : FM_OK;
+}
+
+double fm_run_pass_share(const fm_run *r)
+{
+    /* The head counts as one layer more. */
+    return (double)r->layers_done / (double)(r->hp->n_layer + 1);
 }

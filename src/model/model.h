@@ -209,6 +209,8 @@ typedef struct {
 fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64_t pos0,
                       fm_head_mode head, const fm_pass_hooks *hooks, fm_error *err);
 const float *fm_run_logits(const fm_run *r); /* [n_vocab] */
+/* Share in [0, 1) of the present pass that is done, counted in layers; for the keep_going hook. */
+double fm_run_pass_share(const fm_run *r);
 
 /* Ends the recording; the trace is the caller's. */
 void fm_run_drop_trace(fm_run *r);

@@ -58,6 +58,7 @@ struct fm_run {
     fm_guess guess;
     uint64_t polled_us;
     bool had_miss;    /* the last token waited for experts */
+    int32_t layers_done; /* of the present pass, for progress */
     atomic_bool stop; /* this pass is to end: what its items would still compute is not wanted */
 
     /* set for each pass */
