@@ -1,11 +1,12 @@
 /* tiktoken.model of a Hugging Face directory against OpenAI's tiktoken (tests/vectors/tiktoken, made by
- * tools/oracle/tiktoken_vectors.py), and what is refused; added tokens that take white space with them against Hugging
+ * tools/oracle/tiktoken_vectors.py), what ends a generation, and what is refused; added tokens that take white space with them against Hugging
  * Face's tokenizers (strip.* of tests/vectors/tokenizer, made by tools/oracle/added_tokens.py). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -118,6 +119,85 @@ static void long_texts_are_cut_as_the_published_script_does(void **state)
     fm_tokenizer_close(t);
 }
 
+/* A copy of a file of tests/vectors/tiktoken. */
+static void copy_to(const char *directory, const char *name)
+{
+    char path[1200];
+    char buf[4096];
+    size_t n;
+    snprintf(path, sizeof path, "tests/vectors/tiktoken/%s", name);
+    FILE *from = fopen(source_path(path), "rb");
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *to = fopen(path, "wb");
+    assert_true(from && to);
+    while ((n = fread(buf, 1, sizeof buf, from)) > 0) assert_int_equal(fwrite(buf, 1, n, to), n);
+    fclose(from);
+    assert_int_equal(fclose(to), 0);
+}
+
+/* text NULL: no such file. */
+static void put_file(const char *directory, const char *name, const char *text)
+{
+    char path[1200];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    if (!text) {
+        (void)remove(path);
+        return;
+    }
+    FILE *f = fopen(path, "w");
+    assert_true(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+/* The places and forms in which published directories have eos_token_id, with ids of this vocabulary, beside the two
+ * tokens that end by their names. */
+static void ends_are_those_of_both_configurations(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *config, *generation;
+        int32_t ends[5]; /* up to -1 */
+    } cases[] = {
+        /* GLM-4.5 to 4.7: the same three in both */
+        {"{\"eos_token_id\": [329, 336, 338], \"pad_token_id\": 329}",
+         "{\"eos_token_id\": [329, 336, 338], \"pad_token_id\": 329}",
+         {329, 336, 338, -1}},
+        /* GLM-4.5V: inside text_config */
+        {"{\"text_config\": {\"eos_token_id\": [329, 336, 338]}}", NULL, {329, 336, 338, -1}},
+        /* gpt-oss: one in config.json, three in generation_config.json */
+        {"{\"eos_token_id\": 333, \"pad_token_id\": 330}",
+         "{\"bos_token_id\": 331, \"eos_token_id\": [333, 330, 345], \"pad_token_id\": 330}",
+         {333, 330, 345, -1}},
+        {"{\"eos_token_id\": 333}", NULL, {333, -1}},
+        {NULL, "{\"eos_token_id\": 345}", {345, -1}},
+        {"{\"eos_token_id\": null}", "{}", {-1}},
+        {"{\"eos_token_id\": [100000, -7, 4294967629, \"333\", 345]}", NULL, {345, -1}},
+    };
+    char dir[1000];
+    snprintf(dir, sizeof dir, "%s", scratch_path("ends"));
+    assert_int_equal(mkdir(dir, 0700), 0);
+    copy_to(dir, "tiktoken.model");
+    copy_to(dir, "tokenizer_config.json");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        put_file(dir, "config.json", cases[i].config);
+        put_file(dir, "generation_config.json", cases[i].generation);
+        fm_tokenizer *t;
+        fm_error err = {0};
+        if (fm_tokenizer_open(&t, dir, &err) != FM_OK) fail_msg("%s", err.msg);
+        assert_true(fm_tokenizer_n_vocab(t) > 345);
+        for (int32_t id = 0; id < fm_tokenizer_n_vocab(t); id++) {
+            bool want = id == fm_token_find(t, "[EOS]") || id == fm_token_find(t, "<|im_end|>");
+            for (const int32_t *e = cases[i].ends; *e >= 0; e++) want = want || *e == id;
+            if (fm_token_is_end(t, id) != want) fail_msg("case %zu: token %d", i, id);
+        }
+        fm_tokenizer_close(t);
+    }
+    put_file(dir, "generation_config.json", "{\"eos_token_id\": [333,");
+    fm_tokenizer *t;
+    fm_error err = {0};
+    assert_int_equal(fm_tokenizer_open(&t, dir, &err), FM_E_FORMAT);
+    assert_non_null(strstr(err.msg, "generation_config.json: line 1"));
+}
+
 static void damaged_files_are_refused_by_line(void **state)
 {
     (void)state;
@@ -155,6 +235,7 @@ int main(void)
         cmocka_unit_test(ids_are_those_of_tiktoken),
         cmocka_unit_test(added_tokens_take_white_space_as_in_tokenizers),
         cmocka_unit_test(long_texts_are_cut_as_the_published_script_does),
+        cmocka_unit_test(ends_are_those_of_both_configurations),
         cmocka_unit_test(damaged_files_are_refused_by_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
