@@ -115,6 +115,7 @@ static const directory_options quantized[] = {
     {.spec = "qwen35moe-s", .format = "fp8", .n_shards = 2, .multimodal = true},
     {.spec = "qwen3next-s", .format = "int4"},
     {.spec = "qwen3moe-s", .format = "mxfp4", .n_shards = 3},
+    {.spec = "qwen3moe-s", .format = "fp8", .n_shards = 2},
     {.spec = "deepseek2-s", .format = "int4", .multimodal = true},
     {.spec = "deepseek32-q", .format = "fp8", .n_shards = 2},
     {.spec = "glm-dsa-q", .format = "fp8"},

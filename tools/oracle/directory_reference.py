@@ -18,8 +18,8 @@ import hf_models
 import tiny_weights
 
 RUNS = [("qwen35moe-s", "mlx4"), ("qwen3next-s", "mlx2"), ("qwen35moe-s", "fp8"), ("qwen3next-s", "int4"),
-        ("qwen3moe-s", "mxfp4"), ("glm4moe-q", "mlx4"), ("glm4moe-q", "fp8"), ("glm4moe-q", "fp8-row"),
-        ("gpt-oss-q", "blocks"), ("gpt-oss-q", "mxfp4"),
+        ("qwen3moe-s", "mxfp4"), ("qwen3moe-s", "fp8"), ("glm4moe-q", "mlx4"), ("glm4moe-q", "fp8"),
+        ("glm4moe-q", "fp8-row"), ("gpt-oss-q", "blocks"), ("gpt-oss-q", "mxfp4"),
         ("deepseek2-s", "int4"), ("deepseek32-q", "fp8"), ("glm-dsa-q", "fp8")]
 N_ROWS = 64
 E2M1 = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, -0., -.5, -1, -1.5, -2, -3, -4, -6], np.float32)
@@ -34,10 +34,9 @@ class Directory:
     def __init__(self, name, fmt):
         self.spec, self.fmt = tiny_weights.SPECS[name], fmt
         self.mlx = fmt.startswith("mlx") or fmt == "mxfp4"
-        latent = self.spec["kv_latent"] > 0
         self.inside = self.mlx and self.spec["family"].startswith("qwen") or name == "deepseek2-s"
         self.prefix = "language_model.model." if self.inside else \
-            "model.language_model." if fmt == "fp8" and not latent else "model."
+            "model.language_model." if fmt == "fp8" and self.spec["family"] in ("qwen35moe", "glm4moe") else "model."
         self.group = 32 if self.spec["family"] == "gpt-oss" else 64
 
     def words(self, name, n):
