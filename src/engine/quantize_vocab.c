@@ -72,7 +72,8 @@ typedef struct {
     char (*filler)[24]; /* [n] */
     int64_t n;
     const json_t *merges;
-    char *joined;
+    char *joined; /* a merge that is stored as a pair */
+    size_t joined_bytes;
 } vocabulary;
 
 static fm_status put_token(vocabulary *v, const char *directory, const char *token,
@@ -89,16 +90,39 @@ static fm_status put_token(vocabulary *v, const char *directory, const char *tok
     return FM_OK;
 }
 
+/* Merges are texts, "left right", or pairs of texts, for the longest of which `joined` gets room. */
+static fm_status take_merges(vocabulary *v, const char *directory, const json_t *merges,
+                             fm_error *err)
+{
+    size_t i;
+    json_t *m;
+    v->merges = merges;
+    v->joined_bytes = 1;
+    json_array_foreach(merges, i, m)
+    {
+        if (json_is_string(m)) continue;
+        const json_t *a = json_array_get(m, 0), *b = json_array_get(m, 1);
+        if (json_array_size(m) != 2 || !json_is_string(a) || !json_is_string(b))
+            return fm_fail(err, FM_E_FORMAT,
+                           "%s/tokenizer.json: merge number %zu is neither a text nor two",
+                           directory, i);
+        const size_t n = json_string_length(a) + json_string_length(b) + 2;
+        if (n > v->joined_bytes) v->joined_bytes = n;
+    }
+    v->joined = malloc(v->joined_bytes);
+    return v->joined ? FM_OK : fm_fail(err, FM_E_NOMEM, "%s: no memory for merges", directory);
+}
+
 static fm_status fill(vocabulary *v, const char *directory, const json_t *root, fm_error *err)
 {
     const json_t *model = json_object_get(root, "model");
     const char *type = json_string_value(json_object_get(model, "type"));
     json_t *vocab = json_object_get(model, "vocab"), *id, *added;
-    v->merges = json_object_get(model, "merges");
     if (!json_is_object(vocab) || (type && strcmp(type, "BPE") != 0))
         return fm_fail(err, FM_E_UNSUPPORTED,
                        "%s/tokenizer.json: model.type \"%.40s\" is not written, only BPE",
                        directory, type ? type : "(none)");
+    FM_TRY(take_merges(v, directory, json_object_get(model, "merges"), err));
     const char *token;
     json_object_foreach(vocab, token, id) FM_TRY(put_token(v, directory, token, id, NORMAL, err));
     size_t i;
@@ -130,12 +154,7 @@ static const char *merge_at(void *user, size_t i)
     if (json_is_string(m)) return json_string_value(m);
     const char *a = json_string_value(json_array_get(m, 0)),
                *b = json_string_value(json_array_get(m, 1));
-    if (!a || !b) return "";
-    const size_t n = strlen(a) + strlen(b) + 2;
-    free(v->joined);
-    v->joined = malloc(n);
-    if (!v->joined) return "";
-    snprintf(v->joined, n, "%s %s", a, b);
+    snprintf(v->joined, v->joined_bytes, "%s %s", a, b);
     return v->joined;
 }
 

@@ -222,6 +222,35 @@ static void options_of_another_size_are_refused(void **state)
     assert_int_not_equal(access(to, F_OK), 0);
 }
 
+static void a_damaged_merge_is_no_empty_one(void **state)
+{
+    (void)state;
+    static const char *const merges[] = {"\"a b\", [\"c\", \"d\"]", "\"a b\", [\"c\", 7]",
+                                         "[\"a\", \"b\", \"c\"]", "3"};
+    const directory_options opt = {.spec = "qwen3moe-b", .format = "plain"};
+    const char *from = scratch_path("merges"), *to = scratch_path("merges.gguf");
+    directory_write(from, &opt);
+    for (size_t i = 0; i < sizeof merges / sizeof merges[0]; i++) {
+        char path[500];
+        snprintf(path, sizeof path, "%s/tokenizer.json", from);
+        FILE *f = fopen(path, "w");
+        assert_non_null(f);
+        fprintf(
+            f,
+            "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"c\": 2, \"d\": 3}, "
+            "\"merges\": [%s]}}",
+            merges[i]);
+        assert_int_equal(fclose(f), 0);
+        fm_error err = {0};
+        const fm_quantize_options o = {
+            .struct_size = sizeof o, .source = from, .destination = to, .type = "F32"};
+        unlink(to);
+        const fm_status st = fm_quantize(&o, NULL, &err);
+        assert_int_equal(st, i == 0 ? FM_OK : FM_E_FORMAT);
+        if (i > 0) assert_non_null(strstr(err.msg, i == 1 ? "merge number 1 " : "merge number 0 "));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -230,6 +259,7 @@ int main(void)
         cmocka_unit_test(every_type_stays_as_near_as_its_bits_allow),
         cmocka_unit_test(bytes_do_not_depend_on_threads),
         cmocka_unit_test(options_of_another_size_are_refused),
+        cmocka_unit_test(a_damaged_merge_is_no_empty_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
