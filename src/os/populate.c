@@ -66,10 +66,10 @@ static void *populate_main(void *arg)
         int rc;
         do {
             rc = madvise((uint8_t *)p->o.base + at, n, MADV_POPULATE_WRITE);
-        } while (rc != 0 && (errno == EINTR || errno == EAGAIN));
+        } while (rc != 0 && errno == EINTR);
         pthread_mutex_lock(&p->mu);
         p->n_touching--;
-        if (rc != 0) p->next = p->o.bytes; /* an older kernel */
+        if (rc != 0) p->next = p->o.bytes; /* an older kernel, or no memory now: left to first use */
     }
     /* The last one says so, also when it was stopped: nobody waits for the rest
    * then. */

@@ -134,7 +134,7 @@ fm_encode_status fm_encode(uint32_t type, void *dst, const float *src, const flo
                            int64_t n)
 {
 #if defined(__x86_64__) || defined(__i386__)
-    if (__builtin_cpu_supports("avx2"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) /* f16c came with both */
         return encode_with(&fm_encode_set_avx2, type, dst, src, weight, n);
 #endif
     return encode_with(&fm_encode_set_generic, type, dst, src, weight, n);
