@@ -1,4 +1,4 @@
-/* Between the files of the avx2 matmul: the panel kernels by type id, and helpers. A panel of 16
+/* Between the files of the avx2 matmul: the products by form, and helpers. A panel of 16
  * rows is two halves of 8 lanes: unit u of the first half lies at 64 u, of the second at 64 u + 32.
  *
  * vpmaddubsw adds two products of an unsigned weight and a signed activation into 16 bits with
@@ -14,9 +14,11 @@
 
 #include "kernel/x86/matmul_panels.h"
 
-/* Entries of the types whose activations come in blocks of 32 resp. 256; the others are NULL. */
-extern const fm_panel_kernels fm_panels_32_avx2[FM_KERNEL_TYPES];
-extern const fm_panel_kernels fm_panels_256_avx2[FM_KERNEL_TYPES];
+/* Products with types whose activations come in blocks of 32 resp. 256. */
+void fm_matmul_32_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t n_tok);
+void fm_matmul_256_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                        float *const *y, int64_t n_tok);
 
 /* Kernels of one token for the formats with blocks of 256. */
 void fm_panel_q2_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
@@ -35,6 +37,26 @@ void fm_panel_iq4_xs_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
 /* Products with formats of several planes: matmul_planar_avx2.c. */
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok);
+
+/* Rows of a stretch of panels that stays in the second-level cache. */
+static inline int64_t fm_panel_stretch(const fm_matrix *w)
+{
+    const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
+    const int64_t rows = (int64_t)(FM_PANEL_STRETCH_BYTES / panel_bytes) * FM_PANEL_ROWS;
+    return rows < FM_PANEL_ROWS ? FM_PANEL_ROWS : rows;
+}
+
+/* Panels [row0, row1), every one for one token after the other: it comes from memory once. */
+static inline void fm_matmul_panels_by_token(const fm_matrix *w, int64_t row0, int64_t row1,
+                                             const void *const *act, float *const *y, int64_t n_tok,
+                                             fm_panel_fn one)
+{
+    const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
+    const int64_t n_block = w->n_in / w->type->block_elems;
+    const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
+    for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes)
+        for (int64_t t = 0; t < n_tok; t++) one(y[t] + row, panel, n_block, act + t);
+}
 
 static FM_ALWAYS_INLINE __m256i load_256(const void *p)
 {

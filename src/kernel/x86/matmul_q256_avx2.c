@@ -1,385 +1,222 @@
-/* Panel kernels of the formats with blocks of 256 for several tokens, for AVX2. A lane is a row; the two halves of a
- * panel are computed one after the other.
+/* Products of several tokens with the formats of blocks of 256, for AVX2. A lane is a row.
  *
- * All formats have the same shape: a head (scales), and groups of 16 columns whose weights are
- * small unsigned integers with one scale. A format supplies two functions, one that reads the head
- * of 8 blocks and one that takes a group apart; half_256 does the sums: 16-bit pair sums
- * (matmul_avx2.h says how many fit), which vpmaddwd multiplies by the scale, 32 times the scale for
- * the high plane, and joins to 32 bits.
+ * A block of a panel is taken apart once for up to 16 tokens, to words that have their scale in
+ * them, q - offset times sc: 8 KB, which stay in the first cache. Activations are words too, put
+ * together from their planes once per stretch of panels. So a product is vpmaddwd and an addition
+ * for 8 rows and 2 columns, of any format, and 16 rows meet 4 tokens in registers.
  *
- * Ranges: the sum of a block (of half a block in Q6_K) fits 32 bits, see quant.h. With unsigned
- * weights partial results may not fit, but they are computed modulo 2^32, so the sum is right all
- * the same. A scale is at most 128, so 32 times it fits 16 bits.
+ * Ranges: a weight times its scale is at most 63 * 31 (Q5_K) resp. 128 * 32 (Q6_K) and fits a
+ * word, before its offset is subtracted too: 63 * 128 in Q6_K, 255 * 32 in IQ4_XS. Sums of terms
+ * fit 32 bits in any order, see quant.h.
  */
-#include "kernel/x86/matmul_avx2.h"
+#include "kernel/x86/matmul_q256_avx2.h"
 
 #if defined(__x86_64__)
 
+enum {
+    MAX_TOK = 16,   /* tokens for which a block is taken apart once               */
+    MAX_BLOCKS = 64 /* blocks of activations that are kept as words at a time     */
+};
+
+/* A block of 16 rows taken apart. */
 typedef struct {
-    __m256i sc[16]; /* scale of group k, the same i16 twice                             */
-    __m256i mn[16]; /* MIN_32: i16 pairs (32 m, m); MIN_16: i32; offset: scales as i32  */
-    __m256 d, m;
-} head_256;
+    __m256i w[64][2][2]; /* unit; columns 4u and 4u + 2, 4u + 1 and 4u + 3; half */
+    head_256 h[2];
+} block_words;
 
-typedef void head_fn(head_256 *, const uint8_t *, int); /* panel, half */
-typedef void group_fn(__m256i *, const uint8_t *, int); /* panel + 32 * half, group */
-
-/* How minima meet the sums of v: per 16 columns, or per 32 as pairs with the sums of hi and lo. */
-typedef enum { MIN_NONE, MIN_16, MIN_32 } min_form;
-
-/* Properties of a format that the compiler resolves. */
+/* What a format supplies. */
 typedef struct {
-    int block_bytes;
-    int n_pair; /* units whose pair sums with the high plane fit 16 bits: 2 or 4, or 1 for
-                     signed weights, whose sign moves to the activation            */
-    int offset; /* subtracted from every q; 0 for formats with a minimum         */
-    int n_part; /* float steps per block                                         */
-    min_form min;
-} shape_256;
+    fm_panel_fn one; /* for one token */
+    int least;       /* tokens for which words are faster than one token after the other */
+    void (*prepare)(prepared *dst, const fm_act_i13_256 *x);
+    void (*unpack)(block_words *dst, const uint8_t *panel);
+    /* Adds a block for 1, 2, 3, 4 tokens to 16 rows of y. */
+    void (*tile[4])(float *const *y, int64_t row, const block_words *w, const prepared *x,
+                    int first);
+} format_256;
 
-/* Pair sums of a group and 16 columns of one plane: of units 0 and 1 in the first, 2 and 3 in the
- * second. */
-static FM_ALWAYS_INLINE void pair_sums(__m256i p[2], const __m256i *w, const int8_t *plane)
+static FM_ALWAYS_INLINE void unpack_256(block_words *dst, const uint8_t *panel,
+                                        const shape_256 shape, head_fn *head, unit_fn *unit)
 {
+    const int n_group = 64 / shape.n_unit, bytes = shape.block_bytes * FM_PANEL_ROWS;
+    head(&dst->h[0], panel, 0);
+    head(&dst->h[1], panel, 1);
     FM_UNROLL
-    for (int i = 0; i < 2; i++)
-        p[i] = _mm256_add_epi16(_mm256_maddubs_epi16(w[2 * i], repeat_32(plane + 8 * i)),
-                                _mm256_maddubs_epi16(w[2 * i + 1], repeat_32(plane + 8 * i + 4)));
-}
-
-/* The same for signed weights, pair sums of every unit. */
-static FM_ALWAYS_INLINE void signed_pair_sums(__m256i p[4], const __m256i *w, const int8_t *plane)
-{
-    FM_UNROLL
-    for (int u = 0; u < 4; u++)
-        p[u] = _mm256_maddubs_epi16(_mm256_abs_epi8(w[u]),
-                                    _mm256_sign_epi8(repeat_32(plane + 4 * u), w[u]));
-}
-
-/* Group k of a block for nt tokens. */
-static FM_ALWAYS_INLINE void add_group(__m256i *sum, const head_256 *h, const uint8_t *half_panel,
-                                       const fm_act_i13_256 *const *x, const int nt,
-                                       const shape_256 shape, group_fn *group, int k)
-{
-    __m256i w[4];
-    group(w, half_panel, k);
-    const __m256i sc = h->sc[k], sc_hi = _mm256_slli_epi16(sc, FM_ACT_256_SHIFT);
-    FM_UNROLL
-    for (int t = 0; t < nt; t++) {
-        __m256i hi[4], lo[4];
-        if (shape.n_pair == 1) {
-            signed_pair_sums(hi, w, x[t]->hi + 16 * k);
-            signed_pair_sums(lo, w, x[t]->lo + 16 * k);
-            __m256i s = _mm256_madd_epi16(
-                _mm256_add_epi16(_mm256_add_epi16(lo[0], lo[1]), _mm256_add_epi16(lo[2], lo[3])),
-                sc);
+    for (int g = 0; g < n_group; g++) {
+        panel = forget(panel);
+        FM_UNROLL
+        for (int k = g * shape.n_unit / 4; k < (g + 1) * shape.n_unit / 4; k++)
+            ask_ahead(panel, bytes, k);
+        FM_UNROLL
+        for (int half = 0; half < 2; half++) {
+            /* A scale beside 0 takes one of two bytes. */
+            const __m256i sc = dst->h[half].sc[g];
+            const __m256i sc_even = even_bytes(sc), sc_odd = _mm256_slli_epi16(sc, 8);
+            const __m256i low = _mm256_mullo_epi16(sc, _mm256_set1_epi16((int16_t)shape.offset));
             FM_UNROLL
-            for (int u = 0; u < 4; u++) s = _mm256_add_epi32(s, _mm256_madd_epi16(hi[u], sc_hi));
-            sum[t] = _mm256_add_epi32(sum[t], s);
-            continue;
-        }
-        pair_sums(hi, w, x[t]->hi + 16 * k);
-        pair_sums(lo, w, x[t]->lo + 16 * k);
-        __m256i s = _mm256_madd_epi16(_mm256_add_epi16(lo[0], lo[1]), sc);
-        if (shape.n_pair == 4) {
-            s = _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_add_epi16(hi[0], hi[1]), sc_hi));
-        } else {
-            s = _mm256_add_epi32(s, _mm256_madd_epi16(hi[0], sc_hi));
-            s = _mm256_add_epi32(s, _mm256_madd_epi16(hi[1], sc_hi));
-        }
-        sum[t] = _mm256_add_epi32(sum[t], s);
-    }
-}
-
-/* Sum of mn times sums of v for one token, over groups [k0, k1) of 16 columns. */
-static FM_ALWAYS_INLINE __m256i sum_minima(const head_256 *h, const fm_act_i13_256 *x,
-                                           const min_form min, const int k0, const int k1)
-{
-    __m256i low = _mm256_setzero_si256();
-    if (min == MIN_32) {
-        FM_UNROLL
-        for (int k = k0 / 2; k < k1 / 2; k++)
-            low = _mm256_add_epi32(low, _mm256_madd_epi16(h->mn[k], repeat_32(x->sum32[k])));
-    } else {
-        FM_UNROLL
-        for (int k = k0; k < k1; k++)
-            low =
-                _mm256_sub_epi32(low, _mm256_mullo_epi32(h->mn[k], _mm256_set1_epi32(x->nsum[k])));
-    }
-    return low;
-}
-
-/* Integer sums of one block for nt tokens and 8 rows, then the float step of quant.h. */
-static FM_ALWAYS_INLINE void half_256(float *out, const uint8_t *panel, int64_t n_block,
-                                      const void *const *act, const int nt, const shape_256 shape,
-                                      head_fn *head, group_fn *group, int half)
-{
-    const int n_group = 16 / shape.n_part, bytes = shape.block_bytes * FM_PANEL_ROWS;
-    __m256 acc[4];
-    FM_UNROLL
-    for (int t = 0; t < nt; t++) acc[t] = _mm256_setzero_ps();
-    for (int64_t b = 0; b < n_block; b++, panel += bytes) {
-        const fm_act_i13_256 *x[4];
-        head_256 h;
-        FM_UNROLL
-        for (int t = 0; t < nt; t++) x[t] = (const fm_act_i13_256 *)act[t] + b;
-        head(&h, panel, half);
-        FM_UNROLL
-        for (int part = 0; part < shape.n_part; part++) {
-            const int k0 = n_group * part, k1 = k0 + n_group;
-            __m256i sum[4];
-            FM_UNROLL
-            for (int t = 0; t < nt; t++) sum[t] = _mm256_setzero_si256();
-            for (int k = k0; k < k1; k++)
-                add_group(sum, &h, panel + 32 * half, x, nt, shape, group, k);
-            FM_UNROLL
-            for (int t = 0; t < nt; t++) {
-                const __m256 dx = _mm256_set1_ps(x[t]->d);
-                const __m256i low = sum_minima(&h, x[t], shape.min, k0, k1);
-                if (shape.offset != 0)
-                    sum[t] = _mm256_sub_epi32(
-                        sum[t], _mm256_mullo_epi32(low, _mm256_set1_epi32(shape.offset)));
-                __m256 term = _mm256_mul_ps(_mm256_mul_ps(h.d, dx), _mm256_cvtepi32_ps(sum[t]));
-                if (shape.min != MIN_NONE)
-                    term = _mm256_sub_ps(
-                        term, _mm256_mul_ps(_mm256_mul_ps(h.m, dx), _mm256_cvtepi32_ps(low)));
-                acc[t] = _mm256_add_ps(acc[t], term);
+            for (int i = 0; i < shape.n_unit; i++) {
+                const int u = g * shape.n_unit + i;
+                const __m256i w = unit(panel + 32 * half, u / 4, u % 4);
+                __m256i even = _mm256_maddubs_epi16(w, sc_even);
+                __m256i odd = _mm256_maddubs_epi16(w, sc_odd);
+                if (shape.offset != 0) {
+                    even = _mm256_sub_epi16(even, low);
+                    odd = _mm256_sub_epi16(odd, low);
+                }
+                dst->w[u][0][half] = even;
+                dst->w[u][1][half] = odd;
             }
         }
     }
-    FM_UNROLL
-    for (int t = 0; t < nt; t++) _mm256_storeu_ps(out + t * FM_PANEL_ROWS + 8 * half, acc[t]);
 }
 
-/* Byte i of every lane, sign-extended to the same i16 in both halves of the lane. */
-static FM_ALWAYS_INLINE __m256i byte_twice(__m256i v, int i)
+/* x [nt]. first: the row begins here. */
+static FM_ALWAYS_INLINE void tile_256(float *const *y, int64_t row, const block_words *w,
+                                      const prepared *x, const int first, const int nt,
+                                      const int n_part, const min_form min)
 {
-    const __m256i spread = _mm256_set1_epi32((int)(0x00800080u | (uint32_t)i * 0x01000100u));
-    const __m256i lane = _mm256_set_epi32(0x0c000c00, 0x08000800, 0x04000400, 0, 0x0c000c00,
-                                          0x08000800, 0x04000400, 0);
-    return _mm256_srai_epi16(_mm256_shuffle_epi8(v, _mm256_add_epi8(spread, lane)), 8);
-}
-
-/* Four vectors of 4 scales, bytes, groups 4j .. 4j+3; minima or second use in mn. */
-static FM_ALWAYS_INLINE void expand_head(head_256 *h, const __m256i *sc, const __m256i *mn)
-{
-    FM_UNROLL
-    for (int j = 0; j < 4; j++) {
+    const int n_unit = 64 / n_part;
+    for (int part = 0; part < n_part; part++) {
+        __m256i sum[4][2];
         FM_UNROLL
-        for (int i = 0; i < 4; i++) {
-            h->sc[4 * j + i] = byte_twice(sc[j], i);
-            h->mn[4 * j + i] = _mm256_srai_epi32(byte_twice(mn[j], i), 16);
+        for (int t = 0; t < nt; t++) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
+        for (int u = n_unit * part; u < n_unit * (part + 1); u++) {
+            FM_UNROLL
+            for (int odd = 0; odd < 2; odd++) {
+                const __m256i w0 = w->w[u][odd][0], w1 = w->w[u][odd][1];
+                FM_UNROLL
+                for (int t = 0; t < nt; t++) {
+                    const __m256i v = repeat_32(odd ? x[t].odd + u : x[t].even + u);
+                    sum[t][0] = settled(_mm256_add_epi32(sum[t][0], _mm256_madd_epi16(w0, v)));
+                    sum[t][1] = settled(_mm256_add_epi32(sum[t][1], _mm256_madd_epi16(w1, v)));
+                }
+            }
+        }
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            FM_UNROLL
+            for (int half = 0; half < 2; half++) {
+                const head_256 *const h = &w->h[half];
+                float *const dst = y[t] + row + 8 * half;
+                const __m256 dx = _mm256_set1_ps(x[t].d);
+                const __m256 acc = first && part == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(dst);
+                __m256 term =
+                    _mm256_mul_ps(_mm256_mul_ps(h->d, dx), _mm256_cvtepi32_ps(sum[t][half]));
+                if (min != MIN_NONE) {
+                    const __m256i low = sum_minima(h, &x[t], min);
+                    term = _mm256_sub_ps(
+                        term, _mm256_mul_ps(_mm256_mul_ps(h->m, dx), _mm256_cvtepi32_ps(low)));
+                }
+                _mm256_storeu_ps(dst, _mm256_add_ps(acc, term));
+            }
         }
     }
 }
 
-/* Byte i of every lane, not above 127, as the pair of i16 (32 byte, byte). */
-static FM_ALWAYS_INLINE __m256i byte_pair_32(__m256i v, int i)
-{
-    return _mm256_mullo_epi16(byte_twice(v, i),
-                              _mm256_set1_epi32(0x00010000 | 1 << FM_ACT_256_SHIFT));
-}
-
-/* 6-bit scales and minima of Q4_K and Q5_K; p at the 12 bytes. One serves 32 columns: two groups
- * and a sum of 32. */
-static FM_ALWAYS_INLINE void head_6bit(head_256 *h, const uint8_t *p)
-{
-    const __m256i a = load_256(p), b = load_256(p + 64), c = load_256(p + 128);
-    const __m256i m6 = _mm256_set1_epi32(0x3f3f3f3f), top = _mm256_set1_epi32(0x30303030);
-    const __m256i sc0 = _mm256_and_si256(a, m6), mn0 = _mm256_and_si256(b, m6);
-    const __m256i sc1 =
-        _mm256_or_si256(low_nibbles(c), _mm256_and_si256(_mm256_srli_epi32(a, 2), top));
-    const __m256i mn1 =
-        _mm256_or_si256(high_nibbles(c), _mm256_and_si256(_mm256_srli_epi32(b, 2), top));
-    FM_UNROLL
-    for (int i = 0; i < 4; i++) {
-        h->sc[2 * i] = h->sc[2 * i + 1] = byte_twice(sc0, i);
-        h->sc[8 + 2 * i] = h->sc[9 + 2 * i] = byte_twice(sc1, i);
-        h->mn[i] = byte_pair_32(mn0, i);
-        h->mn[4 + i] = byte_pair_32(mn1, i);
-    }
-}
-
-static FM_ALWAYS_INLINE void head_q4_k(head_256 *h, const uint8_t *p, int half)
-{
-    h->d = load_half(p + 16 * half);
-    h->m = load_half(p + 2 * 16 + 16 * half);
-    head_6bit(h, p + 4 * 16 + 32 * half);
-}
-
-/* Columns 16 k ..: nibble k / 2 % 2 of units 8 (k / 4) + 4 (k % 2) + u of qs. */
-static FM_ALWAYS_INLINE void group_q4_k(__m256i *w, const uint8_t *p, int k)
-{
-    const uint8_t *const qs = p + 16 * 16 + (size_t)(8 * (k >> 2) + 4 * (k & 1)) * 64;
-    const __m128i shift = _mm_cvtsi32_si128(4 * (k >> 1 & 1));
-    FM_UNROLL
-    for (int u = 0; u < 4; u++) w[u] = low_nibbles(_mm256_srl_epi32(load_256(qs + 64 * u), shift));
-}
-
-/* The fifth bit is bit k / 2 of the bytes of qh. */
-static FM_ALWAYS_INLINE void group_q5_k(__m256i *w, const uint8_t *p, int k)
-{
-    const uint8_t *const qh = p + 16 * 16 + (size_t)(4 * (k & 1)) * 64;
-    const uint8_t *const qs = p + 48 * 16 + (size_t)(8 * (k >> 2) + 4 * (k & 1)) * 64;
-    const __m128i shift = _mm_cvtsi32_si128(4 * (k >> 1 & 1));
-    const __m128i shift_high = _mm_cvtsi32_si128(k >> 1);
-    FM_UNROLL
-    for (int u = 0; u < 4; u++) {
-        const __m256i bit = _mm256_and_si256(_mm256_srl_epi32(load_256(qh + 64 * u), shift_high),
-                                             _mm256_set1_epi32(0x01010101));
-        w[u] = _mm256_or_si256(low_nibbles(_mm256_srl_epi32(load_256(qs + 64 * u), shift)),
-                               _mm256_slli_epi32(bit, 4));
-    }
-}
-
-static FM_ALWAYS_INLINE void head_q6_k(head_256 *h, const uint8_t *p, int half)
-{
-    __m256i sc[4];
-    h->d = load_half(p + 208 * 16 + 16 * half);
-    h->m = _mm256_setzero_ps();
-    FM_UNROLL
-    for (int j = 0; j < 4; j++) sc[j] = load_256(p + 192 * 16 + 64 * j + 32 * half);
-    expand_head(h, sc, sc);
-}
-
-/* Group k is columns 32 c + 16 g of half n, k = 8 n + 2 c + g: nibble c / 2 of ql, pair c of qh. */
-static FM_ALWAYS_INLINE void group_q6_k(__m256i *w, const uint8_t *p, int k)
-{
-    const int n = k >> 3, c = k >> 1 & 3, g = k & 1;
-    const uint8_t *const ql = p + (size_t)(16 * n + 8 * (c & 1) + 4 * g) * 64;
-    const uint8_t *const qh = p + 128 * 16 + (size_t)(8 * n + 4 * g) * 64;
-    const __m128i shift = _mm_cvtsi32_si128(4 * (c >> 1)), shift_high = _mm_cvtsi32_si128(2 * c);
-    FM_UNROLL
-    for (int u = 0; u < 4; u++) {
-        const __m256i high = _mm256_and_si256(_mm256_srl_epi32(load_256(qh + 64 * u), shift_high),
-                                              _mm256_set1_epi32(0x03030303));
-        w[u] = _mm256_or_si256(low_nibbles(_mm256_srl_epi32(load_256(ql + 64 * u), shift)),
-                               _mm256_slli_epi32(high, 4));
-    }
-}
-
-static FM_ALWAYS_INLINE void head_q3_k(head_256 *h, const uint8_t *p, int half)
-{
-    const uint8_t *const s = p + 96 * 16 + 32 * half;
-    const __m256i a = load_256(s), b = load_256(s + 64), c = load_256(s + 128);
-    const __m256i top = _mm256_set1_epi32(0x30303030);
-    __m256i sc[4]; /* bytes: 6-bit scales of groups 4j .. 4j+3, less 32 */
-    sc[0] = _mm256_or_si256(low_nibbles(a), _mm256_and_si256(_mm256_slli_epi32(c, 4), top));
-    sc[1] = _mm256_or_si256(low_nibbles(b), _mm256_and_si256(_mm256_slli_epi32(c, 2), top));
-    sc[2] = _mm256_or_si256(high_nibbles(a), _mm256_and_si256(c, top));
-    sc[3] = _mm256_or_si256(high_nibbles(b), _mm256_and_si256(_mm256_srli_epi32(c, 2), top));
-    FM_UNROLL
-    for (int j = 0; j < 4; j++) sc[j] = _mm256_sub_epi8(sc[j], _mm256_set1_epi8(32));
-    h->d = load_half(p + 108 * 16 + 16 * half);
-    h->m = _mm256_setzero_ps();
-    expand_head(h, sc, sc);
-}
-
-/* Group k = 8 n + 2 j + g: bit pair j of units 8 n + 4 g + u of qs, bit 4 n + j of hmask. */
-static FM_ALWAYS_INLINE void group_q3_k(__m256i *w, const uint8_t *p, int k)
-{
-    const int n = k >> 3, j = k >> 1 & 3, g = k & 1;
-    const uint8_t *const hm = p + (size_t)g * 4 * 64;
-    const uint8_t *const qs = p + 32 * 16 + (size_t)(8 * n + 4 * g) * 64;
-    const __m128i shift = _mm_cvtsi32_si128(2 * j), shift_high = _mm_cvtsi32_si128(4 * n + j);
-    FM_UNROLL
-    for (int u = 0; u < 4; u++) {
-        const __m256i low = _mm256_and_si256(_mm256_srl_epi32(load_256(qs + 64 * u), shift),
-                                             _mm256_set1_epi32(0x03030303));
-        const __m256i bit = _mm256_and_si256(_mm256_srl_epi32(load_256(hm + 64 * u), shift_high),
-                                             _mm256_set1_epi32(0x01010101));
-        w[u] = _mm256_or_si256(low, _mm256_slli_epi32(bit, 2));
-    }
-}
-
-static FM_ALWAYS_INLINE void head_q2_k(head_256 *h, const uint8_t *p, int half)
-{
-    __m256i sc[4], mn[4];
-    h->d = load_half(p + 80 * 16 + 16 * half);
-    h->m = load_half(p + 82 * 16 + 16 * half);
-    FM_UNROLL
-    for (int j = 0; j < 4; j++) {
-        const __m256i s = load_256(p + 64 * j + 32 * half);
-        sc[j] = low_nibbles(s);
-        mn[j] = high_nibbles(s);
-    }
-    expand_head(h, sc, mn);
-}
-
-static FM_ALWAYS_INLINE void group_q2_k(__m256i *w, const uint8_t *p, int k)
-{
-    const int n = k >> 3, j = k >> 1 & 3, g = k & 1;
-    const uint8_t *const qs = p + 16 * 16 + (size_t)(8 * n + 4 * g) * 64;
-    const __m128i shift = _mm_cvtsi32_si128(2 * j);
-    FM_UNROLL
-    for (int u = 0; u < 4; u++)
-        w[u] = _mm256_and_si256(_mm256_srl_epi32(load_256(qs + 64 * u), shift),
-                                _mm256_set1_epi32(0x03030303));
-}
-
-static FM_ALWAYS_INLINE void head_iq4_xs(head_256 *h, const uint8_t *p, int half)
-{
-    const __m256i low = load_256(p + 4 * 16 + 32 * half);
-    const __m256i high = _mm256_slli_epi32(
-        _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p + 2 * 16 + 16 * half))), 4);
-    h->d = load_half(p + 16 * half);
-    h->m = _mm256_setzero_ps();
-    FM_UNROLL
-    for (int k = 0; k < 8; k++) {
-        const __m256i nibble =
-            _mm256_and_si256(_mm256_srli_epi32(low, 4 * k), _mm256_set1_epi32(15));
-        const __m256i pair =
-            _mm256_and_si256(_mm256_srli_epi32(high, 2 * k), _mm256_set1_epi32(0x30));
-        const __m256i sc = _mm256_sub_epi32(_mm256_or_si256(nibble, pair), _mm256_set1_epi32(32));
-        const __m256i narrow = _mm256_packs_epi32(sc, sc);
-        h->sc[2 * k] = h->sc[2 * k + 1] = _mm256_unpacklo_epi16(narrow, narrow);
-    }
-}
-
-/* Columns 16 k ..: nibble k % 2 of units 4 (k / 2) + u of qs. */
-static FM_ALWAYS_INLINE void group_iq4_xs(__m256i *w, const uint8_t *p, int k)
-{
-    const __m256i value =
-        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)fm_book_iq4));
-    const uint8_t *const qs = p + 8 * 16 + (size_t)(k >> 1) * 4 * 64;
-    const __m128i shift = _mm_cvtsi32_si128(4 * (k & 1));
-    FM_UNROLL
-    for (int u = 0; u < 4; u++)
-        w[u] =
-            _mm256_shuffle_epi8(value, low_nibbles(_mm256_srl_epi32(load_256(qs + 64 * u), shift)));
-}
-
-static const shape_256 shape_q2_k = {84, 4, 0, 1, MIN_16};
-static const shape_256 shape_q3_k = {110, 4, 4, 1, MIN_NONE};
-static const shape_256 shape_q4_k = {144, 4, 0, 1, MIN_32};
-static const shape_256 shape_q5_k = {176, 4, 0, 1, MIN_32};
-static const shape_256 shape_q6_k = {210, 2, 32, 2, MIN_NONE};
-static const shape_256 shape_iq4_xs = {136, 1, 0, 2, MIN_NONE};
-
-#define KERNEL(type, nt, head, group)                                                              \
-    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
-                            const void *const *act)                                                \
+#define TILE(form, nt, n_part, min)                                                                \
+    static void tile_##form##_##nt(float *const *y, int64_t row, const block_words *w,             \
+                                   const prepared *x, int first)                                   \
     {                                                                                              \
-        half_256(out, panel, n_block, act, nt, shape_##type, head, group, 0);                      \
-        half_256(out, panel, n_block, act, nt, shape_##type, head, group, 1);                      \
+        tile_256(y, row, w, x, first, nt, n_part, min);                                            \
     }
-#define KERNELS(type, head, group)                                                                 \
-    KERNEL(type, 2, head, group)                                                                   \
-    KERNEL(type, 4, head, group)
-KERNELS(q2_k, head_q2_k, group_q2_k)
-KERNELS(q3_k, head_q3_k, group_q3_k)
-KERNELS(q4_k, head_q4_k, group_q4_k)
-KERNELS(q5_k, head_q4_k, group_q5_k)
-KERNELS(q6_k, head_q6_k, group_q6_k)
-KERNELS(iq4_xs, head_iq4_xs, group_iq4_xs)
+#define TILES(form, n_part, min)                                                                   \
+    TILE(form, 1, n_part, min)                                                                     \
+    TILE(form, 2, n_part, min)                                                                     \
+    TILE(form, 3, n_part, min)                                                                     \
+    TILE(form, 4, n_part, min)
+TILES(plain, 1, MIN_NONE)
+TILES(halves, 2, MIN_NONE)
+TILES(min_16, 1, MIN_16)
+TILES(min_32, 1, MIN_32)
 
-const fm_panel_kernels fm_panels_256_avx2[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q2_K] = {{fm_panel_q2_k_one_avx2, q2_k_2, q2_k_4, NULL}},
-    [FM_TYPE_Q3_K] = {{fm_panel_q3_k_one_avx2, q3_k_2, q3_k_4, NULL}},
-    [FM_TYPE_Q4_K] = {{fm_panel_q4_k_one_avx2, q4_k_2, q4_k_4, NULL}},
-    [FM_TYPE_Q5_K] = {{fm_panel_q5_k_one_avx2, q5_k_2, q5_k_4, NULL}},
-    [FM_TYPE_Q6_K] = {{fm_panel_q6_k_one_avx2, q6_k_2, q6_k_4, NULL}},
-    [FM_TYPE_IQ4_XS] = {{fm_panel_iq4_xs_one_avx2, iq4_xs_2, iq4_xs_4, NULL}},
+#define FORMAT(type, head)                                                                         \
+    static void unpack_##type(block_words *dst, const uint8_t *panel)                              \
+    {                                                                                              \
+        unpack_256(dst, panel, shape_##type, head, unit_##type);                                   \
+    }                                                                                              \
+    static void prepare_##type(prepared *dst, const fm_act_i13_256 *x)                             \
+    {                                                                                              \
+        prepare(dst, x, shape_##type, 1);                                                          \
+    }
+FORMAT(q2_k, head_q2_k)
+FORMAT(q3_k, head_q3_k)
+FORMAT(q4_k, head_q4_k)
+FORMAT(q5_k, head_q4_k)
+FORMAT(q6_k, head_q6_k)
+FORMAT(iq4_xs, head_iq4_xs)
+
+#define TILES_OF(form)                                                                             \
+    {                                                                                              \
+        tile_##form##_1, tile_##form##_2, tile_##form##_3, tile_##form##_4                         \
+    }
+
+/* By type id. */
+static const format_256 formats[FM_KERNEL_TYPES] = {
+    [FM_TYPE_Q2_K] = {fm_panel_q2_k_one_avx2, 3, prepare_q2_k, unpack_q2_k, TILES_OF(min_16)},
+    [FM_TYPE_Q3_K] = {fm_panel_q3_k_one_avx2, 3, prepare_q3_k, unpack_q3_k, TILES_OF(plain)},
+    [FM_TYPE_Q4_K] = {fm_panel_q4_k_one_avx2, 3, prepare_q4_k, unpack_q4_k, TILES_OF(min_32)},
+    [FM_TYPE_Q5_K] = {fm_panel_q5_k_one_avx2, 3, prepare_q5_k, unpack_q5_k, TILES_OF(min_32)},
+    [FM_TYPE_Q6_K] = {fm_panel_q6_k_one_avx2, 3, prepare_q6_k, unpack_q6_k, TILES_OF(halves)},
+    [FM_TYPE_IQ4_XS] = {fm_panel_iq4_xs_one_avx2, 3, prepare_iq4_xs, unpack_iq4_xs,
+                        TILES_OF(halves)},
 };
+
+/* Panels [row0, row1) for up to MAX_TOK tokens. As many columns at a time as there is room for
+ * their activations; between them the sums wait in y. */
+static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t nt, const format_256 *f)
+{
+    const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
+    const uint64_t bytes = (uint64_t)w->type->block_bytes * FM_PANEL_ROWS;
+    const int64_t n_block = w->n_in / w->type->block_elems, step = MAX_BLOCKS / nt;
+    prepared x[MAX_BLOCKS];
+    block_words words;
+    for (int64_t b0 = 0; b0 < n_block; b0 += step) {
+        const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
+        for (int64_t b = b0; b < b1; b++)
+            for (int64_t t = 0; t < nt; t++)
+                f->prepare(&x[(b - b0) * nt + t], (const fm_act_i13_256 *)act[t] + b);
+        const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
+        for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
+            for (int64_t b = b0; b < b1; b++) {
+                f->unpack(&words, panel + (uint64_t)b * bytes);
+                for (int64_t t = 0; t < nt; t += 4) {
+                    const int64_t n = nt - t < 4 ? nt - t : 4;
+                    f->tile[n - 1](y + t, row, &words, &x[(b - b0) * nt + t], b == 0);
+                }
+            }
+        }
+    }
+}
+
+static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t n_tok, const format_256 *f)
+{
+    const int64_t n_call = (n_tok + MAX_TOK - 1) / MAX_TOK;
+    const int64_t stretch = fm_panel_stretch(w);
+    for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
+        const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
+        for (int64_t c = 0; c < n_call; c++) {
+            const int64_t t0 = n_tok * c / n_call, t1 = n_tok * (c + 1) / n_call;
+            few_tokens(w, r0, r1, act + t0, y + t0, t1 - t0, f);
+        }
+    }
+}
+
+void fm_matmul_256_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                        float *const *y, int64_t n_tok)
+{
+    const format_256 *const f = &formats[w->type->id];
+    const int64_t panel_end = fm_matrix_panel_rows(w);
+    const int64_t split = row1 < panel_end ? row1 : panel_end;
+    if (row0 < split && f->one) {
+        if (n_tok < f->least)
+            fm_matmul_panels_by_token(w, row0, split, act, y, n_tok, f->one);
+        else
+            panel_rows(w, row0, split, act, y, n_tok, f);
+        row0 = split;
+    }
+    if (row0 < row1) fm_rows_kernels[w->type->id](w, row0, row1, act, y, n_tok);
+}
 
 #endif

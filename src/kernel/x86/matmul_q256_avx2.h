@@ -212,4 +212,87 @@ static const shape_256 shape_q5_k = {176, 8, 4, 0, 1, MIN_32};
 static const shape_256 shape_q6_k = {210, 4, 2, 32, 2, MIN_NONE};
 static const shape_256 shape_iq4_xs = {136, 8, 0, 128, 2, MIN_NONE}; /* n_pair 0: none fits */
 
+/* What is prepared of a block of activations. */
+typedef struct {
+    int32_t nsum[16]; /* -(sum v) over 16 columns, as two i16 that add up to it             */
+    int32_t sum_hi[4],
+        sum_lo[4]; /* MIN_32: sums of hi and lo over 32 columns, in pairs like the minima */
+    int32_t even[64],
+        odd[64]; /* v of columns 4u and 4u + 2, 4u + 1 and 4u + 3                       */
+    float d;
+} prepared;
+
+/* words: even and odd are wanted. */
+static FM_ALWAYS_INLINE void prepare(prepared *p, const fm_act_i13_256 *x, const shape_256 shape,
+                                     const int words)
+{
+    p->d = x->d;
+    if (shape.min == MIN_32) {
+        const __m256i order = _mm256_broadcastsi128_si256(
+            _mm_setr_epi8(0, 1, 8, 9, 4, 5, 12, 13, 2, 3, 10, 11, 6, 7, 14, 15));
+        const __m256i v =
+            _mm256_permute4x64_epi64(_mm256_shuffle_epi8(load_256(x->sum32), order), 0xd8);
+        _mm256_storeu_si256((__m256i *)p->sum_hi, v); /* and sum_lo */
+    } else {
+        FM_UNROLL
+        for (int i = 0; i < 2; i++) {
+            const __m256i s = load_256(x->nsum + 8 * i);
+            const __m256i a = _mm256_srai_epi32(s, 1), b = _mm256_sub_epi32(s, a);
+            _mm256_storeu_si256((__m256i *)(p->nsum + 8 * i),
+                                _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa));
+        }
+    }
+    if (words) {
+        FM_UNROLL
+        for (int i = 0; i < 8; i++) {
+            const __m256i hi = load_256(x->hi + 32 * i), lo = load_256(x->lo + 32 * i);
+            const __m256i even =
+                _mm256_add_epi16(_mm256_srai_epi16(_mm256_slli_epi16(hi, 8), 8 - FM_ACT_256_SHIFT),
+                                 _mm256_srai_epi16(_mm256_slli_epi16(lo, 8), 8));
+            const __m256i odd =
+                _mm256_add_epi16(_mm256_slli_epi16(_mm256_srai_epi16(hi, 8), FM_ACT_256_SHIFT),
+                                 _mm256_srai_epi16(lo, 8));
+            _mm256_storeu_si256((__m256i *)(p->even + 8 * i), even);
+            _mm256_storeu_si256((__m256i *)(p->odd + 8 * i), odd);
+        }
+    }
+}
+
+/* Keeps the compiler from holding weights of one group in registers, and then on the stack, until another group uses
+ * their other bits: loading them again from the first cache costs less. */
+static FM_ALWAYS_INLINE const uint8_t *forget(const uint8_t *p)
+{
+    __asm__ volatile("" : "+r"(p) : : "memory");
+    return p;
+}
+
+/* Asks for what lies FM_PANEL_AHEAD_BYTES behind part k of 16 of a block. */
+static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *panel, const int bytes, const int k)
+{
+    const int n_line = (bytes + 63) / 64;
+    FM_UNROLL
+    for (int i = n_line * k / 16; i < n_line * (k + 1) / 16; i++)
+        _mm_prefetch((const char *)(panel + FM_PANEL_AHEAD_BYTES + 64 * i), _MM_HINT_T1);
+}
+
+/* Sum of minima times sums of v. */
+static FM_ALWAYS_INLINE __m256i sum_minima(const head_256 *h, const prepared *x, const min_form min)
+{
+    __m256i hi = _mm256_setzero_si256(), lo = hi;
+    if (min == MIN_32) {
+        FM_UNROLL
+        for (int i = 0; i < 4; i++) {
+            hi = settled(
+                _mm256_add_epi32(hi, _mm256_madd_epi16(h->mn[i], repeat_32(x->sum_hi + i))));
+            lo = settled(
+                _mm256_add_epi32(lo, _mm256_madd_epi16(h->mn[i], repeat_32(x->sum_lo + i))));
+        }
+        return _mm256_add_epi32(_mm256_slli_epi32(hi, FM_ACT_256_SHIFT), lo);
+    }
+    FM_UNROLL
+    for (int k = 0; k < 16; k++)
+        lo = settled(_mm256_sub_epi32(lo, _mm256_madd_epi16(h->mn[k], repeat_32(x->nsum + k))));
+    return lo;
+}
+
 #endif

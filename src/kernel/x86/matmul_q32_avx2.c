@@ -1,83 +1,27 @@
-/* Panel kernels of the formats with blocks of 32, for AVX2. A lane is a row; the two halves of a
- * panel are computed together for one token, one after the other for more.
+/* Products with the formats of blocks of 32, for AVX2. A lane is a row; the two halves of a panel
+ * are computed together.
  *
- * Weights are brought to unsigned bytes q + offset, and the sum starts at -offset * (sum v). Q8_0
- * and IQ4_NL are the exception: weights stay signed, and their sign moves to the activation. The largest
- * sum is 32 * 128 * 16256 = 6.7e7, per block, so the row length does not matter.
+ * Weights are brought to unsigned bytes q + offset, and the sum starts at -offset * (sum v). The
+ * largest sum is 32 * 255 * 16256 = 1.33e8, per block, so the row length does not matter.
+ *
+ * One token multiplies planes as long as pairs of products fit 16 bits. For several tokens weights
+ * and activations become words, as in matmul_q256_avx2.c: weights once for up to 16 tokens,
+ * activations once per stretch of panels.
  */
 #include "kernel/x86/matmul_avx2.h"
 
 #if defined(__x86_64__)
 
-typedef struct {
-    __m256i w[8]; /* unit u: columns 4u .. 4u+3 */
-    __m256 d, m;
-} block_256;
-
-typedef void block_fn(block_256 *, const uint8_t *, int); /* panel, half */
-
-/* For one token: unit u of a half as unsigned bytes (panel, half, u), and the scales (panel, half). */
+/* Unit u of a half as unsigned bytes (panel, half, u), and the scales (panel, half). */
 typedef __m256i unit_fn(const uint8_t *, int, int);
 typedef __m256 scale_fn(const uint8_t *, int);
 
 typedef struct {
     int block_bytes;
-    int n_pair; /* units whose pair sums with the high plane fit 16 bits: 1 (signed), 4 or 8; 0: none */
+    int n_pair; /* units whose pair sums with the high plane fit 16 bits: 4 or 8; 0: none */
     int offset; /* in the unsigned weights */
     int has_min;
 } shape_32;
-
-static FM_ALWAYS_INLINE __m256i pairs(__m256i w, const int8_t *q, const int is_signed)
-{
-    const __m256i x = repeat_32(q);
-    /* |-128| is 128 as an unsigned byte, and planes are at least -127, so this is exact: two
-     * products of 128 * 127 are 32512. */
-    if (is_signed) return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-    return _mm256_maddubs_epi16(w, x);
-}
-
-/* s + factor * (sum of w and one plane); n_pair units share a 16-bit sum. */
-static FM_ALWAYS_INLINE __m256i add_plane(__m256i s, const __m256i *w, const int8_t *plane,
-                                          const int n_pair, const int is_signed, const int factor)
-{
-    FM_UNROLL
-    for (int u = 0; u < 8; u += n_pair) {
-        __m256i p = pairs(w[u], plane + 4 * u, is_signed);
-        FM_UNROLL
-        for (int i = 1; i < n_pair; i++)
-            p = _mm256_add_epi16(p, pairs(w[u + i], plane + 4 * (u + i), is_signed));
-        s = _mm256_add_epi32(s, _mm256_madd_epi16(p, _mm256_set1_epi16((int16_t)factor)));
-    }
-    return s;
-}
-
-static FM_ALWAYS_INLINE void half_32(float *out, const uint8_t *panel, int64_t n_block,
-                                     const void *const *act, const int nt, const shape_32 shape,
-                                     block_fn *unpack, int half)
-{
-    const int is_signed = shape.n_pair == 1;
-    __m256 acc[4];
-    FM_UNROLL
-    for (int t = 0; t < nt; t++) acc[t] = _mm256_setzero_ps();
-    for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
-        block_256 wb;
-        unpack(&wb, panel, half);
-        FM_UNROLL
-        for (int t = 0; t < nt; t++) {
-            const fm_act_i15_32 *const x = (const fm_act_i15_32 *)act[t] + b;
-            __m256i s = _mm256_set1_epi32(shape.offset * x->nsum);
-            s = add_plane(s, wb.w, x->hi, shape.n_pair, is_signed, 1 << FM_ACT_32_SHIFT);
-            s = add_plane(s, wb.w, x->lo, is_signed ? 1 : 8, is_signed, 1);
-            const __m256 scale = _mm256_mul_ps(wb.d, _mm256_set1_ps(x->d));
-            __m256 term = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(s));
-            if (shape.has_min)
-                term = _mm256_add_ps(term, _mm256_mul_ps(wb.m, _mm256_set1_ps(x->dsum)));
-            acc[t] = _mm256_add_ps(acc[t], term);
-        }
-    }
-    FM_UNROLL
-    for (int t = 0; t < nt; t++) _mm256_storeu_ps(out + t * FM_PANEL_ROWS + 8 * half, acc[t]);
-}
 
 /* fm_e8m0_half for 8 exponents. */
 static FM_ALWAYS_INLINE __m256 e8m0_half(const uint8_t *p)
@@ -136,7 +80,8 @@ static FM_ALWAYS_INLINE void sum_planes(__m256i s[2], const uint8_t *panel, cons
         s[half] = _mm256_add_epi32(high[half], _mm256_madd_epi16(lo[half], _mm256_set1_epi16(1)));
 }
 
-/* The same with weights above what a pair of products leaves room for (n_pair 0): words times words. */
+/* The same with weights above what a pair of products leaves room for (n_pair 0): words times
+ * words. */
 static FM_ALWAYS_INLINE void sum_words(__m256i s[2], const uint8_t *panel, const fm_act_i15_32 *x,
                                        unit_fn *unit)
 {
@@ -155,7 +100,8 @@ static FM_ALWAYS_INLINE void sum_words(__m256i s[2], const uint8_t *panel, const
     }
 }
 
-/* One token: both halves together, so that an activation is spread over the lanes once for 16 rows. */
+/* One token: both halves together, so that an activation is spread over the lanes once for 16
+ * rows. */
 static FM_ALWAYS_INLINE void one_32(float *out, const uint8_t *panel, int64_t n_block,
                                     const void *const *act, const shape_32 shape, unit_fn *unit,
                                     scale_fn *scale)
@@ -206,6 +152,28 @@ static FM_ALWAYS_INLINE __m256i unit_q4_1(const uint8_t *p, int half, int u)
     return unit_nibbles(p + 4 * 16, half, u);
 }
 
+/* 16 in the bytes of columns 4u .. 4u + 3 whose bit is set in the row's dword in qh. */
+static FM_ALWAYS_INLINE __m256i fifth_bits(const uint8_t *qh, int half, int u)
+{
+    /* Byte u / 2 of the dword to all four bytes, then one bit of each. */
+    const __m256i from = _mm256_add_epi8(_mm256_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0,
+                                                          0x0c0c0c0c, 0x08080808, 0x04040404, 0),
+                                         _mm256_set1_epi8((char)(u / 2)));
+    const __m256i bit = _mm256_set1_epi32(u & 1 ? (int)0x80402010u : 0x08040201);
+    const __m256i v = _mm256_and_si256(_mm256_shuffle_epi8(load_256(qh + 32 * half), from), bit);
+    return _mm256_and_si256(_mm256_cmpeq_epi8(v, bit), _mm256_set1_epi8(16));
+}
+
+static FM_ALWAYS_INLINE __m256i unit_q5_0(const uint8_t *p, int half, int u)
+{
+    return _mm256_or_si256(unit_nibbles(p + 6 * 16, half, u), fifth_bits(p + 2 * 16, half, u));
+}
+
+static FM_ALWAYS_INLINE __m256i unit_q5_1(const uint8_t *p, int half, int u)
+{
+    return _mm256_or_si256(unit_nibbles(p + 8 * 16, half, u), fifth_bits(p + 4 * 16, half, u));
+}
+
 static FM_ALWAYS_INLINE __m256i unit_q8_0(const uint8_t *p, int half, int u)
 {
     return _mm256_xor_si256(load_256(p + 2 * 16 + 64 * u + 32 * half),
@@ -232,139 +200,218 @@ static FM_ALWAYS_INLINE __m256 scale_e8m0(const uint8_t *p, int half)
     return e8m0_half(p + 8 * half);
 }
 
-/* ---- several tokens ------------------------------------------------------------------------ */
-
-/* 16 bytes of nibbles per row: low nibbles are columns 0..15, high ones 16..31. */
-static FM_ALWAYS_INLINE void unpack_nibbles(__m256i *w, const uint8_t *qs, int half)
-{
-    FM_UNROLL
-    for (int u = 0; u < 4; u++) {
-        const __m256i v = load_256(qs + 64 * u + 32 * half);
-        w[u] = low_nibbles(v);
-        w[4 + u] = high_nibbles(v);
-    }
-}
-
-/* Sets bit 4 of column c where bit c of the row's dword in qh is set. */
-static FM_ALWAYS_INLINE void add_fifth_bits(__m256i *w, const uint8_t *qh, int half)
-{
-    const __m256i bits = load_256(qh + 32 * half);
-    const __m256i lane = _mm256_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0, 0x0c0c0c0c,
-                                          0x08080808, 0x04040404, 0);
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) {
-        /* Byte u / 2 of the dword to all four bytes, then one bit of each. */
-        const __m256i from = _mm256_add_epi8(lane, _mm256_set1_epi8((char)(u / 2)));
-        const __m256i bit = _mm256_set1_epi32(u & 1 ? (int)0x80402010u : 0x08040201);
-        const __m256i v = _mm256_and_si256(_mm256_shuffle_epi8(bits, from), bit);
-        w[u] = _mm256_or_si256(w[u],
-                               _mm256_and_si256(_mm256_cmpeq_epi8(v, bit), _mm256_set1_epi8(16)));
-    }
-}
-
-static FM_ALWAYS_INLINE void unpack_q4_0(block_256 *b, const uint8_t *p, int half)
-{
-    b->d = load_half(p + 16 * half);
-    unpack_nibbles(b->w, p + 2 * 16, half);
-}
-
-static FM_ALWAYS_INLINE void unpack_q4_1(block_256 *b, const uint8_t *p, int half)
-{
-    b->d = load_half(p + 16 * half);
-    b->m = load_half(p + 2 * 16 + 16 * half);
-    unpack_nibbles(b->w, p + 4 * 16, half);
-}
-
-static FM_ALWAYS_INLINE void unpack_q5_0(block_256 *b, const uint8_t *p, int half)
-{
-    b->d = load_half(p + 16 * half);
-    unpack_nibbles(b->w, p + 6 * 16, half);
-    add_fifth_bits(b->w, p + 2 * 16, half);
-}
-
-static FM_ALWAYS_INLINE void unpack_q5_1(block_256 *b, const uint8_t *p, int half)
-{
-    b->d = load_half(p + 16 * half);
-    b->m = load_half(p + 2 * 16 + 16 * half);
-    unpack_nibbles(b->w, p + 8 * 16, half);
-    add_fifth_bits(b->w, p + 4 * 16, half);
-}
-
-static FM_ALWAYS_INLINE void unpack_q8_0(block_256 *b, const uint8_t *p, int half)
-{
-    b->d = load_half(p + 16 * half);
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) b->w[u] = load_256(p + 2 * 16 + 64 * u + 32 * half);
-}
-
-static FM_ALWAYS_INLINE void unpack_mxfp4(block_256 *b, const uint8_t *p, int half)
-{
-    const __m256i value = book_e2m1_unsigned();
-    b->d = e8m0_half(p + 8 * half);
-    unpack_nibbles(b->w, p + 1 * 16, half);
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) b->w[u] = _mm256_shuffle_epi8(value, b->w[u]);
-}
-
-static FM_ALWAYS_INLINE void unpack_iq4_nl(block_256 *b, const uint8_t *p, int half)
-{
-    const __m256i value =
-        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)fm_book_iq4));
-    b->d = load_half(p + 16 * half);
-    unpack_nibbles(b->w, p + 2 * 16, half);
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) b->w[u] = _mm256_shuffle_epi8(value, b->w[u]);
-}
-
 static const shape_32 shape_q4_0 = {18, 8, 8, 0};
 static const shape_32 shape_q4_1 = {20, 8, 0, 1};
 static const shape_32 shape_q5_0 = {22, 4, 16, 0};
 static const shape_32 shape_q5_1 = {24, 4, 0, 1};
-static const shape_32 shape_q8_0 = {34, 1, 0, 0};
+static const shape_32 shape_q8_0 = {34, 0, 128, 0};
 static const shape_32 shape_mxfp4 = {17, 4, 12, 0};
-static const shape_32 shape_iq4_nl = {18, 1, 0, 0};
-/* One token: the weights are unsigned, with 128 added. */
-static const shape_32 shape_q8_0_one = {34, 0, 128, 0};
-static const shape_32 shape_iq4_nl_one = {18, 0, 128, 0};
+static const shape_32 shape_iq4_nl = {18, 0, 128, 0};
 
-#define KERNEL(type, nt)                                                                           \
-    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
-                            const void *const *act)                                                \
-    {                                                                                              \
-        half_32(out, panel, n_block, act, nt, shape_##type, unpack_##type, 0);                     \
-        half_32(out, panel, n_block, act, nt, shape_##type, unpack_##type, 1);                     \
+/* ---- several tokens ------------------------------------------------------------------------ */
+
+enum {
+    MAX_TOK = 16,      /* tokens for which weights are taken apart once                     */
+    MAX_BLOCKS = 512,  /* blocks of activations that are kept as words at a time            */
+    BLOCKS_AT_ONCE = 8 /* of weights                                                        */
+};
+
+/* A block of 16 rows taken apart. */
+typedef struct {
+    __m256i w[8][2][2]; /* unit; columns 4u and 4u + 2, 4u + 1 and 4u + 3; half */
+    __m256 d[2], m[2];
+} block_words;
+
+/* A block of activations. */
+typedef struct {
+    int32_t even[8], odd[8]; /* v of columns 4u and 4u + 2, 4u + 1 and 4u + 3 */
+    float d, dsum;
+    int32_t start; /* -offset * (sum v)                             */
+} act_words;
+
+typedef void tile_fn(float *const *y, int64_t row, const block_words *w, int n, const act_words *x,
+                     int64_t stride, int first);
+
+/* What a format supplies. */
+typedef struct {
+    fm_panel_fn one; /* for one token */
+    int least;       /* tokens for which words are faster than one token after the other */
+    void (*unpack)(block_words *dst, const uint8_t *panel);
+    int offset;
+    tile_fn *tile[4]; /* for 1, 2, 3, 4 tokens */
+} format_32;
+
+static FM_ALWAYS_INLINE void unpack_32(block_words *dst, const uint8_t *panel, const shape_32 shape,
+                                       unit_fn *unit, scale_fn *scale)
+{
+    const int bytes = shape.block_bytes * FM_PANEL_ROWS;
+    FM_UNROLL
+    for (int i = 0; i < bytes / 64; i++)
+        _mm_prefetch((const char *)(panel + FM_PANEL_AHEAD_BYTES + 64 * i), _MM_HINT_T1);
+    FM_UNROLL
+    for (int half = 0; half < 2; half++) {
+        dst->d[half] = scale(panel, half);
+        if (shape.has_min) dst->m[half] = load_half(panel + 2 * 16 + 16 * half);
+        FM_UNROLL
+        for (int u = 0; u < 8; u++) {
+            const __m256i w = unit(panel, half, u);
+            dst->w[u][0][half] = even_bytes(w);
+            dst->w[u][1][half] = odd_bytes(w);
+        }
     }
-#define ONE(type, shape, unit, scale)                                                              \
+}
+
+/* n blocks for nt tokens, added to 16 rows of y; x [n][stride]. first: the row begins here. */
+static FM_ALWAYS_INLINE void tile_32(float *const *y, int64_t row, const block_words *w, int n,
+                                     const act_words *x, int64_t stride, int first, const int nt,
+                                     const int has_min)
+{
+    if (first) {
+        for (int t = 0; t < nt; t++) memset(y[t] + row, 0, FM_PANEL_ROWS * sizeof **y);
+    }
+    for (int b = 0; b < n; b++, w++, x += stride) {
+        __m256i sum[4][2];
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) sum[t][0] = sum[t][1] = _mm256_set1_epi32(x[t].start);
+        FM_UNROLL
+        for (int u = 0; u < 8; u++) {
+            FM_UNROLL
+            for (int odd = 0; odd < 2; odd++) {
+                const __m256i w0 = w->w[u][odd][0], w1 = w->w[u][odd][1];
+                FM_UNROLL
+                for (int t = 0; t < nt; t++) {
+                    const __m256i v = repeat_32(odd ? x[t].odd + u : x[t].even + u);
+                    sum[t][0] = settled(_mm256_add_epi32(sum[t][0], _mm256_madd_epi16(w0, v)));
+                    sum[t][1] = settled(_mm256_add_epi32(sum[t][1], _mm256_madd_epi16(w1, v)));
+                }
+            }
+        }
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            FM_UNROLL
+            for (int half = 0; half < 2; half++) {
+                float *const dst = y[t] + row + 8 * half;
+                __m256 term = _mm256_mul_ps(_mm256_mul_ps(w->d[half], _mm256_set1_ps(x[t].d)),
+                                            _mm256_cvtepi32_ps(sum[t][half]));
+                if (has_min)
+                    term =
+                        _mm256_add_ps(term, _mm256_mul_ps(w->m[half], _mm256_set1_ps(x[t].dsum)));
+                _mm256_storeu_ps(dst, _mm256_add_ps(_mm256_loadu_ps(dst), term));
+            }
+        }
+    }
+}
+
+static void prepare(act_words *dst, const fm_act_i15_32 *x, int offset)
+{
+    words_of(dst->even, dst->odd, x);
+    dst->d = x->d;
+    dst->dsum = x->dsum;
+    dst->start = offset * x->nsum;
+}
+
+/* Panels [row0, row1) for up to MAX_TOK tokens. As many columns at a time as there is room for
+ * their activations; between them the sums wait in y. */
+static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t nt, const format_32 *f)
+{
+    const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
+    const uint64_t bytes = (uint64_t)w->type->block_bytes * FM_PANEL_ROWS;
+    const int64_t n_block = w->n_in / w->type->block_elems, step = MAX_BLOCKS / nt;
+    act_words x[MAX_BLOCKS];
+    block_words words[BLOCKS_AT_ONCE];
+    for (int64_t b0 = 0; b0 < n_block; b0 += step) {
+        const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
+        for (int64_t b = b0; b < b1; b++)
+            for (int64_t t = 0; t < nt; t++)
+                prepare(&x[(b - b0) * nt + t], (const fm_act_i15_32 *)act[t] + b, f->offset);
+        const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
+        for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
+            for (int64_t b = b0; b < b1; b += BLOCKS_AT_ONCE) {
+                const int n = b1 - b < BLOCKS_AT_ONCE ? (int)(b1 - b) : BLOCKS_AT_ONCE;
+                for (int i = 0; i < n; i++) f->unpack(&words[i], panel + (uint64_t)(b + i) * bytes);
+                for (int64_t t = 0; t < nt; t += 4)
+                    f->tile[nt - t < 4 ? nt - t - 1 : 3](y + t, row, words, n,
+                                                         &x[(b - b0) * nt + t], nt, b == 0);
+            }
+        }
+    }
+}
+
+static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t n_tok, const format_32 *f)
+{
+    const int64_t n_call = (n_tok + MAX_TOK - 1) / MAX_TOK, stretch = fm_panel_stretch(w);
+    for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
+        const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
+        for (int64_t c = 0; c < n_call; c++) {
+            const int64_t t0 = n_tok * c / n_call, t1 = n_tok * (c + 1) / n_call;
+            few_tokens(w, r0, r1, act + t0, y + t0, t1 - t0, f);
+        }
+    }
+}
+
+/* ---- the formats --------------------------------------------------------------------------- */
+
+#define TILE(form, nt, has_min)                                                                    \
+    static void tile_##form##_##nt(float *const *y, int64_t row, const block_words *w, int n,      \
+                                   const act_words *x, int64_t stride, int first)                  \
+    {                                                                                              \
+        tile_32(y, row, w, n, x, stride, first, nt, has_min);                                      \
+    }
+#define TILES(form, has_min)                                                                       \
+    TILE(form, 1, has_min) TILE(form, 2, has_min) TILE(form, 3, has_min) TILE(form, 4, has_min)
+TILES(plain, 0)
+TILES(min, 1)
+
+#define FORMAT(type, scale)                                                                        \
     static void type##_one(float *out, const uint8_t *panel, int64_t n_block,                      \
                            const void *const *act)                                                 \
     {                                                                                              \
-        one_32(out, panel, n_block, act, shape, unit, scale);                                      \
+        one_32(out, panel, n_block, act, shape_##type, unit_##type, scale);                        \
+    }                                                                                              \
+    static void unpack_##type(block_words *dst, const uint8_t *panel)                              \
+    {                                                                                              \
+        unpack_32(dst, panel, shape_##type, unit_##type, scale);                                   \
     }
-ONE(q4_0, shape_q4_0, unit_q4_0, scale_half)
-ONE(q4_1, shape_q4_1, unit_q4_1, scale_half)
-ONE(q8_0, shape_q8_0_one, unit_q8_0, scale_half)
-ONE(mxfp4, shape_mxfp4, unit_mxfp4, scale_e8m0)
-ONE(iq4_nl, shape_iq4_nl_one, unit_iq4_nl, scale_half)
+FORMAT(q4_0, scale_half)
+FORMAT(q4_1, scale_half)
+FORMAT(q5_0, scale_half)
+FORMAT(q5_1, scale_half)
+FORMAT(q8_0, scale_half)
+FORMAT(mxfp4, scale_e8m0)
+FORMAT(iq4_nl, scale_half)
 
-#define KERNELS(type) KERNEL(type, 2) KERNEL(type, 4)
-KERNELS(q4_0)
-KERNELS(q4_1)
-KERNELS(q5_0)
-KERNEL(q5_0, 1)
-KERNELS(q5_1)
-KERNEL(q5_1, 1)
-KERNELS(q8_0)
-KERNELS(mxfp4)
-KERNELS(iq4_nl)
+#define TILES_OF(form)                                                                             \
+    {                                                                                              \
+        tile_##form##_1, tile_##form##_2, tile_##form##_3, tile_##form##_4                         \
+    }
 
-const fm_panel_kernels fm_panels_32_avx2[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q4_0] = {{q4_0_one, q4_0_2, q4_0_4, NULL}},
-    [FM_TYPE_Q4_1] = {{q4_1_one, q4_1_2, q4_1_4, NULL}},
-    [FM_TYPE_Q5_0] = {{q5_0_1, q5_0_2, q5_0_4, NULL}},
-    [FM_TYPE_Q5_1] = {{q5_1_1, q5_1_2, q5_1_4, NULL}},
-    [FM_TYPE_Q8_0] = {{q8_0_one, q8_0_2, q8_0_4, NULL}},
-    [FM_TYPE_MXFP4] = {{mxfp4_one, mxfp4_2, mxfp4_4, NULL}},
-    [FM_TYPE_IQ4_NL] = {{iq4_nl_one, iq4_nl_2, iq4_nl_4, NULL}},
+/* By type id. */
+static const format_32 formats[FM_KERNEL_TYPES] = {
+    [FM_TYPE_Q4_0] = {q4_0_one, 3, unpack_q4_0, 8, TILES_OF(plain)},
+    [FM_TYPE_Q4_1] = {q4_1_one, 3, unpack_q4_1, 0, TILES_OF(min)},
+    [FM_TYPE_Q5_0] = {q5_0_one, 3, unpack_q5_0, 16, TILES_OF(plain)},
+    [FM_TYPE_Q5_1] = {q5_1_one, 3, unpack_q5_1, 0, TILES_OF(min)},
+    [FM_TYPE_Q8_0] = {q8_0_one, 3, unpack_q8_0, 128, TILES_OF(plain)},
+    [FM_TYPE_MXFP4] = {mxfp4_one, 3, unpack_mxfp4, 12, TILES_OF(plain)},
+    [FM_TYPE_IQ4_NL] = {iq4_nl_one, 3, unpack_iq4_nl, 128, TILES_OF(plain)},
 };
+
+void fm_matmul_32_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t n_tok)
+{
+    const format_32 *const f = &formats[w->type->id];
+    const int64_t panel_end = fm_matrix_panel_rows(w);
+    const int64_t split = row1 < panel_end ? row1 : panel_end;
+    if (row0 < split && f->one) {
+        if (n_tok < f->least)
+            fm_matmul_panels_by_token(w, row0, split, act, y, n_tok, f->one);
+        else
+            panel_rows(w, row0, split, act, y, n_tok, f);
+        row0 = split;
+    }
+    if (row0 < row1) fm_rows_kernels[w->type->id](w, row0, row1, act, y, n_tok);
+}
 
 #endif

@@ -140,10 +140,10 @@ static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *c
     }
     switch (w->type->act) {
     case FM_ACT_I15_32:
-        fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx2);
+        fm_matmul_32_avx2(w, row0, row1, act, y, n_tok);
         break;
     case FM_ACT_I13_256:
-        fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx2);
+        fm_matmul_256_avx2(w, row0, row1, act, y, n_tok);
         break;
     default: float_kernels[w->type->id](w, row0, row1, act, y, n_tok);
     }
