@@ -468,8 +468,9 @@ static fm_status quantize(quantizer *q, fm_quantize_result *result, fm_error *er
         say_what(q, &unused);
         for (int64_t i = q->part.at_tensor; i < q->plan.n_tensor; i++) {
             const fm_status st = do_tensor(q, i, err);
+            if (st != FM_OK) fm_part_keep(&q->part);
             if (st == FM_E_IO)
-                fm_fail_context(err, "what was written is kept, the same command goes on from it");
+                fm_fail_context(err, "the same command goes on from what reached the disk");
             FM_TRY(st);
         }
         if (q->n_unknown > 0)

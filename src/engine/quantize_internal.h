@@ -116,6 +116,8 @@ fm_status fm_part_write(fm_quantize_part *p, const void *data, size_t n, uint64_
 fm_status fm_part_progress(fm_quantize_part *p, uint64_t bytes, uint64_t hash, bool now,
                            fm_error *err);
 fm_status fm_part_finish_tensor(fm_quantize_part *p, uint64_t hash, fm_error *err);
+/* After a failure: puts down what was written since the last sync as far as the disk lets it. Cannot fail. */
+void fm_part_keep(fm_quantize_part *p);
 /* Gives the file its magic and its name. */
 fm_status fm_part_rename(fm_quantize_part *p, fm_error *err);
 void fm_part_close(fm_quantize_part *p);

@@ -274,6 +274,13 @@ fm_status fm_part_finish_tensor(fm_quantize_part *p, uint64_t hash, fm_error *er
     return sync_records(p, err);
 }
 
+void fm_part_keep(fm_quantize_part *p)
+{
+    /* Without room on the disk this fails too; then the last sync is what a rerun goes on from. */
+    if (p->at_bytes > 0 && add_record(p, false, p->at_bytes, p->at_hash, NULL) != FM_OK) return;
+    (void)sync_records(p, NULL);
+}
+
 /* ---- the end ----------------------------------------------------------------------------- */
 
 fm_status fm_part_rename(fm_quantize_part *p, fm_error *err)

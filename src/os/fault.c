@@ -73,6 +73,7 @@ static bool parse_rule(const char *text, rule *out)
     } else if (strcmp(what, "write") == 0) {
         const char *kind = strtok_r(NULL, ":", &save);
         out->kind = RULE_WRITE;
+        out->times = UINT64_MAX; /* a full disk stays full unless times= says otherwise */
         out->os_errno = kind ? errno_named(kind) : 0;
         if (out->os_errno == 0) return false;
     } else {
@@ -190,7 +191,8 @@ int fm_fault_write(void)
     pthread_mutex_lock(&fault_mu);
     fault_n_write++;
     for (int i = 0; i < fault_n_rule; i++)
-        if (fault_rules[i].kind == RULE_WRITE && fault_n_write >= fault_rules[i].nth)
+        if (fault_rules[i].kind == RULE_WRITE && fault_n_write >= fault_rules[i].nth &&
+            fault_n_write - fault_rules[i].nth < fault_rules[i].times)
             fails = fault_rules[i].os_errno;
     pthread_mutex_unlock(&fault_mu);
     return fails;

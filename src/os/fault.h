@@ -12,7 +12,7 @@
  *   read:eof:nth=7:sticky    the file ends where the 7th read begins
  *   read:slow:us=2000        every read completes this much later
  *   alloc:nth=3              the third guarded allocation fails
- *   write:enospc:nth=9       the 9th write of fm_file_write_at() fails, and all after it
+ *   write:enospc:nth=9       the 9th write of fm_file_write_at() fails, and all after it (times=1: it alone)
  *
  * Upper case is accepted. The environment variable FM_FAULT holds a spec for whole programs; it is
  * read when the first I/O engine of the process is created. Release builds have none of this.

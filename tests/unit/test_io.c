@@ -630,10 +630,11 @@ static void unknown_engine_is_an_error(void **state)
 static void fault_specs_that_are_not_understood_are_refused(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"read", "read:eio", "write:eio:nth=1", "read:eio:nth=x",
+    static const char *const bad[] = {"read", "read:eio", "seek:eio:nth=1", "read:eio:nth=x",
                                       "read:what:nth=1", "nonsense", "read:eio:nth=1,oops"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) assert_false(fm_fault_set(bad[i]));
     assert_true(fm_fault_set("read:EIO:nth=1,alloc:nth=3"));
+    assert_true(fm_fault_set("write:enospc:nth=1"));
     assert_true(fm_fault_set(""));
 }
 
