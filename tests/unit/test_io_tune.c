@@ -224,7 +224,7 @@ static void failing_reads_give_the_defaults(void **state)
     assert_non_null(strstr(said, name));
     assert_string_equal(kept_file(), "");
 
-    assert_true(fm_fault_set("read:short:every=3,read:eio:nth=5")); /* retried inside */
+    assert_true(fm_fault_set("read:eio:nth=5")); /* retried inside */
     t = a_tune();
     assert_int_equal(fm_io_choose(&a, &t, &err), FM_OK);
     assert_int_equal(a.origin, FM_IO_MEASURED);
