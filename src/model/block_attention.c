@@ -86,10 +86,8 @@ static void attend_unit(const attn_job *j, int64_t t, int32_t h, int64_t u, floa
                  fm_kv_get_shape(r->kv)->f16);
 }
 
-/* acc <- acc joined with part; both hold n_q heads of one kv head. */
-static void join(const fm_hparams *hp, float *acc, const float *part)
+void fm_attend_join(float *acc, const float *part, int64_t n_q, int64_t d)
 {
-    const int64_t d = hp->d_head, n_q = hp->n_head / hp->n_head_kv;
     float *am = acc + n_q * d, *al = am + n_q;
     const float *pm = part + n_q * d, *pl = pm + n_q;
     for (int64_t i = 0; i < n_q; i++) {
@@ -141,7 +139,7 @@ static void token_item(void *ctx, int64_t item, int thread)
     attend_unit(j, t, h, first, acc);
     for (int64_t u = first + 1; u <= pos / FM_ATTN_UNIT; u++) {
         attend_unit(j, t, h, u, part);
-        join(r->hp, acc, part);
+        fm_attend_join(acc, part, r->hp->n_head / r->hp->n_head_kv, r->hp->d_head);
     }
     finish(j, t, h, acc);
 }
@@ -201,7 +199,9 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
         fm_pool_run(r->pool, unit_item, &j, j.n_unit * hp->n_head_kv);
         for (int32_t h = 0; h < hp->n_head_kv; h++) {
             float *acc = r->attn_part + h * j.n_unit * r->attn_part_each;
-            for (int64_t u = 1; u < j.n_unit; u++) join(hp, acc, acc + u * r->attn_part_each);
+            for (int64_t u = 1; u < j.n_unit; u++)
+                fm_attend_join(acc, acc + u * r->attn_part_each, hp->n_head / hp->n_head_kv,
+                               hp->d_head);
             finish(&j, 0, h, acc);
         }
     } else {

@@ -260,21 +260,6 @@ static void attend_unit(const latent_job *j, int64_t t, int64_t g, int64_t u, fl
                  fm_kv_get_shape(r->kv)->f16);
 }
 
-/* acc <- acc joined with part. */
-static void join(const latent_job *j, int64_t n_q, float *acc, const float *part)
-{
-    const int64_t d = j->r->hp->n_latent;
-    float *am = acc + n_q * d, *al = am + n_q;
-    const float *pm = part + n_q * d, *pl = pm + n_q;
-    for (int64_t i = 0; i < n_q; i++) {
-        const float m = am[i] > pm[i] ? am[i] : pm[i];
-        const float ca = expf(am[i] - m), cp = expf(pm[i] - m);
-        for (int64_t c = 0; c < d; c++) acc[i * d + c] = acc[i * d + c] * ca + part[i * d + c] * cp;
-        al[i] = al[i] * ca + pl[i] * cp;
-        am[i] = m;
-    }
-}
-
 static void finish(const latent_job *j, int64_t t, int64_t g, const float *acc)
 {
     const fm_hparams *hp = j->r->hp;
@@ -299,7 +284,7 @@ static void token_item(void *ctx, int64_t item, int thread)
     attend_unit(j, t, g, 0, acc, thread);
     for (int64_t u = 1; u < n_unit; u++) {
         attend_unit(j, t, g, u, part, thread);
-        join(j, heads_of(j, g), acc, part);
+        fm_attend_join(acc, part, heads_of(j, g), j->r->hp->n_latent);
     }
     finish(j, t, g, acc);
 }
@@ -318,7 +303,7 @@ static void join_item(void *ctx, int64_t g, int thread)
     const latent_job *j = ctx;
     float *acc = j->r->attn_part + g * j->n_unit * j->r->attn_part_each;
     for (int64_t u = 1; u < j->n_unit; u++)
-        join(j, heads_of(j, g), acc, acc + u * j->r->attn_part_each);
+        fm_attend_join(acc, acc + u * j->r->attn_part_each, heads_of(j, g), j->r->hp->n_latent);
     finish(j, 0, g, acc);
 }
 
