@@ -15,7 +15,7 @@
 #include "support/directory.h"
 #include "support/fixture.h"
 
-enum { N_TOKENS = 200, NO_ROW = -1 };
+enum { N_TOKENS = 200 };
 #define FLOAT_TOLERANCE 1e-3
 
 static const char *write_named(const char *name, const directory_options *opt)
@@ -25,8 +25,8 @@ static const char *write_named(const char *name, const directory_options *opt)
     return path;
 }
 
-/* Largest error of all rows but `skip`; *same_top: share of all rows with the same best token. */
-static double compare(const float *ours, const npy_array *ref, int skip, double *same_top)
+/* Largest error of all rows; *same_top: share of rows with the same best token. */
+static double compare(const float *ours, const npy_array *ref, double *same_top)
 {
     double worst = 0;
     int64_t same = 0;
@@ -41,16 +41,15 @@ static double compare(const float *ours, const npy_array *ref, int skip, double 
             if (a[i] > a[ba]) ba = i;
             if (b[i] > b[bb]) bb = i;
         }
-        if (t != skip && !(diff / mag <= worst)) worst = diff / mag;
+        if (!(diff / mag <= worst)) worst = diff / mag;
         same += ba == bb;
     }
     *same_top = (double)same / (double)ref->rows;
     return worst;
 }
 
-/* tie_row: a row whose choice of experts quantized activations may move, NO_ROW for none. */
 static void check(const char *directory, const char *spec, const char *logits, const char *kernels,
-                  int32_t batch, double tolerance, int tie_row)
+                  int32_t batch, double tolerance)
 {
     npy_array ref;
     int32_t ids[N_TOKENS];
@@ -59,7 +58,7 @@ static void check(const char *directory, const char *spec, const char *logits, c
     const eval_setup s = {.batch = batch, .kv = FM_KV_F32, .kernels = kernels};
     float *ours = eval_logits(directory, ids, (size_t)ref.rows, &s, NULL, NULL);
     double same;
-    const double worst = compare(ours, &ref, tie_row, &same);
+    const double worst = compare(ours, &ref, &same);
     print_message("%-14s %-9s batch %-3d row error %.1e, same best token %.3f\n",
                   strrchr(directory, '/') + 1, kernels ? kernels : "best", batch, worst, same);
     if (!(worst <= tolerance) || same < 0.98)
@@ -104,8 +103,8 @@ static void plain_directories_have_the_logits_of_transformers(void **state)
         snprintf(logits, sizeof logits, "tests/vectors/model/%s-F32.npy", all[i].spec);
         snprintf(name, sizeof name, "%s%s", all[i].spec, all[i].one_by_one ? "-apart" : "");
         const char *path = write_named(name, &all[i]);
-        check(path, all[i].spec, logits, NULL, 1, FLOAT_TOLERANCE, NO_ROW);
-        check(path, all[i].spec, logits, NULL, 64, FLOAT_TOLERANCE, NO_ROW);
+        check(path, all[i].spec, logits, NULL, 1, FLOAT_TOLERANCE);
+        check(path, all[i].spec, logits, NULL, 64, FLOAT_TOLERANCE);
     }
 }
 
@@ -134,13 +133,6 @@ static const char *quantized_directory(int i)
     return write_named(name, &quantized[i]);
 }
 
-/* In gpt-oss-q-blocks row 52 has a fourth and a fifth expert 8e-5 apart in layer 1 (tests/vectors/directory/README.md):
- * which of them quantized activations choose says nothing. The row counts among the best tokens. */
-static int tie_row(const directory_options *o)
-{
-    return strcmp(o->spec, "gpt-oss-q") == 0 && strcmp(o->format, "blocks") == 0 ? 52 : NO_ROW;
-}
-
 static void quantized_directories_agree_with_transformers_on_decoded_weights(void **state)
 {
     (void)state;
@@ -149,9 +141,9 @@ static void quantized_directories_agree_with_transformers_on_decoded_weights(voi
         snprintf(logits, sizeof logits, "tests/vectors/directory/%s-%s.npy", quantized[i].spec,
                  quantized[i].format);
         const char *path = quantized_directory(i);
-        check(path, quantized[i].spec, logits, "reference", 64, FLOAT_TOLERANCE, NO_ROW);
-        check(path, quantized[i].spec, logits, NULL, 64, 1e-2, tie_row(&quantized[i]));
-        check(path, quantized[i].spec, logits, NULL, 1, 1e-2, tie_row(&quantized[i]));
+        check(path, quantized[i].spec, logits, "reference", 64, FLOAT_TOLERANCE);
+        check(path, quantized[i].spec, logits, NULL, 64, 1e-2);
+        check(path, quantized[i].spec, logits, NULL, 1, 1e-2);
     }
 }
 

@@ -102,7 +102,7 @@ static const tiny_spec specs[] = {
      .n_vocab = 281, .n_head = 9, .n_head_kv = 3, .head_dim = 64, .rope_dim = 64,
      .rope_base = 150000, .eps = 1e-5, .n_expert = 72, .n_expert_used = 4, .expert_ff = 64,
      .window = 3, .yarn_factor = 16, .beta_fast = 1, .beta_slow = 0.1, .n_ctx_original = 32},
-    {.name = "gpt-oss-q", .family = TINY_GPTOSS, .seed = 3, .n_layer = 4, .n_embd = 160,
+    {.name = "gpt-oss-q", .family = TINY_GPTOSS, .seed = 29, .n_layer = 4, .n_embd = 160,
      .n_vocab = 280, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .rope_dim = 64,
      .rope_base = 150000, .eps = 1e-5, .n_expert = 12, .n_expert_used = 4, .expert_ff = 96,
      .window = 32, .yarn_factor = 32, .beta_fast = 4, .beta_slow = 1, .n_ctx_original = 64},

@@ -69,7 +69,7 @@ SPECS = {
                        window=70, yarn=4.0, beta_fast=8.0, beta_slow=0.5, original=100),
     "gpt-oss-c": _spec("gpt-oss", 1, 3, 64, 281, 9, 3, 64, 64, 150000, 1e-5, 72, 4, 64,
                        window=3, yarn=16.0, beta_fast=1.0, beta_slow=0.1, original=32),
-    "gpt-oss-q": _spec("gpt-oss", 3, 4, 160, 280, 4, 2, 64, 64, 150000, 1e-5, 12, 4, 96,
+    "gpt-oss-q": _spec("gpt-oss", 29, 4, 160, 280, 4, 2, 64, 64, 150000, 1e-5, 12, 4, 96,
                        window=32, yarn=32.0, beta_fast=4.0, beta_slow=1.0, original=64),
     # head_dim: of q and k without their rope_dim values
     "deepseek2-a": _spec("deepseek2", 9, 4, 96, 285, 6, 6, 24, 16, 1e4, 1e-6, 24, 3, 40, shared=40,
