@@ -6,13 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <math.h>
 
 #include <jansson.h>
 
 #include <cmocka.h>
 
 #include "support/fixture.h"
+#include "support/logits.h"
 
 #define MODEL "model/flashmoe-tale.gguf"
 #define VECTORS "tests/vectors/bundled/"
@@ -21,14 +21,6 @@
 #define FLOAT_TOLERANCE 1e-3
 #define KL_TOLERANCE 2e-3
 #define SMALL_BUDGET (UINT64_C(24) << 20)
-
-static double log_sum_exp(const float *x, int64_t n)
-{
-    double m = x[0], s = 0;
-    for (int64_t i = 1; i < n; i++) m = x[i] > m ? x[i] : m;
-    for (int64_t i = 0; i < n; i++) s += exp(x[i] - m);
-    return m + log(s);
-}
 
 static void compare_logits(const char *kernels, double *row_error, double *mean_kl)
 {
@@ -41,17 +33,11 @@ static void compare_logits(const char *kernels, double *row_error, double *mean_
     float *got = eval_logits(source_path(MODEL), ids.data, (size_t)ids.rows, &s, NULL, NULL);
     *row_error = *mean_kl = 0;
     for (int64_t r = 0; r < want.rows; r++) {
-        const float *b = (const float *)want.data + r * want.cols;
-        const float *a = got + ((const int32_t *)positions.data)[r] * want.cols;
-        const double la = log_sum_exp(a, want.cols), lb = log_sum_exp(b, want.cols);
-        double diff = 0, mag = 0;
-        for (int64_t i = 0; i < want.cols; i++) {
-            const double d = fabs((double)a[i] - b[i]);
-            if (!(d <= diff)) diff = d;
-            if (fabs(b[i]) > mag) mag = fabs(b[i]);
-            *mean_kl += exp(b[i] - lb) * ((b[i] - lb) - (a[i] - la)) / (double)want.rows;
-        }
-        if (!(diff / mag <= *row_error)) *row_error = diff / mag;
+        const logits_comparison c =
+            logits_compare(got + ((const int32_t *)positions.data)[r] * want.cols,
+                           (const float *)want.data + r * want.cols, 1, want.cols);
+        if (!(c.worst <= *row_error)) *row_error = c.worst;
+        *mean_kl += c.mean_kl / (double)want.rows;
     }
     print_message("kernels %s: row error %.1e, mean KL %.1e\n", kernels ? kernels : "best",
                   *row_error, *mean_kl);

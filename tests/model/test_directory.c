@@ -1,7 +1,6 @@
 /* Hugging Face directories: plain ones against the logits that tests/vectors/model has for the same parameters, quantized
  * ones against transformers on the decoded weights (tests/vectors/directory), streamed against resident bit for bit, and
  * one clear message for each damage. */
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 
 #include "support/directory.h"
 #include "support/fixture.h"
+#include "support/logits.h"
 
 enum { N_TOKENS = 200 };
 #define FLOAT_TOLERANCE 1e-3
@@ -25,29 +25,6 @@ static const char *write_named(const char *name, const directory_options *opt)
     return path;
 }
 
-/* Largest error of all rows; *same_top: share of rows with the same best token. */
-static double compare(const float *ours, const npy_array *ref, double *same_top)
-{
-    double worst = 0;
-    int64_t same = 0;
-    for (int64_t t = 0; t < ref->rows; t++) {
-        const float *a = ours + t * ref->cols, *b = (const float *)ref->data + t * ref->cols;
-        double diff = 0, mag = 0;
-        int64_t ba = 0, bb = 0;
-        for (int64_t i = 0; i < ref->cols; i++) {
-            const double d = fabs((double)a[i] - b[i]);
-            if (!(d <= diff)) diff = d;
-            if (fabs(b[i]) > mag) mag = fabs(b[i]);
-            if (a[i] > a[ba]) ba = i;
-            if (b[i] > b[bb]) bb = i;
-        }
-        if (!(diff / mag <= worst)) worst = diff / mag;
-        same += ba == bb;
-    }
-    *same_top = (double)same / (double)ref->rows;
-    return worst;
-}
-
 static void check(const char *directory, const char *spec, const char *logits, const char *kernels,
                   int32_t batch, double tolerance)
 {
@@ -57,12 +34,12 @@ static void check(const char *directory, const char *spec, const char *logits, c
     tiny_token_ids(ids, N_TOKENS, tiny_spec_find(spec));
     const eval_setup s = {.batch = batch, .kv = FM_KV_F32, .kernels = kernels};
     float *ours = eval_logits(directory, ids, (size_t)ref.rows, &s, NULL, NULL);
-    double same;
-    const double worst = compare(ours, &ref, &same);
+    const logits_comparison c = logits_compare(ours, ref.data, ref.rows, ref.cols);
+    const double same = 1 - (double)c.other_top / (double)ref.rows;
     print_message("%-14s %-9s batch %-3d row error %.1e, same best token %.3f\n",
-                  strrchr(directory, '/') + 1, kernels ? kernels : "best", batch, worst, same);
-    if (!(worst <= tolerance) || same < 0.98)
-        fail_msg("%s: row error %g, same best token %g", directory, worst, same);
+                  strrchr(directory, '/') + 1, kernels ? kernels : "best", batch, c.worst, same);
+    if (!(c.worst <= tolerance) || same < 0.98)
+        fail_msg("%s: row error %g, same best token %g", directory, c.worst, same);
     free(ours);
     npy_free(&ref);
 }

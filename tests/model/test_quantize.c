@@ -12,6 +12,7 @@
 
 #include "support/directory.h"
 #include "support/fixture.h"
+#include "support/logits.h"
 
 enum { N_TOKENS = 64 };
 
@@ -55,17 +56,7 @@ static void check_reference(const char *model, const char *spec, const char *ref
     if (!npy_load(&ref, source_path(reference))) fail_msg("cannot read %s", reference);
     const int64_t n = ref.rows < N_TOKENS ? ref.rows : N_TOKENS;
     float *ours = logits_of(model, spec, n);
-    double worst = 0;
-    for (int64_t t = 0; t < n; t++) {
-        const float *a = ours + t * ref.cols, *b = (const float *)ref.data + t * ref.cols;
-        double diff = 0, mag = 0;
-        for (int64_t i = 0; i < ref.cols; i++) {
-            const double d = fabs((double)a[i] - b[i]);
-            if (!(d <= diff)) diff = d;
-            if (fabs(b[i]) > mag) mag = fabs(b[i]);
-        }
-        if (!(diff / mag <= worst)) worst = diff / mag;
-    }
+    const double worst = logits_compare(ours, ref.data, n, ref.cols).worst;
     print_message("%-24s row error %.1e\n", strrchr(model, '/') + 1, worst);
     if (!(worst <= 1e-3)) fail_msg("%s: row error %g against %s", model, worst, reference);
     free(ours);
