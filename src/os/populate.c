@@ -24,11 +24,11 @@ struct fm_populate {
     pthread_t thread[THREADS_MAX];
     int n_thread;
     pthread_mutex_t mu;
-    pthread_cond_t moved;
-    size_t goal;    /* under mu: touch up to here */
-    size_t next;    /* under mu: not taken by a thread yet */
-    int n_touching; /* under mu */
-    bool stop;      /* under mu */
+    pthread_cond_t moved; /* by the monotonic clock */
+    size_t goal;          /* under mu: touch up to here */
+    size_t next;          /* under mu: not taken by a thread yet */
+    int n_touching;       /* under mu */
+    bool stop;            /* under mu */
     _Atomic bool is_done;
     size_t asked; /* the caller's copy of the goal */
 };
@@ -38,7 +38,7 @@ static void wait_for_predecessor(fm_populate *p)
 {
     while (!p->stop && !fm_populate_is_done(p->o.after)) {
         struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += LOOK_NS;
         if (until.tv_nsec >= 1000000000) {
             until.tv_nsec -= 1000000000;
@@ -69,7 +69,8 @@ static void *populate_main(void *arg)
         } while (rc != 0 && errno == EINTR);
         pthread_mutex_lock(&p->mu);
         p->n_touching--;
-        if (rc != 0) p->next = p->o.bytes; /* an older kernel, or no memory now: left to first use */
+        if (rc != 0)
+            p->next = p->o.bytes; /* an older kernel, or no memory now: left to first use */
     }
     /* The last one says so, also when it was stopped: nobody waits for the rest
    * then. */
@@ -87,8 +88,12 @@ fm_populate *fm_populate_start(const fm_populate_options *opt)
     p->goal = p->asked = opt->ahead;
     int n = opt->n_threads > 0 ? opt->n_threads : 1;
     if (n > THREADS_MAX) n = THREADS_MAX;
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC); /* setting the time moves no wait */
     pthread_mutex_init(&p->mu, NULL);
-    pthread_cond_init(&p->moved, NULL);
+    pthread_cond_init(&p->moved, &clock);
+    pthread_condattr_destroy(&clock);
     sigset_t all, old; /* signals are for the program's own threads */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
