@@ -203,9 +203,11 @@ static fm_status parse_head(fm_logits_file *f, const unsigned char *head, fm_err
 {
     if (memcmp(head, MAGIC, sizeof MAGIC) != 0)
         return fm_fail(err, FM_E_FORMAT,
-                       "%s: no file of reference logits (starts with %02x %02x %02x %02x); "
+                       "%s: no file of reference logits: its magic is %02x %02x %02x %02x %02x "
+                       "%02x %02x %02x, expected 46 4d 4c 4f 47 49 54 53 (\"FMLOGITS\"); "
                        "--save-logits makes one",
-                       f->path, head[0], head[1], head[2], head[3]);
+                       f->path, head[0], head[1], head[2], head[3], head[4], head[5], head[6],
+                       head[7]);
     const uint64_t version = get(head + AT_VERSION, 4);
     if (version != VERSION)
         return fm_fail(err, FM_E_UNSUPPORTED,

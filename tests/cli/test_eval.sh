@@ -73,7 +73,7 @@ says <(strings "$dir/sums.gguf" | head -40) 'blk\.0\.attn_qkv\.weight\.in_sum2'
 
 # A reference that does not fit is refused by name.
 failure eval_ --against "$text"
-says "$err" 'no file of reference logits'
+says "$err" "$text: no file of reference logits: its magic is .*, expected 46 4d 4c 4f 47 49 54 53 ..FMLOGITS"
 failure eval_ --against "$dir/ref" --ctx 128
 says "$err" 'has windows of 256 tokens, here they have 128 \(--ctx\)'
 failure eval_ --against "$dir/ref" --stride 64
