@@ -2,8 +2,10 @@
  * quantizer where rounding hurts. Gathered while the model is evaluated, written as an importance
  * matrix in llama.cpp's GGUF form.
  *
- * Sums are float32 and go over tokens one by one in their order, so that they depend neither on
- * placement, threads nor the length of passes.
+ * Sums are float32 and go over tokens one by one in their order, so they depend on no more than what is
+ * summed does: neither on placement nor threads, nor on the length of passes as long as it is a
+ * multiple of 64. Passes of other lengths, which only a caller's n_batch makes, move the last bits of
+ * the inputs (docs/architecture.md, rule 2).
  */
 #pragma once
 
