@@ -86,6 +86,8 @@ typedef struct {
     bool measure_io;          /* with plan_only: measure as loading would                   */
     bool collect_importance;  /* sums for fm_engine_write_importance(); a line of the plan */
     const char *trace_path;   /* record which experts every token chose; NULL: do not      */
+    bool need_tokenizer;      /* fail at once, with the reason, where there is none that can be used;
+                                 else that is a warning. vocab_only needs it always        */
 } fm_engine_options;
 
 void fm_engine_options_init(fm_engine_options *opt);
@@ -181,7 +183,7 @@ void fm_engine_plan(const fm_engine *engine, fm_plan *out);
 
 typedef struct fm_tokenizer fm_tokenizer;
 
-/* Owned by the engine. */
+/* Owned by the engine. NULL when the model has none that can be used: the log was told why. */
 const fm_tokenizer *fm_engine_tokenizer(const fm_engine *engine);
 
 /* A tokenizer alone: from a tokenizer.json or a GGUF file. */

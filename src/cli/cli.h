@@ -141,9 +141,6 @@ void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o);
 fm_status fm_cli_open(fm_engine **out, const fm_engine_options *opt, const fm_cli_options *o,
                       fm_error *err);
 
-/* An engine opens without a usable tokenizer; opening the tokenizer alone tells the reason. Never FM_OK. */
-fm_status fm_cli_fail_without_tokenizer(const fm_cli_options *o, fm_error *err);
-
 /* ---- standard error (cli_progress.c) ---------------------------------------------------------- */
 
 /* One line of information, unless --quiet; takes a progress line off the screen first. */

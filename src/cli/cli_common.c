@@ -92,15 +92,6 @@ void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o)
     out->log_user = (void *)(uintptr_t)o; /* only read through */
 }
 
-fm_status fm_cli_fail_without_tokenizer(const fm_cli_options *o, fm_error *err)
-{
-    fm_tokenizer *tok;
-    const fm_status st = fm_tokenizer_open(&tok, o->model, err);
-    if (st != FM_OK) return st;
-    fm_tokenizer_close(tok);
-    return fm_fail(err, FM_E_UNSUPPORTED, "%s: its tokenizer cannot be used", o->model);
-}
-
 fm_status fm_cli_open(fm_engine **out, const fm_engine_options *opt, const fm_cli_options *o,
                       fm_error *err)
 {

@@ -76,7 +76,6 @@ static fm_status read_text(eval_text *t, const fm_engine *engine, const fm_cli_o
     fm_engine_model_info(engine, &info);
     name_model(&t->shape, &info);
     const fm_tokenizer *tok = fm_engine_tokenizer(engine);
-    if (!tok) return fm_cli_fail_without_tokenizer(o, err);
     int32_t *ids;
     size_t n_id;
     /* Markup as in text that a model writes; llama.cpp reads its files the same way. */
@@ -417,6 +416,7 @@ int fm_cmd_eval(const fm_cli_options *o)
     if (st == FM_OK) {
         fm_engine_options opt;
         fm_cli_engine_options(&opt, o);
+        opt.need_tokenizer = true;
         if (opt.n_ctx == 0) opt.n_ctx = DEFAULT_CTX;
         opt.collect_importance = o->importance_path != NULL;
         st = fm_cli_open(&engine, &opt, o, &err);

@@ -119,7 +119,6 @@ static fm_status read_prompt(char **text, size_t *n, const fm_cli_options *o, fm
 static fm_status tokenize_prompt(int32_t **ids, size_t *n_ids, const fm_engine *engine,
                                  const fm_cli_options *o, const char *text, size_t n, fm_error *err)
 {
-    if (!fm_engine_tokenizer(engine)) return fm_cli_fail_without_tokenizer(o, err);
     if (o->is_raw) {
         FM_TRY(fm_tokenize(fm_engine_tokenizer(engine), ids, n_ids, text, n, FM_TOKENIZE_SPECIAL,
                            err));
@@ -366,6 +365,7 @@ int fm_cmd_run(const fm_cli_options *o)
 
     fm_engine_options opt;
     fm_cli_engine_options(&opt, o);
+    opt.need_tokenizer = true;
     if (fm_cli_open(&engine, &opt, o, &err) != FM_OK) goto failed;
     if (!o->is_quiet) {
         fm_plan plan;

@@ -44,10 +44,8 @@ static fm_status add_tokens(fm_chat_form *form, const fm_engine *e, fm_error *er
     return FM_OK;
 }
 
-fm_status fm_engine_make_chat(fm_engine *e, fm_error *err)
+static fm_status read_form(const fm_engine *e, fm_error *err)
 {
-    e->chat = fm_chat_form_new();
-    if (!e->chat) return fm_fail(err, FM_E_NOMEM, "chat: no memory for the chat form");
     const char *dir = fm_checkpoint_directory(e->checkpoint);
     if (dir) return fm_chat_form_read_dir(e->chat, dir, err);
     FM_TRY(add_template(e->chat, e->checkpoint, KEY, NULL, err));
@@ -56,7 +54,27 @@ fm_status fm_engine_make_chat(fm_engine *e, fm_error *err)
     return e->tokenizer ? add_tokens(e->chat, e, err) : FM_OK;
 }
 
+fm_status fm_engine_make_chat(fm_engine *e, fm_error *err)
+{
+    fm_error *const why = &e->chat_error;
+    e->chat = fm_chat_form_new();
+    const fm_status st =
+        e->chat ? read_form(e, why) : fm_fail(why, FM_E_NOMEM, "chat: no memory for the chat form");
+    if (st == FM_E_NOMEM) {
+        if (err) *err = *why;
+        return st;
+    }
+    if (st == FM_OK) *why = (fm_error){0};
+    return FM_OK; /* what needs a conversation reports the rest */
+}
+
 /* ---- rendering and tokenizing -------------------------------------------------------------------- */
+
+static fm_status check_form(const fm_engine *engine, fm_error *err)
+{
+    if (engine->chat_error.code != FM_OK && err) *err = engine->chat_error;
+    return engine->chat_error.code;
+}
 
 static fm_status check_tokenizer(const fm_engine *engine, fm_error *err)
 {
@@ -65,6 +83,7 @@ static fm_status check_tokenizer(const fm_engine *engine, fm_error *err)
         if (err) *err = engine->tokenizer_error;
         return engine->tokenizer_error.code;
     }
+    FM_TRY(check_form(engine, err));
     if (fm_chat_form_has_template(engine->chat)) return FM_OK;
     static const char *const needed[] = {FM_CHATML_START, FM_CHATML_END};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
@@ -131,6 +150,7 @@ fm_status fm_chat_render(const fm_engine *engine, fm_chat_text *out, const char 
     *out = (fm_chat_text){0};
     json_t *variables;
     FM_TRY(check_options(opt, err));
+    FM_TRY(check_form(engine, err));
     FM_TRY(fm_chat_request_parse(&variables, request, n, err));
     const fm_status st =
         fm_chat_form_render(engine->chat, variables, opt ? opt->now : -1, out, err);

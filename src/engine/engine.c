@@ -70,19 +70,34 @@ static fm_status read_names(fm_engine *e, fm_error *err)
 {
     FM_TRY(fm_meta_str_or(e->checkpoint, "general.name", &e->name, "", err));
     FM_TRY(fm_meta_str_or(e->checkpoint, "general.architecture", &e->architecture, "", err));
-    return fm_meta_str_or(e->checkpoint, "tokenizer.ggml.pre", &e->pre, "", err);
+    /* For people. One of another kind is reported with the tokenizer, which needs it. */
+    if (fm_meta_str_or(e->checkpoint, "tokenizer.ggml.pre", &e->pre, "", NULL) != FM_OK)
+        e->pre = (fm_str){.data = ""};
+    return FM_OK;
 }
 
-/* A file without a usable tokenizer can still be measured and asked for logits; what needs text
- * reports the reason that is kept here. */
-static fm_status make_tokenizer(fm_engine *e, fm_error *err)
+/* A model whose tokenizer, or the token that its texts start with, cannot be used can still be examined,
+ * measured and asked for logits: without `needed` that is a warning here, and what needs text fails
+ * with the reason, which is kept. */
+static fm_status make_tokenizer(fm_engine *e, bool needed, fm_error *err)
 {
+    fm_error *const why = &e->tokenizer_error;
     e->bos_id = -1;
-    if (fm_tokenizer_from_checkpoint(&e->tokenizer, e->checkpoint, &e->tokenizer_error) == FM_OK) {
-        if (e->model && fm_tokenizer_n_vocab(e->tokenizer) > e->model->hp.n_vocab)
-            fm_engine_log(e, FM_LOG_WARN, "the tokenizer has %d tokens, the embedding %d rows",
-                          fm_tokenizer_n_vocab(e->tokenizer), e->model->hp.n_vocab);
-        FM_TRY(fm_tokenizer_bos(e->checkpoint, e->tokenizer, &e->bos_id, err));
+    fm_status st = fm_tokenizer_from_checkpoint(&e->tokenizer, e->checkpoint, why);
+    if (st == FM_OK) st = fm_tokenizer_bos(e->checkpoint, e->tokenizer, &e->bos_id, why);
+    if (st != FM_OK) {
+        fm_tokenizer_close(e->tokenizer);
+        e->tokenizer = NULL;
+        e->bos_id = -1;
+        if (needed || st == FM_E_NOMEM) {
+            if (err) *err = *why;
+            return st;
+        }
+        fm_engine_log(e, FM_LOG_WARN, "no tokenizer, so the model takes and gives no text: %s",
+                      why->msg);
+    } else if (e->model && fm_tokenizer_n_vocab(e->tokenizer) > e->model->hp.n_vocab) {
+        fm_engine_log(e, FM_LOG_WARN, "the tokenizer has %d tokens, the embedding %d rows",
+                      fm_tokenizer_n_vocab(e->tokenizer), e->model->hp.n_vocab);
     }
     fm_checkpoint_drop_tokenizer(e->checkpoint);
 #ifdef __GLIBC__
@@ -185,8 +200,7 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
     fm_store_set_trunk_prepare(e->store, fm_model_prepare_unit, &e->prepare);
     FM_TRY(fm_store_load_trunk(e->store, o->load_progress, o->progress_user, err));
     if (o->collect_importance) FM_TRY(fm_input_sums_create(&e->importance, m, &e->ledger, err));
-    if (o->trace_path)
-        FM_TRY(fm_route_trace_open(&e->trace, o->trace_path, m, e->name, err));
+    if (o->trace_path) FM_TRY(fm_route_trace_open(&e->trace, o->trace_path, m, e->name, err));
     const fm_run_options ro = {
         .model = m,
         .kernels = e->kernels,
@@ -226,12 +240,8 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
         st = e->kernels ? fm_model_bind(&e->model, e->checkpoint, o->n_expert_used, err)
                         : (err ? err->code : FM_E_ARG);
     }
-    if (st == FM_OK) st = make_tokenizer(e, err);
+    if (st == FM_OK) st = make_tokenizer(e, o->need_tokenizer || o->vocab_only, err);
     if (st == FM_OK) st = fm_engine_make_chat(e, err);
-    if (st == FM_OK && o->vocab_only && !e->tokenizer) {
-        if (err) *err = e->tokenizer_error;
-        st = e->tokenizer_error.code;
-    }
     if (st == FM_OK && !o->vocab_only)
         st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, o->collect_importance,
                                  err);

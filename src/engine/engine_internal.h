@@ -21,6 +21,7 @@ struct fm_engine {
     fm_error tokenizer_error; /* why not                                  */
     int32_t bos_id; /* -1: none */
     fm_chat_form *chat;
+    fm_error chat_error; /* FM_OK, or why its templates or tokens cannot be read */
     const fm_kernels *kernels;
     fm_store_plan plan;
     int n_thread;
@@ -63,5 +64,5 @@ uint64_t fm_engine_identity(const fm_engine *e); /* see fm_model_info */
 /* io_glue.c: depth and split of reads, after the plan; may measure the disk. */
 fm_status fm_engine_choose_io(fm_engine *e, const fm_engine_options *o, fm_error *err);
 
-/* chat_glue.c: the chat templates of the checkpoint into e->chat. */
+/* chat_glue.c: the chat templates of the checkpoint into e->chat, or e->chat_error. */
 fm_status fm_engine_make_chat(fm_engine *e, fm_error *err);

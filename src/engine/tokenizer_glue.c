@@ -260,6 +260,29 @@ fm_status fm_tokenizer_from_directory(fm_tokenizer **out, const char *directory,
 
 /* ---- the token that texts start with ----------------------------------------------------- */
 
+/* By the document of the tokenizer_config.json `path`. */
+static fm_status bos_of_config(const json_t *root, const char *path, const fm_tokenizer *tok,
+                               int32_t *id, fm_error *err)
+{
+    const json_t *add = json_object_get(root, "add_bos_token");
+    const json_t *bos = json_object_get(root, "bos_token");
+    if (!json_is_object(root)) return fm_fail(err, FM_E_FORMAT, "%s: expected a JSON object", path);
+    if (add && !json_is_boolean(add) && !json_is_null(add))
+        return fm_fail(err, FM_E_FORMAT, "%s: add_bos_token is neither true nor false", path);
+    if (!json_is_true(add) || !bos || json_is_null(bos)) return FM_OK;
+    if (json_is_object(bos)) bos = json_object_get(bos, "content");
+    if (!json_is_string(bos))
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: bos_token is neither a text nor an object with one as its content",
+                       path);
+    *id = fm_token_find(tok, json_string_value(bos));
+    if (*id >= 0) return FM_OK;
+    return fm_fail(err, FM_E_FORMAT,
+                   "%s: bos_token is \"%.60s\", which is none of the tokenizer's %d tokens, and "
+                   "add_bos_token asks for it",
+                   path, json_string_value(bos), fm_tokenizer_n_vocab(tok));
+}
+
 fm_status fm_tokenizer_bos_of_directory(const char *directory, const fm_tokenizer *tok, int32_t *id,
                                         fm_error *err)
 {
@@ -270,13 +293,8 @@ fm_status fm_tokenizer_bos_of_directory(const char *directory, const fm_tokenize
     if (st == FM_OK && data) {
         json_error_t why;
         json_t *root = json_loadb(data, n, 0, &why);
-        if (!root) {
-            st = fm_fail(err, FM_E_FORMAT, "%s: line %d: %s", path, why.line, why.text);
-        } else if (json_is_true(json_object_get(root, "add_bos_token"))) {
-            const json_t *bos = json_object_get(root, "bos_token");
-            if (json_is_object(bos)) bos = json_object_get(bos, "content");
-            if (json_is_string(bos)) *id = fm_token_find(tok, json_string_value(bos));
-        }
+        st = root ? bos_of_config(root, path, tok, id, err)
+                  : fm_fail(err, FM_E_FORMAT, "%s: line %d: %s", path, why.line, why.text);
         json_decref(root);
     }
     free(path);
@@ -296,7 +314,9 @@ fm_status fm_tokenizer_bos(const fm_checkpoint *c, const fm_tokenizer *tok, int3
     if (!wanted || !fm_meta_has(c, KEY "bos_token_id")) return FM_OK;
     FM_TRY(fm_meta_u32(c, KEY "bos_token_id", &bos, err));
     if (bos >= (uint32_t)fm_tokenizer_n_vocab(tok))
-        return fm_fail(err, FM_E_FORMAT, "%s: " KEY "bos_token_id is %u, but there are %d tokens",
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: " KEY "bos_token_id is %u, but there are %d tokens, and add_bos_token "
+                       "asks for it",
                        fm_checkpoint_file(c, 0), bos, fm_tokenizer_n_vocab(tok));
     *id = (int32_t)bos;
     return FM_OK;

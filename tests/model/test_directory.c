@@ -150,6 +150,93 @@ static void streamed_equals_resident_bit_for_bit(void **state)
     }
 }
 
+/* ---- text -------------------------------------------------------------------------------- */
+
+static void keep_warning(void *user, fm_log_level level, const char *line)
+{
+    if (level == FM_LOG_WARN) snprintf(user, 512, "%s", line);
+}
+
+/* Opens, evaluates the first ids, and says which warning there was and whether there is a tokenizer. */
+static float *logits_and_warning(const char *directory, char warning[512], bool *has_tokenizer)
+{
+    fm_engine_options o;
+    fm_engine_options_init(&o);
+    o.model_path = directory;
+    o.n_threads = 2;
+    o.n_ctx = 64;
+    o.log = keep_warning;
+    o.log_user = warning;
+    warning[0] = 0;
+    fm_engine *e;
+    fm_session *s;
+    fm_error err = {0};
+    if (fm_engine_open(&e, &o, &err) != FM_OK) fail_msg("%s", err.msg);
+    if (fm_session_create(&s, e, &err) != FM_OK) fail_msg("%s", err.msg);
+    const int32_t ids[] = {1, 2, 3};
+    const fm_eval_options eo = {.struct_size = sizeof eo};
+    if (fm_session_eval(s, ids, 3, &eo, &err) != FM_OK) fail_msg("%s", err.msg);
+    fm_model_info info;
+    fm_engine_model_info(e, &info);
+    float *out = malloc((size_t)info.n_vocab * sizeof *out);
+    memcpy(out, fm_session_logits(s), (size_t)info.n_vocab * sizeof *out);
+    *has_tokenizer = fm_engine_tokenizer(e) != NULL;
+    fm_session_destroy(s);
+    fm_engine_close(e);
+    return out;
+}
+
+static void write_text(const char *directory, const char *name, const char *text)
+{
+    char path[1200];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *f = fopen(path, "wb");
+    assert_true(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+static void a_damaged_tokenizer_leaves_logits_and_a_warning(void **state)
+{
+    (void)state;
+    const directory_options opt = {.spec = "qwen3moe-b", .format = "plain"};
+    const char *const dir = strdup(write_named("damaged-text", &opt));
+    char command[1200], warning[512];
+    snprintf(command, sizeof command, "cp '%s'/* '%s'", source_path("tests/vectors/tiktoken"), dir);
+    assert_int_equal(system(command), 0);
+    static const struct {
+        const char *name, *text, *expect;
+    } cases[] = {
+        {"tokenizer_config.json", "{\"add_bos_token\": ", "tokenizer_config.json: line 1"},
+        {"tokenizer_config.json",
+         "{\"add_bos_token\": true, \"bos_token\": \"<odd>\", \"added_tokens_decoder\": {}}",
+         "tokenizer_config.json: bos_token is \"<odd>\", which is none of the tokenizer's"},
+        {"generation_config.json", "{", "generation_config.json: line 1"},
+        {"tokenizer.json", "{\"model\": {}", "tokenizer.json"},
+    };
+    bool has_tokenizer;
+    float *const good = logits_and_warning(dir, warning, &has_tokenizer);
+    if (!has_tokenizer) fail_msg("%s", warning);
+    const size_t n_vocab = (size_t)tiny_spec_find(opt.spec)->n_vocab;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(system(command), 0);
+        write_text(dir, cases[i].name, cases[i].text);
+        float *const odd = logits_and_warning(dir, warning, &has_tokenizer);
+        if (has_tokenizer || !strstr(warning, cases[i].expect))
+            fail_msg("\"%s\", expected \"%s\"", warning, cases[i].expect);
+        assert_memory_equal(good, odd, n_vocab * sizeof *good);
+        free(odd);
+        fm_engine_options o;
+        fm_engine_options_init(&o);
+        o.model_path = dir;
+        o.need_tokenizer = true;
+        fm_engine *e;
+        fm_error err = {0};
+        assert_int_not_equal(fm_engine_open(&e, &o, &err), FM_OK);
+        if (!strstr(err.msg, cases[i].expect)) fail_msg("%s", err.msg);
+    }
+    free(good);
+    free((void *)(uintptr_t)dir);
+}
+
 /* ---- damage ------------------------------------------------------------------------------ */
 
 static void in_directory(char out[1200], const char *directory, const char *name)
@@ -351,6 +438,7 @@ int main(void)
         cmocka_unit_test(plain_directories_have_the_logits_of_transformers),
         cmocka_unit_test(quantized_directories_agree_with_transformers_on_decoded_weights),
         cmocka_unit_test(streamed_equals_resident_bit_for_bit),
+        cmocka_unit_test(a_damaged_tokenizer_leaves_logits_and_a_warning),
         cmocka_unit_test(damage_is_refused_with_one_message),
         cmocka_unit_test(damage_in_glm_and_gptoss_is_refused),
         cmocka_unit_test(damage_of_sparse_attention_is_refused),

@@ -83,7 +83,7 @@ static void gguf_says_whether_and_which(void **state)
     assert_int_equal(bos_of_gguf(1, ABSENT, &id, &err), FM_OK);
     assert_int_equal(id, -1);
     assert_int_equal(bos_of_gguf(1, N_TOKEN, &id, &err), FM_E_FORMAT);
-    assert_non_null(strstr(err.msg, "bos_token_id is 258, but there are 258 tokens"));
+    assert_non_null(strstr(err.msg, "bos_token_id is 258, but there are 258 tokens, and add"));
 }
 
 static void directory_says_whether_and_which(void **state)
@@ -98,7 +98,21 @@ static void directory_says_whether_and_which(void **state)
         {"{\"add_bos_token\": false, \"bos_token\": \"[BOS]\"}", NULL},
         {"{\"bos_token\": \"[BOS]\"}", NULL},
         {"{\"add_bos_token\": true, \"bos_token\": null}", NULL},
-        {"{\"add_bos_token\": true, \"bos_token\": \"no such token\"}", NULL},
+        {"{\"add_bos_token\": false, \"bos_token\": \"no such token\"}", NULL},
+        {"{\"add_bos_token\": null, \"bos_token\": \"[BOS]\"}", NULL},
+    };
+    /* What is wanted and cannot be had: leaving it out would change what the model sees. */
+    static const struct {
+        const char *config, *expect;
+    } odd[] = {
+        {"{\"add_bos_token\": true, \"bos_token\": \"no such token\"}",
+         "tokenizer_config.json: bos_token is \"no such token\", which is none of the tokenizer's"},
+        {"{\"add_bos_token\": true, \"bos_token\": 1}", "bos_token is neither a text nor"},
+        {"{\"add_bos_token\": true, \"bos_token\": {}}", "bos_token is neither a text nor"},
+        {"{\"add_bos_token\": \"yes\", \"bos_token\": \"[BOS]\"}",
+         "add_bos_token is neither true nor false"},
+        {"[]", "tokenizer_config.json: expected a JSON object"},
+        {"{\"add_bos_token\": ", "tokenizer_config.json: line 1"},
     };
     fm_tokenizer *tok;
     fm_error err = {0};
@@ -119,10 +133,12 @@ static void directory_says_whether_and_which(void **state)
         assert_true(!cases[i].bos || want >= 0);
         assert_int_equal(id, want);
     }
-    FILE *f = fopen(path, "w");
-    assert_true(f && fputs("{\"add_bos_token\": ", f) >= 0 && fclose(f) == 0);
-    assert_int_equal(fm_tokenizer_bos_of_directory(dir, tok, &id, &err), FM_E_FORMAT);
-    assert_non_null(strstr(err.msg, "tokenizer_config.json: line 1"));
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        FILE *f = fopen(path, "w");
+        assert_true(f && fputs(odd[i].config, f) >= 0 && fclose(f) == 0);
+        assert_int_equal(fm_tokenizer_bos_of_directory(dir, tok, &id, &err), FM_E_FORMAT);
+        if (!strstr(err.msg, odd[i].expect)) fail_msg("%s", err.msg);
+    }
     fm_tokenizer_close(tok);
 }
 
