@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_parse.h"
+
 enum { FILE_BYTES_MAX = 16 << 20, PATH_MAX_BYTES = 4096 };
 
 /* A whole file as *data [n] and a NUL, malloc'd; *data NULL when there is no such file. */
@@ -82,7 +84,7 @@ static fm_status read_json(json_t **out, const char *path, fm_error *err)
     FM_TRY(read_file(&text, &n, path, err));
     if (!text) return FM_OK;
     json_error_t why;
-    *out = json_loadb(text, n, 0, &why);
+    *out = fm_json_parse(text, n, 0, &why);
     free(text);
     if (!*out)
         return fm_fail(err, FM_E_FORMAT, "%s: line %d, column %d: %s", path, why.line, why.column,

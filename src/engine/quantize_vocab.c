@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/json_parse.h"
 #include "engine/quantize_internal.h"
 #include "os/file.h"
 
@@ -58,7 +59,7 @@ fm_status fm_quantize_load_json(json_t **root, const char *directory, const char
     FM_TRY(read_text(&text, &n, directory, name, err));
     if (!text) return FM_OK;
     json_error_t why;
-    *root = json_loadb(text, n, JSON_ALLOW_NUL, &why);
+    *root = fm_json_parse(text, n, JSON_ALLOW_NUL, &why);
     free(text);
     if (*root) return FM_OK;
     return fm_fail(err, FM_E_FORMAT, "%s/%s: line %d: %s", directory, name, why.line, why.text);

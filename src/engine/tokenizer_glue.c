@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/json_parse.h"
+
 /* A tokenizer.json of the largest vocabularies has 20 MB. */
 enum { JSON_BYTES_MAX = 256 * 1024 * 1024 };
 
@@ -203,7 +205,7 @@ static fm_status add_ends_of(fm_tokenizer *tok, const char *directory, const cha
     fm_status st = read_beside(directory, name, &path, &data, &n, err);
     if (st == FM_OK && data) {
         json_error_t why;
-        json_t *root = json_loadb(data, n, 0, &why);
+        json_t *root = fm_json_parse(data, n, 0, &why);
         if (!root) {
             st = fm_fail(err, FM_E_FORMAT, "%s: line %d: %s", path, why.line, why.text);
         } else {
@@ -292,7 +294,7 @@ fm_status fm_tokenizer_bos_of_directory(const char *directory, const fm_tokenize
     fm_status st = read_beside(directory, "tokenizer_config.json", &path, &data, &n, err);
     if (st == FM_OK && data) {
         json_error_t why;
-        json_t *root = json_loadb(data, n, 0, &why);
+        json_t *root = fm_json_parse(data, n, 0, &why);
         st = root ? bos_of_config(root, path, tok, id, err)
                   : fm_fail(err, FM_E_FORMAT, "%s: line %d: %s", path, why.line, why.text);
         json_decref(root);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_parse.h"
 #include "format/gguf_types.h"
 #include "format/hf_adapter.h"
 
@@ -126,7 +127,7 @@ fm_status fm_hf_read_config(fm_checkpoint *c, const char *path, const char *json
 {
     json_error_t why;
     *adapter = NULL;
-    *root = json_loadb(json, n, 0, &why);
+    *root = fm_json_parse(json, n, 0, &why);
     if (!*root) return fm_fail(err, FM_E_FORMAT, "%s: line %d: %s", path, why.line, why.text);
     if (!json_is_object(*root)) return fm_fail(err, FM_E_FORMAT, "%s: expected an object", path);
     /* Multimodal checkpoints keep the language model's values apart. */

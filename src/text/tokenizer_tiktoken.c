@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_parse.h"
 #include "text/tokenizer.h"
 
 enum {
@@ -167,7 +168,7 @@ fm_status fm_tokenizer_from_tiktoken(fm_tokenizer **out, const char *text, size_
     *out = NULL;
     loader l = {.origin = origin, .err = err};
     json_error_t why;
-    json_t *root = json_loadb(config, n_config, 0, &why);
+    json_t *root = fm_json_parse(config, n_config, 0, &why);
     fm_status st = FM_OK;
     if (!json_is_object(root))
         st = fm_fail(err, FM_E_FORMAT, "%s: tokenizer_config.json: line %d: %s", origin, why.line,

@@ -198,6 +198,26 @@ static void ends_are_those_of_both_configurations(void **state)
     assert_non_null(strstr(err.msg, "generation_config.json: line 1"));
 }
 
+/* Published configurations of Kimi and gpt-oss give this length where none is known. */
+static void a_length_beyond_64_bits_is_read(void **state)
+{
+    (void)state;
+    char dir[1000];
+    snprintf(dir, sizeof dir, "%s", scratch_path("length"));
+    assert_int_equal(mkdir(dir, 0700), 0);
+    copy_to(dir, "tiktoken.model");
+    put_file(dir, "tokenizer_config.json",
+             "{\"model_max_length\": 1000000000000000019884624838656, \"added_tokens_decoder\": "
+             "{\"330\": {\"content\": \"[BOS]\"}}}");
+    put_file(dir, "config.json", "{\"n\": 18446744073709551616, \"eos_token_id\": 345}");
+    fm_tokenizer *t;
+    fm_error err = {0};
+    if (fm_tokenizer_open(&t, dir, &err) != FM_OK) fail_msg("%s", err.msg);
+    assert_int_equal(fm_token_find(t, "[BOS]"), 330);
+    assert_true(fm_token_is_end(t, 345));
+    fm_tokenizer_close(t);
+}
+
 static void damaged_files_are_refused_by_line(void **state)
 {
     (void)state;
@@ -236,6 +256,7 @@ int main(void)
         cmocka_unit_test(added_tokens_take_white_space_as_in_tokenizers),
         cmocka_unit_test(long_texts_are_cut_as_the_published_script_does),
         cmocka_unit_test(ends_are_those_of_both_configurations),
+        cmocka_unit_test(a_length_beyond_64_bits_is_read),
         cmocka_unit_test(damaged_files_are_refused_by_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
