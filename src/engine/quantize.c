@@ -146,13 +146,20 @@ static fm_status fill_header(quantizer *q, fm_gguf_writer *w, fm_error *err)
                                 q->o->importance ? base_name(q->o->importance) : NULL, err));
     const fm_tensor_info *embd = fm_checkpoint_find(c, "token_embd.weight");
     if (directory) {
-        bool found;
-        FM_TRY(fm_quantize_put_vocab(w, directory, embd ? embd->dim[1] : 0, &found, err));
-        if (!found)
+        fm_vocab_facts facts;
+        FM_TRY(fm_quantize_put_vocab(w, directory, embd ? embd->dim[1] : 0, &facts, err));
+        if (!facts.found)
             say(q, FM_LOG_WARN,
-                "%s: has no tokenizer.json, so the file gets no tokenizer (logits work, text does "
-                "not)",
+                "%s: has neither tokenizer.json nor tiktoken.model, so the file gets no tokenizer "
+                "(logits work, text does not)",
                 directory);
+        if (facts.n_without_merge > 0)
+            say(q, FM_LOG_INFO,
+                "tiktoken.model: %d token%s made by no merge of two others; readers that go by "
+                "merges "
+                "never form %s",
+                facts.n_without_merge, facts.n_without_merge == 1 ? " is" : "s are",
+                facts.n_without_merge == 1 ? "it" : "them");
     }
     for (int64_t i = 0; i < q->plan.n_tensor; i++) {
         const fm_quantize_tensor *t = &q->plan.tensor[i];

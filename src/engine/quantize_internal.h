@@ -1,5 +1,5 @@
 /* Inside fm_quantize(): what is written (quantize_plan.c), where its values come from (quantize_rows.c), the metadata
- * (quantize_meta.c, quantize_vocab.c), importance (importance.c), and the unfinished file (quantize_part.c). */
+ * (quantize_meta.c, quantize_vocab.c, quantize_tokens.c), importance (importance.c), and the unfinished file (quantize_part.c). */
 #pragma once
 
 #include "engine/importance.h"
@@ -7,6 +7,7 @@
 #include "format/checkpoint.h"
 #include "format/gguf_write.h"
 #include "quant/planar.h"
+#include "text/tiktoken.h"
 
 /* Value heads of linear attention that are stored grouped by key head and written tiled: head t of the destination is
  * head (t % n_key) * (n_value / n_key) + t / n_key of the source. */
@@ -48,13 +49,43 @@ void fm_quantize_free_plan(fm_quantize_plan *p);
 fm_status fm_quantize_put_meta(fm_gguf_writer *w, const fm_quantize_plan *p,
                                const fm_quantize_types *types, const char *importance,
                                fm_error *err);
-/* quantize_vocab.c: tokenizer and chat template of a directory. *found: false when it has no tokenizer. */
+/* quantize_vocab.c: tokenizer and chat template of a directory. */
+typedef struct {
+    bool found; /* it has a tokenizer */
+    int32_t n_without_merge;
+} fm_vocab_facts;
 fm_status fm_quantize_put_vocab(fm_gguf_writer *w, const char *directory, int64_t n_vocab,
-                                bool *found, fm_error *err);
+                                fm_vocab_facts *facts, fm_error *err);
+/* A file of a directory, with a zero behind; *data NULL when there is none, else the caller frees it. */
+fm_status fm_quantize_read_text(char **data, size_t *n, const char *directory, const char *name,
+                                fm_error *err);
 /* A JSON file of a directory; *root NULL when there is no such file. */
 struct json_t;
 fm_status fm_quantize_load_json(struct json_t **root, const char *directory, const char *name,
                                 fm_error *err);
+
+/* quantize_tokens.c: what a directory's tokenizer.json, else its tiktoken.model, has for the n ids of the embedding. */
+typedef struct {
+    int64_t n;
+    const char **token; /* [n], NULL: no token has this id */
+    int32_t *kind;      /* [n] FM_TOKEN_... */
+    char (*filler)[24]; /* [n] */
+    size_t n_merge;
+    int32_t n_without_merge; /* tokens of tiktoken.model that no merge makes */
+    /* where tokens and merges lie */
+    struct json_t *root;
+    const struct json_t *merges;
+    fm_tiktoken tiktoken;
+    fm_token_pair *pairs;
+    char *spelled; /* tokens of tiktoken.model in the byte alphabet */
+    char *joined;  /* room for a merge */
+    size_t joined_bytes;
+} fm_vocabulary;
+/* v->n is given, the rest zeros. Without a tokenizer v->token stays NULL. Free it after errors too. */
+fm_status fm_vocabulary_read(fm_vocabulary *v, const char *directory, fm_error *err);
+void fm_vocabulary_free(fm_vocabulary *v);
+/* Merge number i, "left right", until the next call. */
+const char *fm_vocabulary_merge(void *vocabulary, size_t i);
 
 /* quantize_rows.c: where the values of one tensor's rows lie. */
 typedef struct {

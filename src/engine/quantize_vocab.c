@@ -1,5 +1,5 @@
-/* The tokenizer of a Hugging Face directory as GGUF metadata: vocabulary, merges and kinds of tokens from tokenizer.json,
- * special ids from the configurations, the chat template. */
+/* The tokenizer of a Hugging Face directory as GGUF metadata: vocabulary and merges (quantize_tokens.c), special ids from the
+ * configurations, the chat template. */
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -13,10 +13,9 @@
 #include "os/file.h"
 
 enum { FILE_MAX = 256 << 20, VOCAB_MAX = 1 << 24 };
-enum { NORMAL = 1, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5 };
 
-static fm_status read_text(char **data, size_t *n, const char *directory, const char *name,
-                           fm_error *err)
+fm_status fm_quantize_read_text(char **data, size_t *n, const char *directory, const char *name,
+                                fm_error *err)
 {
     *data = NULL;
     *n = 0;
@@ -56,7 +55,7 @@ fm_status fm_quantize_load_json(json_t **root, const char *directory, const char
     char *text;
     size_t n;
     *root = NULL;
-    FM_TRY(read_text(&text, &n, directory, name, err));
+    FM_TRY(fm_quantize_read_text(&text, &n, directory, name, err));
     if (!text) return FM_OK;
     json_error_t why;
     *root = fm_json_parse(text, n, JSON_ALLOW_NUL, &why);
@@ -65,104 +64,10 @@ fm_status fm_quantize_load_json(json_t **root, const char *directory, const char
     return fm_fail(err, FM_E_FORMAT, "%s/%s: line %d: %s", directory, name, why.line, why.text);
 }
 
-/* ---- vocabulary -------------------------------------------------------------------------- */
-
-typedef struct {
-    const char **token; /* [n], NULL: no token has this id; borrowed from the JSON */
-    int32_t *kind;      /* [n] */
-    char (*filler)[24]; /* [n] */
-    int64_t n;
-    const json_t *merges;
-    char *joined; /* a merge that is stored as a pair */
-    size_t joined_bytes;
-} vocabulary;
-
-static fm_status put_token(vocabulary *v, const char *directory, const char *token,
-                           const json_t *id, int32_t kind, fm_error *err)
-{
-    const json_int_t i = json_is_integer(id) ? json_integer_value(id) : -1;
-    if (i < 0 || i >= v->n)
-        return fm_fail(err, FM_E_FORMAT,
-                       "%s/tokenizer.json: token \"%.60s\" has the id %lld, the embedding %" PRId64
-                       " rows",
-                       directory, token, (long long)i, v->n);
-    v->token[i] = token;
-    v->kind[i] = kind;
-    return FM_OK;
-}
-
-/* Merges are texts, "left right", or pairs of texts, for the longest of which `joined` gets room. */
-static fm_status take_merges(vocabulary *v, const char *directory, const json_t *merges,
-                             fm_error *err)
-{
-    size_t i;
-    json_t *m;
-    v->merges = merges;
-    v->joined_bytes = 1;
-    json_array_foreach(merges, i, m)
-    {
-        if (json_is_string(m)) continue;
-        const json_t *a = json_array_get(m, 0), *b = json_array_get(m, 1);
-        if (json_array_size(m) != 2 || !json_is_string(a) || !json_is_string(b))
-            return fm_fail(err, FM_E_FORMAT,
-                           "%s/tokenizer.json: merge number %zu is neither a text nor two",
-                           directory, i);
-        const size_t n = json_string_length(a) + json_string_length(b) + 2;
-        if (n > v->joined_bytes) v->joined_bytes = n;
-    }
-    v->joined = malloc(v->joined_bytes);
-    return v->joined ? FM_OK : fm_fail(err, FM_E_NOMEM, "%s: no memory for merges", directory);
-}
-
-static fm_status fill(vocabulary *v, const char *directory, const json_t *root, fm_error *err)
-{
-    const json_t *model = json_object_get(root, "model");
-    const char *type = json_string_value(json_object_get(model, "type"));
-    json_t *vocab = json_object_get(model, "vocab"), *id, *added;
-    if (!json_is_object(vocab) || (type && strcmp(type, "BPE") != 0))
-        return fm_fail(err, FM_E_UNSUPPORTED,
-                       "%s/tokenizer.json: model.type \"%.40s\" is not written, only BPE",
-                       directory, type ? type : "(none)");
-    FM_TRY(take_merges(v, directory, json_object_get(model, "merges"), err));
-    const char *token;
-    json_object_foreach(vocab, token, id) FM_TRY(put_token(v, directory, token, id, NORMAL, err));
-    size_t i;
-    json_array_foreach(json_object_get(root, "added_tokens"), i, added)
-    {
-        token = json_string_value(json_object_get(added, "content"));
-        if (!token)
-            return fm_fail(err, FM_E_FORMAT, "%s/tokenizer.json: an added token without content",
-                           directory);
-        FM_TRY(put_token(v, directory, token, json_object_get(added, "id"),
-                         json_is_true(json_object_get(added, "special")) ? CONTROL : USER_DEFINED,
-                         err));
-    }
-    return FM_OK;
-}
-
-static const char *token_at(void *user, size_t i)
-{
-    const vocabulary *v = user;
-    if (v->token[i]) return v->token[i];
-    snprintf(v->filler[i], sizeof v->filler[i], "[PAD%zu]", i);
-    return v->filler[i];
-}
-
-static const char *merge_at(void *user, size_t i)
-{
-    vocabulary *v = user;
-    const json_t *m = json_array_get(v->merges, i);
-    if (json_is_string(m)) return json_string_value(m);
-    const char *a = json_string_value(json_array_get(m, 0)),
-               *b = json_string_value(json_array_get(m, 1));
-    snprintf(v->joined, v->joined_bytes, "%s %s", a, b);
-    return v->joined;
-}
-
 /* ---- ids and template -------------------------------------------------------------------- */
 
 /* A token's text: a string, or an object with `content`. */
-static int64_t id_of_text(const vocabulary *v, const json_t *token)
+static int64_t id_of_text(const fm_vocabulary *v, const json_t *token)
 {
     const char *text = json_string_value(token);
     if (!text) text = json_string_value(json_object_get(token, "content"));
@@ -177,7 +82,7 @@ static int64_t first_id(const json_t *v)
     return json_is_integer(v) ? json_integer_value(v) : -1;
 }
 
-static void put_id(fm_gguf_writer *w, const vocabulary *v, const char *key, const json_t *config,
+static void put_id(fm_gguf_writer *w, const fm_vocabulary *v, const char *key, const json_t *config,
                    const json_t *generation, const json_t *tokenizer, const char *name)
 {
     char id_name[40], text_name[40], full[80];
@@ -197,7 +102,7 @@ static fm_status put_template(fm_gguf_writer *w, const char *directory, const js
 {
     char *text;
     size_t n;
-    FM_TRY(read_text(&text, &n, directory, "chat_template.jinja", err));
+    FM_TRY(fm_quantize_read_text(&text, &n, directory, "chat_template.jinja", err));
     const json_t *t = json_object_get(tokenizer, "chat_template");
     if (text)
         fm_gguf_put_text(w, "tokenizer.chat_template", text, n);
@@ -222,23 +127,26 @@ static fm_status put_template(fm_gguf_writer *w, const char *directory, const js
     return FM_OK;
 }
 
-static fm_status put_all(fm_gguf_writer *w, vocabulary *v, const char *directory,
-                         const json_t *root, fm_error *err)
+static const char *token_at(void *user, size_t i)
+{
+    const fm_vocabulary *v = user;
+    if (v->token[i]) return v->token[i];
+    snprintf(v->filler[i], sizeof v->filler[i], "[PAD%zu]", i);
+    return v->filler[i];
+}
+
+static fm_status put_all(fm_gguf_writer *w, fm_vocabulary *v, const char *directory, fm_error *err)
 {
     json_t *tokenizer = NULL, *generation = NULL, *config = NULL;
-    fm_status st = fill(v, directory, root, err);
-    if (st == FM_OK)
-        st = fm_quantize_load_json(&tokenizer, directory, "tokenizer_config.json", err);
+    fm_status st = fm_quantize_load_json(&tokenizer, directory, "tokenizer_config.json", err);
     if (st == FM_OK)
         st = fm_quantize_load_json(&generation, directory, "generation_config.json", err);
     if (st == FM_OK) st = fm_quantize_load_json(&config, directory, "config.json", err);
     if (st == FM_OK) {
-        for (int64_t i = 0; i < v->n; i++)
-            if (!v->token[i]) v->kind[i] = UNUSED;
         fm_gguf_put_str(w, "tokenizer.ggml.model", "gpt2");
         fm_gguf_put_str_array(w, "tokenizer.ggml.tokens", (size_t)v->n, token_at, v);
         fm_gguf_put_i32_array(w, "tokenizer.ggml.token_type", v->kind, (size_t)v->n);
-        fm_gguf_put_str_array(w, "tokenizer.ggml.merges", json_array_size(v->merges), merge_at, v);
+        fm_gguf_put_str_array(w, "tokenizer.ggml.merges", v->n_merge, fm_vocabulary_merge, v);
         put_id(w, v, "bos_token_id", config, generation, tokenizer, "bos_token");
         put_id(w, v, "eos_token_id", config, generation, tokenizer, "eos_token");
         put_id(w, v, "padding_token_id", config, generation, tokenizer, "pad_token");
@@ -253,28 +161,17 @@ static fm_status put_all(fm_gguf_writer *w, vocabulary *v, const char *directory
 }
 
 fm_status fm_quantize_put_vocab(fm_gguf_writer *w, const char *directory, int64_t n_vocab,
-                                bool *found, fm_error *err)
+                                fm_vocab_facts *facts, fm_error *err)
 {
-    json_t *root;
-    FM_TRY(fm_quantize_load_json(&root, directory, "tokenizer.json", err));
-    *found = root != NULL;
-    if (!root) return FM_OK;
-    vocabulary v = {.n = n_vocab};
-    fm_status st = FM_OK;
-    if (n_vocab < 1 || n_vocab > VOCAB_MAX) {
-        st = fm_fail(err, FM_E_FORMAT, "%s: an embedding of %" PRId64 " rows", directory, n_vocab);
-    } else {
-        v.token = calloc((size_t)n_vocab, sizeof *v.token);
-        v.kind = calloc((size_t)n_vocab, sizeof *v.kind);
-        v.filler = calloc((size_t)n_vocab, sizeof *v.filler);
-        st = v.token && v.kind && v.filler
-                 ? put_all(w, &v, directory, root, err)
-                 : fm_fail(err, FM_E_NOMEM, "%s: no memory for the vocabulary", directory);
-    }
-    free(v.token);
-    free(v.kind);
-    free(v.filler);
-    free(v.joined);
-    json_decref(root);
+    *facts = (fm_vocab_facts){0};
+    if (n_vocab < 1 || n_vocab > VOCAB_MAX)
+        return fm_fail(err, FM_E_FORMAT, "%s: an embedding of %" PRId64 " rows", directory,
+                       n_vocab);
+    fm_vocabulary v = {.n = n_vocab};
+    fm_status st = fm_vocabulary_read(&v, directory, err);
+    facts->found = v.token != NULL;
+    facts->n_without_merge = v.n_without_merge;
+    if (st == FM_OK && facts->found) st = put_all(w, &v, directory, err);
+    fm_vocabulary_free(&v);
     return st;
 }

@@ -1,7 +1,6 @@
 /* Byte-level vocabularies write every byte as one printable character. */
-#include <stdint.h>
+#include "text/byte_alphabet.h"
 
-#include "text/tokenizer_internal.h"
 #include "text/utf8.h"
 
 static int is_itself(unsigned byte)

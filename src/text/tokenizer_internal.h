@@ -2,6 +2,7 @@
 #pragma once
 
 #include "text/bpe.h"
+#include "text/byte_alphabet.h"
 #include "text/literals.h"
 #include "text/pretokenize.h"
 #include "text/tokenizer.h"
@@ -29,10 +30,3 @@ struct fm_tokenizer {
     bool sliced; /* long texts are cut first, see fm_split_family */
     char pre[48];
 };
-
-/* The stand-in character of each byte (the GPT-2 alphabet): printable Latin-1 bytes are themselves,
- * the other 68 are U+0100 and up, in order. */
-uint32_t fm_byte_alphabet(unsigned char byte);
-/* Bytes of s[n] in that alphabet, to out (room n). Returns their number, or SIZE_MAX when s has a
- * character that is not in it. */
-size_t fm_byte_alphabet_decode(char *out, const char *s, size_t n);

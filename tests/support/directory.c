@@ -250,7 +250,8 @@ void directory_write(const char *path, const directory_options *opt)
                                                  : "model.";
     w.list = calloc(DIRECTORY_TENSORS, sizeof *w.list);
     assert_non_null(w.list);
-    const uint64_t h = (uint64_t)w.spec->n_embd, v = (uint64_t)w.spec->n_vocab;
+    const uint64_t h = (uint64_t)w.spec->n_embd;
+    const uint64_t v = (uint64_t)(opt->n_vocab ? opt->n_vocab : w.spec->n_vocab);
     add_matrix(&w, "model.embed_tokens.weight", v, h);
     add_plain(&w, "model.norm.weight", h, 0, 0);
     if (!w.spec->is_tied) add_matrix(&w, "lm_head.weight", v, h);

@@ -11,6 +11,7 @@ typedef struct {
     int n_shards; /* 0 or 1: model.safetensors */
     bool
         one_by_one; /* plain: every expert's matrices are tensors of their own; gpt-oss: as mlx-lm has them */
+    int n_vocab;     /* rows of embedding and head; 0: those of the spec */
     bool multimodal; /* values under text_config, a prefix, vision and draft tensors beside */
 } directory_options;
 

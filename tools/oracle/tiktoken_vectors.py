@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes tests/vectors/tiktoken: a small tiktoken.model in Kimi's form and the ids that OpenAI's tiktoken gives.
+"""Writes tests/vectors/tiktoken: a small tiktoken.model in Kimi's form, the ids that OpenAI's tiktoken gives, and the merges
+that its ranks stand for.
 
   tiktoken_vectors.py OUT
 
@@ -13,6 +14,7 @@ import os
 import sys
 
 import tiktoken
+from tiktoken._educational import bpe_encode
 
 PATTERN = "|".join([
     r"[\p{Han}]+",
@@ -85,6 +87,12 @@ def main():
               open(out + "/tokenizer_config.json", "w"))
     json.dump({"eos_token_id": n + 2}, open(out + "/generation_config.json", "w"))
     enc = tiktoken.Encoding("kimi", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=special)
+    # one line per merge, in order: the two ids that tiktoken's teaching code leaves of a token when it knows only lower ranks
+    with open(out + "/merges.txt", "w") as f:
+        for token, rank in ranks.items():
+            if len(token) > 1:
+                parts = bpe_encode({t: r for t, r in ranks.items() if r < rank}, token, visualise=None)
+                f.write("%s\n" % " ".join(map(str, parts)))
     # one line per string: the string in JSON, a tab, its ids
     with open(out + "/expected.txt", "w") as f:
         for s in STRINGS:
@@ -100,4 +108,5 @@ def main():
             f.write("%s\t%d\t%016x\n" % (json.dumps(parts), len(ids), fnv(ids)))
 
 
-main()
+if __name__ == "__main__":
+    main()
