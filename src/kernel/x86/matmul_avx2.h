@@ -34,6 +34,9 @@ void fm_panel_q6_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
 void fm_panel_iq4_xs_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
                               const void *const *act);
 
+/* Makes the books of matmul_book_avx2.c; before the first product, once. */
+void fm_matmul_book_init_avx2(void);
+
 /* Products with formats of several planes: matmul_planar_avx2.c. */
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok);

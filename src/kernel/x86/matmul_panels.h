@@ -6,6 +6,7 @@
 #pragma once
 
 #include <immintrin.h>
+#include <stdbool.h>
 
 #include "kernel/generic/matmul_rows.h"
 
@@ -14,6 +15,11 @@
 #else
 #define FM_UNROLL _Pragma("GCC unroll 16")
 #endif
+
+/* Products with the formats of code books, which have no panels, for both sets: matmul_book_avx2.c. False for other
+ * formats, and nothing done. */
+bool fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                         float *const *y, int64_t n_tok);
 
 /* act [nt]: the tokens' activation rows. */
 typedef void (*fm_panel_fn)(float *out, const uint8_t *panel, int64_t n_block,

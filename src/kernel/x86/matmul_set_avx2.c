@@ -143,7 +143,8 @@ static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *c
         fm_matmul_32_avx2(w, row0, row1, act, y, n_tok);
         break;
     case FM_ACT_I13_256:
-        fm_matmul_256_avx2(w, row0, row1, act, y, n_tok);
+        if (!fm_matmul_book_avx2(w, row0, row1, act, y, n_tok))
+            fm_matmul_256_avx2(w, row0, row1, act, y, n_tok);
         break;
     default: float_kernels[w->type->id](w, row0, row1, act, y, n_tok);
     }
@@ -265,6 +266,7 @@ void fm_matmul_avx2(fm_kernels *k)
     k->act_form = fm_act_form_of_type;
     k->quantize = fm_quantize_avx2;
     k->matmul = matmul;
+    fm_matmul_book_init_avx2();
 }
 
 #endif

@@ -123,6 +123,7 @@ static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *c
         fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx512);
         break;
     case FM_ACT_I13_256:
+        if (fm_matmul_book_avx2(w, row0, row1, act, y, n_tok)) break;
         fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx512);
         break;
     default: float_kernels[w->type->id](w, row0, row1, act, y, n_tok);
