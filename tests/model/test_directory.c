@@ -100,6 +100,10 @@ static const directory_options quantized[] = {
     {.spec = "glm4moe-q", .format = "fp8-row", .n_shards = 2},
     {.spec = "gpt-oss-q", .format = "blocks", .n_shards = 2},
     {.spec = "gpt-oss-q", .format = "mxfp4"},
+    {.spec = "deepseek2-s", .format = "mlx4", .multimodal = true},
+    {.spec = "deepseek2-q", .format = "mlx4", .n_shards = 3},
+    {.spec = "deepseek32-q", .format = "mxfp4"},
+    {.spec = "glm-dsa-q", .format = "mlx8"},
 };
 enum { N_QUANTIZED = sizeof quantized / sizeof quantized[0] };
 
@@ -388,12 +392,13 @@ static void damage_of_sparse_attention_is_refused(void **state)
     free((void *)(uintptr_t)dir);
 }
 
-/* What the tables of glm4_moe and gpt_oss check beyond that. */
-static void damage_in_glm_and_gptoss_is_refused(void **state)
+/* What the tables of glm4_moe and gpt_oss check beyond that, and mlx-lm's halves of kv_b_proj. */
+static void damage_in_glm_gptoss_and_mlx_is_refused(void **state)
 {
     (void)state;
     static const directory_options glm = {.spec = "glm4moe-q", .format = "fp8-row", .n_shards = 2},
-                                   oss = {.spec = "gpt-oss-q", .format = "blocks"};
+                                   oss = {.spec = "gpt-oss-q", .format = "blocks"},
+                                   mlx = {.spec = "glm-dsa-q", .format = "mlx8"};
     static const struct {
         const directory_options *in;
         const char *file, *from, *to, *expect;
@@ -418,6 +423,11 @@ static void damage_in_glm_and_gptoss_is_refused(void **state)
         {&oss, "model.safetensors", "gate_up_proj_bias", "gate_up_proj_bean",
          "is not known for model_type gpt_oss"},
         {&oss, "model.safetensors", "self_attn.sinks\"", "self_attn.sinkz\"", "is not known"},
+        {&mlx, "config.json", "\"v_head_dim\": 96", "\"v_head_dim\": 95", "expected [256, 95, 4]"},
+        {&mlx, "config.json", "\"qk_nope_head_dim\": 48", "\"qk_nope_head_dim\": 47",
+         "expected [256, 31"},
+        {&mlx, "model.safetensors", "self_attn.unembed_out.biases", "self_attn.unembed_oot.biases",
+         "is not known for model_type glm_moe_dsa"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char name[64], path[1200];
@@ -440,7 +450,7 @@ int main(void)
         cmocka_unit_test(streamed_equals_resident_bit_for_bit),
         cmocka_unit_test(a_damaged_tokenizer_leaves_logits_and_a_warning),
         cmocka_unit_test(damage_is_refused_with_one_message),
-        cmocka_unit_test(damage_in_glm_and_gptoss_is_refused),
+        cmocka_unit_test(damage_in_glm_gptoss_and_mlx_is_refused),
         cmocka_unit_test(damage_of_sparse_attention_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -87,6 +87,8 @@ static void directories_become_files_with_the_logits_of_transformers(void **stat
         {.spec = "deepseek2-s", .format = "int4", .multimodal = true},
         {.spec = "deepseek32-q", .format = "fp8"},
         {.spec = "glm-dsa-q", .format = "fp8", .n_shards = 2},
+        {.spec = "deepseek2-q", .format = "mlx4"},
+        {.spec = "glm-dsa-q", .format = "mlx8"},
     };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         char name[80], reference[160], said[4096] = "";

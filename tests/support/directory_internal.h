@@ -30,6 +30,9 @@ void stored_name(const directory_writer *w, char out[DIRECTORY_NAME], const char
 stored_tensor *add_tensor(directory_writer *w, const char *name, const char *dtype, size_t width,
                           uint64_t d0, uint64_t d1, uint64_t d2);
 
+/* Element i, in the type of a plain parameter. */
+void put_value(const directory_writer *w, stored_tensor *s, uint64_t i, float v);
+
 /* Parameters by name, as F32 or, where the directory is quantized, as BF16 cut off. */
 void add_plain(directory_writer *w, const char *hf, uint64_t d0, uint64_t d1, uint64_t d2);
 void add_f32(directory_writer *w, const char *hf, uint64_t n);

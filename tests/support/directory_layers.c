@@ -130,32 +130,69 @@ static void add_qwen(directory_writer *w, int layer)
     add_ffn(w, layer, "mlp.shared_expert", (uint64_t)s->shared_ff);
 }
 
-/* The values of specs without kv_b are those of GGUF's two tensors (tests/tiny/tiny_deepseek.c). */
+/* Row r of head h, column c of kv_b_proj. The values of specs without kv_b are those of GGUF's two tensors
+ * (tests/tiny/tiny_deepseek.c). */
+static float kv_b_value(const tiny_spec *s, int layer, uint64_t h, uint64_t r, uint64_t c)
+{
+    char hf[DIRECTORY_NAME];
+    const uint64_t nope = (uint64_t)s->head_dim, value = (uint64_t)s->value_dim;
+    const uint64_t latent = (uint64_t)s->kv_latent;
+    if (s->has_kv_b)
+        return tiny_parameter(s, HF("self_attn.kv_b_proj.weight"), latent,
+                              (h * (nope + value) + r) * latent + c);
+    if (r < nope)
+        return tiny_parameter(s, HF("self_attn.k_b_proj.weight"), nope,
+                              (h * latent + c) * nope + r);
+    return tiny_parameter(s, HF("self_attn.v_b_proj.weight"), latent,
+                          (h * value + r - nope) * latent + c);
+}
+
 static void add_kv_b(directory_writer *w, int layer)
 {
     const tiny_spec *s = w->spec;
-    char hf[DIRECTORY_NAME], name[DIRECTORY_NAME], k_b[DIRECTORY_NAME], v_b[DIRECTORY_NAME];
-    const uint64_t n = (uint64_t)s->n_head, nope = (uint64_t)s->head_dim;
-    const uint64_t value = (uint64_t)s->value_dim, latent = (uint64_t)s->kv_latent;
+    char hf[DIRECTORY_NAME], name[DIRECTORY_NAME];
+    const uint64_t n = (uint64_t)s->n_head, latent = (uint64_t)s->kv_latent;
+    const uint64_t rows = (uint64_t)s->head_dim + (uint64_t)s->value_dim;
     HF("self_attn.kv_b_proj.weight");
     if (s->has_kv_b || coding_of(w, hf, latent)) {
-        add_matrix(w, hf, n * (nope + value), latent);
+        add_matrix(w, hf, n * rows, latent);
         return;
     }
     assert_false(w->quantized);
     stored_name(w, name, hf);
-    float *at = (float *)(void *)add_tensor(w, name, "F32", 4, n * (nope + value), latent, 0)->data;
-    in_layer(k_b, layer, "self_attn.k_b_proj.weight");
-    in_layer(v_b, layer, "self_attn.v_b_proj.weight");
+    float *at = (float *)(void *)add_tensor(w, name, "F32", 4, n * rows, latent, 0)->data;
     for (uint64_t h = 0; h < n; h++)
-        for (uint64_t r = 0; r < nope + value; r++)
-            for (uint64_t c = 0; c < latent; c++)
-                *at++ = r < nope
-                            ? tiny_parameter(s, k_b, nope, (h * latent + c) * nope + r)
-                            : tiny_parameter(s, v_b, latent, (h * value + r - nope) * latent + c);
+        for (uint64_t r = 0; r < rows; r++)
+            for (uint64_t c = 0; c < latent; c++) *at++ = kv_b_value(s, layer, h, r, c);
 }
 
-/* Latent attention with kv_b_proj in one, and the indexer where the layer has one. */
+/* As mlx-lm has it: the rows of the keys transposed within each head, those of the values apart. A matrix whose rows are
+ * no multiple of a group stays as it is. */
+static void add_embed_and_unembed(directory_writer *w, int layer)
+{
+    const tiny_spec *s = w->spec;
+    char hf[DIRECTORY_NAME], module[DIRECTORY_NAME];
+    const uint64_t n = (uint64_t)s->n_head, nope = (uint64_t)s->head_dim;
+    const uint64_t value = (uint64_t)s->value_dim, latent = (uint64_t)s->kv_latent;
+    for (int half = 0; half < 2; half++) {
+        const uint64_t rows = half ? value : latent, cols = half ? latent : nope;
+        stored_name(w, module, HF(half ? "self_attn.unembed_out" : "self_attn.embed_q"));
+        HF("self_attn.kv_b_proj.weight");
+        if (coding_of(w, hf, cols)) {
+            add_coded(w, module, hf, n, rows, cols);
+            continue;
+        }
+        strcat(module, ".weight");
+        stored_tensor *t = add_tensor(w, module, "BF16", 2, n, rows, cols);
+        for (uint64_t i = 0; i < n * rows * cols; i++) {
+            const uint64_t h = i / (rows * cols), r = i / cols % rows, c = i % cols;
+            put_value(w, t, i,
+                      half ? kv_b_value(s, layer, h, nope + r, c) : kv_b_value(s, layer, h, c, r));
+        }
+    }
+}
+
+/* Latent attention, and the indexer where the layer has one. */
 static void add_latent(directory_writer *w, int layer)
 {
     const tiny_spec *s = w->spec;
@@ -172,7 +209,10 @@ static void add_latent(directory_writer *w, int layer)
     }
     add_matrix(w, HF("self_attn.kv_a_proj_with_mqa.weight"), latent + rot, h);
     add_plain(w, HF("self_attn.kv_a_layernorm.weight"), latent, 0, 0);
-    add_kv_b(w, layer);
+    if (w->mlx)
+        add_embed_and_unembed(w, layer);
+    else
+        add_kv_b(w, layer);
     add_matrix(w, HF("self_attn.o_proj.weight"), h, n * value);
     if (!s->n_index_head) return;
     if (s->index_types && layer < s->n_layer && s->index_types[layer] != 'F') return;
@@ -181,7 +221,11 @@ static void add_latent(directory_writer *w, int layer)
     add_matrix(w, HF("self_attn.indexer.wk.weight"), dim, h);
     add_plain(w, HF("self_attn.indexer.k_norm.weight"), dim, 0, 0);
     add_plain(w, HF("self_attn.indexer.k_norm.bias"), dim, 0, 0);
-    add_plain(w, HF("self_attn.indexer.weights_proj.weight"), (uint64_t)s->n_index_head, h, 0);
+    HF("self_attn.indexer.weights_proj.weight");
+    if (w->mlx)
+        add_matrix(w, hf, (uint64_t)s->n_index_head, h);
+    else
+        add_plain(w, hf, (uint64_t)s->n_index_head, h, 0);
 }
 
 static void add_glm(directory_writer *w, int layer)

@@ -62,7 +62,7 @@ static stored_tensor *add_floats(directory_writer *w, const char *name, uint64_t
                         : add_tensor(w, name, "F32", 4, d0, d1, d2);
 }
 
-static void put_value(const directory_writer *w, stored_tensor *s, uint64_t i, float v)
+void put_value(const directory_writer *w, stored_tensor *s, uint64_t i, float v)
 {
     if (w->quantized) {
         put_bf16(s, i, v);
@@ -261,10 +261,12 @@ const char *coding_of(const directory_writer *w, const char *hf, uint64_t cols)
                                !strstr(hf, "in_proj_a") && !strstr(hf, "in_proj_b");
         return is_linear && cols % (f[3] ? 32 : 128) == 0 ? f : NULL;
     }
+    /* mlx-lm has these routers as they are. */
+    if (w->mlx && (w->spec->family == TINY_GLM4MOE || tiny_is_latent(w->spec)) &&
+        strstr(hf, "mlp.gate.weight"))
+        return NULL;
     if (strcmp(f, "mxfp4") == 0 && (w->spec->family != TINY_GPTOSS || is_expert))
         return cols % 32 == 0 ? f : NULL;
-    /* mlx-lm has the router of GLM as it is. */
-    if (w->spec->family == TINY_GLM4MOE && strstr(hf, "mlp.gate.weight")) return NULL;
     if (cols % group_of(w) != 0) return NULL;
     return strcmp(f, "mxfp4") == 0 ? "mlx8" : f;
 }

@@ -20,7 +20,8 @@ import tiny_weights
 RUNS = [("qwen35moe-s", "mlx4"), ("qwen3next-s", "mlx2"), ("qwen35moe-s", "fp8"), ("qwen3next-s", "int4"),
         ("qwen3moe-s", "mxfp4"), ("qwen3moe-s", "fp8"), ("glm4moe-q", "mlx4"), ("glm4moe-q", "fp8"),
         ("glm4moe-q", "fp8-row"), ("gpt-oss-q", "blocks"), ("gpt-oss-q", "mxfp4"),
-        ("deepseek2-s", "int4"), ("deepseek32-q", "fp8"), ("glm-dsa-q", "fp8")]
+        ("deepseek2-s", "int4"), ("deepseek32-q", "fp8"), ("glm-dsa-q", "fp8"),
+        ("deepseek2-s", "mlx4"), ("deepseek2-q", "mlx4"), ("deepseek32-q", "mxfp4"), ("glm-dsa-q", "mlx8")]
 N_ROWS = 64
 E2M1 = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, -0., -.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 
@@ -100,9 +101,11 @@ class Directory:
             linear = ("proj" in name or "indexer.w" in name) and not name.endswith("weights_proj.weight") and \
                 "in_proj_a" not in name and "in_proj_b" not in name
             return fmt if linear and cols % (128 if fmt == "fp8" else 32) == 0 else None
+        if self.mlx and (family == "glm4moe" or self.spec["kv_latent"]) and "mlp.gate.weight" in name:
+            return None
         if fmt == "mxfp4" and (family != "gpt-oss" or ".experts." in name):
             return fmt if cols % 32 == 0 else None
-        if family == "glm4moe" and "mlp.gate.weight" in name or cols % self.group:
+        if cols % self.group:
             return None
         return "mlx8" if fmt == "mxfp4" else fmt
 
@@ -119,12 +122,29 @@ class Directory:
                              self.coded(base + "up_proj", half, std, self.fmt)], 2).reshape(stored)
         return part.transpose(0, 2, 1)
 
+    def kv_b(self, name, shape, value):
+        """mlx-lm stores the halves apart, the keys' transposed within each head: [head][latent][nope], and
+        [head][value][latent]. A half that is not coded is that of the parameter."""
+        n, nope, v, latent = (self.spec[k] for k in ("heads", "head_dim", "v_dim", "kv_latent"))
+        base = self.stored(name)[:-len("kv_b_proj.weight")]
+        whole = bf16(tiny_weights.parameter(self.spec, name, shape, "F32")).reshape(n, nope + v, latent)
+        halves = [whole[:, :nope], whole[:, nope:]]
+        if self.coding(name, nope):
+            halves[0] = self.coded(base + "embed_q", (n, latent, nope), value / math.sqrt(nope),
+                                   self.coding(name, nope)).transpose(0, 2, 1)
+        if self.coding(name, latent):
+            halves[1] = self.coded(base + "unembed_out", (n, v, latent), value / math.sqrt(latent),
+                                   self.coding(name, latent))
+        return np.concatenate(halves, 1).reshape(shape)
+
     def parameter(self, name, shape):
         spec = self.spec
         kind, _, value = tiny_weights.rule_of(spec, name)
         plain = tiny_weights.parameter(spec, name, shape, "F32")
         if name.endswith("e_score_correction_bias"):
             return plain  # F32 in every directory
+        if self.mlx and name.endswith("kv_b_proj.weight"):
+            return self.kv_b(name, shape, value)
         if ".experts." in name and len(shape) == 3 and spec["family"] == "gpt-oss":
             return self.gpt_oss_experts(name, shape, value)
         if ".experts." in name and len(shape) == 3:
@@ -161,6 +181,8 @@ def main():
         margins, gaps = [], []
         logits = hf_models.run(model, ids, margins, gaps)
         np.save("%s/%s-%s.npy" % (out, name, fmt), logits.astype(np.float32))
+        if margins:
+            print(name, fmt, "smallest gap of the routers %.1e" % min(m.min() for m in margins))
         print(name, fmt, "logits rms %.2f" % np.sqrt((logits ** 2).mean()),
               "smallest gap of %d choices %.1e" % (len(gaps), min(gaps)) if gaps else "")
 
