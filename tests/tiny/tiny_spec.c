@@ -13,7 +13,8 @@
  * come in 1, 2, 3 groups, expert counts cross 64 and 128, layers need not end on a full one. The
  * seeds were picked so that no router decision is a near tie (tests/vectors/model/README.md).
  * The -q and -s models have rows of 256 for the K types; -s has two
- * layers and uses all its experts, so that rounding of the activations stays small. */
+ * layers and uses all its experts, so that rounding of the activations stays small. qwen3next-d is like
+ * that, with DeltaNet heads as wide as the 128 rows of an FP8 scale. */
 // clang-format off
 static const tiny_spec specs[] = {
     {.name = "qwen35moe-a", .family = TINY_QWEN35MOE, .seed = 2, .n_layer = 4, .n_embd = 96,
@@ -51,6 +52,10 @@ static const tiny_spec specs[] = {
      .rope_base = 1e6, .eps = 1e-3, .n_expert = 130, .n_expert_used = 7, .expert_ff = 52,
      .full_interval = 4, .n_key_head = 5, .n_value_head = 5, .state_dim = 24, .shared_ff = 44,
      .has_quiet_head = true},
+    {.name = "qwen3next-d", .family = TINY_QWEN3NEXT, .seed = 46, .n_layer = 2, .n_embd = 128,
+     .n_vocab = 280, .n_head = 4, .n_head_kv = 1, .head_dim = 64, .rope_dim = 16,
+     .rope_base = 1e7, .eps = 1e-6, .n_expert = 8, .n_expert_used = 8, .expert_ff = 128,
+     .full_interval = 2, .n_key_head = 2, .n_value_head = 4, .state_dim = 128, .shared_ff = 128},
     {.name = "qwen3next-q", .family = TINY_QWEN3NEXT, .seed = 9, .n_layer = 4, .n_embd = 256,
      .n_vocab = 512, .n_head = 8, .n_head_kv = 1, .head_dim = 32, .rope_dim = 8,
      .rope_base = 1e7, .eps = 1e-6, .n_expert = 12, .n_expert_used = 4, .expert_ff = 256,

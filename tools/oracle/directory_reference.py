@@ -18,7 +18,7 @@ import hf_models
 import tiny_weights
 
 RUNS = [("qwen35moe-s", "mlx4"), ("qwen3next-s", "mlx2"), ("qwen35moe-s", "fp8"), ("qwen3next-s", "int4"),
-        ("qwen3moe-s", "mxfp4"), ("qwen3moe-s", "fp8"), ("glm4moe-q", "mlx4"), ("glm4moe-q", "fp8"),
+        ("qwen3moe-s", "mxfp4"), ("qwen3moe-s", "fp8"), ("qwen3next-d", "fp8"), ("glm4moe-q", "mlx4"), ("glm4moe-q", "fp8"),
         ("glm4moe-q", "fp8-row"), ("gpt-oss-q", "blocks"), ("gpt-oss-q", "mxfp4"),
         ("deepseek2-s", "int4"), ("deepseek32-q", "fp8"), ("glm-dsa-q", "fp8"),
         ("deepseek2-s", "mlx4"), ("deepseek2-q", "mlx4"), ("deepseek32-q", "mxfp4"), ("glm-dsa-q", "mlx8")]
