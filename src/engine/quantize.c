@@ -40,7 +40,8 @@ typedef struct {
     /* one block of the ledger, cut up */
     uint8_t *block, *raw, *out;
     const void *(*plane)[FM_MAX_PLANES];
-    float *row, *weight; /* [threads][2 * columns], [columns] */
+    float *row, *weight; /* [threads][2 * columns_max], [columns_max] */
+    int64_t columns_max;
     uint64_t block_bytes;
     int64_t piece_rows_max;
     fm_row_files files;
@@ -189,14 +190,14 @@ static fm_status make_header(quantizer *q, fm_error *err)
 static int64_t piece_rows(const fm_quantize_tensor *t)
 {
     const uint64_t row = (uint64_t)t->dim[0] * sizeof(float);
-    if (t->from->by_columns) return t->dim[1]; /* is read whole */
+    if (t->from->by_columns || t->is_transposed) return t->dim[1]; /* is read whole */
     const int64_t n = row >= PIECE_BYTES ? 1 : (int64_t)(PIECE_BYTES / row);
     return n < t->dim[1] ? n : t->dim[1];
 }
 
 static fm_status make_room(quantizer *q, fm_error *err)
 {
-    uint64_t raw = 0, out = 0, columns = 0;
+    uint64_t raw = 0, out = 0;
     for (int64_t i = 0; i < q->plan.n_tensor; i++) {
         const fm_quantize_tensor *t = &q->plan.tensor[i];
         fm_row_source s;
@@ -206,11 +207,13 @@ static fm_status make_room(quantizer *q, fm_error *err)
                        to = (uint64_t)n * fm_type_row_bytes(fm_type_get(t->type), t->dim[0]);
         raw = in > raw ? in : raw;
         out = to > out ? to : out;
-        const uint64_t wide = (uint64_t)s.from_columns;
-        columns = wide > columns ? wide : columns;
-        if (n > q->piece_rows_max) q->piece_rows_max = n;
+        const int64_t wide = s.from_columns > t->dim[0] ? s.from_columns : t->dim[0];
+        if (wide > q->columns_max) q->columns_max = wide;
+        const int64_t most =
+            t->is_transposed && t->dim[0] > n ? t->dim[0] : n; /* rows that are read */
+        if (most > q->piece_rows_max) q->piece_rows_max = most;
     }
-    const uint64_t threads = (uint64_t)fm_pool_size(q->pool);
+    const uint64_t threads = (uint64_t)fm_pool_size(q->pool), columns = (uint64_t)q->columns_max;
     if (out < VERIFY_BYTES) out = VERIFY_BYTES;
     fm_arena a = {0};
     for (int pass = 0; pass < 2; pass++) {
@@ -250,9 +253,10 @@ static void encode_item(void *ctx, int64_t item, int thread)
 {
     piece *p = ctx;
     const int64_t columns = p->s->columns;
-    float *const x = p->q->row + (size_t)thread * 2 * (size_t)p->s->from_columns;
+    const int64_t wide = p->q->columns_max;
+    float *const x = p->q->row + (int64_t)thread * 2 * wide;
     for (int64_t i = item * ROWS_PER_ITEM; i < (item + 1) * ROWS_PER_ITEM && i < p->n; i++) {
-        fm_row_source_decode(p->s, x, p->q->plane[i], x + p->s->from_columns);
+        fm_row_source_decode(p->s, x, p->q->plane[i], x + wide);
         const fm_encode_status st =
             fm_encode(p->s->t->type, p->q->out + (uint64_t)i * p->row_bytes, x, p->weight, columns);
         if (st == FM_ENCODE_OK) continue;
@@ -270,7 +274,7 @@ static fm_status find_importance(const quantizer *q, const fm_quantize_tensor *t
     if (!q->importance) return FM_OK;
     FM_TRY(fm_importance_find(q->importance, t->name, t->dim[0], t->dim[2], sums, counts, n, found,
                               err));
-    if (*found || strcmp(t->name, t->from->name) == 0) return FM_OK;
+    if (*found || t->is_transposed || strcmp(t->name, t->from->name) == 0) return FM_OK;
     return fm_importance_find(q->importance, t->from->name, t->dim[0], t->dim[2], sums, counts, n,
                               found, err);
 }
@@ -328,7 +332,8 @@ static fm_status do_piece(quantizer *q, const fm_row_source *s, int64_t m, int64
     fm_pool_run(q->pool, encode_item, &p, (n + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM);
     if (p.bad_row < 0) return FM_OK;
     char of[48] = "";
-    if (t->dim[2] > 1) snprintf(of, sizeof of, " of expert %" PRId64, m);
+    if (t->dim[2] > 1)
+        snprintf(of, sizeof of, " of %s %" PRId64, t->head_rows ? "head" : "expert", m);
     return fm_fail(err, FM_E_FORMAT, "%s: tensor %s, row %" PRId64 "%s holds a number that %s %s",
                    fm_checkpoint_file(q->plan.source, t->from->file), t->name, row + p.bad_row, of,
                    p.why == FM_ENCODE_NOT_FINITE ? "is not finite, so it cannot become"

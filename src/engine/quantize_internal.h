@@ -25,6 +25,9 @@ typedef struct {
     fm_head_axis axis;
     int64_t first, unit; /* heads start at this row or column and have `unit` each */
     int64_t n_key, n_value;
+    /* Heads of one matrix that become matrices of their own: matrix h begins at row h * head_rows + row0. 0: none. */
+    int64_t head_rows;
+    bool is_transposed;     /* and its columns are rows of the source */
     uint64_t bytes, offset; /* offset in the data of the destination */
 } fm_quantize_tensor;
 
@@ -34,7 +37,8 @@ typedef struct {
     int64_t n_tensor, n_draft, n_fallback, n_copied;
     uint32_t n_layer; /* without drafting ones */
     bool tiles_heads;
-    uint64_t source_bytes; /* of the tensors that are written */
+    int64_t n_latent, n_rot; /* of latent attention whose heads are split, else 0 */
+    uint64_t source_bytes;   /* of the tensors that are written */
 } fm_quantize_plan;
 
 typedef struct {

@@ -28,7 +28,8 @@ static bool is_key(const char *key, const char *arch, const char *tail)
 }
 
 /* Keys that are not true of the destination, or are written anew. */
-static bool is_left_out(const char *key, const char *arch, bool tiles_heads, bool has_importance)
+static bool is_left_out(const char *key, const char *arch, const fm_quantize_plan *p,
+                        bool has_importance)
 {
     if (has_importance && strncmp(key, "quantize.imatrix.", 17) == 0) return true;
     static const char *const names[] = {
@@ -37,7 +38,10 @@ static bool is_left_out(const char *key, const char *arch, bool tiles_heads, boo
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(key, names[i]) == 0) return true;
     return is_key(key, arch, "block_count") || is_key(key, arch, "nextn_predict_layers") ||
-           (tiles_heads && is_key(key, arch, "ssm.grouped_value_heads"));
+           (p->tiles_heads && is_key(key, arch, "ssm.grouped_value_heads")) ||
+           (p->n_latent > 0 && (is_key(key, arch, "attention.head_count_kv") ||
+                                is_key(key, arch, "attention.key_length") ||
+                                is_key(key, arch, "attention.value_length")));
 }
 
 /* What config.json says and our reader does not need, but others do. */
@@ -65,6 +69,23 @@ static fm_status put_sections(fm_gguf_writer *w, const char *directory, const ch
     return FM_OK;
 }
 
+/* With k_b and v_b apart the heads share one key, latent and rotary values, of which the latent is the value. What a head has
+ * before that is in the keys that end in _mla. */
+static void put_absorbed(fm_gguf_writer *w, const fm_quantize_plan *p, const char *arch)
+{
+    const struct {
+        const char *tail;
+        int64_t v;
+    } keys[] = {{"head_count_kv", 1},
+                {"key_length", p->n_latent + p->n_rot},
+                {"value_length", p->n_latent}};
+    for (int i = 0; i < 3; i++) {
+        char key[200];
+        snprintf(key, sizeof key, "%.100s.attention.%s", arch, keys[i].tail);
+        fm_gguf_put_u32(w, key, (uint32_t)keys[i].v);
+    }
+}
+
 fm_status fm_quantize_put_meta(fm_gguf_writer *w, const fm_quantize_plan *p,
                                const fm_quantize_types *types, const char *importance,
                                fm_error *err)
@@ -78,11 +99,12 @@ fm_status fm_quantize_put_meta(fm_gguf_writer *w, const fm_quantize_plan *p,
     for (uint32_t i = 0; i < fm_meta_count(c); i++) {
         const char *k = fm_meta_key(c, i);
         if (strcmp(k, "general.architecture") != 0 &&
-            !is_left_out(k, arch.data, p->tiles_heads, importance != NULL))
+            !is_left_out(k, arch.data, p, importance != NULL))
             fm_gguf_put_meta(w, c, i);
     }
     snprintf(key, sizeof key, "%.100s.block_count", arch.data);
     fm_gguf_put_u32(w, key, p->n_layer);
+    if (p->n_latent > 0) put_absorbed(w, p, arch.data);
     fm_gguf_put_u32(w, "general.file_type", file_type(types->expert));
     fm_gguf_put_u32(w, "general.quantization_version", 2);
     if (importance) fm_gguf_put_str(w, "quantize.imatrix.file", importance);

@@ -1,6 +1,6 @@
 /* Which tensors fm_quantize() writes, in which type, and what is changed on the way so that every reader of GGUF files
  * finds what it expects: fused gate and up matrices of directories are written as two, value heads of qwen35moe directories
- * are put into the order that GGUF files have. */
+ * are put into the order that GGUF files have, kv_b of latent attention is written as two matrices for each head. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,8 +126,8 @@ static fm_status set_type(fm_quantize_plan *p, fm_quantize_tensor *t,
     t->is_fallback = t->type != asked;
     t->is_copy = t->type == from->type && have->n_plane == 0 && from->fix == FM_FIX_NONE &&
                  from->order.n_part == 0 && !from->each && !from->source && !from->by_columns &&
-                 t->row0 == 0 && t->dim[0] == from->dim[0] && t->axis == FM_HEADS_AS_THEY_ARE &&
-                 t->dim[1] == from->dim[1];
+                 t->row0 == 0 && t->head_rows == 0 && t->dim[0] == from->dim[0] &&
+                 t->axis == FM_HEADS_AS_THEY_ARE && t->dim[1] == from->dim[1];
     const uint64_t row = fm_type_row_bytes(fm_type_get(t->type), t->dim[0]);
     uint64_t rows;
     if (row == 0 || !fm_mul_u64((uint64_t)t->dim[1], (uint64_t)t->dim[2], &rows) ||
@@ -143,9 +143,17 @@ static fm_status set_type(fm_quantize_plan *p, fm_quantize_tensor *t,
     return FM_OK;
 }
 
-/* part: 0 the whole tensor, 1 and 2 the halves of its rows (of a bias, of its columns). */
+typedef struct {
+    int64_t head_rows, row0;
+    bool is_transposed;
+    int64_t dim[3];
+} head_split;
+
+/* part: 0 the whole tensor, 1 and 2 the halves of its rows (of a bias, of its columns). split: NULL but where heads become
+ * matrices. */
 static fm_status add(fm_quantize_plan *p, const fm_tensor_info *from, const char *name, int part,
-                     const head_sizes *heads, const fm_quantize_types *types, fm_error *err)
+                     const head_sizes *heads, const head_split *split,
+                     const fm_quantize_types *types, fm_error *err)
 {
     fm_quantize_tensor *t = &p->tensor[p->n_tensor];
     *t = (fm_quantize_tensor){.from = from, .n_dim = from->n_dim};
@@ -157,6 +165,13 @@ static fm_status add(fm_quantize_plan *p, const fm_tensor_info *from, const char
         const int axis = ends_with(name, ".bias") ? 0 : 1;
         t->dim[axis] = from->dim[axis] / 2;
         *(axis == 0 ? &t->column0 : &t->row0) = part == 2 ? t->dim[axis] : 0;
+    }
+    if (split) {
+        t->n_dim = 3;
+        memcpy(t->dim, split->dim, sizeof split->dim);
+        t->head_rows = split->head_rows;
+        t->row0 = split->row0;
+        t->is_transposed = split->is_transposed;
     }
     FM_TRY(set_heads(t, heads, err));
     return set_type(p, t, types, err);
@@ -177,7 +192,65 @@ static fm_status add_split(fm_quantize_plan *p, const fm_tensor_info *from,
         char name[256];
         snprintf(name, sizeof name, "%.*s%s.%s", stem, from->name, names[i],
                  is_bias ? "bias" : "weight");
-        FM_TRY(add(p, from, name, i + 1, &none, types, err));
+        FM_TRY(add(p, from, name, i + 1, &none, NULL, types, err));
+    }
+    return FM_OK;
+}
+
+/* Sizes of latent attention's heads, to see that kv_b has just them. */
+typedef struct {
+    int64_t n_head, nope, value, latent, rot;
+} latent_sizes;
+
+static fm_status read_latent(const fm_checkpoint *c, latent_sizes *l, fm_error *err)
+{
+    static const char *const keys[] = {"attention.head_count", "attention.key_length_mla",
+                                       "attention.value_length_mla", "attention.kv_lora_rank",
+                                       "rope.dimension_count"};
+    uint32_t v[5];
+    fm_str arch;
+    FM_TRY(fm_meta_str(c, "general.architecture", &arch, err));
+    for (int i = 0; i < 5; i++) {
+        char key[160];
+        snprintf(key, sizeof key, "%.100s.%s", arch.data, keys[i]);
+        FM_TRY(fm_meta_u32(c, key, &v[i], err));
+        if (v[i] < 1 || v[i] > 1 << 20)
+            return fm_fail(err, FM_E_FORMAT, "%s: %s is %u", fm_checkpoint_file(c, 0), key, v[i]);
+    }
+    *l = (latent_sizes){v[0], (int64_t)v[1] - v[4], v[2], v[3], v[4]};
+    if (l->nope < 1)
+        return fm_fail(err, FM_E_FORMAT, "%s: %u rotary values in a head of %u",
+                       fm_checkpoint_file(c, 0), v[4], v[1]);
+    return FM_OK;
+}
+
+/* kv_b, per head the rows of its key matrix, then those of its value matrix, as attn_k_b [head][latent][nope], which is
+ * what a query is multiplied with, and attn_v_b [head][value][latent]. */
+static fm_status add_latent(fm_quantize_plan *p, const fm_tensor_info *from,
+                            const fm_quantize_types *types, fm_error *err)
+{
+    static const head_sizes none = {0};
+    latent_sizes l = {0};
+    FM_TRY(read_latent(p->source, &l, err));
+    const int64_t rows = l.n_head * (l.nope + l.value);
+    if (from->dim[0] != l.latent || from->dim[1] != rows || from->dim[2] != 1 || from->by_columns ||
+        from->order.n_part > 0 || from->source)
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: tensor %s is %" PRId64 " x %" PRId64 ", expected %" PRId64 " x %" PRId64
+                       " in its rows' order",
+                       fm_checkpoint_file(p->source, from->file), from->name, from->dim[1],
+                       from->dim[0], rows, l.latent);
+    p->n_latent = l.latent;
+    p->n_rot = l.rot;
+    const int stem = (int)(strstr(from->name, "attn_kv_b") - from->name);
+    for (int i = 0; i < 2; i++) {
+        const head_split split = {.head_rows = l.nope + l.value,
+                                  .row0 = i ? l.nope : 0,
+                                  .is_transposed = i == 0,
+                                  .dim = {i ? l.latent : l.nope, i ? l.value : l.latent, l.n_head}};
+        char name[256];
+        snprintf(name, sizeof name, "%.*sattn_%c_b.weight", stem, from->name, i ? 'v' : 'k');
+        FM_TRY(add(p, from, name, 0, &none, &split, types, err));
     }
     return FM_OK;
 }
@@ -211,8 +284,19 @@ fm_status fm_quantize_make_plan(fm_quantize_plan *p, const fm_quantize_types *ty
             continue;
         }
         p->source_bytes += fm_tensor_bytes(t);
-        const bool split = fm_checkpoint_directory(c) && strstr(t->name, "ffn_gate_up_exps.");
-        FM_TRY(split ? add_split(p, t, types, err) : add(p, t, t->name, 0, &heads, types, err));
+        const bool is_ours = fm_checkpoint_directory(c) != NULL;
+        if (is_ours && strstr(t->name, "ffn_gate_up_exps."))
+            FM_TRY(add_split(p, t, types, err));
+        else if (is_ours && ends_with(t->name, ".attn_kv_b.weight"))
+            FM_TRY(add_latent(p, t, types, err));
+        else
+            FM_TRY(add(p, t, t->name, 0, &heads, NULL, types, err));
+        if (is_ours && ends_with(t->name, ".attn_k_b.weight")) { /* MLX: split already */
+            latent_sizes l = {0};
+            FM_TRY(read_latent(c, &l, err));
+            p->n_latent = l.latent;
+            p->n_rot = l.rot;
+        }
     }
     return FM_OK;
 }

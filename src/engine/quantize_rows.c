@@ -31,6 +31,9 @@ uint64_t fm_row_source_bytes(const fm_row_source *s, int64_t n)
     /* Rows that lie across the matrix: all of it. */
     if (s->from->by_columns) n = s->from->dim[1];
     for (int k = 0; k < FM_MAX_PLANES; k++) sum += s->row_bytes[k];
+    if (s->t->is_transposed) /* all of a head, and it turned, and one row */
+        return (uint64_t)s->columns * sum +
+               (uint64_t)(s->columns + 1) * (uint64_t)s->from_columns * sizeof(float);
     return sum * (uint64_t)n;
 }
 
@@ -76,14 +79,18 @@ static fm_status read_at(const fm_checkpoint *c, fm_row_files *files, int k, fm_
                            at.offset + skip, err);
 }
 
-fm_status fm_row_source_read(const fm_row_source *s, const fm_checkpoint *c, fm_row_files *files,
-                             int64_t matrix, int64_t row, int64_t n, uint8_t *buf,
-                             const void *(*plane)[FM_MAX_PLANES], fm_error *err)
+static fm_status read_rows(const fm_row_source *s, const fm_checkpoint *c, fm_row_files *files,
+                           int64_t matrix, int64_t row, int64_t n, uint8_t *buf,
+                           const void *(*plane)[FM_MAX_PLANES], fm_error *err)
 {
     const fm_tensor_info *const f = s->from;
     const int n_plane = fm_type_n_plane(s->type);
     /* Rows of the whole source matrix; of a view they are those of what it is a view of. */
     const int64_t matrix_rows = f->dim[1];
+    if (s->t->head_rows > 0) {
+        row += matrix * s->t->head_rows;
+        matrix = 0;
+    }
     if (f->by_columns) { /* one plane: the matrix is read whole, rows are picked out of it */
         const fm_extent at = f->each ? f->each[matrix] : (fm_extent){f->offset, f->bytes, f->file};
         const uint64_t bytes = (uint64_t)matrix_rows * s->row_bytes[0];
@@ -124,6 +131,23 @@ fm_status fm_row_source_read(const fm_row_source *s, const fm_checkpoint *c, fm_
     return FM_OK;
 }
 
+fm_status fm_row_source_read(const fm_row_source *s, const fm_checkpoint *c, fm_row_files *files,
+                             int64_t matrix, int64_t row, int64_t n, uint8_t *buf,
+                             const void *(*plane)[FM_MAX_PLANES], fm_error *err)
+{
+    if (!s->t->is_transposed) return read_rows(s, c, files, matrix, row, n, buf, plane, err);
+    float *const turned = (float *)(void *)buf; /* [from_columns][columns] */
+    float *const one = turned + s->columns * s->from_columns;
+    FM_TRY(read_rows(s, c, files, matrix, 0, s->columns, (uint8_t *)(one + s->from_columns), plane,
+                     err));
+    for (int64_t i = 0; i < s->columns; i++) {
+        fm_decode_planes(s->type, one, plane[i], s->from_columns);
+        for (int64_t k = 0; k < s->from_columns; k++) turned[k * s->columns + i] = one[k];
+    }
+    for (int64_t i = 0; i < n; i++) plane[i][0] = turned + (row + i) * s->columns;
+    return FM_OK;
+}
+
 int64_t fm_row_source_column(const fm_row_source *s, int64_t at)
 {
     return s->t->axis == FM_HEADS_IN_COLUMNS ? moved(s->t, at) : at;
@@ -135,6 +159,10 @@ void fm_row_source_decode(const fm_row_source *s, float *dst, const void *const 
     const fm_quantize_tensor *q = s->t;
     const int64_t n = s->columns;
     const bool moves = q->axis == FM_HEADS_IN_COLUMNS, orders = orders_columns(s);
+    if (q->is_transposed) {
+        memcpy(dst, plane[0], (size_t)n * sizeof *dst);
+        return;
+    }
     float *const to = moves || orders || q->column0 > 0 || n != s->from_columns ? scratch : dst;
     if (s->from->by_columns) {
         const uint64_t step = (uint64_t)s->from->dim[1] * s->type->block_bytes;

@@ -92,6 +92,8 @@ static fm_status latent_more(fm_checkpoint *c, const char *arch, const json_t *t
     if (fm_hf_number(text, "moe_layer_freq", 1) != 1)
         return fm_hf_refuse(err, path, "moe_layer_freq is not 1");
     FM_TRY(check_dense(c, arch, text, path, err));
+    FM_TRY(
+        fm_hf_put_uint(c, arch, "expert_gating_func", 2, err)); /* sigmoid; other readers want it */
     const double nope = fm_hf_number(text, "qk_nope_head_dim", 0),
                  rot = fm_hf_number(text, "qk_rope_head_dim", 0);
     if (!(nope >= 1 && nope <= 65536 && rot >= 2 && rot <= 65536))
