@@ -130,21 +130,29 @@ static void add_qwen(directory_writer *w, int layer)
     add_ffn(w, layer, "mlp.shared_expert", (uint64_t)s->shared_ff);
 }
 
-/* Row r of head h, column c of kv_b_proj. The values of specs without kv_b are those of GGUF's two tensors
- * (tests/tiny/tiny_deepseek.c). */
-static float kv_b_value(const tiny_spec *s, int layer, uint64_t h, uint64_t r, uint64_t c)
+/* kv_b_proj of a layer. The values of specs without kv_b are those of GGUF's two tensors (tests/tiny/tiny_deepseek.c). */
+typedef struct {
+    const tiny_spec *spec;
+    tiny_values whole, k_b, v_b;
+} kv_b_values;
+
+static kv_b_values kv_b_of(const tiny_spec *s, int layer)
 {
     char hf[DIRECTORY_NAME];
-    const uint64_t nope = (uint64_t)s->head_dim, value = (uint64_t)s->value_dim;
-    const uint64_t latent = (uint64_t)s->kv_latent;
-    if (s->has_kv_b)
-        return tiny_parameter(s, HF("self_attn.kv_b_proj.weight"), latent,
-                              (h * (nope + value) + r) * latent + c);
-    if (r < nope)
-        return tiny_parameter(s, HF("self_attn.k_b_proj.weight"), nope,
-                              (h * latent + c) * nope + r);
-    return tiny_parameter(s, HF("self_attn.v_b_proj.weight"), latent,
-                          (h * value + r - nope) * latent + c);
+    const uint64_t nope = (uint64_t)s->head_dim, latent = (uint64_t)s->kv_latent;
+    return (kv_b_values){s, tiny_values_of(s, HF("self_attn.kv_b_proj.weight"), latent),
+                         tiny_values_of(s, HF("self_attn.k_b_proj.weight"), nope),
+                         tiny_values_of(s, HF("self_attn.v_b_proj.weight"), latent)};
+}
+
+/* Row r of head h, column c. */
+static float kv_b_value(const kv_b_values *v, uint64_t h, uint64_t r, uint64_t c)
+{
+    const uint64_t nope = (uint64_t)v->spec->head_dim, value = (uint64_t)v->spec->value_dim;
+    const uint64_t latent = (uint64_t)v->spec->kv_latent;
+    if (v->spec->has_kv_b) return tiny_value(&v->whole, (h * (nope + value) + r) * latent + c);
+    if (r < nope) return tiny_value(&v->k_b, (h * latent + c) * nope + r);
+    return tiny_value(&v->v_b, (h * value + r - nope) * latent + c);
 }
 
 static void add_kv_b(directory_writer *w, int layer)
@@ -161,9 +169,10 @@ static void add_kv_b(directory_writer *w, int layer)
     assert_false(w->quantized);
     stored_name(w, name, hf);
     float *at = (float *)(void *)add_tensor(w, name, "F32", 4, n * rows, latent, 0)->data;
+    const kv_b_values v = kv_b_of(s, layer);
     for (uint64_t h = 0; h < n; h++)
         for (uint64_t r = 0; r < rows; r++)
-            for (uint64_t c = 0; c < latent; c++) *at++ = kv_b_value(s, layer, h, r, c);
+            for (uint64_t c = 0; c < latent; c++) *at++ = kv_b_value(&v, h, r, c);
 }
 
 /* As mlx-lm has it: the rows of the keys transposed within each head, those of the values apart. A matrix whose rows are
@@ -174,6 +183,7 @@ static void add_embed_and_unembed(directory_writer *w, int layer)
     char hf[DIRECTORY_NAME], module[DIRECTORY_NAME];
     const uint64_t n = (uint64_t)s->n_head, nope = (uint64_t)s->head_dim;
     const uint64_t value = (uint64_t)s->value_dim, latent = (uint64_t)s->kv_latent;
+    const kv_b_values v = kv_b_of(s, layer);
     for (int half = 0; half < 2; half++) {
         const uint64_t rows = half ? value : latent, cols = half ? latent : nope;
         stored_name(w, module, HF(half ? "self_attn.unembed_out" : "self_attn.embed_q"));
@@ -186,8 +196,7 @@ static void add_embed_and_unembed(directory_writer *w, int layer)
         stored_tensor *t = add_tensor(w, module, "BF16", 2, n, rows, cols);
         for (uint64_t i = 0; i < n * rows * cols; i++) {
             const uint64_t h = i / (rows * cols), r = i / cols % rows, c = i % cols;
-            put_value(w, t, i,
-                      half ? kv_b_value(s, layer, h, nope + r, c) : kv_b_value(s, layer, h, c, r));
+            put_value(w, t, i, half ? kv_b_value(&v, h, nope + r, c) : kv_b_value(&v, h, c, r));
         }
     }
 }

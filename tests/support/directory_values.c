@@ -96,8 +96,8 @@ void add_plain(directory_writer *w, const char *hf, uint64_t d0, uint64_t d1, ui
     const bool is_conv = w->mlx && strstr(hf, "conv1d");
     stored_tensor *s = add_floats(w, name, d0, is_conv ? d2 : d1, is_conv ? d1 : d2);
     const float one = is_shifted_norm(w, hf) ? 1.0f : 0.0f;
-    for (uint64_t i = 0; i < n; i++)
-        put_value(w, s, i, one + tiny_parameter(w->spec, hf, n_col, i));
+    const tiny_values v = tiny_values_of(w->spec, hf, n_col);
+    for (uint64_t i = 0; i < n; i++) put_value(w, s, i, one + tiny_value(&v, i));
 }
 
 void add_f32(directory_writer *w, const char *hf, uint64_t n)
@@ -105,7 +105,8 @@ void add_f32(directory_writer *w, const char *hf, uint64_t n)
     char name[DIRECTORY_NAME];
     stored_name(w, name, hf);
     stored_tensor *s = add_tensor(w, name, "F32", 4, n, 0, 0);
-    for (uint64_t i = 0; i < n; i++) put_f32(s, i, tiny_parameter(w->spec, hf, n, i));
+    const tiny_values v = tiny_values_of(w->spec, hf, n);
+    for (uint64_t i = 0; i < n; i++) put_f32(s, i, tiny_value(&v, i));
 }
 
 void add_rows(directory_writer *w, const char *name, const char *hf, uint64_t first, uint64_t n,
@@ -113,12 +114,12 @@ void add_rows(directory_writer *w, const char *name, const char *hf, uint64_t fi
 {
     const uint64_t rows = part->rows, cols = part->cols;
     stored_tensor *s = n ? add_floats(w, name, n, rows, cols) : add_floats(w, name, rows, cols, 0);
+    const tiny_values v = tiny_values_of(w->spec, hf, cols);
     for (uint64_t m = 0; m < (n ? n : 1); m++)
         for (uint64_t r = 0; r < rows; r++) {
             const uint64_t from = (first + m) * part->all_rows + part->row0 + r * part->step;
             for (uint64_t c = 0; c < cols; c++)
-                put_value(w, s, (m * rows + r) * cols + c,
-                          tiny_parameter(w->spec, hf, cols, from * cols + c));
+                put_value(w, s, (m * rows + r) * cols + c, tiny_value(&v, from * cols + c));
         }
 }
 
@@ -127,9 +128,10 @@ void add_by_columns(directory_writer *w, const char *hf, uint64_t n, uint64_t ro
     char name[DIRECTORY_NAME];
     stored_name(w, name, hf);
     stored_tensor *s = add_floats(w, name, n, cols, rows);
+    const tiny_values v = tiny_values_of(w->spec, hf, cols);
     for (uint64_t i = 0; i < n * rows * cols; i++) {
         const uint64_t m = i / (rows * cols), r = i / cols % rows, c = i % cols;
-        put_value(w, s, (m * cols + c) * rows + r, tiny_parameter(w->spec, hf, cols, i));
+        put_value(w, s, (m * cols + c) * rows + r, tiny_value(&v, i));
     }
 }
 
@@ -138,25 +140,28 @@ void add_table(directory_writer *w, const char *name, const char *hf, uint64_t n
 {
     const uint64_t cols = all / step;
     stored_tensor *s = add_floats(w, name, n, cols, 0);
+    const tiny_values v = tiny_values_of(w->spec, hf, all);
     for (uint64_t r = 0; r < n; r++)
         for (uint64_t c = 0; c < cols; c++)
-            put_value(w, s, r * cols + c,
-                      tiny_parameter(w->spec, hf, all, r * all + column0 + c * step));
+            put_value(w, s, r * cols + c, tiny_value(&v, r * all + column0 + c * step));
 }
 
 /* ---- coded matrices ---------------------------------------------------------------------- */
 
 static void random_bytes(const directory_writer *w, stored_tensor *s)
 {
-    for (size_t i = 0; i < s->bytes; i++)
-        s->data[i] = (uint8_t)(tiny_named_word(w->spec, s->name, i / 8) >> (8 * (i % 8)));
+    const uint64_t key = tiny_key(s->name, w->spec->seed);
+    for (size_t i = 0; i < s->bytes; i += 8) {
+        const uint64_t word = tiny_word(key, i / 8);
+        for (size_t k = 0; k < 8 && i + k < s->bytes; k++)
+            s->data[i + k] = (uint8_t)(word >> (8 * k));
+    }
 }
 
 /* Between 3/4 and 5/4 of `base`, and the generator's word. */
-static double spread(const directory_writer *w, const char *name, uint64_t i, double base,
-                     uint64_t *word)
+static double spread(uint64_t key, uint64_t i, double base, uint64_t *word)
 {
-    *word = tiny_named_word(w->spec, name, i);
+    *word = tiny_word(key, i);
     return base * (1.0 + 0.25 * ((double)((int32_t)(*word >> 48) - 32768) / 32768.0));
 }
 
@@ -183,11 +188,12 @@ static void add_mlx(const matrices *m, uint64_t bits)
     random_bytes(m->w, add_part(m, ".weight", "U32", 4, m->rows, m->cols * bits / 32));
     stored_tensor *s = add_part(m, ".scales", "BF16", 2, m->rows, groups);
     stored_tensor *b = add_part(m, ".biases", "BF16", 2, m->rows, groups);
+    const uint64_t key = tiny_key(s->name, m->w->spec->seed);
     const double top = (double)((1 << bits) - 1);
     const double rms = sqrt((top + 1) * (top + 1) - 1) / sqrt(12.0);
     for (uint64_t i = 0; i < m->count * groups; i++) {
         uint64_t word;
-        const double d = spread(m->w, s->name, i, m->std / rms, &word);
+        const double d = spread(key, i, m->std / rms, &word);
         const float scale = float_of(bits_of((float)(word & 1 ? -d : d)) & 0xffff0000u);
         put_bf16(s, i, scale);
         put_bf16(b, i, (float)(-top / 2 * (double)scale));
@@ -198,9 +204,10 @@ static void add_int4(const matrices *m)
 {
     random_bytes(m->w, add_part(m, ".weight_packed", "I32", 4, m->rows, m->cols / 8));
     stored_tensor *s = add_part(m, ".weight_scale", "BF16", 2, m->rows, m->cols / 32);
+    const uint64_t key = tiny_key(s->name, m->w->spec->seed);
     uint64_t word;
     for (uint64_t i = 0; i < m->count * (m->cols / 32); i++)
-        put_bf16(s, i, (float)spread(m->w, s->name, i, m->std / 4.61, &word));
+        put_bf16(s, i, (float)spread(key, i, m->std / 4.61, &word));
     add_part(m, ".weight_shape", "I32", 4, 1, 2);
 }
 
@@ -216,10 +223,11 @@ static void add_mxfp4(const matrices *m, bool as_blocks)
     }
     stored_tensor *s =
         add_part(m, as_blocks ? "_scales" : ".scales", "U8", 1, m->rows, m->cols / 32);
+    const uint64_t key = tiny_key(s->name, m->w->spec->seed);
     int e;
     frexp(m->std / 2.93, &e);
     for (uint64_t i = 0; i < s->bytes; i++)
-        s->data[i] = (uint8_t)(126 + e + (int)(tiny_named_word(m->w->spec, s->name, i) & 1));
+        s->data[i] = (uint8_t)(126 + e + (int)(tiny_word(key, i) & 1));
 }
 
 static void add_fp8(const matrices *m, bool row_scales)
@@ -233,9 +241,10 @@ static void add_fp8(const matrices *m, bool row_scales)
                    sc = row_scales ? 1 : m->cols / 128;
     stored_tensor *s = row_scales ? add_part(m, ".weight_scale", "BF16", 2, sr, sc)
                                   : add_part(m, ".weight_scale_inv", "F32", 4, sr, sc);
+    const uint64_t key = tiny_key(s->name, m->w->spec->seed);
     uint64_t word;
     for (uint64_t i = 0; i < n * sr * sc; i++) {
-        const float d = (float)spread(m->w, s->name, i, m->std / 124.0, &word);
+        const float d = (float)spread(key, i, m->std / 124.0, &word);
         if (row_scales) {
             put_bf16(s, i, d);
         } else {

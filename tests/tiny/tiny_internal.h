@@ -86,8 +86,6 @@ typedef struct {
 } tiny_plan;
 
 /* tiny_random.c */
-uint64_t tiny_key(const char *name, uint64_t seed);
-uint64_t tiny_word(uint64_t key, uint64_t i);
 const tiny_format *tiny_format_find(const char *name);
 /* The type that a file of type `wanted` gives the parameter hf; "IQ" deals out its types. */
 const tiny_format *tiny_format_of(const tiny_format *wanted, const tiny_spec *spec, const char *hf);

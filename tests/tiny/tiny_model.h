@@ -98,9 +98,25 @@ const char *tiny_fault_text(size_t i);
 /* True if the fault changes a file of this spec (some need DeltaNet layers, for example). */
 bool tiny_fault_applies(const tiny_spec *spec, const char *fault);
 
-/* Value i (row-major, rows of n_col) of a Hugging Face parameter, and output i of the generator with a name as key. */
-float tiny_parameter(const tiny_spec *spec, const char *hf, uint64_t n_col, uint64_t i);
-uint64_t tiny_named_word(const tiny_spec *spec, const char *name, uint64_t i);
+/* A Hugging Face parameter: its values are asked for one by one, its name is looked up once. */
+typedef struct {
+    uint64_t n;                /* the first rows, */
+    uint64_t second, n_second; /* and others from `second` on, are made smaller */
+    float factor;
+} tiny_quiet;
+typedef struct {
+    uint64_t key, n_col;
+    double base;
+    float scale;
+    tiny_quiet quiet;
+} tiny_values;
+tiny_values tiny_values_of(const tiny_spec *spec, const char *hf, uint64_t n_col);
+/* Value i, row-major, rows of n_col. */
+float tiny_value(const tiny_values *v, uint64_t i);
+
+/* The generator: its key for a name, and output i with a key. */
+uint64_t tiny_key(const char *name, uint64_t seed);
+uint64_t tiny_word(uint64_t key, uint64_t i);
 /* Standard deviation of a matrix's values. */
 double tiny_deviation(const tiny_spec *spec, const char *hf, uint64_t n_col);
 

@@ -145,11 +145,16 @@ static double std_of(const rule *r, uint64_t n_col)
     return r->kind == TABLE ? r->value : r->value / sqrt((double)n_col);
 }
 
+static float scale_of(const rule *r, uint64_t n_col)
+{
+    return (float)(r->kind == VECTOR ? r->value : std_of(r, n_col) * sqrt(3.0));
+}
+
 /* The product is exact in double, so that a fused multiply-add makes no difference. */
-static float weight_at(const rule *r, float scale, uint64_t key, uint64_t i)
+static float weight_at(double base, float scale, uint64_t key, uint64_t i)
 {
     const double u = (double)((int32_t)(tiny_word(key, i) >> 48) - 32768) / 32768.0;
-    return (float)(r->base + (double)scale * u);
+    return (float)(base + (double)scale * u);
 }
 
 /* f16 bits of a scale near `target`: one binade, ten random bits of mantissa. */
@@ -299,24 +304,36 @@ static uint64_t source_col(const tiny_spec *spec, const tiny_tensor *t, uint64_t
     return c;
 }
 
-/* 2^-11 for the q and k rows of key head 0 in a spec with a quiet head (deepseek2: 2^-5 for both latents), else
- * 1. */
-static float row_factor(const tiny_spec *spec, const tiny_tensor *t, uint64_t hf_row)
+/* Which rows of a parameter are made small, and how small, in a spec with a quiet head: by 2^-11 those of q and k of key
+ * head 0, in deepseek2 by 2^-5 those of both latents. */
+static tiny_quiet quiet_of(const tiny_spec *spec, const char *hf)
 {
-    if (!spec->has_quiet_head) return 1.0f;
+    tiny_quiet q = {.factor = 1.0f};
+    if (!spec->has_quiet_head) return q;
     if (spec->family == TINY_DEEPSEEK2) {
-        const bool is_kv = strstr(t->hf, "kv_a_proj") && hf_row < (uint64_t)spec->kv_latent;
-        return is_kv || strstr(t->hf, "q_a_proj") ? 1.0f / 32 : 1.0f;
+        q.factor = 1.0f / 32;
+        if (strstr(hf, "kv_a_proj")) {
+            q.n = (uint64_t)spec->kv_latent;
+        } else if (strstr(hf, "q_a_proj")) {
+            q.n = UINT64_MAX;
+        }
+        return q;
     }
     const uint64_t dim = (uint64_t)spec->state_dim;
-    const uint64_t n_key_row = (uint64_t)spec->n_key_head * dim;
-    bool is_quiet = false;
-    if (strstr(t->hf, "in_proj_qkvz")) {
-        is_quiet = hf_row < 2 * dim;
-    } else if (strstr(t->hf, "in_proj_qkv")) {
-        is_quiet = hf_row < dim || (hf_row >= n_key_row && hf_row < n_key_row + dim);
+    q.factor = 1.0f / 2048;
+    if (strstr(hf, "in_proj_qkvz")) {
+        q.n = 2 * dim;
+    } else if (strstr(hf, "in_proj_qkv")) {
+        q.n = q.n_second = dim;
+        q.second = (uint64_t)spec->n_key_head * dim;
     }
-    return is_quiet ? 1.0f / 2048 : 1.0f;
+    return q;
+}
+
+static float row_factor(const tiny_quiet *q, uint64_t hf_row)
+{
+    const bool is_quiet = hf_row < q->n || hf_row - q->second < q->n_second;
+    return is_quiet ? q->factor : 1.0f;
 }
 
 static float apply_effect(tiny_effect effect, float w)
@@ -364,31 +381,33 @@ void tiny_fill_row(uint8_t *dst, const tiny_plan *plan, const tiny_tensor *t, ui
         }
         return;
     }
-    const float scale = (float)(r.kind == VECTOR ? r.value : std_of(&r, n_col) * sqrt(3.0));
-    const float factor = row_factor(spec, t, hf_row);
+    const float scale = scale_of(&r, n_col);
+    const tiny_quiet quiet = quiet_of(spec, t->hf);
+    const float factor = row_factor(&quiet, hf_row);
     const uint64_t hf_n_col =
         t->cols == TINY_COL_EVEN || t->cols == TINY_COL_ODD ? 2 * n_col : n_col;
     for (uint64_t c = 0; c < n_col; c++) {
         /* A vector has one element per GGUF "row" of its map, and no columns to permute. */
         const uint64_t i =
             is_vector ? source_row(spec, t, c) : hf_row * hf_n_col + source_col(spec, t, c);
-        const float w = weight_at(&r, scale, key, i) * factor;
+        const float w = weight_at(r.base, scale, key, i) * factor;
         put_float(dst + 4 * c, apply_effect(t->effect, w));
     }
 }
 
-float tiny_parameter(const tiny_spec *spec, const char *hf, uint64_t n_col, uint64_t i)
+tiny_values tiny_values_of(const tiny_spec *spec, const char *hf, uint64_t n_col)
 {
-    tiny_tensor t = {.n_dims = 2};
-    snprintf(t.hf, sizeof t.hf, "%s", hf);
     const rule r = rule_of(spec, hf);
-    const float scale = (float)(r.kind == VECTOR ? r.value : std_of(&r, n_col) * sqrt(3.0));
-    return weight_at(&r, scale, tiny_key(hf, spec->seed), i) * row_factor(spec, &t, i / n_col);
+    return (tiny_values){.key = tiny_key(hf, spec->seed),
+                         .n_col = n_col,
+                         .base = r.base,
+                         .scale = scale_of(&r, n_col),
+                         .quiet = quiet_of(spec, hf)};
 }
 
-uint64_t tiny_named_word(const tiny_spec *spec, const char *name, uint64_t i)
+float tiny_value(const tiny_values *v, uint64_t i)
 {
-    return tiny_word(tiny_key(name, spec->seed), i);
+    return weight_at(v->base, v->scale, v->key, i) * row_factor(&v->quiet, i / v->n_col);
 }
 
 double tiny_deviation(const tiny_spec *spec, const char *hf, uint64_t n_col)
