@@ -154,6 +154,11 @@ static fm_status fill_header(quantizer *q, fm_gguf_writer *w, fm_error *err)
                 "%s: has neither tokenizer.json nor tiktoken.model, so the file gets no tokenizer "
                 "(logits work, text does not)",
                 directory);
+        if (facts.n_more_ends > 0)
+            say(q, FM_LOG_WARN,
+                "%s: names %d ids that end a generation, three of which have a key; text may run "
+                "past the others",
+                directory, facts.n_more_ends + 3);
         if (facts.n_without_merge > 0)
             say(q, FM_LOG_INFO,
                 "tiktoken.model: %d token%s made by no merge of two others; readers that go by "

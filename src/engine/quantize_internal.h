@@ -57,6 +57,7 @@ fm_status fm_quantize_put_meta(fm_gguf_writer *w, const fm_quantize_plan *p,
 typedef struct {
     bool found; /* it has a tokenizer */
     int32_t n_without_merge;
+    int n_more_ends; /* ids that end a generation and have no key in the format */
 } fm_vocab_facts;
 fm_status fm_quantize_put_vocab(fm_gguf_writer *w, const char *directory, int64_t n_vocab,
                                 fm_vocab_facts *facts, fm_error *err);

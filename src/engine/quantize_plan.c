@@ -22,13 +22,15 @@ static bool is_expert(const char *name)
     return strstr(name, "_exps.weight") != NULL;
 }
 
-/* Matrices stay numbers of 32 bits where they are small and decide much: routers, gates, convolutions. */
+/* Matrices stay numbers of 32 bits where they are small and decide much: routers, gates, convolutions, the weights with which
+ * an indexer's heads count when it chooses positions. */
 static bool stays_f32(const fm_tensor_info *t)
 {
     const char *const name = t->name;
     return t->n_dim < 2 || (t->dim[1] == 1 && t->dim[2] == 1) || ends_with(name, ".bias") ||
            strstr(name, "ffn_gate_inp") != NULL || strstr(name, "ssm_conv1d") != NULL ||
-           strstr(name, "norm.weight") != NULL || strstr(name, "attn_sinks") != NULL;
+           strstr(name, "norm.weight") != NULL || strstr(name, "attn_sinks") != NULL ||
+           ends_with(name, ".indexer.proj.weight");
 }
 
 /* What rows of `columns` can be when they do not fit the type that was asked for. */

@@ -97,6 +97,46 @@ static void put_id(fm_gguf_writer *w, const fm_vocabulary *v, const char *key, c
     fm_gguf_put_u32(w, full, (uint32_t)id);
 }
 
+/* Ids that end a generation, in the order in which they are found. */
+typedef struct {
+    int32_t id[64];
+    int n;
+} end_list;
+
+static void add_end(end_list *l, const fm_vocabulary *v, int64_t id)
+{
+    if (id < 0 || id >= v->n || l->n == (int)(sizeof l->id / sizeof l->id[0])) return;
+    for (int i = 0; i < l->n; i++)
+        if (l->id[i] == id) return;
+    l->id[l->n++] = (int32_t)id;
+}
+
+static void add_ends(end_list *l, const fm_vocabulary *v, const json_t *config)
+{
+    const json_t *ids = json_object_get(config, "eos_token_id");
+    if (json_is_integer(ids)) add_end(l, v, json_integer_value(ids));
+    for (size_t i = 0; i < json_array_size(ids); i++) {
+        const json_t *id = json_array_get(ids, i);
+        if (json_is_integer(id)) add_end(l, v, json_integer_value(id));
+    }
+}
+
+/* The format has a key each for the ends of a text, a turn and a message. Readers stop at any of the three, so they take
+ * what the configurations name, whichever it is. Returns how many found no key. */
+static int put_ends(fm_gguf_writer *w, const fm_vocabulary *v, const json_t *config,
+                    const json_t *generation, const json_t *tokenizer)
+{
+    static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    end_list l = {0};
+    add_end(&l, v, id_of_text(v, json_object_get(tokenizer, "eos_token")));
+    add_ends(&l, v, generation);
+    add_ends(&l, v, config);
+    add_ends(&l, v, json_object_get(config, "text_config"));
+    for (int i = 0; i < l.n && i < 3; i++) fm_gguf_put_u32(w, keys[i], (uint32_t)l.id[i]);
+    return l.n > 3 ? l.n - 3 : 0;
+}
+
 static fm_status put_template(fm_gguf_writer *w, const char *directory, const json_t *tokenizer,
                               fm_error *err)
 {
@@ -135,7 +175,8 @@ static const char *token_at(void *user, size_t i)
     return v->filler[i];
 }
 
-static fm_status put_all(fm_gguf_writer *w, fm_vocabulary *v, const char *directory, fm_error *err)
+static fm_status put_all(fm_gguf_writer *w, fm_vocabulary *v, const char *directory,
+                         int *n_more_ends, fm_error *err)
 {
     json_t *tokenizer = NULL, *generation = NULL, *config = NULL;
     fm_status st = fm_quantize_load_json(&tokenizer, directory, "tokenizer_config.json", err);
@@ -148,7 +189,7 @@ static fm_status put_all(fm_gguf_writer *w, fm_vocabulary *v, const char *direct
         fm_gguf_put_i32_array(w, "tokenizer.ggml.token_type", v->kind, (size_t)v->n);
         fm_gguf_put_str_array(w, "tokenizer.ggml.merges", v->n_merge, fm_vocabulary_merge, v);
         put_id(w, v, "bos_token_id", config, generation, tokenizer, "bos_token");
-        put_id(w, v, "eos_token_id", config, generation, tokenizer, "eos_token");
+        *n_more_ends = put_ends(w, v, config, generation, tokenizer);
         put_id(w, v, "padding_token_id", config, generation, tokenizer, "pad_token");
         const json_t *bos = json_object_get(tokenizer, "add_bos_token");
         fm_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", json_is_true(bos));
@@ -171,7 +212,7 @@ fm_status fm_quantize_put_vocab(fm_gguf_writer *w, const char *directory, int64_
     fm_status st = fm_vocabulary_read(&v, directory, err);
     facts->found = v.token != NULL;
     facts->n_without_merge = v.n_without_merge;
-    if (st == FM_OK && facts->found) st = put_all(w, &v, directory, err);
+    if (st == FM_OK && facts->found) st = put_all(w, &v, directory, &facts->n_more_ends, err);
     fm_vocabulary_free(&v);
     return st;
 }

@@ -206,6 +206,8 @@ static void rows_that_do_not_fit_a_type_are_said(void **state)
     fm_checkpoint *c = open_file(to);
     assert_int_equal(find(c, 0, "attn_k_b")->type, FM_TYPE_F16); /* 48 values */
     assert_int_equal(find(c, 0, "attn_q_a")->type, FM_TYPE_Q4_K);
+    assert_int_equal(find(c, 0, "indexer.attn_q_b")->type, FM_TYPE_Q4_K);
+    assert_int_equal(find(c, 0, "indexer.proj")->type, FM_TYPE_F32);
     fm_checkpoint_close(c);
     assert_non_null(strstr(said, "attn_k_b.weight has rows of 48, no multiple of the block: F16"));
 }

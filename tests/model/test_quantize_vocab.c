@@ -228,6 +228,8 @@ static void kimi_directory_becomes_a_file_with_its_tokenizer(void **state)
         text_is(c, "tokenizer.chat_template", template);
         id_is(c, "bos_token_id", 330);
         id_is(c, "eos_token_id", 331);
+        id_is(c, "eot_token_id", 332);
+        assert_false(fm_meta_has(c, "tokenizer.ggml.eom_token_id"));
         id_is(c, "padding_token_id", 355);
         merges_are_those_of_tiktoken(c);
         fm_meta_kind kind;
@@ -290,10 +292,57 @@ static void what_does_not_fit_is_refused_or_said(void **state)
     assert_non_null(strstr(said, "neither tokenizer.json nor tiktoken.model"));
 }
 
+/* Several in the places where published directories have them; what the directory's tokenizer stops at, the file's does. */
+static void all_ends_of_a_generation_are_written(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *tokenizer, *generation;
+        int ends[3]; /* of text, turn, message; 0: none */
+        int n_all;
+    } cases[] = {
+        {config, "{\"eos_token_id\": [332, 340, 331]}", {331, 332, 340}, 3},
+        {"{}", "{\"eos_token_id\": [345, 340, 100000, -1]}", {345, 340, 0}, 2},
+        {"{}", "{}", {0, 0, 0}, 0},
+        {"{}", "{\"eos_token_id\": 345}", {345, 0, 0}, 1},
+        {"{}", "{\"eos_token_id\": [341, 342, 343, 342, 344]}", {341, 342, 343}, 4},
+    };
+    static const char *const keys[] = {"eos_token_id", "eot_token_id", "eom_token_id"};
+    char from[600], to[620];
+    snprintf(from, sizeof from, "%s", scratch_path("ends"));
+    snprintf(to, sizeof to, "%s.gguf", from);
+    kimi_directory(from, N_ALL);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char said[4096] = "";
+        fm_error err = {0};
+        put_text(from, "tokenizer_config.json", cases[i].tokenizer);
+        put_text(from, "generation_config.json", cases[i].generation);
+        if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+        fm_checkpoint *c;
+        if (fm_checkpoint_open(&c, to, &err) != FM_OK) fail_msg("%s", err.msg);
+        for (int k = 0; k < 3; k++) {
+            char full[80];
+            snprintf(full, sizeof full, "tokenizer.ggml.%s", keys[k]);
+            if (cases[i].ends[k])
+                id_is(c, keys[k], (uint32_t)cases[i].ends[k]);
+            else
+                assert_false(fm_meta_has(c, full));
+        }
+        fm_checkpoint_close(c);
+        assert_int_equal(strstr(said, "names 4 ids that end a generation") != NULL,
+                         cases[i].n_all > 3);
+        fm_tokenizer *a = open_tokenizer(from), *b = open_tokenizer(to);
+        if (cases[i].n_all <= 3) same_vocabulary(a, b);
+        fm_tokenizer_close(a);
+        fm_tokenizer_close(b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kimi_directory_becomes_a_file_with_its_tokenizer),
+        cmocka_unit_test(all_ends_of_a_generation_are_written),
         cmocka_unit_test(what_does_not_fit_is_refused_or_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
