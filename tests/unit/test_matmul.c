@@ -421,6 +421,24 @@ static expected expect(const fm_matrix *w, int64_t row, const float *x, float *d
     return e;
 }
 
+/* More blocks than any kernel takes at a time, and no multiple of what it takes. */
+static void quantized_products_of_long_rows_have_the_same_bits(void **state)
+{
+    (void)state;
+    enum { N_IN = 67 * 256 };
+    static const int64_t token_counts[] = {1, 3, 16};
+    float *const x = malloc(16 * N_IN * sizeof *x);
+    assert_non_null(x);
+    fill_activations(x, 16 * N_IN, X_RANDOM);
+    for (int i = 0; i < N_QUANTIZED; i++) {
+        weights w;
+        make_weights(&w, fm_type_get(quantized[i]), 21, N_IN, W_RANDOM);
+        for (int c = 0; c < 3; c++) check_all_ways(w.rows.type, &w, x, token_counts[c]);
+        free_weights(&w);
+    }
+    free(x);
+}
+
 /* The largest weights, scales and activations, of either sign, in a long row: every sum that comes
  * near the end of its range, and every one that would overflow if it ran across blocks. */
 static void long_rows_of_extreme_values_do_not_overflow(void **state)
@@ -605,6 +623,7 @@ int main(void)
         cmocka_unit_test(not_finite_activation_gives_nan_and_never_a_wrong_number),
         cmocka_unit_test(quantized_products_have_the_same_bits_in_every_set_layout_and_split),
         cmocka_unit_test(quantized_products_have_the_same_bits_for_awkward_weights_and_activations),
+        cmocka_unit_test(quantized_products_of_long_rows_have_the_same_bits),
         cmocka_unit_test(long_rows_of_extreme_values_do_not_overflow),
         cmocka_unit_test(quantized_products_are_within_the_activation_rounding_of_f64),
         cmocka_unit_test(float_products_are_within_rounding_of_f64_for_any_size),

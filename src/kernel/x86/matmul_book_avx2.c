@@ -30,8 +30,9 @@ typedef struct {
 typedef struct {
     void (*one)(const fm_matrix *w, int64_t row0, int64_t row1, int64_t b0, int64_t b1,
                 const words_256 *x, const float *dx, float *y);
-    uint16_t (*unpack)(words_256 *dst, const uint8_t *block); /* returns the half d */
-    float factor;                                             /* of d: quant_block_iq.h */
+    /* TILE_ROWS blocks and their halves d; asks for those that lie `ahead` bytes behind them. */
+    void (*unpack)(words_256 *dst, uint16_t *half, const uint8_t *const *block, size_t ahead);
+    float factor; /* of d: quant_block_iq.h */
 } format_book;
 
 static book_tables books;
@@ -120,20 +121,24 @@ static FM_ALWAYS_INLINE void one_token(const fm_matrix *w, int64_t row0, int64_t
             uint16_t half[ONE_BLOCKS] = {0};
             __m256i sum[ONE_BLOCKS];
             float term[ONE_BLOCKS];
+            book_head h[ONE_BLOCKS];
+            /* Heads first: their chains of operations are long, and groups that wait for them would fill the
+             * processor's queues. */
+            for (int i = 0; i < n; i++) {
+                _mm_prefetch((const char *)p + i * block_bytes + AHEAD_BYTES, _MM_HINT_T0);
+                half[i] = head(&h[i], p + i * block_bytes);
+            }
+            in_memory(h);
             for (int i = n; i < ONE_BLOCKS; i++) sum[i] = _mm256_setzero_si256();
             for (int i = 0; i < n; i++, p += block_bytes) {
                 const words_256 *const v = x + b + i;
-                book_head h;
-                _mm_prefetch((const char *)p + AHEAD_BYTES, _MM_HINT_T0);
-                half[i] = head(&h, p);
-                in_memory(&h);
                 __m256i s[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
                 FM_UNROLL
                 for (int k = 0; k < 8; k++) {
                     __m256i q[2];
-                    group_words(q, &h, p, k, group);
-                    s[0] = _mm256_add_epi32(s[0], _mm256_madd_epi16(q[0], v->w[k][0]));
-                    s[1] = _mm256_add_epi32(s[1], _mm256_madd_epi16(q[1], v->w[k][1]));
+                    group_words(q, &h[i], p, k, group);
+                    s[0] = settled(_mm256_add_epi32(s[0], _mm256_madd_epi16(q[0], v->w[k][0])));
+                    s[1] = settled(_mm256_add_epi32(s[1], _mm256_madd_epi16(q[1], v->w[k][1])));
                 }
                 sum[i] = _mm256_add_epi32(s[0], s[1]);
             }
@@ -165,15 +170,23 @@ static void one_token_rows(const fm_matrix *w, int64_t row0, int64_t row1, const
 
 /* ---- several tokens ------------------------------------------------------------------------ */
 
-static FM_ALWAYS_INLINE uint16_t unpack_block(words_256 *dst, const uint8_t *block,
-                                              book_head_fn *head, book_group_fn *group)
+static FM_ALWAYS_INLINE void unpack_blocks(words_256 *dst, uint16_t *half,
+                                           const uint8_t *const *block, size_t ahead,
+                                           const int block_bytes, book_head_fn *head,
+                                           book_group_fn *group)
 {
-    book_head h;
-    const uint16_t half = head(&h, block);
-    in_memory(&h);
-    FM_UNROLL
-    for (int k = 0; k < 8; k++) group_words(dst->w[k], &h, block, k, group);
-    return half;
+    book_head h[TILE_ROWS]; /* first, as above */
+    for (int r = 0; r < TILE_ROWS; r++) {
+        FM_UNROLL
+        for (int i = 0; i < block_bytes; i += 64)
+            _mm_prefetch((const char *)block[r] + ahead + i, _MM_HINT_T0);
+        half[r] = head(&h[r], block[r]);
+    }
+    in_memory(h);
+    for (int r = 0; r < TILE_ROWS; r++) {
+        FM_UNROLL
+        for (int k = 0; k < 8; k++) group_words(dst[r].w[k], &h[r], block[r], k, group);
+    }
 }
 
 /* The sums of one block: 4 rows with x0, then with x1. */
@@ -241,13 +254,14 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
                             : _mm256_set_m128(load_rows(y[u] + row, n), load_rows(y[t] + row, n));
             }
             for (int64_t b = b0; b < b1; b++) {
-                uint16_t half[8] = {0};
-                for (int r = 0; r < TILE_ROWS; r++) {
-                    const int64_t from = row + (r < n ? r : 0);
-                    const uint8_t *const p = (const uint8_t *)w->data +
-                                             (uint64_t)from * w->row_bytes + (uint64_t)b * bytes;
-                    half[r] = half[4 + r] = f->unpack(&words[r], p);
-                }
+                const uint8_t *block[TILE_ROWS];
+                uint16_t half[2 * TILE_ROWS];
+                for (int r = 0; r < TILE_ROWS; r++)
+                    block[r] = (const uint8_t *)w->data +
+                               (uint64_t)(row + (r < n ? r : 0)) * w->row_bytes +
+                               (uint64_t)b * bytes;
+                f->unpack(words, half, block, TILE_ROWS * w->row_bytes);
+                memcpy(half + TILE_ROWS, half, TILE_ROWS * sizeof *half);
                 const __m256 d =
                     _mm256_mul_ps(_mm256_set1_ps(f->factor), load_half((uint8_t *)half));
                 for (int64_t t = 0; t < nt; t += TILE_TOKENS) {
@@ -288,9 +302,10 @@ static void several_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const
         one_token(w, row0, row1, b0, b1, x, dx, y, block_bytes, factor, head_##type,               \
                   group_##type);                                                                   \
     }                                                                                              \
-    static uint16_t unpack_##type(words_256 *dst, const uint8_t *block)                            \
+    static void unpack_##type(words_256 *dst, uint16_t *half, const uint8_t *const *block,         \
+                              size_t ahead)                                                        \
     {                                                                                              \
-        return unpack_block(dst, block, head_##type, group_##type);                                \
+        unpack_blocks(dst, half, block, ahead, block_bytes, head_##type, group_##type);            \
     }                                                                                              \
     static const format_book format_##type = {one_##type, unpack_##type, factor};
 FORMAT(iq2_xxs, 66, 0.125f)

@@ -17,7 +17,7 @@
 /* Entries of 8 and of 4 columns: weights without sign as in quant_block_iq.h; IQ1: 8 times the code. */
 typedef struct {
     uint64_t iq2_xxs[256], iq2_xs[512], iq2_s[1024], iq1[2048];
-    uint32_t iq3_xxs[256], iq3_s[512];
+    uint32_t iq3_xxs[256 + 3], iq3_s[512 + 3]; /* an entry is read as 16 bytes */
 } book_tables;
 
 /* Of one block. */
@@ -54,7 +54,7 @@ static FM_ALWAYS_INLINE __m256i with_signs(__m256i w, const book_head *h, int k)
 {
     const __m256i v = spread_8(repeat_32((const uint8_t *)&h->sign + 4 * k));
     const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(v, bit_of_8()), bit_of_8());
-    return _mm256_sign_epi8(w, _mm256_or_si256(set, _mm256_set1_epi8(1)));
+    return _mm256_sub_epi8(_mm256_xor_si256(w, set), set);
 }
 
 /* Bytes of seven signs get the eighth, which makes their number even. */
@@ -131,15 +131,24 @@ static FM_ALWAYS_INLINE __m256i joined(__m128i low, __m128i high)
     return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
 }
 
+/* vmovhps and vpunpckldq take one load each, which vpinsrq and vpinsrd do not. */
 static FM_ALWAYS_INLINE __m128i two_of_8(const uint64_t *book, size_t a, size_t b)
 {
-    return _mm_set_epi64x((long long)book[b], (long long)book[a]);
+    const __m128 low = _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(book + a)));
+    return _mm_castps_si128(_mm_loadh_pi(low, (const __m64 *)(book + b)));
+}
+
+/* Reads 12 bytes behind an entry. */
+static FM_ALWAYS_INLINE __m128i two_of_4(const uint32_t *book, size_t a, size_t b)
+{
+    return _mm_unpacklo_epi32(_mm_loadu_si32(book + a),
+                              _mm_loadu_si128((const __m128i *)(book + b)));
 }
 
 static FM_ALWAYS_INLINE __m128i four_of_4(const uint32_t *book, size_t a, size_t b, size_t c,
                                           size_t d)
 {
-    return _mm_set_epi32((int)book[d], (int)book[c], (int)book[b], (int)book[a]);
+    return _mm_unpacklo_epi64(two_of_4(book, a, b), two_of_4(book, c, d));
 }
 
 static FM_ALWAYS_INLINE __m256i entries_of_8(const uint64_t *book, const book_head *h, int k)
