@@ -340,6 +340,37 @@ static void random_block(const fm_type_traits *type, unsigned char *b, double st
         }
         store_f16(b + 208, jitter * std / (18.5 * 51.9));
         break;
+    /* Code books: rms of a book's values as quant_block_iq.h counts them, of odd scales up to 31 or 15, and the factor of d. */
+    case FM_TYPE_IQ2_XXS:
+        store_f16(b, jitter * std / (23.1 * 18.5 / 8));
+        break;
+    case FM_TYPE_IQ2_XS:
+    case FM_TYPE_IQ2_S:
+        store_f16(b, jitter * std / (24.3 * 18.5 / 8));
+        break;
+    case FM_TYPE_IQ3_XXS:
+        store_f16(b, jitter * std / (15.4 * 18.5 / 2));
+        break;
+    case FM_TYPE_IQ3_S:
+        store_f16(b, jitter * std / (7.6 * 18.5));
+        break;
+    case FM_TYPE_IQ1_S:
+        store_f16(b, jitter * std / (6.25 * 9.2 / 8));
+        break;
+    case FM_TYPE_IQ1_M: { /* the half lies in the upper nibbles of four words */
+        unsigned char half[2];
+        store_f16(half, jitter * std / (6.25 * 9.2 / 8));
+        for (int i = 0; i < 4; i++)
+            b[49 + 2 * i] =
+                (unsigned char)((b[49 + 2 * i] & 15) | (half[i / 2] >> (4 * (i & 1)) & 15) << 4);
+        break;
+    }
+    case FM_TYPE_IQ4_NL: /* rms of the 16 values is 67.5 */
+        store_f16(b, (next_u64(s) & 1 ? 1 : -1) * jitter * std / 67.5);
+        break;
+    case FM_TYPE_IQ4_XS: /* scales of 6 bits less 32 */
+        store_f16(b, jitter * std / (67.5 * 18.5));
+        break;
     default:
         break;
     }
