@@ -31,6 +31,7 @@ typedef struct {
     fm_run *r;
     const fm_layer *l;
     uint8_t *const *ptr;
+    int32_t layer;
     const float *q_norm, *kv_norm; /* q_norm may be NULL                    */
     float *q, *kv;                 /* rows of the pass                      */
     int64_t q_stride, d_query;
@@ -109,6 +110,11 @@ static void turn_pairs(float *x, const float *cos_t, const float *sin_t, int64_t
     }
 }
 
+static float query_scale(const latent_job *j)
+{
+    return j->r->hp->rope.score_factor / sqrtf((float)j->d_query);
+}
+
 /* Rope and scale of one token's queries; norm and rope of its row, which goes to the cache. */
 static void prepare_item(void *ctx, int64_t t, int thread)
 {
@@ -118,7 +124,7 @@ static void prepare_item(void *ctx, int64_t t, int thread)
     const fm_hparams *hp = r->hp;
     const int64_t n_rot = hp->rope.n_rot, d = hp->d_head, slot = r->pos0 + t;
     const float *cos_t = r->rope_cos + t * (n_rot / 2), *sin_t = r->rope_sin + t * (n_rot / 2);
-    const float scale = hp->rope.score_factor / sqrtf((float)j->d_query);
+    const float scale = query_scale(j);
     for (int64_t h = 0; h < hp->n_head; h++) {
         float *q = j->q + t * j->q_stride + h * j->d_query;
         turn_pairs(q + hp->d_nope, cos_t, sin_t, n_rot);
@@ -172,6 +178,15 @@ static void transposed_product(const latent_job *j, int64_t h, const float *x, i
     }
 }
 
+/* What head h's matrix for keys or values is multiplied with. */
+static void add_sums(const latent_job *j, fm_head_part part, int64_t h, const float *x,
+                     int64_t x_stride)
+{
+    fm_input_sums *sums = j->r->opt.importance;
+    const fm_input_sums_rows rows = {.x = x, .stride = x_stride, .div = 1, .n_row = j->n_tok};
+    if (sums) fm_input_sums_head(sums, j->layer, part, h, &rows);
+}
+
 /* Queries of head h in the latent space, their rotary part behind. */
 static void absorb_item(void *ctx, int64_t h, int thread)
 {
@@ -181,6 +196,7 @@ static void absorb_item(void *ctx, int64_t h, int thread)
     if (j->n_tok > 1 && fm_run_stops(r, thread)) return;
     unsigned char *scratch = r->latent_scratch + (size_t)thread * r->latent_scratch_each;
     const float *x = j->q + j->t0 * j->q_stride + h * j->d_query;
+    add_sums(j, FM_HEAD_KEYS, h, x, j->q_stride);
     float *y[FM_LATENT_TOKENS];
     for (int64_t t = 0; t < j->n_tok; t++) y[t] = r->latent_q + (t * hp->n_head + h) * hp->d_head;
     if (j->l->piece_of[FM_W_K_B] >= 0) {
@@ -207,6 +223,7 @@ static void value_item(void *ctx, int64_t h, int thread)
     const bool own = j->l->piece_of[FM_W_V_B] >= 0;
     const int64_t row0 = own ? h * hp->d_value : h * (hp->d_nope + hp->d_value) + hp->d_nope;
     const fm_matrix w = fm_head_matrix(j->l, j->ptr, own ? FM_W_V_B : FM_W_KV_B, row0, hp->d_value);
+    add_sums(j, FM_HEAD_VALUES, h, r->latent_o + h * hp->n_latent, hp->n_head * hp->n_latent);
     head_product(j, &w, r->latent_o + h * hp->n_latent, hp->n_head * hp->n_latent, y,
                  r->latent_scratch + (size_t)thread * r->latent_scratch_each);
 }
@@ -346,7 +363,7 @@ static void project(latent_job *j)
     fm_linear(r, &r->latent_in, &out, 1);
 }
 
-void fm_block_latent(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
+void fm_block_latent(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr)
 {
     const fm_hparams *hp = r->hp;
     const int64_t d_query = hp->d_nope + hp->rope.n_rot, group = group_size(hp, r->n_thread);
@@ -354,6 +371,7 @@ void fm_block_latent(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
         .r = r,
         .l = l,
         .ptr = ptr,
+        .layer = layer,
         .q_norm = fm_weight_vector_or_null(l, ptr, FM_W_Q_A_NORM),
         .kv_norm = fm_weight_vector(l, ptr, FM_W_KV_A_NORM),
         .q = r->mix_a,
@@ -365,6 +383,12 @@ void fm_block_latent(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
     };
     project(&j);
     fm_pool_run(r->pool, prepare_item, &j, r->n_tok);
+    if (r->opt.importance) {
+        fm_input_sums_set_scale(r->opt.importance, query_scale(&j));
+        if (l->piece_of[FM_W_KV_B] >= 0) /* latents are what all of it would be multiplied with */
+            fm_input_sums_add(r->opt.importance, r->pool, l->tensor_of[FM_W_KV_B], j.kv, hp->d_head,
+                              r->n_tok);
+    }
     for (j.t0 = 0; j.t0 < r->n_tok && !fm_run_stops(r, 0); j.t0 += FM_LATENT_TOKENS) {
         const int64_t left = r->n_tok - j.t0;
         j.n_tok = left < FM_LATENT_TOKENS ? left : FM_LATENT_TOKENS;

@@ -223,7 +223,7 @@ static fm_status layer_pass(fm_run *r, int32_t i, fm_error *err)
         fm_block_attention(r, l, ptr);
         break;
     case FM_MIX_LATENT:
-        fm_block_latent(r, l, ptr);
+        fm_block_latent(r, i, l, ptr);
         break;
     case FM_MIX_DELTA:
         fm_block_delta(r, l, ptr);

@@ -26,6 +26,11 @@ typedef struct {
     int64_t *count;     /* [n_expert] tokens that chose it */
 } expert_sums;
 
+typedef struct {
+    float *sum[FM_HEAD_PARTS];     /* [n_head][d_nope], [n_head][n_latent]; NULL: other attention */
+    int64_t *count[FM_HEAD_PARTS]; /* [n_head] */
+} head_sums;
+
 struct fm_input_sums {
     const fm_model *model;
     fm_ledger *ledger;
@@ -34,6 +39,8 @@ struct fm_input_sums {
     matrix_sums *matrix; /* [n_matrix], ascending by address of the tensor */
     int64_t n_matrix;
     expert_sums *expert; /* [n_layer] */
+    head_sums *head;     /* [n_layer] */
+    float scale;         /* of the queries that met keys */
     bool spoiled;
 };
 
@@ -51,12 +58,36 @@ static void add_matrix(fm_input_sums *imp, const fm_tensor_info *t)
     if (imp->matrix) imp->matrix[at] = (matrix_sums){.tensor = t, .sum = sum, .n_in = t->dim[0]};
 }
 
+static bool has_heads(const fm_layer *l)
+{
+    return l->piece_of[FM_W_KV_B] >= 0 || l->piece_of[FM_W_K_B] >= 0;
+}
+
+static int64_t head_width(const fm_hparams *hp, int part)
+{
+    return part == FM_HEAD_KEYS ? hp->d_nope : hp->n_latent;
+}
+
+static void add_heads(fm_input_sums *imp, head_sums *h)
+{
+    const fm_hparams *hp = &imp->model->hp;
+    for (int part = 0; part < FM_HEAD_PARTS; part++) {
+        const int64_t n = hp->n_head * head_width(hp, part);
+        float *sum = fm_arena_take(&imp->arena, (size_t)n * sizeof *sum);
+        int64_t *count = fm_arena_take(&imp->arena, (size_t)hp->n_head * sizeof *count);
+        if (!h) continue;
+        h->sum[part] = sum;
+        h->count[part] = count;
+    }
+}
+
 /* Lays everything out in the arena; without memory it only measures. */
 static void layout(fm_input_sums *imp)
 {
     const fm_model *m = imp->model;
     const int64_t E = m->hp.n_expert;
     imp->n_matrix = 0;
+    imp->head = fm_arena_take(&imp->arena, (size_t)m->hp.n_layer * sizeof *imp->head);
     imp->expert = fm_arena_take(&imp->arena, (size_t)m->hp.n_layer * sizeof *imp->expert);
     imp->matrix =
         fm_arena_take(&imp->arena, ((size_t)m->hp.n_layer * FM_W_COUNT + 1) * sizeof *imp->matrix);
@@ -64,6 +95,7 @@ static void layout(fm_input_sums *imp)
         const fm_layer *l = &m->layers[i];
         for (int w = 0; w < FM_W_COUNT; w++)
             if (l->piece_of[w] >= 0 && is_matrix(l->tensor_of[w])) add_matrix(imp, l->tensor_of[w]);
+        if (has_heads(l)) add_heads(imp, imp->head ? &imp->head[i] : NULL);
         if (l->experts.n_expert == 0) continue;
         float *in = fm_arena_take(&imp->arena, (size_t)(E * m->hp.n_embd) * sizeof *in);
         float *hidden = fm_arena_take(&imp->arena, (size_t)(E * m->hp.n_ff_expert) * sizeof *in);
@@ -180,6 +212,20 @@ void fm_input_sums_expert(fm_input_sums *imp, int32_t layer, int32_t expert,
     e->count[expert] += in->n_row;
 }
 
+void fm_input_sums_head(fm_input_sums *imp, int32_t layer, fm_head_part part, int64_t head,
+                        const fm_input_sums_rows *rows)
+{
+    const head_sums *h = &imp->head[layer];
+    const int64_t n = head_width(&imp->model->hp, part);
+    add_rows(h->sum[part] + head * n, rows, 0, n);
+    h->count[part][head] += rows->n_row;
+}
+
+void fm_input_sums_set_scale(fm_input_sums *imp, float scale)
+{
+    imp->scale = scale;
+}
+
 /* ---- file -------------------------------------------------------------------------------- */
 
 /* One entry of the file: the sums and counts of n_mat matrices of one name. */
@@ -188,6 +234,7 @@ typedef struct {
     const float *sum;
     const int64_t *count;
     int64_t n_in, n_mat;
+    float factor; /* of the sums; 0: none */
 } file_entry;
 
 typedef fm_status (*entry_fn)(fm_gguf_writer *w, const file_entry *e, fm_error *err);
@@ -207,7 +254,12 @@ static fm_status declare(fm_gguf_writer *w, const file_entry *e, fm_error *err)
 
 static fm_status write_entry(fm_gguf_writer *w, const file_entry *e, fm_error *err)
 {
-    FM_TRY(fm_gguf_write(w, e->sum, (size_t)(e->n_in * e->n_mat) * sizeof(float), err));
+    if (e->factor == 0)
+        FM_TRY(fm_gguf_write(w, e->sum, (size_t)(e->n_in * e->n_mat) * sizeof(float), err));
+    for (int64_t i = 0; e->factor != 0 && i < e->n_in * e->n_mat; i++) {
+        const float sum = e->sum[i] * e->factor;
+        FM_TRY(fm_gguf_write(w, &sum, sizeof sum, err));
+    }
     for (int64_t i = 0; i < e->n_mat; i++) {
         const float count = (float)e->count[i];
         FM_TRY(fm_gguf_write(w, &count, sizeof count, err));
@@ -237,6 +289,25 @@ static fm_status experts_of_layer(const fm_input_sums *imp, int32_t layer, fm_gg
     return FM_OK;
 }
 
+static fm_status heads_of_layer(const fm_input_sums *imp, int32_t layer, fm_gguf_writer *w,
+                                entry_fn fn, fm_error *err)
+{
+    const fm_hparams *hp = &imp->model->hp;
+    const head_sums *h = &imp->head[layer];
+    for (int part = 0; part < FM_HEAD_PARTS; part++) {
+        if (!h->sum[part] || h->count[part][0] == 0) continue;
+        file_entry e = {.sum = h->sum[part],
+                        .count = h->count[part],
+                        .n_in = head_width(hp, part),
+                        .n_mat = hp->n_head};
+        if (part == FM_HEAD_KEYS) e.factor = 1 / (imp->scale * imp->scale);
+        snprintf(e.name, sizeof e.name, "blk.%d.attn_%c_b.weight", layer,
+                 part == FM_HEAD_KEYS ? 'k' : 'v');
+        FM_TRY(fn(w, &e, err));
+    }
+    return FM_OK;
+}
+
 static fm_status matrix_of(const matrix_sums *m, fm_gguf_writer *w, entry_fn fn, fm_error *err)
 {
     if (m->count == 0) return FM_OK;
@@ -254,6 +325,7 @@ static fm_status each_entry(fm_input_sums *imp, fm_gguf_writer *w, entry_fn fn, 
         for (int k = 0; k < FM_W_COUNT; k++)
             if (l->piece_of[k] >= 0 && is_matrix(l->tensor_of[k]))
                 FM_TRY(matrix_of(find(imp, l->tensor_of[k]), w, fn, err));
+        FM_TRY(heads_of_layer(imp, i, w, fn, err));
         FM_TRY(experts_of_layer(imp, i, w, fn, err));
     }
     return matrix_of(find(imp, m->head), w, fn, err);

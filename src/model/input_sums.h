@@ -43,6 +43,15 @@ void fm_input_sums_matrix(fm_input_sums *imp, const fm_tensor_info *tensor,
 void fm_input_sums_expert(fm_input_sums *imp, int32_t layer, int32_t expert,
                           const fm_input_sums_rows *in, const fm_input_sums_rows *hidden);
 
+/* The matrices that each head of latent attention has for itself: keys (attn_k_b) are met by the part of a query without
+ * rope, times `scale` of all queries, which the file does not have; values (attn_v_b) by a sum of latents. Also
+ * for models that have both in attn_kv_b. On the calling thread; calls for different heads may run at once. */
+typedef enum { FM_HEAD_KEYS, FM_HEAD_VALUES, FM_HEAD_PARTS } fm_head_part;
+void fm_input_sums_head(fm_input_sums *imp, int32_t layer, fm_head_part part, int64_t head,
+                        const fm_input_sums_rows *rows);
+/* What queries of latent attention are multiplied with before they meet keys. */
+void fm_input_sums_set_scale(fm_input_sums *imp, float scale);
+
 /* An evaluation broke off: sums may lack rows, and writing them fails. */
 void fm_input_sums_spoil(fm_input_sums *imp);
 

@@ -180,7 +180,7 @@ const float *fm_weight_vector_or_null(const fm_layer *l, uint8_t *const *ptr, fm
  * [n_q][d] sums, then [n_q] maxima and [n_q] denominators, as `attend` leaves them. */
 void fm_attend_join(float *acc, const float *part, int64_t n_q, int64_t d);
 void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
-void fm_block_latent(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
+void fm_block_latent(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr);
 void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 void fm_block_dense(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr,

@@ -156,6 +156,18 @@ static void dense_layer_and_shared_expert_agree_with_torch(void **st)
     sums_agree_with_torch("glm4moe-a");
 }
 
+static void heads_of_latent_attention_agree_with_torch(void **st)
+{
+    (void)st;
+    sums_agree_with_torch("deepseek2-a");
+}
+
+static void heads_inside_kv_b_agree_with_torch(void **st)
+{
+    (void)st;
+    sums_agree_with_torch("deepseek2-c");
+}
+
 static void assert_same_file(const char *a, const char *b)
 {
     FILE *f = fopen(a, "rb"), *g = fopen(b, "rb");
@@ -170,10 +182,8 @@ static void assert_same_file(const char *a, const char *b)
     fclose(g);
 }
 
-static void any_placement_gives_the_same_file(void **st)
+static void any_placement_gives_the_same_file_of(const char *spec)
 {
-    (void)st;
-    const char *spec = "qwen35moe-b";
     char first[512];
     snprintf(first, sizeof first, "%s",
              sums_of(spec, UINT64_C(256) << 20, 2, 192, "resident.gguf"));
@@ -184,6 +194,13 @@ static void any_placement_gives_the_same_file(void **st)
     assert_same_file(first, sums_of(spec, plan.min_memory_bytes, 2, 64, "smallest.gguf"));
     assert_same_file(first, sums_of(spec, plan.min_memory_bytes + (1 << 20), 1, 128, "one.gguf"));
     assert_same_file(first, sums_of(spec, UINT64_C(256) << 20, 5, 192, "five.gguf"));
+}
+
+static void any_placement_gives_the_same_file(void **st)
+{
+    (void)st;
+    any_placement_gives_the_same_file_of("qwen35moe-b");
+    any_placement_gives_the_same_file_of("deepseek2-c");
 }
 
 static void plan_has_room_for_the_sums(void **st)
@@ -222,6 +239,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hybrid_model_agrees_with_torch),
         cmocka_unit_test(dense_layer_and_shared_expert_agree_with_torch),
+        cmocka_unit_test(heads_of_latent_attention_agree_with_torch),
+        cmocka_unit_test(heads_inside_kv_b_agree_with_torch),
         cmocka_unit_test(any_placement_gives_the_same_file),
         cmocka_unit_test(plan_has_room_for_the_sums),
         cmocka_unit_test(evaluation_that_broke_off_writes_nothing),

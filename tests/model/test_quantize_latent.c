@@ -212,6 +212,102 @@ static void rows_that_do_not_fit_a_type_are_said(void **state)
     assert_non_null(strstr(said, "attn_k_b.weight has rows of 48, no multiple of the block: F16"));
 }
 
+/* Sums of squares that met k_b and v_b of a directory which has them in kv_b. */
+static void collect(const char *model, const char *spec, const char *file)
+{
+    int32_t ids[N_TOKENS];
+    tiny_token_ids(ids, N_TOKENS, tiny_spec_find(spec));
+    fm_engine_options o;
+    fm_engine_options_init(&o);
+    o.model_path = model;
+    o.memory_budget = UINT64_C(256) << 20;
+    o.n_threads = 2;
+    o.n_ctx = 256;
+    o.collect_importance = true;
+    fm_engine *e;
+    fm_session *s;
+    fm_error err = {0};
+    if (fm_engine_open(&e, &o, &err) != FM_OK || fm_session_create(&s, e, &err) != FM_OK)
+        fail_msg("%s", err.msg);
+    const fm_eval_options eo = {.struct_size = sizeof eo};
+    if (fm_session_eval(s, ids, N_TOKENS, &eo, &err) != FM_OK ||
+        fm_engine_write_importance(e, file, "ids", 1, N_TOKENS, &err) != FM_OK)
+        fail_msg("%s", err.msg);
+    fm_session_destroy(s);
+    fm_engine_close(e);
+}
+
+/* Squared error of a tensor, each column of each head weighted with its sum. */
+static double weighted_error(const fm_checkpoint *got, const fm_checkpoint *exact,
+                             const fm_checkpoint *sums, const char *name)
+{
+    char full[96];
+    snprintf(full, sizeof full, "%s.in_sum2", name);
+    const fm_tensor_info *g = fm_checkpoint_find(got, name), *x = fm_checkpoint_find(exact, name),
+                         *w = fm_checkpoint_find(sums, full);
+    assert_true(g && x && w && x->type == FM_TYPE_F32);
+    assert_int_equal(g->type, FM_TYPE_Q4_0);
+    assert_int_equal(w->dim[0], g->dim[0]);
+    assert_int_equal(w->dim[1], g->dim[2]);
+    const int64_t n = g->dim[0] * g->dim[1] * g->dim[2];
+    unsigned char *coded = bytes_of(got, g), *plain = bytes_of(exact, x),
+                  *weight = bytes_of(sums, w);
+    float *decoded = malloc((size_t)n * sizeof *decoded);
+    assert_non_null(decoded);
+    fm_type_get(g->type)->decode(decoded, coded, n);
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float want, of_column;
+        memcpy(&want, plain + 4 * i, 4);
+        memcpy(&of_column, weight + 4 * (i / (g->dim[0] * g->dim[1]) * g->dim[0] + i % g->dim[0]),
+               4);
+        sum += (double)of_column * (decoded[i] - want) * (decoded[i] - want);
+    }
+    free(coded);
+    free(plain);
+    free(weight);
+    free(decoded);
+    return sum;
+}
+
+static void importance_of_heads_makes_their_rounding_better(void **state)
+{
+    (void)state;
+    static const char spec[] = "deepseek2-q", type[] = "Q4_0";
+    char from[600], path[4][620];
+    const directory_options opt = {.spec = spec, .format = "plain"};
+    snprintf(from, sizeof from, "%s", scratch_path("importance"));
+    for (int i = 0; i < 4; i++) snprintf(path[i], sizeof path[i], "%s-%d.gguf", from, i);
+    directory_write(from, &opt);
+    collect(from, spec, path[0]);
+    quantize(from, path[1], "F32", NULL);
+    quantize(from, path[2], type, NULL);
+    const fm_quantize_options o = {.struct_size = sizeof o,
+                                   .source = from,
+                                   .destination = path[3],
+                                   .type = type,
+                                   .importance = path[0],
+                                   .n_threads = 2};
+    fm_error err = {0};
+    if (fm_quantize(&o, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+    fm_checkpoint *sums = open_file(path[0]), *exact = open_file(path[1]),
+                  *alike = open_file(path[2]), *weighted = open_file(path[3]);
+    for (int i = 0; i < tiny_spec_find(spec)->n_layer; i++) {
+        for (int part = 0; part < 2; part++) {
+            char name[80];
+            snprintf(name, sizeof name, "blk.%d.attn_%c_b.weight", i, part ? 'v' : 'k');
+            const double a = weighted_error(alike, exact, sums, name),
+                         b = weighted_error(weighted, exact, sums, name);
+            print_message("%s: error %.3f of that without\n", name, b / a);
+            if (!(b < 0.998 * a)) fail_msg("%s: %g, without importance %g", name, b, a);
+        }
+    }
+    fm_checkpoint_close(sums);
+    fm_checkpoint_close(exact);
+    fm_checkpoint_close(alike);
+    fm_checkpoint_close(weighted);
+}
+
 static bool stop_after(void *user, fm_quantize_phase phase, uint64_t done, uint64_t total,
                        uint64_t resumed)
 {
@@ -260,6 +356,7 @@ int main(void)
         cmocka_unit_test(heads_are_those_of_files_that_have_them_apart),
         cmocka_unit_test(logits_are_those_of_the_directory),
         cmocka_unit_test(rows_that_do_not_fit_a_type_are_said),
+        cmocka_unit_test(importance_of_heads_makes_their_rounding_better),
         cmocka_unit_test(stopped_between_heads_it_ends_in_the_same_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

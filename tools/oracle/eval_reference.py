@@ -2,6 +2,7 @@
 """Expected values of `flashmoe eval`, with transformers and numpy.
 
   eval_reference.py --model model/flashmoe-tale.gguf --tokenizer model/tokenizer.json --out tests/vectors/eval
+  eval_reference.py --sums SPEC... --out tests/vectors/eval     only the importance files of these tiny models
   eval_reference.py --compare FOUND.gguf EXPECTED.gguf
 
 Writes text.txt (held-out documents of the bundled model's training program), expected.json
@@ -24,7 +25,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "train"))
 sys.path.insert(0, HERE)
 
-TINY = ["qwen35moe-a", "glm4moe-a"]
+TINY = ["qwen35moe-a", "glm4moe-a", "deepseek2-a", "deepseek2-c"]
 SUMS_TOKENS = 192
 STRIDED = 1500
 
@@ -92,6 +93,7 @@ GGUF_NAMES = {
     "mlp.shared_expert.gate_proj": "ffn_gate_shexp", "mlp.shared_expert.up_proj": "ffn_up_shexp",
     "mlp.shared_expert.down_proj": "ffn_down_shexp", "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
     "mlp.shared_experts.up_proj": "ffn_up_shexp", "mlp.shared_experts.down_proj": "ffn_down_shexp",
+    "self_attn.q_a_proj": "attn_q_a", "self_attn.q_b_proj": "attn_q_b", "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa",
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
 
 
@@ -134,12 +136,29 @@ def importance(name):
         for matrix, sums in (("gate", into), ("up", into), ("down", hidden)):
             out["%s.ffn_%s_exps.weight" % (layer, matrix)] = (np.stack(sums), np.array(counts))
 
+    def of_latent(layer, attention, weights, query, latents):
+        """What the absorbed form multiplies per head: K_h with the query without rope, V_h with the sum of latents."""
+        nope, heads = attention.qk_nope_head_dim, attention.num_heads
+        q = query.view(len(query), heads, -1)[..., :nope].transpose(0, 1)
+        for name, x in (("k", q), ("v", weights @ latents)):  # [heads][tokens][channels]
+            out["%s.attn_%s_b.weight" % (layer, name)] = (np.stack([squares(h) for h in x]),
+                                                          np.full(heads, len(query)))
+        if spec.get("kv_b"):
+            out[layer + ".attn_kv_b.weight"] = (squares(latents)[None], np.array([len(query)]))
+
     model.lm_head.register_forward_hook(lambda m, i, o: of_matrix("output", i))
     for index, layer in enumerate(model.model.layers):
         at = "blk.%d" % index
         for n, m in layer.named_modules():
             if n == "mlp.experts":
                 m.register_forward_pre_hook(lambda m, a, at=at: of_experts(at, m, a))
+            elif n == "self_attn" and hasattr(m, "kv_b_proj"):
+                seen = {}
+                last = m.q_b_proj if m.q_lora_rank else m.q_proj
+                last.register_forward_hook(lambda m, i, o, seen=seen: seen.update(query=o[0]))
+                m.kv_a_layernorm.register_forward_hook(lambda m, i, o, seen=seen: seen.update(latents=o[0]))
+                m.register_forward_hook(
+                    lambda m, i, o, at=at, seen=seen: of_latent(at, m, o[1][0], seen["query"], seen["latents"]))
             elif n in GGUF_NAMES:
                 m.register_forward_hook(lambda m, i, o, g=at + "." + GGUF_NAMES[n]: of_matrix(g, i))
     model(torch.tensor([ids.tolist()]), use_cache=False)
@@ -177,12 +196,17 @@ def main():
     ap.add_argument("--model")
     ap.add_argument("--tokenizer")
     ap.add_argument("--out")
+    ap.add_argument("--sums", nargs="+", metavar="SPEC")
     ap.add_argument("--compare", nargs=2, metavar=("FOUND", "EXPECTED"))
     args = ap.parse_args()
     if args.compare:
         return compare_importance(*args.compare)
     os.makedirs(args.out, exist_ok=True)
     torch.set_num_threads(1)
+    if args.sums:
+        for name in args.sums:
+            write_importance(os.path.join(args.out, "importance-%s.gguf" % name), importance(name))
+        return None
     import transformers
     print("torch %s, transformers %s, numpy %s" % (torch.__version__, transformers.__version__, np.__version__))
     expected = bundled(args)
