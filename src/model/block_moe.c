@@ -262,12 +262,15 @@ static void importance_item(void *ctx, int64_t item, int thread)
     }
 }
 
-/* Rows per work item: whole panels, a few items per thread over the whole set. */
-static int64_t rows_per_item(const fm_run *r, int64_t n_out, int n_job)
+/* Rows per work item: whole panels, a few items per thread over the whole set. More when threads take several experts
+ * with several tokens each: these differ in their numbers of tokens, and the last item keeps all waiting. */
+static int64_t rows_per_item(const moe_set *s, int64_t n_out)
 {
-    int64_t want = (int64_t)r->n_thread * 4 / n_job;
+    const int n_thread = s->r->n_thread, n_job = s->n_job;
+    const bool uneven = n_job >= n_thread && s->n_row > 4 * n_job;
+    int64_t want = (int64_t)n_thread * (uneven ? 16 : 4) / n_job;
     if (want < 1) want = 1;
-    if (r->n_thread > 1 && n_job < 4 && want < r->n_thread) want = r->n_thread;
+    if (n_thread > 1 && n_job < 4 && want < n_thread) want = n_thread;
     int64_t rows = (n_out + want - 1) / want;
     rows = (rows + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
     return rows < FM_PANEL_ROWS ? FM_PANEL_ROWS : rows;
@@ -280,8 +283,8 @@ static void compute_set(moe_set *s)
     int64_t n_in = 0, n_out = 0;
     for (int i = 0; i < s->n_job; i++) {
         moe_job *j = &s->job[i];
-        j->rows_in = rows_per_item(r, j->n_ff, s->n_job);
-        j->rows_out = rows_per_item(r, j->down.n_out, s->n_job);
+        j->rows_in = rows_per_item(s, j->n_ff);
+        j->rows_out = rows_per_item(s, j->down.n_out);
         j->first_in = n_in;
         j->first_out = n_out;
         n_in += (j->n_ff + j->rows_in - 1) / j->rows_in;

@@ -1,12 +1,13 @@
 /* Matrix products of a pass, spread over the thread pool. A work item is a range of rows of one
- * matrix for all tokens; results do not depend on the ranges (see kernel.h). */
+ * matrix for up to 64 tokens; results do not depend on the ranges (see kernel.h). */
 #include "model/run.h"
 
 #include <assert.h>
 
 enum {
-    TOKENS_PER_CALL = 64, /* rows of pointers kept on the stack                           */
-    ITEMS_PER_THREAD = 6, /* enough to even out threads of unequal speed                  */
+    TOKENS_PER_ITEM = 64,       /* rows of pointers kept on the stack                           */
+    ITEMS_PER_THREAD = 6,       /* enough to even out threads of unequal speed                  */
+    LONG_ITEMS_PER_THREAD = 12, /* with several stretches of tokens, when an item takes longer  */
     MAX_ROWS_PER_ITEM = 512,
     MAX_OPS = 8,
 };
@@ -56,7 +57,7 @@ const unsigned char *fm_acts_need(fm_run *r, fm_acts *a, const fm_type_traits *t
 
 typedef struct {
     fm_run *r;
-    int64_t n_tok;
+    int64_t n_tok, n_stretch; /* of up to TOKENS_PER_ITEM tokens */
     int n_op;
     struct {
         const fm_linear_op *op;
@@ -69,33 +70,36 @@ typedef struct {
 static void linear_item(void *ctx, int64_t item, int thread)
 {
     const linear_job *j = ctx;
+    if (j->n_tok > 1 && fm_run_stops(j->r, thread)) return;
     int p = j->n_op - 1;
     while (item < j->part[p].first_item) p--;
     const fm_linear_op *op = j->part[p].op;
-    const int64_t row0 = (item - j->part[p].first_item) * j->part[p].rows_per_item;
+    /* All tokens meet the same rows one after the other, so these come from memory once. */
+    const int64_t nth = item - j->part[p].first_item;
+    const int64_t row0 = nth / j->n_stretch * j->part[p].rows_per_item;
     int64_t row1 = row0 + j->part[p].rows_per_item;
     if (row1 > op->w->n_out) row1 = op->w->n_out;
-    for (int64_t t0 = 0; t0 < j->n_tok; t0 += TOKENS_PER_CALL) {
-        if (j->n_tok > 1 && fm_run_stops(j->r, thread)) return;
-        const int64_t n = j->n_tok - t0 < TOKENS_PER_CALL ? j->n_tok - t0 : TOKENS_PER_CALL;
-        const void *act[TOKENS_PER_CALL];
-        float *y[TOKENS_PER_CALL];
-        for (int64_t t = 0; t < n; t++) {
-            act[t] = j->part[p].act + (size_t)(t0 + t) * j->part[p].act_stride;
-            y[t] = op->y + (t0 + t) * op->y_stride;
-        }
-        j->r->k->matmul(op->w, row0, row1, act, y, n);
-        if (!op->bias) continue;
-        for (int64_t t = 0; t < n; t++)
-            j->r->k->axpy(y[t] + row0, 1.0f, op->bias + row0, row1 - row0);
+    const int64_t t0 = nth % j->n_stretch * TOKENS_PER_ITEM;
+    const int64_t n = j->n_tok - t0 < TOKENS_PER_ITEM ? j->n_tok - t0 : TOKENS_PER_ITEM;
+    const void *act[TOKENS_PER_ITEM];
+    float *y[TOKENS_PER_ITEM];
+    for (int64_t t = 0; t < n; t++) {
+        act[t] = j->part[p].act + (size_t)(t0 + t) * j->part[p].act_stride;
+        y[t] = op->y + (t0 + t) * op->y_stride;
     }
+    j->r->k->matmul(op->w, row0, row1, act, y, n);
+    if (!op->bias) return;
+    for (int64_t t = 0; t < n; t++) j->r->k->axpy(y[t] + row0, 1.0f, op->bias + row0, row1 - row0);
 }
 
 void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op)
 {
     assert(n_op <= MAX_OPS);
     fm_run_poll(r);
-    linear_job j = {.r = r, .n_tok = a->n_tok, .n_op = n_op};
+    linear_job j = {.r = r,
+                    .n_tok = a->n_tok,
+                    .n_stretch = (a->n_tok + TOKENS_PER_ITEM - 1) / TOKENS_PER_ITEM,
+                    .n_op = n_op};
     int64_t items = 0;
     for (int i = 0; i < n_op; i++) {
         const fm_matrix *w = ops[i].w;
@@ -104,13 +108,14 @@ void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op)
             fm_input_sums_add(r->opt.importance, r->pool, w->tag, a->x, a->stride, a->n_tok);
         j.part[i].op = &ops[i];
         j.part[i].act = fm_acts_need(r, a, w->type, &j.part[i].act_stride);
-        int64_t rows = w->n_out / ((int64_t)r->n_thread * ITEMS_PER_THREAD);
+        const int per_thread = j.n_stretch > 1 ? LONG_ITEMS_PER_THREAD : ITEMS_PER_THREAD;
+        int64_t rows = w->n_out * j.n_stretch / ((int64_t)r->n_thread * per_thread);
         rows = (rows + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
         if (rows < FM_PANEL_ROWS) rows = FM_PANEL_ROWS;
         if (rows > MAX_ROWS_PER_ITEM) rows = MAX_ROWS_PER_ITEM;
         j.part[i].rows_per_item = rows;
         j.part[i].first_item = items;
-        items += (w->n_out + rows - 1) / rows;
+        items += (w->n_out + rows - 1) / rows * j.n_stretch;
     }
     fm_pool_run(r->pool, linear_item, &j, items);
 }

@@ -41,11 +41,18 @@ void fm_matmul_book_init_avx2(void);
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok);
 
-/* Rows of a stretch of panels that stays in the second-level cache. */
+/* How far ahead of its use a weight is asked for. Less than with AVX-512: processors that have only AVX2 have smaller
+ * second-level caches, and what is asked for too early has left them again, or its page has left the TLB. */
+enum { FM_AVX2_AHEAD_BYTES = 2048 };
+
+/* Rows of a stretch of panels that all tokens visit before the next one. Weights taken apart serve up to 32 tokens, so a core
+ * asks for 2 bytes in a cycle at most and the third-level cache can hold the stretch; the longer it is, the more rows
+ * share the activations' being made words. */
+enum { FM_AVX2_STRETCH_BYTES = 1 << 20 };
 static inline int64_t fm_panel_stretch(const fm_matrix *w)
 {
     const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
-    const int64_t rows = (int64_t)(FM_PANEL_STRETCH_BYTES / panel_bytes) * FM_PANEL_ROWS;
+    const int64_t rows = (int64_t)(FM_AVX2_STRETCH_BYTES / panel_bytes) * FM_PANEL_ROWS;
     return rows < FM_PANEL_ROWS ? FM_PANEL_ROWS : rows;
 }
 

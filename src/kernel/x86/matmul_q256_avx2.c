@@ -1,6 +1,6 @@
 /* Products of several tokens with the formats of blocks of 256, for AVX2. A lane is a row.
  *
- * A block of a panel is taken apart once for up to 16 tokens, to words that have their scale in
+ * A block of a panel is taken apart once for up to 32 tokens, to words that have their scale in
  * them, q - offset times sc: 8 KB, which stay in the first cache. Activations are words too, put
  * together from their planes once per stretch of panels. So a product is vpmaddwd and an addition
  * for 8 rows and 2 columns, of any format, and 16 rows meet 4 tokens in registers.
@@ -14,7 +14,7 @@
 #if defined(__x86_64__)
 
 enum {
-    MAX_TOK = 16,   /* tokens for which a block is taken apart once               */
+    MAX_TOK = 32,   /* tokens for which a block is taken apart once               */
     MAX_BLOCKS = 64 /* blocks of activations that are kept as words at a time     */
 };
 

@@ -5,7 +5,7 @@
  * largest sum is 32 * 255 * 16256 = 1.33e8, per block, so the row length does not matter.
  *
  * One token multiplies planes as long as pairs of products fit 16 bits. For several tokens weights
- * and activations become words, as in matmul_q256_avx2.c: weights once for up to 16 tokens,
+ * and activations become words, as in matmul_q256_avx2.c: weights once for up to 32 tokens,
  * activations once per stretch of panels.
  */
 #include "kernel/x86/matmul_avx2.h"
@@ -113,7 +113,7 @@ static FM_ALWAYS_INLINE void one_32(float *out, const uint8_t *panel, int64_t n_
         __m256i s[2];
         FM_UNROLL
         for (int i = 0; i < bytes / 64; i++)
-            _mm_prefetch((const char *)(panel + FM_PANEL_AHEAD_BYTES + 64 * i), _MM_HINT_T1);
+            _mm_prefetch((const char *)(panel + FM_AVX2_AHEAD_BYTES + 64 * i), _MM_HINT_T1);
         if (shape.n_pair == 0)
             sum_words(s, panel, x, unit);
         else
@@ -211,9 +211,9 @@ static const shape_32 shape_iq4_nl = {18, 0, 128, 0};
 /* ---- several tokens ------------------------------------------------------------------------ */
 
 enum {
-    MAX_TOK = 16,      /* tokens for which weights are taken apart once                     */
+    MAX_TOK = 32,      /* tokens for which weights are taken apart once                     */
     MAX_BLOCKS = 512,  /* blocks of activations that are kept as words at a time            */
-    BLOCKS_AT_ONCE = 8 /* of weights                                                        */
+    BLOCKS_AT_ONCE = 4 /* of weights                                                        */
 };
 
 /* A block of 16 rows taken apart. */
@@ -247,7 +247,7 @@ static FM_ALWAYS_INLINE void unpack_32(block_words *dst, const uint8_t *panel, c
     const int bytes = shape.block_bytes * FM_PANEL_ROWS;
     FM_UNROLL
     for (int i = 0; i < bytes / 64; i++)
-        _mm_prefetch((const char *)(panel + FM_PANEL_AHEAD_BYTES + 64 * i), _MM_HINT_T1);
+        _mm_prefetch((const char *)(panel + FM_AVX2_AHEAD_BYTES + 64 * i), _MM_HINT_T1);
     FM_UNROLL
     for (int half = 0; half < 2; half++) {
         dst->d[half] = scale(panel, half);
