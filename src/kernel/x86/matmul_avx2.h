@@ -45,9 +45,9 @@ void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const
  * second-level caches, and what is asked for too early has left them again, or its page has left the TLB. */
 enum { FM_AVX2_AHEAD_BYTES = 2048 };
 
-/* Rows of a stretch of panels that all tokens visit before the next one. Weights taken apart serve up to 32 tokens, so a core
- * asks for 2 bytes in a cycle at most and the third-level cache can hold the stretch; the longer it is, the more rows
- * share the activations' being made words. */
+/* Rows of a stretch of panels that all tokens visit before the next one. Weights taken apart serve up to 32 tokens,
+ * those of code books, which have fewer bytes, up to 16; so a core asks for 2 bytes in a cycle at most and the
+ * third-level cache can hold the stretch; the longer it is, the more rows share the activations' being made words. */
 enum { FM_AVX2_STRETCH_BYTES = 1 << 20 };
 static inline int64_t fm_panel_stretch(const fm_matrix *w)
 {

@@ -138,10 +138,10 @@ static FM_ALWAYS_INLINE __m128i two_of_8(const uint64_t *book, size_t a, size_t 
     return _mm_castps_si128(_mm_loadh_pi(low, (const __m64 *)(book + b)));
 }
 
-/* Reads 12 bytes behind an entry. */
+/* Reads 12 bytes behind an entry. Not _mm_loadu_si32, which GCC has, and right, since 11.3. */
 static FM_ALWAYS_INLINE __m128i two_of_4(const uint32_t *book, size_t a, size_t b)
 {
-    return _mm_unpacklo_epi32(_mm_loadu_si32(book + a),
+    return _mm_unpacklo_epi32(_mm_cvtsi32_si128((int)book[a]),
                               _mm_loadu_si128((const __m128i *)(book + b)));
 }
 
