@@ -88,6 +88,7 @@ typedef struct {
     const char *trace_path;   /* record which experts every token chose; NULL: do not      */
     bool need_tokenizer;      /* fail at once, with the reason, where there is none that can be used;
                                  else that is a warning. vocab_only needs it always        */
+    bool need_chat;           /* the same for conversations, fm_chat_tokenize(); with the tokenizer */
 } fm_engine_options;
 
 void fm_engine_options_init(fm_engine_options *opt);
@@ -186,7 +187,8 @@ typedef struct fm_tokenizer fm_tokenizer;
 /* Owned by the engine. NULL when the model has none that can be used: the log was told why. */
 const fm_tokenizer *fm_engine_tokenizer(const fm_engine *engine);
 
-/* A tokenizer alone: from a tokenizer.json or a GGUF file. */
+/* A tokenizer alone: from a tokenizer.json, a GGUF file, or a directory with tokenizer.json or
+ * tiktoken.model. */
 fm_status fm_tokenizer_open(fm_tokenizer **out, const char *path, fm_error *err);
 void fm_tokenizer_close(fm_tokenizer *tok);
 

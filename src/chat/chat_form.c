@@ -73,6 +73,20 @@ bool fm_chat_form_has_template(const fm_chat_form *form)
     return is_there(&form->base) || is_there(&form->tool_use);
 }
 
+/* The template of a request, which may be absent or an error. */
+static const variant *variant_for(const fm_chat_form *form, bool has_tools)
+{
+    const bool use_tools = is_there(&form->tool_use) && (has_tools || !is_there(&form->base));
+    return use_tools ? &form->tool_use : &form->base;
+}
+
+fm_status fm_chat_form_check(const fm_chat_form *form, fm_error *err)
+{
+    const variant *v = variant_for(form, false);
+    if (v->error.code != FM_OK && err) *err = v->error;
+    return v->error.code;
+}
+
 /* ---- without a template -------------------------------------------------------------------------- */
 
 static fm_status read_messages(const json_t *request, fm_message *out, size_t n, fm_error *err)
@@ -137,9 +151,7 @@ fm_status fm_chat_form_render(const fm_chat_form *form, const json_t *request, i
     *out = (fm_chat_text){0};
     if (!fm_chat_form_has_template(form)) return render_chatml(request, out, err);
     const json_t *tools = json_object_get(request, "tools");
-    const bool has_tools = tools && !json_is_null(tools);
-    const bool use_tools = is_there(&form->tool_use) && (has_tools || !is_there(&form->base));
-    const variant *v = use_tools ? &form->tool_use : &form->base;
+    const variant *v = variant_for(form, tools && !json_is_null(tools));
     if (!v->jinja) {
         if (err) *err = v->error;
         return v->error.code;

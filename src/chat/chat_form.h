@@ -21,6 +21,8 @@ fm_status fm_chat_form_add(fm_chat_form *form, const char *variant, const char *
 fm_status fm_chat_form_set_token(fm_chat_form *form, const char *name, const char *text, size_t n,
                                  fm_error *err);
 bool fm_chat_form_has_template(const fm_chat_form *form);
+/* The error of the template for requests without tools, if it does not compile. */
+fm_status fm_chat_form_check(const fm_chat_form *form, fm_error *err);
 
 /* Templates and special tokens of a Hugging Face directory: chat_template.jinja, else
  * chat_template.json, else `chat_template` of tokenizer_config.json (a text, or a list of named

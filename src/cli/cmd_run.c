@@ -366,6 +366,7 @@ int fm_cmd_run(const fm_cli_options *o)
     fm_engine_options opt;
     fm_cli_engine_options(&opt, o);
     opt.need_tokenizer = true;
+    opt.need_chat = !o->is_raw;
     if (fm_cli_open(&engine, &opt, o, &err) != FM_OK) goto failed;
     if (!o->is_quiet) {
         fm_plan plan;

@@ -54,20 +54,6 @@ static fm_status read_form(const fm_engine *e, fm_error *err)
     return e->tokenizer ? add_tokens(e->chat, e, err) : FM_OK;
 }
 
-fm_status fm_engine_make_chat(fm_engine *e, fm_error *err)
-{
-    fm_error *const why = &e->chat_error;
-    e->chat = fm_chat_form_new();
-    const fm_status st =
-        e->chat ? read_form(e, why) : fm_fail(why, FM_E_NOMEM, "chat: no memory for the chat form");
-    if (st == FM_E_NOMEM) {
-        if (err) *err = *why;
-        return st;
-    }
-    if (st == FM_OK) *why = (fm_error){0};
-    return FM_OK; /* what needs a conversation reports the rest */
-}
-
 /* ---- rendering and tokenizing -------------------------------------------------------------------- */
 
 static fm_status check_form(const fm_engine *engine, fm_error *err)
@@ -96,6 +82,29 @@ static fm_status check_tokenizer(const fm_engine *engine, fm_error *err)
         }
     }
     return FM_OK;
+}
+
+fm_status fm_engine_make_chat(fm_engine *e, bool needed, fm_error *err)
+{
+    fm_error *const why = &e->chat_error;
+    e->chat = fm_chat_form_new();
+    fm_status st =
+        e->chat ? read_form(e, why) : fm_fail(why, FM_E_NOMEM, "chat: no memory for the chat form");
+    if (st == FM_E_NOMEM) {
+        if (err) *err = *why;
+        return st;
+    }
+    if (st == FM_OK) *why = (fm_error){0};
+    if (needed) {
+        FM_TRY(check_tokenizer(e, err));
+        return fm_chat_form_check(e->chat, err);
+    }
+    fm_error warning = *why;
+    if (st == FM_OK) st = fm_chat_form_check(e->chat, &warning);
+    if (st != FM_OK && e->tokenizer) /* else there was a warning that no text is taken at all */
+        fm_engine_log(e, FM_LOG_WARN, "no chat form, so the model takes text only as it is: %s",
+                      warning.msg);
+    return FM_OK; /* what needs a conversation fails with the reason */
 }
 
 static fm_status check_options(const fm_chat_options *opt, fm_error *err)

@@ -240,8 +240,9 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
         st = e->kernels ? fm_model_bind(&e->model, e->checkpoint, o->n_expert_used, err)
                         : (err ? err->code : FM_E_ARG);
     }
-    if (st == FM_OK) st = make_tokenizer(e, o->need_tokenizer || o->vocab_only, err);
-    if (st == FM_OK) st = fm_engine_make_chat(e, err);
+    if (st == FM_OK)
+        st = make_tokenizer(e, o->need_tokenizer || o->need_chat || o->vocab_only, err);
+    if (st == FM_OK) st = fm_engine_make_chat(e, o->need_chat, err);
     if (st == FM_OK && !o->vocab_only)
         st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, o->collect_importance,
                                  err);

@@ -19,7 +19,7 @@ struct fm_engine {
     fm_model *model;          /* NULL with vocab_only                     */
     fm_tokenizer *tokenizer;  /* NULL when the file carries none          */
     fm_error tokenizer_error; /* why not                                  */
-    int32_t bos_id; /* -1: none */
+    int32_t bos_id;           /* -1: none */
     fm_chat_form *chat;
     fm_error chat_error; /* FM_OK, or why its templates or tokens cannot be read */
     const fm_kernels *kernels;
@@ -41,8 +41,8 @@ struct fm_engine {
     fm_pool *pool;
     fm_store *store;
     fm_run *run;
-    fm_input_sums *importance; /* or NULL */
-    fm_route_trace *trace;     /* or NULL */
+    fm_input_sums *importance;  /* or NULL */
+    fm_route_trace *trace;      /* or NULL */
     int embd_fd[FM_MAX_PLANES]; /* of the file of each plane, -1: none */
     unsigned char *pack_scratch;
     fm_prepare_ctx prepare;
@@ -64,5 +64,6 @@ uint64_t fm_engine_identity(const fm_engine *e); /* see fm_model_info */
 /* io_glue.c: depth and split of reads, after the plan; may measure the disk. */
 fm_status fm_engine_choose_io(fm_engine *e, const fm_engine_options *o, fm_error *err);
 
-/* chat_glue.c: the chat templates of the checkpoint into e->chat, or e->chat_error. */
-fm_status fm_engine_make_chat(fm_engine *e, fm_error *err);
+/* chat_glue.c: the chat templates of the checkpoint into e->chat, or e->chat_error; after the
+ * tokenizer. needed: fails where conversations cannot be tokenized. */
+fm_status fm_engine_make_chat(fm_engine *e, bool needed, fm_error *err);
