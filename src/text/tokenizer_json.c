@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_parse.h"
 #include "text/pretokenize.h"
 #include "text/tokenizer.h"
 
@@ -287,7 +288,7 @@ fm_status fm_tokenizer_from_json(fm_tokenizer **out, const char *json, size_t n,
     loader l = {.origin = origin, .err = err};
     fm_tokenizer_rules rules = {0};
     json_error_t why;
-    json_t *root = json_loadb(json, n, JSON_REJECT_DUPLICATES, &why);
+    json_t *root = fm_json_parse(json, n, JSON_REJECT_DUPLICATES, &why);
     fm_status st = FM_OK;
     if (!root) {
         st = fm_fail(err, FM_E_FORMAT, "%s: line %d, column %d: %s", origin, why.line, why.column,

@@ -266,6 +266,40 @@ static void json_that_would_change_the_result_is_refused(void **state)
     free(text);
 }
 
+/* tokenizers 0.23 reads this length into 64 bits without a sign and gives the same ids. */
+static void json_with_integers_beyond_int64_is_read(void **state)
+{
+    (void)state;
+    static const char with[] = "\"truncation\":{\"direction\":\"Right\",\"max_length\":"
+                               "18446744073709551615,\"strategy\":\"LongestFirst\",\"stride\":0}";
+    static const char string[] = "<|im_start|>the man and the sea";
+    char *text = read_text(STRINGS);
+    char *large = replaced(text, "\"truncation\":null", with);
+    fm_tokenizer *plain, *t;
+    fm_error err = {0};
+    assert_int_equal(fm_tokenizer_from_json(&plain, text, strlen(text), "f", &err), FM_OK);
+    if (fm_tokenizer_from_json(&t, large, strlen(large), "f", &err) != FM_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(fm_tokenizer_n_vocab(t), fm_tokenizer_n_vocab(plain));
+    int32_t *want;
+    size_t n_want;
+    assert_int_equal(
+        fm_tokenize(plain, &want, &n_want, string, sizeof string - 1, FM_TOKENIZE_SPECIAL, &err),
+        FM_OK);
+    assert_true(n_want > 1);
+    assert_true(same_ids(t, string, sizeof string - 1, FM_TOKENIZE_SPECIAL, want, n_want));
+    free(want);
+    fm_tokenizer_close(plain);
+    fm_tokenizer_close(t);
+
+    char *twice = replaced(large, "\"truncation\":", "\"truncation\":null,\"truncation\":");
+    assert_int_equal(fm_tokenizer_from_json(&t, twice, strlen(twice), "f", &err), FM_E_FORMAT);
+    assert_non_null(strstr(err.msg, "duplicate"));
+    free(twice);
+    free(large);
+    free(text);
+}
+
 /* ---- tokenizers in GGUF files ------------------------------------------------------------ */
 
 typedef struct {
@@ -394,6 +428,7 @@ int main(void)
         cmocka_unit_test(long_pieces_merge_like_short_ones),
         cmocka_unit_test(megabyte_word_ends_soon),
         cmocka_unit_test(json_that_would_change_the_result_is_refused),
+        cmocka_unit_test(json_with_integers_beyond_int64_is_read),
         cmocka_unit_test(gguf_tokenizer_is_made_and_used),
         cmocka_unit_test(gguf_tokenizer_errors_name_the_key),
         cmocka_unit_test(other_files_are_no_tokenizers),
