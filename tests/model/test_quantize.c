@@ -1,5 +1,6 @@
 /* fm_quantize(): tiny models of every family and every storage format of directories become GGUF files whose logits are
- * those of transformers; every type runs and stays as near as its bits allow; the same bytes from any number of threads. */
+ * those of transformers; every type runs, streamed as in memory, and stays as near as its bits allow; the same bytes from
+ * any number of threads. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -47,6 +48,29 @@ static float *logits_of(const char *model, const char *spec, int64_t n)
     tiny_token_ids(ids, (size_t)n, tiny_spec_find(spec));
     const eval_setup s = {.batch = 64, .kv = FM_KV_F32, .kernels = "reference"};
     return eval_logits(model, ids, (size_t)n, &s, NULL, NULL);
+}
+
+/* With everything in memory and with as little as is legal, which reads experts again in every pass, the logits have
+ * the same bits. */
+static void check_streamed(const char *model, const char *spec)
+{
+    int32_t ids[N_TOKENS];
+    const tiny_spec *ts = tiny_spec_find(spec);
+    tiny_token_ids(ids, N_TOKENS, ts);
+    eval_setup s = {.memory = UINT64_C(1) << 30, .batch = 16};
+    fm_plan plan;
+    fm_stats resident, streamed;
+    float *want = eval_logits(model, ids, N_TOKENS, &s, &resident, &plan);
+    assert_int_equal(plan.expert_slots, plan.experts_total);
+    s.memory = plan.min_memory_bytes;
+    float *got = eval_logits(model, ids, N_TOKENS, &s, &streamed, NULL);
+    assert_true(streamed.expert_misses > resident.expert_misses);
+    for (int i = 0; i < N_TOKENS * ts->n_vocab; i++)
+        if (!isfinite(want[i]) || memcmp(&want[i], &got[i], sizeof *got) != 0)
+            fail_msg("%s: token %d, logit %d: %.9g streamed, %.9g resident", model, i / ts->n_vocab,
+                     i % ts->n_vocab, (double)got[i], (double)want[i]);
+    free(want);
+    free(got);
 }
 
 /* Largest error of a row over its largest magnitude, in the first n rows of a stored reference. */
@@ -169,6 +193,7 @@ static void every_type_stays_as_near_as_its_bits_allow(void **state)
         kl[i] = divergence(exact, ours, N_TOKENS, n_vocab);
         print_message("%-6s divergence %.3e\n", types[i], kl[i]);
         free(ours);
+        check_streamed(to, spec);
     }
     free(exact);
     assert_true(kl[0] < 1e-12);
@@ -177,6 +202,14 @@ static void every_type_stays_as_near_as_its_bits_allow(void **state)
     assert_true(kl[1] < kl[2] && kl[2] < kl[4]);                           /* F16, BF16, Q6_K */
     assert_true(kl[9] > kl[5] && kl[10] > kl[5]); /* four bits are further than five */
     assert_true(kl[6] < kl[9]);                   /* Q4_K is nearer than Q4_0 */
+}
+
+static void types_that_are_only_read_stream_too(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"Q4_1", "Q5_0", "Q5_1"};
+    for (int i = 0; i < 3; i++)
+        check_streamed(tiny_file("qwen3moe-s", types[i], NULL), "qwen3moe-s");
 }
 
 static void bytes_do_not_depend_on_threads(void **state)
@@ -250,6 +283,7 @@ int main(void)
         cmocka_unit_test(directories_become_files_with_the_logits_of_transformers),
         cmocka_unit_test(files_of_every_family_keep_their_logits),
         cmocka_unit_test(every_type_stays_as_near_as_its_bits_allow),
+        cmocka_unit_test(types_that_are_only_read_stream_too),
         cmocka_unit_test(bytes_do_not_depend_on_threads),
         cmocka_unit_test(options_of_another_size_are_refused),
         cmocka_unit_test(a_damaged_merge_is_no_empty_one),

@@ -9,8 +9,9 @@ typedef enum {
     TINY_Q4_K,
     TINY_Q6_K,
     TINY_MXFP4,
-    TINY_IQ, /* any of the IQ types whose block begins with its f16 scale */
+    TINY_IQ, /* any of the IQ types whose block begins with its f16 scale, and Q5_0 */
     TINY_IQ1_M,
+    TINY_OFFSET, /* Q4_1, Q5_1: scale and least value, both f16                 */
     TINY_IQ_MIX, /* no type of a tensor: see tiny_format_of                   */
 } tiny_type;
 
@@ -21,7 +22,8 @@ typedef struct {
     uint32_t file_type; /* general.file_type */
     int block_elems;
     int block_bytes;
-    double rms; /* IQ types: root mean square of value / scale over random bits */
+    double rms; /* root mean square of value / scale over random bits, for TINY_OFFSET about its mean;
+                   0 where the code has it */
 } tiny_format;
 
 /* Where row r of a GGUF tensor comes from in the Hugging Face parameter. */

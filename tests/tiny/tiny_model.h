@@ -70,8 +70,8 @@ typedef struct {
 
 typedef struct {
     const char *spec;  /* a name of the list below                                            */
-    const char *type;  /* "F32", "Q8_0", "Q4_K", "Q6_K", "MXFP4", an IQ type or "IQ", which
-                          deals all of them out; NULL = F32. A matrix whose row
+    const char *type;  /* "F32", "Q8_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q6_K", "MXFP4", an IQ
+                          type or "IQ", which deals all of them out; NULL = F32. A matrix whose row
                           length does not allow the type falls back to Q8_0, then to F32; MXFP4 is
                           for routed experts only, what else would be in blocks is then Q8_0  */
     const char *fault; /* one deliberate error, see tiny_fault_name; NULL = a correct file     */

@@ -28,6 +28,9 @@ static const tiny_format formats[] = {
     {"IQ2_XXS", TINY_IQ, 16, 19, 256, 66, 53.5},
     {"IQ1_S", TINY_IQ, 19, 24, 256, 50, 7.2},
     {"IQ", TINY_IQ_MIX, 0, 30, 0, 0, 0},
+    {"Q4_1", TINY_OFFSET, 3, 3, 32, 20, 4.61},
+    {"Q5_0", TINY_IQ, 6, 8, 32, 22, 9.25},
+    {"Q5_1", TINY_OFFSET, 7, 9, 32, 24, 9.23},
 };
 enum { FIRST_IQ = 5, N_IQ = 9 };
 
@@ -204,6 +207,13 @@ static void fill_block(uint8_t *dst, const tiny_format *format, double std, uint
     case TINY_IQ:
         put_half(dst, half_near(std / format->rms, get_half(dst)));
         break;
+    case TINY_OFFSET: { /* the least value is below zero by the mean of the codes */
+        const double mean = format->block_bytes == 20 ? 7.5 : 15.5;
+        const double d = std / format->rms;
+        put_half(dst, half_near(d, get_half(dst)));
+        put_half(dst + 2, half_near(mean * d, get_half(dst + 2)) | 0x8000);
+        break;
+    }
     case TINY_IQ1_M: { /* a nibble on top of each of the last four words */
         const uint16_t half = half_near(std / format->rms, get_half(dst + 48));
         for (int j = 0; j < 4; j++)
