@@ -217,11 +217,12 @@ static fm_status read_latent(const fm_checkpoint *c, latent_sizes *l, fm_error *
         snprintf(key, sizeof key, "%.100s.%s", arch.data, keys[i]);
         FM_TRY(fm_meta_u32(c, key, &v[i], err));
         if (v[i] < 1 || v[i] > 1 << 20)
-            return fm_fail(err, FM_E_FORMAT, "%s: %s is %u", fm_checkpoint_file(c, 0), key, v[i]);
+            return fm_fail(err, FM_E_FORMAT, "%s: %s is %u, expected 1 to %d",
+                           fm_checkpoint_file(c, 0), key, v[i], 1 << 20);
     }
     *l = (latent_sizes){v[0], (int64_t)v[1] - v[4], v[2], v[3], v[4]};
     if (l->nope < 1)
-        return fm_fail(err, FM_E_FORMAT, "%s: %u rotary values in a head of %u",
+        return fm_fail(err, FM_E_FORMAT, "%s: %u rotary values in a head of %u, expected fewer",
                        fm_checkpoint_file(c, 0), v[4], v[1]);
     return FM_OK;
 }

@@ -29,6 +29,7 @@ typedef struct {
 
 /* The merges that ranks stand for, in ascending rank: a token of two bytes or more is what the last merge makes of its bytes
  * when only merges to lower ranks have been applied. Tokens that these do not bring down to two parts have no
- * merge, *n_without counts them. *pairs: malloc'd. Nearly linear in the bytes of all tokens. */
+ * merge, *n_without counts them. *pairs: malloc'd. Linear in the number of tokens, of which none may have more than 512
+ * bytes. */
 fm_status fm_tiktoken_merges(const fm_tiktoken *t, fm_token_pair **pairs, int32_t *n,
                              int32_t *n_without, fm_error *err);

@@ -5,6 +5,9 @@
 #include "text/bpe.h"
 #include "text/tiktoken.h"
 
+/* Published ranks have up to 128 bytes. What a token costs grows faster than its length. */
+enum { TOKEN_BYTES_MAX = 512 };
+
 static fm_status fill(const fm_tiktoken *t, fm_bpe *b, fm_token_pair *pairs, int32_t *n,
                       int32_t *n_without, fm_error *err)
 {
@@ -19,6 +22,13 @@ static fm_status fill(const fm_tiktoken *t, fm_bpe *b, fm_token_pair *pairs, int
         const char *bytes = t->bytes + t->start[r];
         const size_t len = t->start[r + 1] - t->start[r];
         if (len == 1) continue;
+        if (len > TOKEN_BYTES_MAX) {
+            st = fm_fail(err, FM_E_LIMIT,
+                         "tiktoken.model: the token of rank %d has %zu bytes, expected at most %d "
+                         "for merges",
+                         r, len, TOKEN_BYTES_MAX);
+            break;
+        }
         parts.n = 0;
         st = fm_bpe_encode(b, &scratch, &parts, bytes, len, err);
         if (st != FM_OK) break;

@@ -380,6 +380,8 @@ static void damage_of_sparse_attention_is_refused(void **state)
          "scoring_func is \"softmax\""},
         {"config.json", "\"first_k_dense_replace\"", "\"first_k_dense_replaca\"",
          "first_k_dense_replace is missing"},
+        {"model.safetensors", "q_b_proj.weight_scale_inv\": {\"dtype\": \"F32\", \"shape\": [3, 2]",
+         "q_b_proj.weight_scale_inv\": {\"dtype\": \"F32\", \"shape\": [2, 3]", "[2, 3]"},
         {"model.safetensors", "indexer.wq_b.weight\"", "indexer.wq_c.weight\"",
          "is not known for model_type glm_moe_dsa"},
     };

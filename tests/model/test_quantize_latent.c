@@ -212,6 +212,56 @@ static void rows_that_do_not_fit_a_type_are_said(void **state)
     assert_non_null(strstr(said, "attn_k_b.weight has rows of 48, no multiple of the block: F16"));
 }
 
+/* The other text of the same length, once, in the file. */
+static void replace(const char *path, const char *from, const char *to)
+{
+    char text[8192];
+    FILE *f = fopen(path, "rb+");
+    assert_non_null(f);
+    const size_t n = fread(text, 1, sizeof text - 1, f);
+    text[n] = 0;
+    const char *at = strstr(text, from);
+    if (!at) fail_msg("%s: no %s", path, from);
+    assert_int_equal(strlen(from), strlen(to));
+    assert_int_equal(fseek(f, at - text, SEEK_SET), 0);
+    assert_int_equal(fwrite(to, 1, strlen(to), f), strlen(to));
+    fclose(f);
+}
+
+static void heads_that_do_not_fit_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *to, *expect;
+    } cases[] = {
+        {"\"v_head_dim\": 96", "\"v_head_dim\": 95",
+         "attn_kv_b.weight is 576 x 256, expected 572 x 256"},
+        {"\"kv_lora_rank\": 256", "\"kv_lora_rank\": 255", "expected 576 x 255"},
+        {"\"v_head_dim\": 96", "\"v_head_dim\": 0 ",
+         "value_length_mla is 0, expected 1 to 1048576"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char name[20], from[600], to[620], config[620];
+        const directory_options opt = {.spec = "glm-dsa-q", .format = "fp8"};
+        snprintf(name, sizeof name, "damaged-%zu", i);
+        snprintf(from, sizeof from, "%s", scratch_path(name));
+        snprintf(to, sizeof to, "%s.gguf", from);
+        snprintf(config, sizeof config, "%s/config.json", from);
+        directory_write(from, &opt);
+        replace(config, cases[i].from, cases[i].to);
+        fm_error err = {0};
+        const fm_quantize_options o = {.struct_size = sizeof o,
+                                       .source = from,
+                                       .destination = to,
+                                       .type = "Q8_0",
+                                       .n_threads = 1};
+        if (fm_quantize(&o, NULL, &err) == FM_OK) fail_msg("%s is accepted", cases[i].to);
+        if (!strstr(err.msg, cases[i].expect))
+            fail_msg("%s: \"%s\", expected \"%s\"", cases[i].to, err.msg, cases[i].expect);
+        assert_int_not_equal(access(to, F_OK), 0);
+    }
+}
+
 /* Sums of squares that met k_b and v_b of a directory which has them in kv_b. */
 static void collect(const char *model, const char *spec, const char *file)
 {
@@ -355,6 +405,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(heads_are_those_of_files_that_have_them_apart),
         cmocka_unit_test(logits_are_those_of_the_directory),
+        cmocka_unit_test(heads_that_do_not_fit_are_refused),
         cmocka_unit_test(rows_that_do_not_fit_a_type_are_said),
         cmocka_unit_test(importance_of_heads_makes_their_rounding_better),
         cmocka_unit_test(stopped_between_heads_it_ends_in_the_same_file),

@@ -166,6 +166,25 @@ static void encode_both_ways(const fm_tiktoken *t, const fm_token_pair *pairs, i
     fm_bpe_deinit(&by_merge);
 }
 
+/* Prefixes of one another cost more than their bytes: there is an end to their length. */
+static void long_tokens_are_refused_by_rank(void **state)
+{
+    (void)state;
+    static char bytes[513 + 512 + 1];
+    uint32_t start[4] = {0, 1, 513, 1026};
+    memset(bytes, 'a', sizeof bytes);
+    fm_tiktoken t = {.bytes = bytes, .start = start, .n_rank = 3};
+    fm_error err = {0};
+    fm_token_pair *pairs;
+    int32_t n, n_without;
+    assert_int_equal(fm_tiktoken_merges(&t, &pairs, &n, &n_without, &err), FM_E_LIMIT);
+    assert_null(pairs);
+    assert_non_null(strstr(err.msg, "the token of rank 2 has 513 bytes, expected at most 512"));
+    t.n_rank = 2;
+    assert_int_equal(fm_tiktoken_merges(&t, &pairs, &n, &n_without, &err), FM_OK);
+    free(pairs);
+}
+
 static void large_file_has_the_published_merges(void **state)
 {
     (void)state;
@@ -207,6 +226,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_file_has_the_merges_of_tiktoken),
         cmocka_unit_test(tokens_that_no_merge_makes_are_counted),
+        cmocka_unit_test(long_tokens_are_refused_by_rank),
         cmocka_unit_test(large_file_has_the_published_merges),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
