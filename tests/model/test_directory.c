@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -264,41 +263,6 @@ static void refused(const char *directory, const char *expect)
     assert_null(strchr(err.msg, '\n'));
 }
 
-/* Replaces the first `from` of a file by `to`, which is as long; returns the content before, for restore(). */
-static char *replace(const char *path, const char *from, const char *to, size_t *n)
-{
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    struct stat sb;
-    assert_int_equal(fstat(fileno(f), &sb), 0);
-    *n = (size_t)sb.st_size;
-    char *before = malloc(*n), *after = malloc(*n);
-    assert_int_equal(fread(before, 1, *n, f), *n);
-    fclose(f);
-    memcpy(after, before, *n);
-    const size_t len = strlen(from);
-    assert_int_equal(len, strlen(to));
-    size_t at = 0;
-    while (at + len <= *n && memcmp(after + at, from, len) != 0) at++;
-    if (at + len > *n) fail_msg("%s: no \"%s\"", path, from);
-    memcpy(after + at, to, len);
-    f = fopen(path, "wb");
-    assert_non_null(f);
-    fwrite(after, 1, *n, f);
-    fclose(f);
-    free(after);
-    return before;
-}
-
-static void restore(const char *path, char *before, size_t n)
-{
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    fwrite(before, 1, n, f);
-    fclose(f);
-    free(before);
-}
-
 static void damage_is_refused_with_one_message(void **state)
 {
     (void)state;
@@ -336,14 +300,14 @@ static void damage_is_refused_with_one_message(void **state)
         char path[1200];
         size_t n;
         in_directory(path, dir, cases[i].file);
-        char *before = replace(path, cases[i].from, cases[i].to, &n);
+        char *before = file_replace(path, cases[i].from, cases[i].to, &n);
         refused(dir, cases[i].expect);
-        restore(path, before, n);
+        file_restore(path, before, n);
     }
     char path[1200];
     size_t n;
     in_directory(path, dir, "model-00002-of-00002.safetensors");
-    char *before = replace(path, "{", "{", &n);
+    char *before = file_replace(path, "{", "{", &n);
     assert_int_equal(truncate(path, 100), 0);
     refused(dir, "the header claims");
     assert_int_equal(truncate(path, 5), 0);
@@ -352,7 +316,7 @@ static void damage_is_refused_with_one_message(void **state)
     fwrite("\xff\xff\xff\xff\xff\xff\xff\x7f{}", 1, 10, f);
     fclose(f);
     refused(dir, "the header claims 9223372036854775807 bytes");
-    restore(path, before, n);
+    file_restore(path, before, n);
     assert_int_equal(truncate(path, (off_t)n - 1), 0);
     refused(dir, "truncated");
     assert_int_equal(unlink(path), 0);
@@ -389,9 +353,9 @@ static void damage_of_sparse_attention_is_refused(void **state)
         char path[1200];
         size_t n;
         in_directory(path, dir, cases[i].file);
-        char *before = replace(path, cases[i].from, cases[i].to, &n);
+        char *before = file_replace(path, cases[i].from, cases[i].to, &n);
         refused(dir, cases[i].expect);
-        restore(path, before, n);
+        file_restore(path, before, n);
     }
     free((void *)(uintptr_t)dir);
 }
@@ -439,9 +403,9 @@ static void damage_in_glm_gptoss_and_mlx_is_refused(void **state)
         snprintf(name, sizeof name, "%s-damage", cases[i].in->spec);
         const char *const dir = strdup(write_named(name, cases[i].in));
         in_directory(path, dir, cases[i].file);
-        char *before = replace(path, cases[i].from, cases[i].to, &n);
+        char *before = file_replace(path, cases[i].from, cases[i].to, &n);
         refused(dir, cases[i].expect);
-        restore(path, before, n);
+        file_restore(path, before, n);
         free((void *)(uintptr_t)dir);
     }
 }

@@ -212,22 +212,6 @@ static void rows_that_do_not_fit_a_type_are_said(void **state)
     assert_non_null(strstr(said, "attn_k_b.weight has rows of 48, no multiple of the block: F16"));
 }
 
-/* The other text of the same length, once, in the file. */
-static void replace(const char *path, const char *from, const char *to)
-{
-    char text[8192];
-    FILE *f = fopen(path, "rb+");
-    assert_non_null(f);
-    const size_t n = fread(text, 1, sizeof text - 1, f);
-    text[n] = 0;
-    const char *at = strstr(text, from);
-    if (!at) fail_msg("%s: no %s", path, from);
-    assert_int_equal(strlen(from), strlen(to));
-    assert_int_equal(fseek(f, at - text, SEEK_SET), 0);
-    assert_int_equal(fwrite(to, 1, strlen(to), f), strlen(to));
-    fclose(f);
-}
-
 static void heads_that_do_not_fit_are_refused(void **state)
 {
     (void)state;
@@ -248,7 +232,8 @@ static void heads_that_do_not_fit_are_refused(void **state)
         snprintf(to, sizeof to, "%s.gguf", from);
         snprintf(config, sizeof config, "%s/config.json", from);
         directory_write(from, &opt);
-        replace(config, cases[i].from, cases[i].to);
+        size_t n;
+        free(file_replace(config, cases[i].from, cases[i].to, &n));
         fm_error err = {0};
         const fm_quantize_options o = {.struct_size = sizeof o,
                                        .source = from,

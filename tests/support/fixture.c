@@ -161,3 +161,37 @@ float *eval_logits(const char *model, const int32_t *ids, size_t n, const eval_s
         fail_msg("%s", err.msg);
     return out;
 }
+
+char *file_replace(const char *path, const char *from, const char *to, size_t *n)
+{
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    struct stat sb;
+    assert_int_equal(fstat(fileno(f), &sb), 0);
+    *n = (size_t)sb.st_size;
+    char *before = malloc(*n), *after = malloc(*n);
+    assert_int_equal(fread(before, 1, *n, f), *n);
+    fclose(f);
+    memcpy(after, before, *n);
+    const size_t len = strlen(from);
+    assert_int_equal(len, strlen(to));
+    size_t at = 0;
+    while (at + len <= *n && memcmp(after + at, from, len) != 0) at++;
+    if (at + len > *n) fail_msg("%s: no \"%s\"", path, from);
+    memcpy(after + at, to, len);
+    f = fopen(path, "wb");
+    assert_non_null(f);
+    fwrite(after, 1, *n, f);
+    fclose(f);
+    free(after);
+    return before;
+}
+
+void file_restore(const char *path, char *before, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    fwrite(before, 1, n, f);
+    fclose(f);
+    free(before);
+}

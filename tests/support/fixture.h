@@ -23,6 +23,11 @@ void npy_free(npy_array *a);
 const char *tiny_file(const char *spec, const char *type, const char *fault);
 const char *scratch_path(const char *name);
 
+/* Replaces the first `from` of a file by `to`, which is as long; returns the content before, for file_restore(), which
+ * frees it. Fail the test on error. */
+char *file_replace(const char *path, const char *from, const char *to, size_t *n);
+void file_restore(const char *path, char *before, size_t n);
+
 typedef struct {
     uint64_t memory;
     int32_t batch, threads, ctx, experts;

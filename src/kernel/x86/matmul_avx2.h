@@ -68,6 +68,26 @@ static inline void fm_matmul_panels_by_token(const fm_matrix *w, int64_t row0, i
         for (int64_t t = 0; t < n_tok; t++) one(y[t] + row, panel, n_block, act + t);
 }
 
+/* Rows [row0, row1) for as many tokens as weights are taken apart for at once. */
+typedef void fm_few_tokens_fn(const fm_matrix *w, int64_t row0, int64_t row1,
+                              const void *const *act, float *const *y, int64_t nt,
+                              const void *format);
+
+/* All tokens, shared out evenly among as few calls as will do, meet a stretch of rows before the next one. */
+static inline void fm_matmul_by_stretch(const fm_matrix *w, int64_t row0, int64_t row1,
+                                        const void *const *act, float *const *y, int64_t n_tok,
+                                        int max_tok, fm_few_tokens_fn *few, const void *format)
+{
+    const int64_t n_call = (n_tok + max_tok - 1) / max_tok, stretch = fm_panel_stretch(w);
+    for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
+        const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
+        for (int64_t c = 0; c < n_call; c++) {
+            const int64_t t0 = n_tok * c / n_call, t1 = n_tok * (c + 1) / n_call;
+            few(w, r0, r1, act + t0, y + t0, t1 - t0, format);
+        }
+    }
+}
+
 static FM_ALWAYS_INLINE __m256i load_256(const void *p)
 {
     return _mm256_loadu_si256((const __m256i *)p);

@@ -228,8 +228,9 @@ static FM_ALWAYS_INLINE void store_rows(float *y, __m128 v, int n)
 /* Rows for up to MAX_TOK tokens. As many columns at a time as there is room for their activations;
  * between them the sums wait in y. */
 static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                       float *const *y, int64_t nt, const format_book *f)
+                       float *const *y, int64_t nt, const void *format)
 {
+    const format_book *const f = format;
     const int64_t n_block = w->n_in / 256, step = MAX_BLOCKS / nt;
     const size_t bytes = w->type->block_bytes;
     words_256 x[MAX_BLOCKS], words[TILE_ROWS];
@@ -280,19 +281,6 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     }
 }
 
-static void several_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                           float *const *y, int64_t n_tok, const format_book *f)
-{
-    const int64_t n_call = (n_tok + MAX_TOK - 1) / MAX_TOK, stretch = fm_panel_stretch(w);
-    for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
-        const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
-        for (int64_t c = 0; c < n_call; c++) {
-            const int64_t t0 = n_tok * c / n_call, t1 = n_tok * (c + 1) / n_call;
-            few_tokens(w, r0, r1, act + t0, y + t0, t1 - t0, f);
-        }
-    }
-}
-
 /* ---- the formats --------------------------------------------------------------------------- */
 
 #define FORMAT(type, block_bytes, factor)                                                          \
@@ -331,7 +319,7 @@ bool fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const v
     if (n_tok == 1)
         one_token_rows(w, row0, row1, act[0], y[0], f);
     else
-        several_tokens(w, row0, row1, act, y, n_tok, f);
+        fm_matmul_by_stretch(w, row0, row1, act, y, n_tok, MAX_TOK, few_tokens, f);
     return true;
 }
 

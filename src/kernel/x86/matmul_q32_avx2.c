@@ -313,8 +313,9 @@ static void prepare(act_words *dst, const fm_act_i15_32 *x, int offset)
 /* Panels [row0, row1) for up to MAX_TOK tokens. As many columns at a time as there is room for
  * their activations; between them the sums wait in y. */
 static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                       float *const *y, int64_t nt, const format_32 *f)
+                       float *const *y, int64_t nt, const void *format)
 {
+    const format_32 *const f = format;
     const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
     const uint64_t bytes = (uint64_t)w->type->block_bytes * FM_PANEL_ROWS;
     const int64_t n_block = w->n_in / w->type->block_elems, step = MAX_BLOCKS / nt;
@@ -334,19 +335,6 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
                     f->tile[nt - t < 4 ? nt - t - 1 : 3](y + t, row, words, n,
                                                          &x[(b - b0) * nt + t], nt, b == 0);
             }
-        }
-    }
-}
-
-static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                       float *const *y, int64_t n_tok, const format_32 *f)
-{
-    const int64_t n_call = (n_tok + MAX_TOK - 1) / MAX_TOK, stretch = fm_panel_stretch(w);
-    for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
-        const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
-        for (int64_t c = 0; c < n_call; c++) {
-            const int64_t t0 = n_tok * c / n_call, t1 = n_tok * (c + 1) / n_call;
-            few_tokens(w, r0, r1, act + t0, y + t0, t1 - t0, f);
         }
     }
 }
@@ -408,7 +396,7 @@ void fm_matmul_32_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const voi
         if (n_tok < f->least)
             fm_matmul_panels_by_token(w, row0, split, act, y, n_tok, f->one);
         else
-            panel_rows(w, row0, split, act, y, n_tok, f);
+            fm_matmul_by_stretch(w, row0, split, act, y, n_tok, MAX_TOK, few_tokens, f);
         row0 = split;
     }
     if (row0 < row1) fm_rows_kernels[w->type->id](w, row0, row1, act, y, n_tok);
