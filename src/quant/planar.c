@@ -10,6 +10,7 @@
 
 #include "base/attr.h"
 #include "base/checked.h"
+#include "quant/interleave.h"
 #include "quant/quant_block.h"
 
 enum { E2M1_OFFSET = 12 };
@@ -295,15 +296,6 @@ static void reorder_row(fm_code code, uint8_t *restrict dst, const uint8_t *rest
     }
 }
 
-/* 16 rows of `unit`-byte units. */
-static FM_ALWAYS_INLINE void interleave(uint8_t *restrict dst, const uint8_t *restrict src,
-                                        uint64_t row_bytes, const size_t unit)
-{
-    for (uint64_t u = 0; u < row_bytes / unit; u++)
-        for (uint64_t r = 0; r < FM_PANEL_ROWS; r++)
-            memcpy(dst + (u * FM_PANEL_ROWS + r) * unit, src + r * row_bytes + u * unit, unit);
-}
-
 void fm_pack_planes(const fm_type_traits *t, uint8_t *const *plane, int64_t row0, int64_t n,
                     int64_t n_in, void *scratch)
 {
@@ -321,16 +313,11 @@ void fm_pack_planes(const fm_type_traits *t, uint8_t *const *plane, int64_t row0
         uint8_t *const at = plane[0] + (uint64_t)r0 * codes;
         for (uint64_t r = 0; r < FM_PANEL_ROWS; r++)
             reorder_row((fm_code)t->code, (uint8_t *)scratch + r * codes, at + r * codes, codes);
-        interleave(at, scratch, codes, 4);
+        fm_interleave(at, scratch, codes, codes / 4, 4);
         for (int k = 1; k < t->n_plane; k++) {
             uint8_t *const p = plane[k] + (uint64_t)r0 * aux;
             memcpy(scratch, p, aux * FM_PANEL_ROWS);
-            if (unit == 4)
-                interleave(p, scratch, aux, 4);
-            else if (unit == 2)
-                interleave(p, scratch, aux, 2);
-            else
-                interleave(p, scratch, aux, 1);
+            fm_interleave(p, scratch, aux, aux / unit, unit);
         }
     }
 }

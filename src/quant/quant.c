@@ -6,6 +6,7 @@
 
 #include "base/attr.h"
 #include "base/checked.h"
+#include "quant/interleave.h"
 #include "quant/planar.h"
 #include "quant/quant_decode.h"
 
@@ -181,35 +182,6 @@ size_t fm_act_bytes(fm_act a, int64_t n)
     }
 }
 
-/* dst[u][r] <- src[r][u], units of 4 bytes; u < n_unit, r < 16, rows row_bytes apart. Columns of
- * the transpose are read in bundles of four, so that each visit of a row takes 16 bytes. */
-static void interleave_4(uint8_t *restrict dst, const uint8_t *restrict src, uint64_t row_bytes,
-                         int n_unit)
-{
-    int u = 0;
-    for (; u + 4 <= n_unit; u += 4) {
-        for (int r = 0; r < FM_PANEL_ROWS; r++) {
-            uint32_t v[4];
-            memcpy(v, src + (uint64_t)r * row_bytes + (size_t)u * 4, sizeof v);
-            for (int i = 0; i < 4; i++)
-                memcpy(dst + (size_t)((u + i) * FM_PANEL_ROWS + r) * 4, &v[i], 4);
-        }
-    }
-    for (; u < n_unit; u++)
-        for (int r = 0; r < FM_PANEL_ROWS; r++)
-            memcpy(dst + (size_t)(u * FM_PANEL_ROWS + r) * 4,
-                   src + (uint64_t)r * row_bytes + (size_t)u * 4, 4);
-}
-
-static FM_ALWAYS_INLINE void interleave_small(uint8_t *restrict dst, const uint8_t *restrict src,
-                                              uint64_t row_bytes, int n_unit, int unit)
-{
-    for (int u = 0; u < n_unit; u++)
-        for (int r = 0; r < FM_PANEL_ROWS; r++)
-            memcpy(dst + (size_t)(u * FM_PANEL_ROWS + r) * (size_t)unit,
-                   src + (uint64_t)r * row_bytes + (size_t)(u * unit), (size_t)unit);
-}
-
 static void pack_panel(const fm_type_traits *t, uint8_t *restrict dst, const uint8_t *restrict src,
                        uint64_t row_bytes)
 {
@@ -219,13 +191,7 @@ static void pack_panel(const fm_type_traits *t, uint8_t *restrict dst, const uin
             const fm_pack_field fd = t->field[f];
             uint8_t *const to = dst + (size_t)fd.offset * FM_PANEL_ROWS;
             const uint8_t *const from = src + fd.offset;
-            const int n_unit = fd.bytes / fd.unit;
-            if (fd.unit == 4)
-                interleave_4(to, from, row_bytes, n_unit);
-            else if (fd.unit == 2)
-                interleave_small(to, from, row_bytes, n_unit, 2);
-            else
-                interleave_small(to, from, row_bytes, n_unit, 1);
+            fm_interleave(to, from, row_bytes, (uint64_t)(fd.bytes / fd.unit), fd.unit);
         }
         dst += (size_t)t->block_bytes * FM_PANEL_ROWS;
         src += t->block_bytes;
