@@ -169,6 +169,7 @@ static void in_item(void *ctx, int64_t item, int thread)
     const moe_set *s = ctx;
     fm_run *r = s->r;
     const moe_job *j = job_of(s, item, false);
+    if (thread == 0) fm_run_poll(r);
     const int64_t ff = j->n_ff, row0 = (item - j->first_in) * j->rows_in;
     const int64_t row1 = row0 + j->rows_in < ff ? row0 + j->rows_in : ff;
     if (j->fresh && j->alternate) {
@@ -222,6 +223,7 @@ static void out_item(void *ctx, int64_t item, int thread)
     const moe_set *s = ctx;
     fm_run *r = s->r;
     const moe_job *j = job_of(s, item, true);
+    if (thread == 0) fm_run_poll(r);
     const int64_t n_embd = r->hp->n_embd, row0 = (item - j->first_out) * j->rows_out;
     const int64_t row1 = row0 + j->rows_out < n_embd ? row0 + j->rows_out : n_embd;
     if (j->fresh) pack_rows(r, &j->down, row0, row1, thread);
@@ -424,6 +426,7 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
     const bool one = r->n_tok == 1;
     FM_TRY(fm_store_demand(store, layer, one ? r->ids : r->need_ids, one ? NULL : r->need_weight,
                            n_need, one ? FM_DEMAND_TOKEN : FM_DEMAND_BATCH, err));
+    fm_run_poll_soon(r);
     moe_set set = {.r = r, .layer = layer};
     set_acts(&set, l, ptr);
     if (r->hp->n_ff_shared) {
@@ -435,11 +438,13 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
     if (!one) fm_guess_next(r, layer);
     while (fm_lease_left(store) > 0) {
         if (fm_run_stops(r, 0)) return fm_fail(err, FM_E_CANCELLED, "stopped");
-        /* Wait only when there is nothing to compute, and guess before the first wait. */
+        /* Wait only when there is nothing to compute, and guess before the first wait. The reads of one token begin
+         * inside the items that compute what is there, not before them. */
         fm_expert_ref ref;
         bool got = false;
-        if (one && set.n_job == 0 && !guessed) {
-            fm_guess_next(r, layer);
+        if (one && fm_lease_ready(store) == 0) {
+            compute_set(&set);
+            if (!guessed) fm_guess_next(r, layer);
             guessed = true;
         }
         FM_TRY(fm_lease_next(store, &ref, set.n_job == 0, &got, err));

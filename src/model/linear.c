@@ -71,6 +71,7 @@ static void linear_item(void *ctx, int64_t item, int thread)
 {
     const linear_job *j = ctx;
     if (j->n_tok > 1 && fm_run_stops(j->r, thread)) return;
+    if (thread == 0) fm_run_poll(j->r);
     int p = j->n_op - 1;
     while (item < j->part[p].first_item) p--;
     const fm_linear_op *op = j->part[p].op;
@@ -95,7 +96,6 @@ static void linear_item(void *ctx, int64_t item, int thread)
 void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op)
 {
     assert(n_op <= MAX_OPS);
-    fm_run_poll(r);
     linear_job j = {.r = r,
                     .n_tok = a->n_tok,
                     .n_stretch = (a->n_tok + TOKENS_PER_ITEM - 1) / TOKENS_PER_ITEM,

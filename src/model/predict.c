@@ -114,4 +114,5 @@ void fm_guess_next(fm_run *r, int32_t layer)
         fm_trunk_release(r->opt.store, at);
     }
     fm_store_hint(r->opt.store, at, g->ids, n);
+    fm_run_poll_soon(r);
 }

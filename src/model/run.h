@@ -117,13 +117,20 @@ struct fm_run {
     unsigned char *embd_row; /* one row as stored                                       */
 };
 
-/* Moves reads along; for the thread of the pass, between or inside its items. */
+/* Moves reads along; for the thread of the pass, inside its items: reading takes it tens of microseconds in the
+ * kernel, in which the other threads go on with the items. */
 static inline void fm_run_poll(fm_run *r)
 {
     const uint64_t now = fm_now_us();
     if (now - r->polled_us < FM_POLL_US) return;
     r->polled_us = now;
     fm_store_poll(r->opt.store);
+}
+
+/* Reads were asked for: the next item starts them. */
+static inline void fm_run_poll_soon(fm_run *r)
+{
+    r->polled_us = 0;
 }
 
 /* True when the pass is to be broken off; work items then leave their results undone. Asks the caller of

@@ -487,8 +487,12 @@ fm_status fm_io_submit(fm_io *io, const fm_io_read *reads, int n, fm_error *err)
         io->n_outstanding++;
         request_push(io, &io->waiting[reads[i].priority], at);
     }
-    feed_device(io);
     return FM_OK;
+}
+
+void fm_io_start(fm_io *io)
+{
+    feed_device(io);
 }
 
 static void describe_failure(const fm_io_request *r, fm_error *err)

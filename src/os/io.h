@@ -64,11 +64,13 @@ static inline uint64_t fm_io_room(uint64_t bytes)
  * logged once and not an error. */
 void fm_io_register(fm_io *io, void *base, uint64_t bytes);
 
-/* Queues reads; more than the depth is fine, the rest waits inside, by priority and then in order.
- * What waits moves on when completions are reaped, so a thread that computes for long calls
- * fm_io_reap() now and then. Does not allocate. All or none: FM_E_LIMIT when more than
- * fm_io_capacity() would be outstanding. */
+/* Queues reads; more than the depth is fine. They go to the device, by priority and then in order, with
+ * fm_io_start() or fm_io_reap(), all that may in one system call; that call takes tens of microseconds, so a thread
+ * that has others waiting for it chooses its moment. What waits moves on when completions are reaped, so a
+ * thread that computes for long calls fm_io_reap() now and then. Does not allocate. All or none:
+ * FM_E_LIMIT when more than fm_io_capacity() would be outstanding. */
 fm_status fm_io_submit(fm_io *io, const fm_io_read *reads, int n, fm_error *err);
+void fm_io_start(fm_io *io);
 int fm_io_capacity(const fm_io *io);
 int fm_io_outstanding(const fm_io *io);
 

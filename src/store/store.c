@@ -131,6 +131,7 @@ bool fm_store_pump(fm_store *s, bool wait)
     }
     fm_experts_feed(s);
     fm_trunk_feed(s);
+    fm_io_start(s->io);
     return had_work;
 }
 

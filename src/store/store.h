@@ -162,9 +162,9 @@ typedef enum {
     FM_DEMAND_BATCH, /* many tokens: ids ascending; must not wash out what tokens keep hot */
 } fm_demand_kind;
 
-/* Starts a demand for n distinct experts of a layer; reads of the missing ones begin at once, in
- * the given order, as many as slots and depth allow. weight[i] (may be NULL): how many tokens chose
- * expert i, for the policy. One demand at a time. */
+/* Starts a demand for n distinct experts of a layer. Reads of the missing ones are queued, in the given order, as many as
+ * slots allow, and begin with the next fm_store_poll() or wait. weight[i] (may be NULL): how many
+ * tokens chose expert i, for the policy. One demand at a time. */
 fm_status fm_store_demand(fm_store *s, int32_t layer, const int32_t *ids, const int32_t *weight,
                           int32_t n, fm_demand_kind kind, fm_error *err);
 
@@ -173,7 +173,8 @@ fm_status fm_store_demand(fm_store *s, int32_t layer, const int32_t *ids, const 
  * can arrive before a loan is returned. A caller that holds no loan and waits always gets the next
  * one. A read that failed is the error; the demand must then be ended. */
 fm_status fm_lease_next(fm_store *s, fm_expert_ref *out, bool wait, bool *got, fm_error *err);
-int32_t fm_lease_left(const fm_store *s); /* experts of this demand not handed out yet */
+int32_t fm_lease_left(const fm_store *s);  /* experts of this demand not handed out yet */
+int32_t fm_lease_ready(const fm_store *s); /* of which can be had at once, as of the last look */
 void fm_lease_prepared(fm_store *s, const fm_expert_ref *ref); /* part[] as the ref now says */
 void fm_lease_done(fm_store *s, const fm_expert_ref *ref);     /* the bytes may go */
 /* Ends the demand: waits for reads in flight, returns every loan. Also after an error or cancel. */
@@ -181,7 +182,7 @@ void fm_store_demand_end(fm_store *s);
 
 /* Likely experts of a layer, likeliest first: read in idle time, below demand, into slots that nobody
  * used since the layer's last demand; dropped when the layer has passed. Ids from the last hint whose
- * reads have not begun are replaced. */
+ * reads have not begun are replaced. Begins with the next fm_store_poll() or lease. */
 void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n);
 
 /* Moves reads along: to be called now and then by a thread that computes for milliseconds without

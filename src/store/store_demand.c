@@ -162,9 +162,7 @@ fm_status fm_lease_next(fm_store *s, fm_expert_ref *out, bool wait, bool *got, f
     fm_demand *d = &s->demand;
     *got = false;
     if (!d->active) return FM_OK;
-    bool may_wait = false; /* the first look at the device does not block */
-    for (;;) {
-        if (d->n_reading > 0 || d->next_miss < d->n_miss) (void)fm_store_pump(s, may_wait);
+    for (bool looked = false;; looked = true) { /* the first look at the device does not block */
         if (d->failed) {
             if (err) *err = d->error;
             return d->error.code;
@@ -174,13 +172,19 @@ fm_status fm_lease_next(fm_store *s, fm_expert_ref *out, bool wait, bool *got, f
             *got = true;
             return FM_OK;
         }
-        if (!wait || d->n_reading == 0) {
+        if (looked && (!wait || d->n_reading == 0)) {
             /* Nothing is on its way: all was handed out, or the loans hold every slot... */
             if (!wait || d->next_miss == d->n_miss || d->n_lent > 0) return FM_OK;
             /* ...or reads for something else do (hints), or they fill the queue. */
         }
-        may_wait = true;
+        if (d->n_reading > 0 || d->next_miss < d->n_miss) (void)fm_store_pump(s, looked);
     }
+}
+
+int32_t fm_lease_ready(const fm_store *s)
+{
+    const fm_demand *d = &s->demand;
+    return d->active ? d->n_ready - d->next_ready : 0;
 }
 
 int32_t fm_lease_left(const fm_store *s)
@@ -289,7 +293,6 @@ void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n)
     for (int32_t i = 0; i < n && h->n < h->n_max; i++) {
         if (ids[i] >= 0 && ids[i] < s->layer[layer].n_expert) h->id[h->n++] = ids[i];
     }
-    fm_store_poll(s);
 }
 
 void fm_experts_feed(fm_store *s)

@@ -473,6 +473,7 @@ static void failed_read_of_a_hint_is_read_again_by_the_demand(void **state)
             const int32_t ids[] = {id, id + 20};
             fm_error err;
             fm_store_hint(t.store, 5, ids, 1);
+            fm_store_poll(t.store); /* its read begins */
             for (int32_t i = 0; i < id % 4; i++) fm_store_poll(t.store);
             assert_int_equal(fm_store_demand(t.store, 5, ids, NULL, 2, FM_DEMAND_TOKEN, &err),
                              FM_OK);
