@@ -163,15 +163,10 @@ static void alternate_rows(const fm_run *r, const moe_job *j, int64_t row0, int6
         }
 }
 
-/* silu(gate x) * (up x), or the family's form of it, for a range of rows of one expert, all its tokens. */
-static void in_item(void *ctx, int64_t item, int thread)
+/* silu(gate x) * (up x), or the family's form of it, for rows [row0, row1) of one expert, all its tokens. */
+static void in_rows(const moe_set *s, const moe_job *j, int64_t row0, int64_t row1, int thread)
 {
-    const moe_set *s = ctx;
     fm_run *r = s->r;
-    const moe_job *j = job_of(s, item, false);
-    if (thread == 0) fm_run_poll(r);
-    const int64_t ff = j->n_ff, row0 = (item - j->first_in) * j->rows_in;
-    const int64_t row1 = row0 + j->rows_in < ff ? row0 + j->rows_in : ff;
     if (j->fresh && j->alternate) {
         pack_rows(r, &j->gate, 2 * row0, 2 * row1, thread);
     } else if (j->fresh) {
@@ -203,6 +198,26 @@ static void in_item(void *ctx, int64_t item, int thread)
     }
 }
 
+/* What lies in rows is brought into panels and used a few panels at a time when few tokens use it: it is in the first cache
+ * then. */
+static int64_t rows_at_once(const moe_job *j, int64_t row0, int64_t row1)
+{
+    enum { FEW_TOKENS = 4, FEW_ROWS = 2 * FM_PANEL_ROWS };
+    return j->fresh && j->n_tok <= FEW_TOKENS && row1 - row0 > FEW_ROWS ? FEW_ROWS : row1 - row0;
+}
+
+static void in_item(void *ctx, int64_t item, int thread)
+{
+    const moe_set *s = ctx;
+    const moe_job *j = job_of(s, item, false);
+    if (thread == 0) fm_run_poll(s->r);
+    const int64_t ff = j->n_ff, row0 = (item - j->first_in) * j->rows_in;
+    const int64_t row1 = row0 + j->rows_in < ff ? row0 + j->rows_in : ff;
+    const int64_t step = rows_at_once(j, row0, row1);
+    for (int64_t at = row0; at < row1; at += step)
+        in_rows(s, j, at, at + step < row1 ? at + step : row1, thread);
+}
+
 /* The hidden rows in the form the down projection wants. */
 static void quantize_item(void *ctx, int64_t row, int thread)
 {
@@ -218,14 +233,9 @@ static void quantize_item(void *ctx, int64_t row, int thread)
                    r->ff_gate + row * r->ff_max, down->n_in);
 }
 
-static void out_item(void *ctx, int64_t item, int thread)
+static void out_rows(const moe_set *s, const moe_job *j, int64_t row0, int64_t row1, int thread)
 {
-    const moe_set *s = ctx;
     fm_run *r = s->r;
-    const moe_job *j = job_of(s, item, true);
-    if (thread == 0) fm_run_poll(r);
-    const int64_t n_embd = r->hp->n_embd, row0 = (item - j->first_out) * j->rows_out;
-    const int64_t row1 = row0 + j->rows_out < n_embd ? row0 + j->rows_out : n_embd;
     if (j->fresh) pack_rows(r, &j->down, row0, row1, thread);
     const fm_act form = r->k->act_form(j->down.type);
     for (int64_t i0 = 0; i0 < j->n_tok; i0 += TOKENS_PER_CALL) {
@@ -238,11 +248,23 @@ static void out_item(void *ctx, int64_t item, int thread)
             act[i] = form == FM_ACT_F32
                          ? (const void *)(r->ff_gate + row * r->ff_max)
                          : r->ff_act.form[form] + (size_t)row * r->ff_act.form_bytes[form];
-            y[i] = j->out + j->pair[i0 + i] * n_embd;
+            y[i] = j->out + j->pair[i0 + i] * r->hp->n_embd;
         }
         r->k->matmul(&j->down, row0, row1, act, y, n);
         add_bias(r, y, j->down_bias, n, row0, row1);
     }
+}
+
+static void out_item(void *ctx, int64_t item, int thread)
+{
+    const moe_set *s = ctx;
+    const moe_job *j = job_of(s, item, true);
+    if (thread == 0) fm_run_poll(s->r);
+    const int64_t n_embd = s->r->hp->n_embd, row0 = (item - j->first_out) * j->rows_out;
+    const int64_t row1 = row0 + j->rows_out < n_embd ? row0 + j->rows_out : n_embd;
+    const int64_t step = rows_at_once(j, row0, row1);
+    for (int64_t at = row0; at < row1; at += step)
+        out_rows(s, j, at, at + step < row1 ? at + step : row1, thread);
 }
 
 /* What the matrices of one job are multiplied with, its tokens in their order. */
@@ -434,19 +456,14 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
         /* The shared expert of a batch fills the buffers alone; its time covers the first reads. */
         if (!one) compute_set(&set);
     }
-    bool guessed = false;
     if (!one) fm_guess_next(r, layer);
     while (fm_lease_left(store) > 0) {
         if (fm_run_stops(r, 0)) return fm_fail(err, FM_E_CANCELLED, "stopped");
-        /* Wait only when there is nothing to compute, and guess before the first wait. The reads of one token begin
-         * inside the items that compute what is there, not before them. */
+        /* Wait only when there is nothing to compute. The reads of one token begin inside the items that compute what is
+         * there, not before them. */
+        if (one && fm_lease_ready(store) == 0) compute_set(&set);
         fm_expert_ref ref;
         bool got = false;
-        if (one && fm_lease_ready(store) == 0) {
-            compute_set(&set);
-            if (!guessed) fm_guess_next(r, layer);
-            guessed = true;
-        }
         FM_TRY(fm_lease_next(store, &ref, set.n_job == 0, &got, err));
         if (got) {
             if (set.n_job > 0 && set.n_row + r->expert_count[ref.expert] > r->ff_rows)
@@ -486,7 +503,7 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     combine_job combine = {r, l->piece_of[FM_W_SH_ROUTER] >= 0};
     if (r->n_tok == 1) {
         combine_item(&combine, 0, 0);
-        if (r->had_miss) fm_guess_next(r, layer); /* again, with this layer's result */
+        if (r->had_miss) fm_guess_next(r, layer);
     } else {
         fm_pool_run(r->pool, combine_item, &combine, r->n_tok);
     }
