@@ -14,8 +14,8 @@
 #if defined(__x86_64__)
 
 enum {
-    MAX_TOK = 32,   /* tokens for which a block is taken apart once               */
-    MAX_BLOCKS = 64 /* blocks of activations that are kept as words at a time     */
+    MAX_TOK = 32,    /* tokens for which a block is taken apart once               */
+    MAX_BLOCKS = 256 /* blocks of activations that are kept as words at a time     */
 };
 
 /* A block of 16 rows taken apart. */
@@ -31,8 +31,7 @@ typedef struct {
     void (*prepare)(prepared *dst, const fm_act_i13_256 *x);
     void (*unpack)(block_words *dst, const uint8_t *panel);
     /* Adds a block for 1, 2, 3, 4 tokens to 16 rows of y. */
-    void (*tile[4])(float *const *y, int64_t row, const block_words *w, const prepared *x,
-                    int first);
+    void (*tile[4])(float (*acc)[FM_PANEL_ROWS], const block_words *w, const prepared *x);
 } format_256;
 
 static FM_ALWAYS_INLINE void unpack_256(block_words *dst, const uint8_t *panel,
@@ -70,10 +69,10 @@ static FM_ALWAYS_INLINE void unpack_256(block_words *dst, const uint8_t *panel,
     }
 }
 
-/* x [nt]. first: the row begins here. */
-static FM_ALWAYS_INLINE void tile_256(float *const *y, int64_t row, const block_words *w,
-                                      const prepared *x, const int first, const int nt,
-                                      const int n_part, const min_form min)
+/* x [nt], acc [nt][16]. */
+static FM_ALWAYS_INLINE void tile_256(float (*acc)[FM_PANEL_ROWS], const block_words *w,
+                                      const prepared *x, const int nt, const int n_part,
+                                      const min_form min)
 {
     const int n_unit = 64 / n_part;
     for (int part = 0; part < n_part; part++) {
@@ -97,9 +96,8 @@ static FM_ALWAYS_INLINE void tile_256(float *const *y, int64_t row, const block_
             FM_UNROLL
             for (int half = 0; half < 2; half++) {
                 const head_256 *const h = &w->h[half];
-                float *const dst = y[t] + row + 8 * half;
+                float *const dst = acc[t] + 8 * half;
                 const __m256 dx = _mm256_set1_ps(x[t].d);
-                const __m256 acc = first && part == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(dst);
                 __m256 term =
                     _mm256_mul_ps(_mm256_mul_ps(h->d, dx), _mm256_cvtepi32_ps(sum[t][half]));
                 if (min != MIN_NONE) {
@@ -107,17 +105,17 @@ static FM_ALWAYS_INLINE void tile_256(float *const *y, int64_t row, const block_
                     term = _mm256_sub_ps(
                         term, _mm256_mul_ps(_mm256_mul_ps(h->m, dx), _mm256_cvtepi32_ps(low)));
                 }
-                _mm256_storeu_ps(dst, _mm256_add_ps(acc, term));
+                _mm256_store_ps(dst, _mm256_add_ps(_mm256_load_ps(dst), term));
             }
         }
     }
 }
 
 #define TILE(form, nt, n_part, min)                                                                \
-    static void tile_##form##_##nt(float *const *y, int64_t row, const block_words *w,             \
-                                   const prepared *x, int first)                                   \
+    static void tile_##form##_##nt(float(*acc)[FM_PANEL_ROWS], const block_words *w,               \
+                                   const prepared *x)                                              \
     {                                                                                              \
-        tile_256(y, row, w, x, first, nt, n_part, min);                                            \
+        tile_256(acc, w, x, nt, n_part, min);                                                      \
     }
 #define TILES(form, n_part, min)                                                                   \
     TILE(form, 1, n_part, min)                                                                     \
@@ -172,6 +170,7 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     const int64_t n_block = w->n_in / w->type->block_elems, step = MAX_BLOCKS / nt;
     prepared x[MAX_BLOCKS];
     block_words words;
+    _Alignas(64) float acc[MAX_TOK][FM_PANEL_ROWS];
     for (int64_t b0 = 0; b0 < n_block; b0 += step) {
         const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
         for (int64_t b = b0; b < b1; b++)
@@ -179,13 +178,18 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
                 f->prepare(&x[(b - b0) * nt + t], (const fm_act_i13_256 *)act[t] + b);
         const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
         for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
+            if (b0 == 0)
+                memset(acc, 0, sizeof acc);
+            else
+                for (int64_t t = 0; t < nt; t++) memcpy(acc[t], y[t] + row, sizeof acc[t]);
             for (int64_t b = b0; b < b1; b++) {
                 f->unpack(&words, panel + (uint64_t)b * bytes);
                 for (int64_t t = 0; t < nt; t += 4) {
                     const int64_t n = nt - t < 4 ? nt - t : 4;
-                    f->tile[n - 1](y + t, row, &words, &x[(b - b0) * nt + t], b == 0);
+                    f->tile[n - 1](acc + t, &words, &x[(b - b0) * nt + t]);
                 }
             }
+            for (int64_t t = 0; t < nt; t++) memcpy(y[t] + row, acc[t], sizeof acc[t]);
         }
     }
 }

@@ -5,8 +5,10 @@
  * largest sum is 32 * 255 * 16256 = 1.33e8, per block, so the row length does not matter.
  *
  * One token multiplies planes as long as pairs of products fit 16 bits. For several tokens weights
- * and activations become words, as in matmul_q256_avx2.c: weights once for up to 32 tokens,
- * activations once per stretch of panels.
+ * (q, with its sign) and activations become words, as in matmul_q256_avx2.c: weights once for up to
+ * 32 tokens, activations once per stretch of panels. A block of 32 columns ends with five operations
+ * on floats for every 32 on integers, so what is added to lies in the first cache, not in y, whose
+ * rows are far apart.
  */
 #include "kernel/x86/matmul_avx2.h"
 
@@ -212,7 +214,7 @@ static const shape_32 shape_iq4_nl = {18, 0, 128, 0};
 
 enum {
     MAX_TOK = 32,      /* tokens for which weights are taken apart once                     */
-    MAX_BLOCKS = 512,  /* blocks of activations that are kept as words at a time            */
+    MAX_BLOCKS = 2048, /* blocks of activations that are kept as words at a time            */
     BLOCKS_AT_ONCE = 4 /* of weights                                                        */
 };
 
@@ -226,18 +228,16 @@ typedef struct {
 typedef struct {
     int32_t even[8], odd[8]; /* v of columns 4u and 4u + 2, 4u + 1 and 4u + 3 */
     float d, dsum;
-    int32_t start; /* -offset * (sum v)                             */
 } act_words;
 
-typedef void tile_fn(float *const *y, int64_t row, const block_words *w, int n, const act_words *x,
-                     int64_t stride, int first);
+typedef void tile_fn(float (*acc)[FM_PANEL_ROWS], const block_words *w, int n, const act_words *x,
+                     int64_t stride);
 
 /* What a format supplies. */
 typedef struct {
     fm_panel_fn one; /* for one token */
     int least;       /* tokens for which words are faster than one token after the other */
     void (*unpack)(block_words *dst, const uint8_t *panel);
-    int offset;
     tile_fn *tile[4]; /* for 1, 2, 3, 4 tokens */
 } format_32;
 
@@ -254,25 +254,23 @@ static FM_ALWAYS_INLINE void unpack_32(block_words *dst, const uint8_t *panel, c
         if (shape.has_min) dst->m[half] = load_half(panel + 2 * 16 + 16 * half);
         FM_UNROLL
         for (int u = 0; u < 8; u++) {
-            const __m256i w = unit(panel, half, u);
-            dst->w[u][0][half] = even_bytes(w);
-            dst->w[u][1][half] = odd_bytes(w);
+            /* From 128 to the sign and back is nothing, which compilers see in xor. */
+            const __m256i w = unit(panel, half, u), off = _mm256_set1_epi8((char)shape.offset);
+            const __m256i q =
+                shape.offset == 128 ? _mm256_xor_si256(w, off) : _mm256_sub_epi8(w, off);
+            dst->w[u][0][half] = _mm256_srai_epi16(_mm256_slli_epi16(q, 8), 8);
+            dst->w[u][1][half] = _mm256_srai_epi16(q, 8);
         }
     }
 }
 
-/* n blocks for nt tokens, added to 16 rows of y; x [n][stride]. first: the row begins here. */
-static FM_ALWAYS_INLINE void tile_32(float *const *y, int64_t row, const block_words *w, int n,
-                                     const act_words *x, int64_t stride, int first, const int nt,
+/* n blocks of 16 rows for nt tokens, added to acc [nt][16]; x [n][stride]. */
+static FM_ALWAYS_INLINE void tile_32(float (*acc)[FM_PANEL_ROWS], const block_words *w, int n,
+                                     const act_words *x, int64_t stride, const int nt,
                                      const int has_min)
 {
-    if (first) {
-        for (int t = 0; t < nt; t++) memset(y[t] + row, 0, FM_PANEL_ROWS * sizeof **y);
-    }
     for (int b = 0; b < n; b++, w++, x += stride) {
         __m256i sum[4][2];
-        FM_UNROLL
-        for (int t = 0; t < nt; t++) sum[t][0] = sum[t][1] = _mm256_set1_epi32(x[t].start);
         FM_UNROLL
         for (int u = 0; u < 8; u++) {
             FM_UNROLL
@@ -281,33 +279,34 @@ static FM_ALWAYS_INLINE void tile_32(float *const *y, int64_t row, const block_w
                 FM_UNROLL
                 for (int t = 0; t < nt; t++) {
                     const __m256i v = repeat_32(odd ? x[t].odd + u : x[t].even + u);
-                    sum[t][0] = settled(_mm256_add_epi32(sum[t][0], _mm256_madd_epi16(w0, v)));
-                    sum[t][1] = settled(_mm256_add_epi32(sum[t][1], _mm256_madd_epi16(w1, v)));
+                    const __m256i p0 = _mm256_madd_epi16(w0, v), p1 = _mm256_madd_epi16(w1, v);
+                    const int first = u == 0 && odd == 0;
+                    sum[t][0] = first ? p0 : settled(_mm256_add_epi32(sum[t][0], p0));
+                    sum[t][1] = first ? p1 : settled(_mm256_add_epi32(sum[t][1], p1));
                 }
             }
         }
+        in_memory(acc);
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
+            const __m256 dx = _mm256_set1_ps(x[t].d), dsum = _mm256_set1_ps(x[t].dsum);
             FM_UNROLL
             for (int half = 0; half < 2; half++) {
-                float *const dst = y[t] + row + 8 * half;
-                __m256 term = _mm256_mul_ps(_mm256_mul_ps(w->d[half], _mm256_set1_ps(x[t].d)),
-                                            _mm256_cvtepi32_ps(sum[t][half]));
-                if (has_min)
-                    term =
-                        _mm256_add_ps(term, _mm256_mul_ps(w->m[half], _mm256_set1_ps(x[t].dsum)));
-                _mm256_storeu_ps(dst, _mm256_add_ps(_mm256_loadu_ps(dst), term));
+                float *const dst = acc[t] + 8 * half;
+                __m256 term =
+                    _mm256_mul_ps(_mm256_mul_ps(w->d[half], dx), _mm256_cvtepi32_ps(sum[t][half]));
+                if (has_min) term = _mm256_add_ps(term, _mm256_mul_ps(w->m[half], dsum));
+                _mm256_store_ps(dst, _mm256_add_ps(_mm256_load_ps(dst), term));
             }
         }
     }
 }
 
-static void prepare(act_words *dst, const fm_act_i15_32 *x, int offset)
+static void prepare(act_words *dst, const fm_act_i15_32 *x)
 {
     words_of(dst->even, dst->odd, x);
     dst->d = x->d;
     dst->dsum = x->dsum;
-    dst->start = offset * x->nsum;
 }
 
 /* Panels [row0, row1) for up to MAX_TOK tokens. As many columns at a time as there is room for
@@ -321,20 +320,26 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     const int64_t n_block = w->n_in / w->type->block_elems, step = MAX_BLOCKS / nt;
     act_words x[MAX_BLOCKS];
     block_words words[BLOCKS_AT_ONCE];
+    _Alignas(64) float acc[MAX_TOK][FM_PANEL_ROWS];
     for (int64_t b0 = 0; b0 < n_block; b0 += step) {
         const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
         for (int64_t b = b0; b < b1; b++)
             for (int64_t t = 0; t < nt; t++)
-                prepare(&x[(b - b0) * nt + t], (const fm_act_i15_32 *)act[t] + b, f->offset);
+                prepare(&x[(b - b0) * nt + t], (const fm_act_i15_32 *)act[t] + b);
         const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
         for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
+            if (b0 == 0)
+                memset(acc, 0, sizeof acc);
+            else
+                for (int64_t t = 0; t < nt; t++) memcpy(acc[t], y[t] + row, sizeof acc[t]);
             for (int64_t b = b0; b < b1; b += BLOCKS_AT_ONCE) {
                 const int n = b1 - b < BLOCKS_AT_ONCE ? (int)(b1 - b) : BLOCKS_AT_ONCE;
                 for (int i = 0; i < n; i++) f->unpack(&words[i], panel + (uint64_t)(b + i) * bytes);
                 for (int64_t t = 0; t < nt; t += 4)
-                    f->tile[nt - t < 4 ? nt - t - 1 : 3](y + t, row, words, n,
-                                                         &x[(b - b0) * nt + t], nt, b == 0);
+                    f->tile[nt - t < 4 ? nt - t - 1 : 3](acc + t, words, n, &x[(b - b0) * nt + t],
+                                                         nt);
             }
+            for (int64_t t = 0; t < nt; t++) memcpy(y[t] + row, acc[t], sizeof acc[t]);
         }
     }
 }
@@ -342,10 +347,10 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
 /* ---- the formats --------------------------------------------------------------------------- */
 
 #define TILE(form, nt, has_min)                                                                    \
-    static void tile_##form##_##nt(float *const *y, int64_t row, const block_words *w, int n,      \
-                                   const act_words *x, int64_t stride, int first)                  \
+    static void tile_##form##_##nt(float(*acc)[FM_PANEL_ROWS], const block_words *w, int n,        \
+                                   const act_words *x, int64_t stride)                             \
     {                                                                                              \
-        tile_32(y, row, w, n, x, stride, first, nt, has_min);                                      \
+        tile_32(acc, w, n, x, stride, nt, has_min);                                                \
     }
 #define TILES(form, has_min)                                                                       \
     TILE(form, 1, has_min) TILE(form, 2, has_min) TILE(form, 3, has_min) TILE(form, 4, has_min)
@@ -377,13 +382,13 @@ FORMAT(iq4_nl, scale_half)
 
 /* By type id. */
 static const format_32 formats[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q4_0] = {q4_0_one, 3, unpack_q4_0, 8, TILES_OF(plain)},
-    [FM_TYPE_Q4_1] = {q4_1_one, 3, unpack_q4_1, 0, TILES_OF(min)},
-    [FM_TYPE_Q5_0] = {q5_0_one, 3, unpack_q5_0, 16, TILES_OF(plain)},
-    [FM_TYPE_Q5_1] = {q5_1_one, 3, unpack_q5_1, 0, TILES_OF(min)},
-    [FM_TYPE_Q8_0] = {q8_0_one, 3, unpack_q8_0, 128, TILES_OF(plain)},
-    [FM_TYPE_MXFP4] = {mxfp4_one, 3, unpack_mxfp4, 12, TILES_OF(plain)},
-    [FM_TYPE_IQ4_NL] = {iq4_nl_one, 3, unpack_iq4_nl, 128, TILES_OF(plain)},
+    [FM_TYPE_Q4_0] = {q4_0_one, 3, unpack_q4_0, TILES_OF(plain)},
+    [FM_TYPE_Q4_1] = {q4_1_one, 3, unpack_q4_1, TILES_OF(min)},
+    [FM_TYPE_Q5_0] = {q5_0_one, 3, unpack_q5_0, TILES_OF(plain)},
+    [FM_TYPE_Q5_1] = {q5_1_one, 3, unpack_q5_1, TILES_OF(min)},
+    [FM_TYPE_Q8_0] = {q8_0_one, 3, unpack_q8_0, TILES_OF(plain)},
+    [FM_TYPE_MXFP4] = {mxfp4_one, 3, unpack_mxfp4, TILES_OF(plain)},
+    [FM_TYPE_IQ4_NL] = {iq4_nl_one, 3, unpack_iq4_nl, TILES_OF(plain)},
 };
 
 void fm_matmul_32_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
