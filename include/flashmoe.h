@@ -89,6 +89,9 @@ typedef struct {
     bool need_tokenizer;      /* fail at once, with the reason, where there is none that can be used;
                                  else that is a warning. vocab_only needs it always        */
     bool need_chat;           /* the same for conversations, fm_chat_tokenize(); with the tokenizer */
+    bool warm_start;          /* begin with how often earlier sessions used each expert, and keep it for
+                                 the next one when the engine is closed: a small file of the user's
+                                 cache directory. Never changes the output */
 } fm_engine_options;
 
 void fm_engine_options_init(fm_engine_options *opt);

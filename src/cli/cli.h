@@ -65,7 +65,7 @@ typedef struct {
     const char *text_path, *save_logits, *against, *importance_path;
     int32_t stride, max_tokens; /* 0: none was given */
     bool is_special;
-    const char *trace_path;
+    const char *trace_path, *warm_start;
 
     bool is_json, is_quiet, wants_help;
 } fm_cli_options;

@@ -88,6 +88,8 @@ void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o)
     if (o->prefetch && strcmp(o->prefetch, "off") == 0) out->prefetch = FM_PREFETCH_OFF;
     out->kernels = o->kernels;
     out->trace_path = o->trace_path;
+    out->warm_start =
+        o->warm_start ? strcmp(o->warm_start, "on") == 0 : strcmp(o->command, "run") == 0;
     out->log = on_log;
     out->log_user = (void *)(uintptr_t)o; /* only read through */
 }

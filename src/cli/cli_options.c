@@ -175,6 +175,11 @@ static const option OPTIONS[] = {
      0, 0, "auto", "read experts that the next layer will probably want while the disk\n"
                    "has nothing else to do; auto measures whether it pays. The output\n"
                    "is the same"},
+    {"memory and machine", NULL, "--warm-start", "on|off", OPT_CHOICE, FIELD(warm_start),
+     FM_CMD_RUN | FM_CMD_BENCH | FM_CMD_EVAL,
+     0, 0, NULL, "keep how often each expert is used in a small file of the user's cache\n"
+                 "folder, and begin with what earlier sessions used most; the output is\n"
+                 "the same (default: on for run, off for bench and eval)"},
     {"memory and machine", NULL, "--kernels", "reference|generic|avx2|avx512", OPT_CHOICE,
      FIELD(kernels), ENGINE_COMMANDS,
      0, 0, NULL, "instruction set (default: the best this processor has)"},

@@ -219,7 +219,9 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
         .importance = e->importance,
         .trace = e->trace,
     };
-    return fm_run_create(&e->run, &ro, &e->ledger, err);
+    FM_TRY(fm_run_create(&e->run, &ro, &e->ledger, err));
+    if (e->warm_start) fm_engine_load_heat(e);
+    return FM_OK;
 }
 
 fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *err)
@@ -233,6 +235,7 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
     e->log = o->log;
     e->log_user = o->log_user;
     e->kv_type = o->kv_type;
+    e->warm_start = o->warm_start;
     e->n_thread = o->n_threads ? o->n_threads : fm_os_cpu_count();
     e->path = strdup(o->model_path);
 
@@ -266,6 +269,7 @@ void fm_engine_close(fm_engine *e)
     if (!e) return;
     fm_error err = {0};
     if (fm_engine_finish_trace(e, &err) != FM_OK) fm_engine_log(e, FM_LOG_WARN, "%s", err.msg);
+    if (e->run && e->warm_start) fm_engine_save_heat(e);
     fm_run_destroy(e->run);
     fm_input_sums_destroy(e->importance);
     fm_store_destroy(e->store);

@@ -48,7 +48,7 @@ struct fm_engine {
     fm_prepare_ctx prepare;
 
     /* statistics of sessions */
-    bool has_session;
+    bool has_session, warm_start;
     uint64_t prompt_us, gen_us, tokens_evaluated;
 };
 
@@ -58,6 +58,11 @@ void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...)
  * importance: with room for fm_input_sums. */
 fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
                               bool importance, fm_error *err);
+
+/* heat_glue.c: what earlier sessions used most, into the store, and what this one did, into the file.
+ * Failures are logged. */
+void fm_engine_load_heat(fm_engine *e);
+void fm_engine_save_heat(fm_engine *e);
 
 uint64_t fm_engine_identity(const fm_engine *e); /* see fm_model_info */
 

@@ -188,6 +188,12 @@ void fm_store_demand_end(fm_store *s);
  * reads have not begun are replaced. Begins with the next fm_store_poll() or lease. */
 void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n);
 
+/* How often experts were lately used, for the next session: rate [experts of all layers] uses per token,
+ * 0 to 1. Before its first demand that one is seeded with it: what stays cached, and for which hints
+ * something gives way, is decided by it until this session's own uses outweigh it. */
+void fm_store_heat(const fm_store *s, float *rate);
+void fm_store_seed(fm_store *s, const float *rate);
+
 /* Moves reads along: to be called now and then by a thread that computes for milliseconds without
  * calling anything else here. Cheap; never waits. */
 void fm_store_poll(fm_store *s);

@@ -26,6 +26,7 @@
 #define HALF_LIFE_FAST 8.0   /* tokens */
 #define HALF_LIFE_SLOW 192.0 /* tokens */
 #define FAST_SHARE 0.8f      /* weight of the fast rate beside the slow one */
+#define SEED_KNOWN 0.25f     /* earlier sessions count as much as 80 tokens of this one */
 #define NOTHING 1e-20f       /* below it a rate is zero (and never a denormal number) */
 
 enum { BATCH_TOKENS = 128 };
@@ -95,6 +96,23 @@ void fm_evict_used(fm_evict *e, int32_t layer, const int32_t *ids, const int32_t
         order[i] = order[i] < INFINITY ? fast[i] + slow[i] * scale : INFINITY;
     }
     e->least[layer] = FM_EVICT_UNKNOWN;
+}
+
+void fm_evict_seed(fm_evict *e, const float *rate)
+{
+    const int64_t n_expert = e->layer_first[e->n_layer];
+    for (int64_t i = 0; i < n_expert; i++) e->slow[i] = rate[i] * SEED_KNOWN;
+    for (int32_t i = 0; i < e->n_layer; i++) e->known[i] = SEED_KNOWN;
+}
+
+void fm_evict_heat(const fm_evict *e, float *rate)
+{
+    for (int32_t l = 0; l < e->n_layer; l++) {
+        for (int64_t i = e->layer_first[l]; i < e->layer_first[l + 1]; i++) {
+            const float r = e->known[l] > 0 ? e->slow[i] / e->known[l] : 0;
+            rate[i] = r < 1 ? r : 1;
+        }
+    }
 }
 
 float fm_evict_worth(const fm_evict *e, int32_t layer, int32_t expert)

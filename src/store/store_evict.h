@@ -39,6 +39,12 @@ void fm_evict_init(fm_evict *e, void *memory, const int32_t *layer_class,
 void fm_evict_used(fm_evict *e, int32_t layer, const int32_t *ids, const int32_t *weight, int32_t n,
                    int32_t n_tok);
 
+/* Before the first use: rate[i] is how often earlier sessions used an expert, per token; what this one
+ * uses soon outweighs it. */
+void fm_evict_seed(fm_evict *e, const float *rate);
+/* The slow rates, 0 to 1, earlier sessions' in them as far as they still count. */
+void fm_evict_heat(const fm_evict *e, float *rate);
+
 float fm_evict_worth(const fm_evict *e, int32_t layer, int32_t expert);
 /* What it would be worth if the layer's last token had used it too. */
 float fm_evict_worth_if_used(const fm_evict *e, int32_t layer, int32_t expert);

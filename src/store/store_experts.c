@@ -195,6 +195,16 @@ void fm_experts_teardown(fm_store *s)
     free(s->layer_first);
 }
 
+void fm_store_heat(const fm_store *s, float *rate)
+{
+    if (s->tables) fm_evict_heat(&s->evict, rate);
+}
+
+void fm_store_seed(fm_store *s, const float *rate)
+{
+    if (s->tables) fm_evict_seed(&s->evict, rate);
+}
+
 /* ---- slots ------------------------------------------------------------------------------- */
 
 int32_t *fm_slot_entry(fm_store *s, int32_t layer, int32_t expert)

@@ -14,6 +14,7 @@ done
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/fm_cli_XXXXXX")
 trap 'rm -rf "$dir"' EXIT
+export XDG_CACHE_HOME=$dir/cache # never the user's own
 out=$dir/out
 err=$dir/err
 n_failed=0

@@ -268,6 +268,36 @@ static void last_token_is_worth_more_than_what_is_long_gone(void **state)
     assert_true(fm_evict_worth(&a.evict, 0, old) == 0);
 }
 
+static void earlier_sessions_count_until_this_one_knows_better(void **state)
+{
+    (void)state;
+    static float rate[N_ALL], out[N_ALL];
+    cache_init(&a, false, 10);
+    fm_evict_heat(&a.evict, out);
+    for (int i = 0; i < N_ALL; i++) assert_true(out[i] == 0);
+    for (int i = 0; i < N_ALL; i++) rate[i] = (float)(next_random() % 65) / 64;
+    rate[3] = 0.5f;
+    rate[4] = 0.25f;
+    fm_evict_seed(&a.evict, rate);
+    fm_evict_heat(&a.evict, out); /* divided by 64: exact */
+    assert_memory_equal(rate, out, sizeof rate);
+
+    const int32_t three = 3, four = 4;
+    int32_t layer, expert;
+    for (int32_t e = 3; e <= 4; e++) fm_evict_allow(&a.evict, 0, e, fm_evict_worth(&a.evict, 0, e));
+    assert_true(fm_evict_least(&a.evict, 0, INFINITY, &layer, &expert) && expert == 4);
+    for (int t = 0; t < 2; t++) fm_evict_used(&a.evict, 0, &four, NULL, 1, 1);
+    /* Used by the last two tokens, it is worth as much as the other by the fast rate alone. */
+    assert_true(fm_evict_worth(&a.evict, 0, 4) > 0.25f);
+    for (int t = 0; t < 400; t++) fm_evict_used(&a.evict, 0, &four, NULL, 1, 1);
+    assert_true(fm_evict_least(&a.evict, 0, INFINITY, &layer, &expert) && expert == 3);
+    fm_evict_heat(&a.evict, out);
+    /* With k = 2^(-402/192): 0.25 k 0.5 / (0.25 k + 1 - k), and (0.25 k 0.25 + 1 - k) over the same. */
+    assert_true(fabsf(out[three] - 0.03553f) < 1e-4f);
+    assert_true(fabsf(out[four] - 0.94671f) < 1e-4f);
+    assert_memory_equal(out + N_EXPERT, rate + N_EXPERT, sizeof rate - N_EXPERT * sizeof *rate);
+}
+
 static void least_worthy_is_found(void **state)
 {
     (void)state;
@@ -320,6 +350,7 @@ int main(void)
         cmocka_unit_test(passes_of_a_long_prompt_keep_what_fits),
         cmocka_unit_test(batch_counts_like_its_tokens),
         cmocka_unit_test(last_token_is_worth_more_than_what_is_long_gone),
+        cmocka_unit_test(earlier_sessions_count_until_this_one_knows_better),
         cmocka_unit_test(least_worthy_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

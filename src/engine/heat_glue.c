@@ -1,0 +1,99 @@
+/* Routing heat: how often each expert of a model was used lately, kept between sessions in a small file of
+ * the user's cache directory. It decides what is read into free memory first and what stays longest, never
+ * what is computed. docs/formats.md has the layout. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine_internal.h"
+#include "os/cache_file.h"
+
+static const char MAGIC[FM_CACHE_MAGIC_BYTES] = {'F', 'M', 'H', 'E', 'A', 'T', 0, 0};
+enum {
+    VERSION = 1,
+    HEAD = 8,       /* identity of the model, then a float32 per expert */
+    MIN_TOKENS = 16 /* a session of fewer says nothing                  */
+};
+
+static size_t payload_bytes(const fm_engine *e)
+{
+    return HEAD + (size_t)e->plan.report.experts_total * sizeof(float);
+}
+
+static fm_status heat_path(const fm_engine *e, char path[FM_CACHE_PATH_MAX], fm_error *err)
+{
+    char name[64];
+    snprintf(name, sizeof name, "heat-%016" PRIx64, fm_engine_identity(e));
+    return fm_cache_path(path, name, err);
+}
+
+static void put(unsigned char *at, uint64_t v, int n)
+{
+    for (int i = 0; i < n; i++) at[i] = (unsigned char)(v >> (8 * i));
+}
+
+static uint64_t get(const unsigned char *at, int n)
+{
+    uint64_t v = 0;
+    for (int i = 0; i < n; i++) v |= (uint64_t)at[i] << (8 * i);
+    return v;
+}
+
+/* The rates of a payload become floats where they lie. */
+static fm_status decode(const fm_engine *e, const char *path, unsigned char *payload, size_t bytes,
+                        fm_error *err)
+{
+    if (bytes != payload_bytes(e))
+        return fm_fail(err, FM_E_FORMAT, "%s: %zu bytes for another model, expected %zu", path,
+                       bytes, payload_bytes(e));
+    if (get(payload, HEAD) != fm_engine_identity(e))
+        return fm_fail(err, FM_E_FORMAT, "%s: is of the model %016" PRIx64, path,
+                       get(payload, HEAD));
+    for (size_t at = HEAD; at < bytes; at += sizeof(float)) {
+        const uint32_t bits = (uint32_t)get(payload + at, sizeof bits);
+        float rate;
+        memcpy(&rate, &bits, sizeof rate);
+        if (!(rate >= 0 && rate <= 1))
+            return fm_fail(err, FM_E_FORMAT, "%s: expert %zu used %g times per token", path,
+                           (at - HEAD) / sizeof rate, (double)rate);
+        memcpy(payload + at, &rate, sizeof rate);
+    }
+    return FM_OK;
+}
+
+void fm_engine_load_heat(fm_engine *e)
+{
+    char path[FM_CACHE_PATH_MAX];
+    unsigned char *payload;
+    size_t bytes;
+    fm_error err;
+    if (heat_path(e, path, &err) != FM_OK) return; /* no place for such files */
+    fm_status st = fm_cache_read(&payload, &bytes, path, MAGIC, VERSION, payload_bytes(e), &err);
+    if (st == FM_OK && !payload) return; /* the first session */
+    if (st == FM_OK) st = decode(e, path, payload, bytes, &err);
+    if (st == FM_OK) fm_store_seed(e->store, (const float *)(const void *)(payload + HEAD));
+    if (st != FM_OK) fm_engine_log(e, FM_LOG_WARN, "%s; starting without it", err.msg);
+    free(payload);
+}
+
+void fm_engine_save_heat(fm_engine *e)
+{
+    if (e->tokens_evaluated < MIN_TOKENS) return;
+    char path[FM_CACHE_PATH_MAX];
+    fm_error err;
+    if (heat_path(e, path, &err) != FM_OK) return;
+    const size_t bytes = payload_bytes(e);
+    unsigned char *payload = malloc(bytes);
+    if (!payload) return; /* nothing is lost */
+    put(payload, fm_engine_identity(e), HEAD);
+    fm_store_heat(e->store, (float *)(void *)(payload + HEAD));
+    for (size_t at = HEAD; at < bytes; at += sizeof(float)) {
+        uint32_t bits;
+        memcpy(&bits, payload + at, sizeof bits);
+        put(payload + at, bits, sizeof bits);
+    }
+    if (fm_cache_write(path, MAGIC, VERSION, payload, bytes, &err) != FM_OK)
+        fm_engine_log(e, FM_LOG_INFO, "what was used most is not kept: %s", err.msg);
+    free(payload);
+}
