@@ -19,9 +19,6 @@
 #include "quant/planar.h"
 #include "engine/tokenizer_glue.h"
 
-/* A disk gives more in larger pieces, and what is under way keeps it busy while a layer that has come is
- * prepared. */
-enum { LOAD_SPLIT = 4 << 20 };
 enum { IO_DEPTH_MAX = 1024, IO_SPLIT_MAX = 1 << 30, THREADS_MAX = 1024 };
 
 void fm_engine_options_init(fm_engine_options *opt)
@@ -174,7 +171,6 @@ static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error
             .n_unit = m->n_unit,
             .ledger = &e->ledger,
             .io = &io,
-            .load_split_bytes = o->io_split || e->io_split > LOAD_SPLIT ? 0 : LOAD_SPLIT,
             .log = e->log,
             .log_user = e->log_user,
         };

@@ -292,8 +292,7 @@ static void cut_piece(fm_io *io, int32_t request)
     io->free_piece = p->next;
 
     const uint64_t left = r->end - r->cursor;
-    const uint64_t split = r->read.split_bytes ? r->read.split_bytes : io->split_bytes;
-    const uint64_t bytes = left < split ? left : split;
+    const uint64_t bytes = left < io->split_bytes ? left : io->split_bytes;
     const uint64_t data_end = r->read.offset + r->read.bytes;
     const uint64_t first = fm_round_down(r->read.offset, FM_IO_ALIGN);
     *p = (fm_io_piece){.request = request,
@@ -468,7 +467,6 @@ fm_status fm_io_submit(fm_io *io, const fm_io_read *reads, int n, fm_error *err)
         uint64_t end;
         const bool ok = rd->file && rd->bytes > 0 && fm_add_u64(rd->offset, rd->bytes, &end) &&
                         end <= INT64_MAX - FM_IO_ALIGN && (uintptr_t)rd->base % FM_IO_ALIGN == 0 &&
-                        rd->split_bytes % FM_IO_ALIGN == 0 && rd->split_bytes <= MAX_SPLIT &&
                         rd->priority >= 0 && rd->priority < FM_IO_PRIORITIES;
         if (!ok) {
             return fm_fail(err, FM_E_ARG,

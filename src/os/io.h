@@ -21,10 +21,9 @@ typedef struct {
     const fm_io_file *file;
     uint64_t offset; /* any alignment */
     uint64_t bytes;
-    void *base;           /* FM_IO_ALIGN-aligned, fm_io_room(bytes) bytes */
-    uint64_t tag;         /* comes back with the completion               */
-    int priority;         /* 0 first; 1, 2: only when nothing above waits */
-    uint32_t split_bytes; /* instead of the engine's, a multiple of FM_IO_ALIGN; 0: the engine's */
+    void *base;   /* FM_IO_ALIGN-aligned, fm_io_room(bytes) bytes */
+    uint64_t tag; /* comes back with the completion               */
+    int priority; /* 0 first; 1, 2: only when nothing above waits */
 } fm_io_read;
 
 enum { FM_IO_PRIORITIES = 3 };

@@ -74,7 +74,6 @@ fm_status fm_store_create(fm_store **out, const fm_store_options *opt, fm_error 
     if (!s) return fm_fail(err, FM_E_NOMEM, "no memory for the store");
     s->plan = *opt->plan;
     s->ledger = opt->ledger;
-    s->load_split_bytes = opt->load_split_bytes;
     s->log = opt->log;
     s->log_user = opt->log_user;
 
@@ -111,15 +110,9 @@ static void dispatch(fm_store *s, const fm_io_done *done)
 {
     const int32_t index = (int32_t)(done->tag & UINT32_MAX);
     switch (done->tag >> FM_TAG_SHIFT) {
-    case FM_TAG_LOAD:
-        fm_trunk_load_arrived(s, index, done);
-        break;
-    case FM_TAG_RING:
-        fm_trunk_ring_arrived(s, index, done);
-        break;
-    default:
-        fm_experts_arrived(s, index, done);
-        break;
+    case FM_TAG_LOAD: fm_trunk_load_arrived(s, index, done); break;
+    case FM_TAG_RING: fm_trunk_ring_arrived(s, index, done); break;
+    default: fm_experts_arrived(s, index, done); break;
     }
 }
 

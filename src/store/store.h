@@ -65,12 +65,12 @@ typedef struct {
     int32_t n_unit;
     uint64_t budget_bytes;
     /* consumers the store does not own; each is a line */
-    uint64_t program_bytes;    /* code, libraries, stacks: a fixed reserve          */
-    uint64_t metadata_bytes;   /* checkpoint directory and tokenizer                */
-    uint64_t always_bytes;     /* small trunk parts that are resident in every plan */
-    uint64_t kv_bytes;         /* attention caches for n_ctx                        */
-    uint64_t index_bytes;      /* keys of sparse attention's indexer for n_ctx; 0: no line */
-    uint64_t state_bytes;      /* recurrent state                                   */
+    uint64_t program_bytes;  /* code, libraries, stacks: a fixed reserve          */
+    uint64_t metadata_bytes; /* checkpoint directory and tokenizer                */
+    uint64_t always_bytes;   /* small trunk parts that are resident in every plan */
+    uint64_t kv_bytes;       /* attention caches for n_ctx                        */
+    uint64_t index_bytes;    /* keys of sparse attention's indexer for n_ctx; 0: no line */
+    uint64_t state_bytes;    /* recurrent state                                   */
     uint64_t importance_bytes; /* sums over activations; 0: none are gathered     */
     /* scratch grows with the batch: fixed + per_token * n_batch. The planner shrinks n_batch in
      * steps of 64 (never below min(64, n_batch)) before it streams the trunk. */
@@ -112,9 +112,6 @@ typedef struct {
     int32_t n_unit;
     fm_ledger *ledger;       /* charged on the lines FM_LINE_*; outlives the store  */
     const fm_io_options *io; /* NULL: defaults; its log falls back to `log`         */
-    /* Pieces in which resident units are loaded: nobody waits for a single one, so they may be larger than
-     * those of experts. A multiple of FM_IO_ALIGN; 0: as all reads. */
-    uint32_t load_split_bytes;
     fm_log_fn log;
     void *log_user;
 } fm_store_options;

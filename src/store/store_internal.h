@@ -140,7 +140,6 @@ struct fm_store {
     fm_store_plan plan;
     fm_ledger *ledger;
     int line_trunk, line_ring, line_slots;
-    uint32_t load_split_bytes;
     fm_log_fn log;
     void *log_user;
     fm_io *io;

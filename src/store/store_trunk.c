@@ -164,8 +164,7 @@ static fm_status submit_piece(fm_store *s, const fm_piece_place *piece, uint8_t 
                            .bytes = piece->bytes,
                            .base = ptr - piece->offset % FM_IO_ALIGN,
                            .tag = tag,
-                           .priority = priority,
-                           .split_bytes = priority == PRIORITY_LOAD ? s->load_split_bytes : 0};
+                           .priority = priority};
     return fm_io_submit(s->io, &rd, 1, err);
 }
 

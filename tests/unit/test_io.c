@@ -178,8 +178,7 @@ static void random_traffic(fm_io *io, const fm_io_file *file, int n_slot, int n_
                                    .bytes = s->bytes,
                                    .base = s->base,
                                    .tag = (uint64_t)i,
-                                   .priority = (int)(next_random() % FM_IO_PRIORITIES),
-                                   .split_bytes = (uint32_t)(next_random() % 5) * FM_IO_ALIGN};
+                                   .priority = (int)(next_random() % FM_IO_PRIORITIES)};
             assert_int_equal(fm_io_submit(io, &rd, 1, NULL), FM_OK);
             n_started++;
             n_pending++;
