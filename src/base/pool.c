@@ -30,6 +30,7 @@ enum {
     SPIN_ALONE_NS = 10 * 1000,
     PAUSES_PER_CLOCK = 32,
     MAX_THREADS = 1024,
+    STACK_BYTES = 2 << 20, /* kernels use up to 180 KB; some systems' default is 128 KiB */
 };
 
 typedef struct {
@@ -188,6 +189,9 @@ fm_status fm_pool_create(fm_pool **out, int n_threads, fm_error *err)
         }
     }
     /* Signals are for the program's own threads. */
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -195,10 +199,11 @@ fm_status fm_pool_create(fm_pool **out, int n_threads, fm_error *err)
     for (int i = 0; i < n_threads - 1 && rc == 0; i++) {
         worker *w = &pool->workers[i];
         *w = (worker){.pool = pool, .index = i + 1};
-        rc = pthread_create(&w->thread, NULL, worker_main, w);
+        rc = pthread_create(&w->thread, &attr, worker_main, w);
         if (rc == 0) pool->n_started++;
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
     if (rc != 0) {
         const int n_started = pool->n_started;
         fm_pool_destroy(pool);

@@ -431,6 +431,7 @@ static void print_json(const report *r, const fm_bench_run *run, const fm_cli_op
     put_count(j, "repeat", run->n_repeat);
     put_text(j, "cache_state", r->state);
     put_text(j, "cache_state_how", r->state_how);
+    put_text(j, "warm_start", o->warm_start ? o->warm_start : "off");
     put_count(j, "threads", m->n_threads);
     put_text(j, "kernels", run->kernels);
     put_text(j, "io", run->io);

@@ -68,12 +68,16 @@ void fm_engine_load_heat(fm_engine *e)
     unsigned char *payload;
     size_t bytes;
     fm_error err;
-    if (heat_path(e, path, &err) != FM_OK) return; /* no place for such files */
+    if (heat_path(e, path, &err) != FM_OK) {
+        fm_engine_log(e, FM_LOG_INFO, "no warm start: %s", err.msg);
+        return;
+    }
     fm_status st = fm_cache_read(&payload, &bytes, path, MAGIC, VERSION, payload_bytes(e), &err);
     if (st == FM_OK && !payload) return; /* the first session */
     if (st == FM_OK) st = decode(e, path, payload, bytes, &err);
     if (st == FM_OK) fm_store_seed(e->store, (const float *)(const void *)(payload + HEAD));
-    if (st != FM_OK) fm_engine_log(e, FM_LOG_WARN, "%s; starting without it", err.msg);
+    const fm_log_level level = st == FM_E_IO ? FM_LOG_INFO : FM_LOG_WARN; /* unreadable, or damaged */
+    if (st != FM_OK) fm_engine_log(e, level, "%s; starting without it", err.msg);
     free(payload);
 }
 

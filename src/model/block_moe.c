@@ -198,12 +198,13 @@ static void in_rows(const moe_set *s, const moe_job *j, int64_t row0, int64_t ro
     }
 }
 
-/* What lies in rows is brought into panels and used a few panels at a time when few tokens use it: it is in the first cache
- * then. */
-static int64_t rows_at_once(const moe_job *j, int64_t row0, int64_t row1)
+/* Rows of w that are computed at once: what is to be brought into panels is used a few panels at a time when few tokens
+ * use it, while it is in the first cache. */
+static int64_t rows_at_once(const moe_job *j, const fm_matrix *w, int64_t n_row)
 {
     enum { FEW_TOKENS = 4, FEW_ROWS = 2 * FM_PANEL_ROWS };
-    return j->fresh && j->n_tok <= FEW_TOKENS && row1 - row0 > FEW_ROWS ? FEW_ROWS : row1 - row0;
+    const bool packs = j->fresh && w->layout == FM_LAYOUT_PANELS && w->type->n_field > 0;
+    return packs && j->n_tok <= FEW_TOKENS && n_row > FEW_ROWS ? FEW_ROWS : n_row;
 }
 
 static void in_item(void *ctx, int64_t item, int thread)
@@ -213,7 +214,7 @@ static void in_item(void *ctx, int64_t item, int thread)
     if (thread == 0) fm_run_poll(s->r);
     const int64_t ff = j->n_ff, row0 = (item - j->first_in) * j->rows_in;
     const int64_t row1 = row0 + j->rows_in < ff ? row0 + j->rows_in : ff;
-    const int64_t step = rows_at_once(j, row0, row1);
+    const int64_t step = rows_at_once(j, &j->gate, row1 - row0);
     for (int64_t at = row0; at < row1; at += step)
         in_rows(s, j, at, at + step < row1 ? at + step : row1, thread);
 }
@@ -262,7 +263,7 @@ static void out_item(void *ctx, int64_t item, int thread)
     if (thread == 0) fm_run_poll(s->r);
     const int64_t n_embd = s->r->hp->n_embd, row0 = (item - j->first_out) * j->rows_out;
     const int64_t row1 = row0 + j->rows_out < n_embd ? row0 + j->rows_out : n_embd;
-    const int64_t step = rows_at_once(j, row0, row1);
+    const int64_t step = rows_at_once(j, &j->down, row1 - row0);
     for (int64_t at = row0; at < row1; at += step)
         out_rows(s, j, at, at + step < row1 ? at + step : row1, thread);
 }
@@ -449,6 +450,7 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
     FM_TRY(fm_store_demand(store, layer, one ? r->ids : r->need_ids, one ? NULL : r->need_weight,
                            n_need, one ? FM_DEMAND_TOKEN : FM_DEMAND_BATCH, err));
     fm_run_poll_soon(r);
+    r->misses |= fm_lease_ready(store) < n_need;
     moe_set set = {.r = r, .layer = layer};
     set_acts(&set, l, ptr);
     if (r->hp->n_ff_shared) {
@@ -503,7 +505,7 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     combine_job combine = {r, l->piece_of[FM_W_SH_ROUTER] >= 0};
     if (r->n_tok == 1) {
         combine_item(&combine, 0, 0);
-        if (r->had_miss) fm_guess_next(r, layer);
+        if (r->misses) fm_guess_next(r, layer);
     } else {
         fm_pool_run(r->pool, combine_item, &combine, r->n_tok);
     }

@@ -320,9 +320,10 @@ fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64
         r->layers_done = i + 1;
     }
     FM_TRY(heads(r, head, err));
+    fm_store_poll(r->opt.store); /* the first layers of the next pass, where they are streamed */
     fm_store_stats_get(r->opt.store, &after);
-    r->had_miss = after.misses > before.misses || after.prefetch_used > before.prefetch_used;
-    if (n == 1) fm_predict_trial_token(&r->trial, fm_now_us() - t0, r->had_miss);
+    r->misses = after.misses > before.misses || after.prefetch_used > before.prefetch_used;
+    if (n == 1) fm_predict_trial_token(&r->trial, fm_now_us() - t0, r->misses);
     /* The last layer's experts may have been broken off. */
     return atomic_load(&r->stop) ? stopped(err) : FM_OK;
 }

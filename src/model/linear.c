@@ -71,7 +71,7 @@ static void linear_item(void *ctx, int64_t item, int thread)
 {
     const linear_job *j = ctx;
     if (j->n_tok > 1 && fm_run_stops(j->r, thread)) return;
-    if (thread == 0) fm_run_poll(j->r);
+    if (j->n_tok == 1 && thread == 0) fm_run_poll(j->r);
     int p = j->n_op - 1;
     while (item < j->part[p].first_item) p--;
     const fm_linear_op *op = j->part[p].op;

@@ -57,7 +57,7 @@ struct fm_run {
     fm_predict_trial trial;
     fm_guess guess;
     uint64_t polled_us;
-    bool had_miss;    /* the last token waited for experts */
+    bool misses;      /* experts were missing, or on their way for a hint, in this pass so far or the last one */
     int32_t layers_done; /* of the present pass, for progress */
     atomic_bool stop; /* this pass is to end: what its items would still compute is not wanted */
 
@@ -135,10 +135,10 @@ static inline void fm_run_poll_soon(fm_run *r)
 
 /* True when the pass is to be broken off; work items then leave their results undone. Asks the caller of
  * the pass when `thread` is 0, which is the thread that he called on; the others look what came of it. A
- * pass of one token is over so soon that its items do not ask. */
+ * pass of one token is over so soon that its items do not ask; they move reads along by themselves. */
 static inline bool fm_run_stops(fm_run *r, int thread)
 {
-    if (thread == 0) fm_run_poll(r);
+    if (thread == 0 && r->n_tok > 1) fm_run_poll(r);
     if (thread == 0 && !atomic_load_explicit(&r->stop, memory_order_relaxed) && r->hooks &&
         r->hooks->keep_going && !r->hooks->keep_going(r->hooks->keep_user)) {
         atomic_store_explicit(&r->stop, true, memory_order_relaxed);

@@ -149,10 +149,11 @@ static bool write_all(int fd, const void *data, size_t n)
 fm_status fm_cache_write(const char *path, const char magic[FM_CACHE_MAGIC_BYTES], uint32_t version,
                          const void *payload, size_t bytes, fm_error *err)
 {
-    char tmp[FM_CACHE_PATH_MAX + 32];
+    static _Atomic unsigned n_written; /* threads of a process do not share a name */
+    char tmp[FM_CACHE_PATH_MAX + 48];
     if (strlen(path) >= FM_CACHE_PATH_MAX)
         return fm_fail(err, FM_E_LIMIT, "%s: the path is too long", path);
-    snprintf(tmp, sizeof tmp, "%s.%ld.tmp", path, (long)getpid());
+    snprintf(tmp, sizeof tmp, "%s.%ld.%u.tmp", path, (long)getpid(), n_written++);
     unsigned char header[HEADER_BYTES] = {0};
     memcpy(header, magic, FM_CACHE_MAGIC_BYTES);
     put_u64(header + AT_VERSION, version, 4);
@@ -160,7 +161,8 @@ fm_status fm_cache_write(const char *path, const char magic[FM_CACHE_MAGIC_BYTES
     put_u64(header + AT_SUM, checksum(header, payload, bytes), 8);
 
     FM_TRY(make_folders(path, err));
-    const int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    unlink(tmp); /* of a killed process that had the same number */
+    const int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) return fm_fail_errno(err, errno, "%s", tmp);
     int e = 0;
     if (!write_all(fd, header, sizeof header) || !write_all(fd, payload, bytes)) e = errno;

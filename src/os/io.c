@@ -521,6 +521,7 @@ static void describe_failure(const fm_io_request *r, fm_error *err)
 int fm_io_reap(fm_io *io, fm_io_done *done, int max, bool wait)
 {
     for (;;) {
+        if (wait) feed_device(io); /* what was queued meanwhile is not to sit through the wait */
         io->ops->reap(io->back, wait && io->finished.head < 0 && io->n_with_device > 0);
         feed_device(io);
         if (!wait || io->finished.head >= 0 || io->n_outstanding == 0) break;

@@ -10,6 +10,13 @@
 
 typedef uint32_t fm_u32x4 __attribute__((vector_size(16)));
 
+/* Lanes of a (0 to 3) and b (4 to 7). */
+#if defined(__clang__)
+#define FM_LANES(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define FM_LANES(a, b, ...) __builtin_shuffle(a, b, (fm_u32x4){__VA_ARGS__})
+#endif
+
 static FM_ALWAYS_INLINE fm_u32x4 fm_load_u32x4(const uint8_t *p)
 {
     fm_u32x4 v;
@@ -30,14 +37,13 @@ static inline void fm_interleave_4(uint8_t *restrict dst, const uint8_t *restric
             const fm_u32x4 a = fm_load_u32x4(from), b = fm_load_u32x4(from + row_bytes);
             const fm_u32x4 c = fm_load_u32x4(from + 2 * row_bytes);
             const fm_u32x4 d = fm_load_u32x4(from + 3 * row_bytes);
-            const fm_u32x4 ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-            const fm_u32x4 ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-            const fm_u32x4 cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-            const fm_u32x4 cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-            const fm_u32x4 out[4] = {__builtin_shufflevector(ab0, cd0, 0, 1, 4, 5),
-                                     __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7),
-                                     __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5),
-                                     __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7)};
+            const fm_u32x4 ab0 = FM_LANES(a, b, 0, 4, 1, 5);
+            const fm_u32x4 ab2 = FM_LANES(a, b, 2, 6, 3, 7);
+            const fm_u32x4 cd0 = FM_LANES(c, d, 0, 4, 1, 5);
+            const fm_u32x4 cd2 = FM_LANES(c, d, 2, 6, 3, 7);
+            const fm_u32x4 out[4] = {FM_LANES(ab0, cd0, 0, 1, 4, 5), FM_LANES(ab0, cd0, 2, 3, 6, 7),
+                                     FM_LANES(ab2, cd2, 0, 1, 4, 5),
+                                     FM_LANES(ab2, cd2, 2, 3, 6, 7)};
             for (uint64_t i = 0; i < 4; i++)
                 memcpy(dst + (u + i) * LINE + r * UNIT, &out[i], sizeof out[i]);
         }

@@ -182,7 +182,7 @@ void fm_store_demand_end(fm_store *s);
 
 /* Likely experts of a layer, likeliest first: read in idle time, below demand, into slots that nobody
  * used since the layer's last demand; dropped when the layer has passed. Ids from the last hint whose
- * reads have not begun are replaced. Begins with the next fm_store_poll() or lease. */
+ * reads are not queued yet are replaced. Queued by the next fm_store_poll(). */
 void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n);
 
 /* How often experts were lately used, for the next session: rate [experts of all layers] uses per token,

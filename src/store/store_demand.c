@@ -1,6 +1,6 @@
 /* Demands, loans and hints: which experts are read and when they are handed out.
  *
- * A demand pins what is cached at once, so nothing that it will hand out can be evicted, and starts
+ * A demand pins what is cached at once, so nothing that it will hand out can be evicted, and queues
  * reads for the rest in the order given, as far as slots and the queue allow; each loan that comes
  * back frees a slot for the next read. A batch claims only a window of slots at a time: more would
  * evict residents early and gain nothing. Hints are read while no demanded read waits for a slot,

@@ -248,6 +248,7 @@ fm_status fm_store_load_trunk(fm_store *s, bool (*progress)(void *, uint64_t, ui
     s->trunk_loaded = true;
     lock_trunk(s);
     fm_trunk_feed(s);
+    fm_io_start(s->io);
     return FM_OK;
 }
 

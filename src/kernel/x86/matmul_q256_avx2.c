@@ -30,7 +30,7 @@ typedef struct {
     int least;       /* tokens for which words are faster than one token after the other */
     void (*prepare)(prepared *dst, const fm_act_i13_256 *x);
     void (*unpack)(block_words *dst, const uint8_t *panel);
-    /* Adds a block for 1, 2, 3, 4 tokens to 16 rows of y. */
+    /* Adds a block for 1, 2, 3, 4 tokens to their sums of 16 rows. */
     void (*tile[4])(float (*acc)[FM_PANEL_ROWS], const block_words *w, const prepared *x);
 } format_256;
 
