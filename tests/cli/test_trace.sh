@@ -13,11 +13,11 @@ replayed() {
     json_get "$dir/replay" "[sum(p[ph][k] for p in j['traces'][0]['budgets'][0]['policies'] for ph in ('prompt', 'generation')) for k in ('uses', 'hits')]"
 }
 
-# Token by token, without reading ahead: the same hits, to the last one.
+# Token by token, without reading ahead and without what earlier runs used: the same hits, to the last one.
 for memory in 22M 30M; do
     slots=$(json_get <("$flashmoe" plan "$m" --memory $memory --batch 1 --json) 'j["expert_slots"]')
     status 0 "$flashmoe" run "$m" -p "Tell me a story about a fox named Pip in the forest." --memory $memory \
-        --batch 1 --prefetch off -n 100 --temp 0 --json --record-trace "$dir/$memory.fmr"
+        --batch 1 --prefetch off --warm-start off -n 100 --temp 0 --json --record-trace "$dir/$memory.fmr"
     counted=$(json_get "$out" '[j["expert_hits"] + j["expert_misses"], j["expert_hits"]]')
     same "$memory, $slots slots" "$(replayed "$dir/$memory.fmr" "$slots")" "$counted"
     [ "$(json_get "$out" 'j["expert_misses"] > 100 and j["expert_hits"] > 100')" = True ] || fail "nothing to compare at $memory: $counted"
