@@ -9,6 +9,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/checked.h"
 #include "base/hash.h"
 
@@ -31,18 +32,6 @@ enum {
     AT_NAME = 120,
     AT_END = 248,
 };
-
-static void put(unsigned char *at, uint64_t v, int n)
-{
-    for (int i = 0; i < n; i++) at[i] = (unsigned char)(v >> (8 * i));
-}
-
-static uint64_t get(const unsigned char *at, int n)
-{
-    uint64_t v = 0;
-    for (int i = 0; i < n; i++) v |= (uint64_t)at[i] << (8 * i);
-    return v;
-}
 
 /* False when a product overflows. */
 static bool file_bytes(const fm_eval_shape *s, uint64_t *bytes)
@@ -73,7 +62,7 @@ static fm_status write_bytes(fm_logits_file *f, const void *data, size_t n, fm_e
 static fm_status write_hash(fm_logits_file *f, fm_error *err)
 {
     unsigned char bytes[HASH];
-    put(bytes, f->hash, HASH);
+    fm_put_le(bytes, f->hash, HASH);
     const fm_status st = write_bytes(f, bytes, HASH, err);
     f->hash = FM_FNV1A_INIT;
     return st;
@@ -84,22 +73,22 @@ static fm_status write_head(fm_logits_file *f, const int32_t *ids, fm_error *err
     const fm_eval_shape *s = &f->shape;
     unsigned char head[HEAD] = {0};
     memcpy(head, MAGIC, sizeof MAGIC);
-    put(head + AT_VERSION, VERSION, 4);
-    put(head + AT_VOCAB, (uint64_t)s->n_vocab, 4);
-    put(head + AT_CTX, (uint64_t)s->n_ctx, 4);
-    put(head + AT_STEP, (uint64_t)s->step, 4);
-    put(head + AT_FIRST, (uint64_t)s->first, 4);
-    put(head + AT_ROW, (uint64_t)s->n_row, 4);
-    put(head + AT_WINDOW, (uint64_t)s->n_window, 8);
-    put(head + AT_IDENTITY, s->identity, 8);
-    put(head + AT_BOS, (uint64_t)(int64_t)s->bos_id, 4);
-    put(head + AT_USED, (uint64_t)s->n_expert_used, 4);
+    fm_put_le(head + AT_VERSION, VERSION, 4);
+    fm_put_le(head + AT_VOCAB, (uint64_t)s->n_vocab, 4);
+    fm_put_le(head + AT_CTX, (uint64_t)s->n_ctx, 4);
+    fm_put_le(head + AT_STEP, (uint64_t)s->step, 4);
+    fm_put_le(head + AT_FIRST, (uint64_t)s->first, 4);
+    fm_put_le(head + AT_ROW, (uint64_t)s->n_row, 4);
+    fm_put_le(head + AT_WINDOW, (uint64_t)s->n_window, 8);
+    fm_put_le(head + AT_IDENTITY, s->identity, 8);
+    fm_put_le(head + AT_BOS, (uint64_t)(int64_t)s->bos_id, 4);
+    fm_put_le(head + AT_USED, (uint64_t)s->n_expert_used, 4);
     memcpy(head + AT_ARCHITECTURE, s->architecture, AT_NAME - AT_ARCHITECTURE);
     memcpy(head + AT_NAME, s->name, AT_END - AT_NAME);
     FM_TRY(write_bytes(f, head, sizeof head, err));
     for (int64_t i = 0; i < s->n_id; i++) {
         unsigned char id[4];
-        put(id, (uint64_t)ids[i], 4);
+        fm_put_le(id, (uint64_t)ids[i], 4);
         FM_TRY(write_bytes(f, id, sizeof id, err));
     }
     return write_hash(f, err);
@@ -187,11 +176,11 @@ static fm_status read_hash(fm_logits_file *f, const char *part, int64_t number, 
     const uint64_t hash = f->hash;
     FM_TRY(read_bytes(f, bytes, HASH, err));
     f->hash = FM_FNV1A_INIT;
-    if (get(bytes, HASH) == hash) return FM_OK;
+    if (fm_get_le(bytes, HASH) == hash) return FM_OK;
     return fm_fail(err, FM_E_FORMAT,
                    "%s: %s %" PRId64 " is damaged (checksum %016" PRIx64
                    ", its bytes give %016" PRIx64 ")",
-                   f->path, part, number, get(bytes, HASH), hash);
+                   f->path, part, number, fm_get_le(bytes, HASH), hash);
 }
 
 static fm_status damaged(const fm_logits_file *f, const char *what, uint64_t found, fm_error *err)
@@ -208,15 +197,15 @@ static fm_status parse_head(fm_logits_file *f, const unsigned char *head, fm_err
                        "--save-logits makes one",
                        f->path, head[0], head[1], head[2], head[3], head[4], head[5], head[6],
                        head[7]);
-    const uint64_t version = get(head + AT_VERSION, 4);
+    const uint64_t version = fm_get_le(head + AT_VERSION, 4);
     if (version != VERSION)
         return fm_fail(err, FM_E_UNSUPPORTED,
                        "%s: version %" PRIu64 " of reference logits, this program reads %d",
                        f->path, version, VERSION);
     fm_eval_shape *s = &f->shape;
-    const uint64_t vocab = get(head + AT_VOCAB, 4), ctx = get(head + AT_CTX, 4),
-                   step = get(head + AT_STEP, 4), first = get(head + AT_FIRST, 4),
-                   row = get(head + AT_ROW, 4), window = get(head + AT_WINDOW, 8);
+    const uint64_t vocab = fm_get_le(head + AT_VOCAB, 4), ctx = fm_get_le(head + AT_CTX, 4),
+                   step = fm_get_le(head + AT_STEP, 4), first = fm_get_le(head + AT_FIRST, 4),
+                   row = fm_get_le(head + AT_ROW, 4), window = fm_get_le(head + AT_WINDOW, 8);
     if (vocab < 1 || vocab > INT32_MAX) return damaged(f, "the vocabulary", vocab, err);
     if (ctx < 2 || ctx > INT32_MAX) return damaged(f, "the window", ctx, err);
     if (step < 1 || step > ctx) return damaged(f, "the stride", step, err);
@@ -231,9 +220,9 @@ static fm_status parse_head(fm_logits_file *f, const unsigned char *head, fm_err
     s->n_row = (int32_t)row;
     s->n_window = (int64_t)window;
     s->n_id = (s->n_window - 1) * s->step + s->n_ctx;
-    s->identity = get(head + AT_IDENTITY, 8);
-    s->bos_id = (int32_t)(uint32_t)get(head + AT_BOS, 4);
-    s->n_expert_used = (int32_t)(uint32_t)get(head + AT_USED, 4);
+    s->identity = fm_get_le(head + AT_IDENTITY, 8);
+    s->bos_id = (int32_t)(uint32_t)fm_get_le(head + AT_BOS, 4);
+    s->n_expert_used = (int32_t)(uint32_t)fm_get_le(head + AT_USED, 4);
     memcpy(s->architecture, head + AT_ARCHITECTURE, sizeof s->architecture);
     memcpy(s->name, head + AT_NAME, sizeof s->name);
     s->architecture[sizeof s->architecture - 1] = s->name[sizeof s->name - 1] = '\0';
@@ -273,7 +262,7 @@ static fm_status read_head(fm_logits_file *f, int32_t **ids, fm_error *err)
     for (int64_t i = 0; i < f->shape.n_id; i++) {
         unsigned char id[4];
         FM_TRY(read_bytes(f, id, sizeof id, err));
-        (*ids)[i] = (int32_t)(uint32_t)get(id, 4);
+        (*ids)[i] = (int32_t)(uint32_t)fm_get_le(id, 4);
     }
     return read_hash(f, "header", 1, err);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "engine/engine_internal.h"
 #include "os/cache_file.h"
 
@@ -28,18 +29,6 @@ static fm_status heat_path(const fm_engine *e, char path[FM_CACHE_PATH_MAX], fm_
     return fm_cache_path(path, name, err);
 }
 
-static void put(unsigned char *at, uint64_t v, int n)
-{
-    for (int i = 0; i < n; i++) at[i] = (unsigned char)(v >> (8 * i));
-}
-
-static uint64_t get(const unsigned char *at, int n)
-{
-    uint64_t v = 0;
-    for (int i = 0; i < n; i++) v |= (uint64_t)at[i] << (8 * i);
-    return v;
-}
-
 /* The rates of a payload become floats where they lie. */
 static fm_status decode(const fm_engine *e, const char *path, unsigned char *payload, size_t bytes,
                         fm_error *err)
@@ -47,11 +36,11 @@ static fm_status decode(const fm_engine *e, const char *path, unsigned char *pay
     if (bytes != payload_bytes(e))
         return fm_fail(err, FM_E_FORMAT, "%s: %zu bytes for another model, expected %zu", path,
                        bytes, payload_bytes(e));
-    if (get(payload, HEAD) != fm_engine_identity(e))
+    if (fm_get_le(payload, HEAD) != fm_engine_identity(e))
         return fm_fail(err, FM_E_FORMAT, "%s: is of the model %016" PRIx64, path,
-                       get(payload, HEAD));
+                       fm_get_le(payload, HEAD));
     for (size_t at = HEAD; at < bytes; at += sizeof(float)) {
-        const uint32_t bits = (uint32_t)get(payload + at, sizeof bits);
+        const uint32_t bits = (uint32_t)fm_get_le(payload + at, sizeof bits);
         float rate;
         memcpy(&rate, &bits, sizeof rate);
         if (!(rate >= 0 && rate <= 1))
@@ -76,7 +65,8 @@ void fm_engine_load_heat(fm_engine *e)
     if (st == FM_OK && !payload) return; /* the first session */
     if (st == FM_OK) st = decode(e, path, payload, bytes, &err);
     if (st == FM_OK) fm_store_seed(e->store, (const float *)(const void *)(payload + HEAD));
-    const fm_log_level level = st == FM_E_IO ? FM_LOG_INFO : FM_LOG_WARN; /* unreadable, or damaged */
+    const fm_log_level level =
+        st == FM_E_IO ? FM_LOG_INFO : FM_LOG_WARN; /* unreadable, or damaged */
     if (st != FM_OK) fm_engine_log(e, level, "%s; starting without it", err.msg);
     free(payload);
 }
@@ -90,12 +80,12 @@ void fm_engine_save_heat(fm_engine *e)
     const size_t bytes = payload_bytes(e);
     unsigned char *payload = malloc(bytes);
     if (!payload) return; /* nothing is lost */
-    put(payload, fm_engine_identity(e), HEAD);
+    fm_put_le(payload, fm_engine_identity(e), HEAD);
     fm_store_heat(e->store, (float *)(void *)(payload + HEAD));
     for (size_t at = HEAD; at < bytes; at += sizeof(float)) {
         uint32_t bits;
         memcpy(&bits, payload + at, sizeof bits);
-        put(payload + at, bits, sizeof bits);
+        fm_put_le(payload + at, bits, sizeof bits);
     }
     if (fm_cache_write(path, MAGIC, VERSION, payload, bytes, &err) != FM_OK)
         fm_engine_log(e, FM_LOG_INFO, "what was used most is not kept: %s", err.msg);

@@ -4,29 +4,23 @@
 
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/hash.h"
-
-static uint64_t get_u64(const uint8_t *p)
-{
-    uint64_t v = 0;
-    for (int i = 7; i >= 0; i--) v = v << 8 | p[i];
-    return v;
-}
 
 bool fm_journal_parse_header(fm_journal *j, const uint8_t *data, size_t n)
 {
     *j = (fm_journal){.data = data, .n = n};
     if (n < FM_JOURNAL_FIXED + 8 || memcmp(data, FM_JOURNAL_MAGIC, 8) != 0) return false;
-    const uint64_t n_text = get_u64(data + 48);
+    const uint64_t n_text = fm_get_le(data + 48, 8);
     if (n_text > n - FM_JOURNAL_FIXED - 8) return false;
     const size_t end = FM_JOURNAL_FIXED + (size_t)n_text;
     j->chain = fm_fnv1a(FM_FNV1A_INIT, data, end);
-    if (get_u64(data + end) != j->chain) return false;
-    j->source = get_u64(data + 8);
-    j->importance = get_u64(data + 16);
-    j->header = get_u64(data + 24);
-    j->total_bytes = get_u64(data + 32);
-    j->n_tensor = get_u64(data + 40);
+    if (fm_get_le(data + end, 8) != j->chain) return false;
+    j->source = fm_get_le(data + 8, 8);
+    j->importance = fm_get_le(data + 16, 8);
+    j->header = fm_get_le(data + 24, 8);
+    j->total_bytes = fm_get_le(data + 32, 8);
+    j->n_tensor = fm_get_le(data + 40, 8);
     j->text = (const char *)data + FM_JOURNAL_FIXED;
     j->n_text = (size_t)n_text;
     j->at = end + 8;
@@ -37,12 +31,12 @@ bool fm_journal_next(fm_journal *j, fm_journal_record *out)
 {
     if (j->n - j->at < FM_JOURNAL_RECORD) return false;
     const uint8_t *const r = j->data + j->at;
-    const uint64_t chain = fm_fnv1a(j->chain, r, FM_JOURNAL_RECORD - 8), kind = get_u64(r);
-    if (get_u64(r + 32) != chain || kind < 1 || kind > 2) return false;
+    const uint64_t chain = fm_fnv1a(j->chain, r, FM_JOURNAL_RECORD - 8), kind = fm_get_le(r, 8);
+    if (fm_get_le(r + 32, 8) != chain || kind < 1 || kind > 2) return false;
     const fm_journal_record found = {.is_finished = kind == 1,
-                                     .tensor = get_u64(r + 8),
-                                     .bytes = get_u64(r + 16),
-                                     .hash = get_u64(r + 24)};
+                                     .tensor = fm_get_le(r + 8, 8),
+                                     .bytes = fm_get_le(r + 16, 8),
+                                     .hash = fm_get_le(r + 24, 8)};
     /* Tensors come one after another. */
     if (found.tensor != j->n_finished || found.tensor >= j->n_tensor) return false;
     if (found.is_finished) {

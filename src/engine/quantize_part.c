@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -29,11 +30,6 @@ enum { SYNC_US = 250 * 1000, SYNC_MAX_US = 30 * 1000 * 1000, SYNC_SHARE = 9 };
 static bool is_time(const fm_quantize_part *p)
 {
     return fm_now_us() - p->synced_us >= p->sync_every_us;
-}
-
-static void put_u64(uint8_t *p, uint64_t v)
-{
-    for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> (8 * i));
 }
 
 static char *with_tail(const char *path, const char *tail)
@@ -59,15 +55,15 @@ static fm_status begin_journal(fm_quantize_part *p, const fm_part_identity *id, 
     uint8_t *h = calloc(1, n);
     if (!h) return fm_fail(err, FM_E_NOMEM, "%s: no memory", p->journal_path);
     memcpy(h, FM_JOURNAL_MAGIC, 8);
-    put_u64(h + 8, id->source);
-    put_u64(h + 16, id->importance);
-    put_u64(h + 24, id->header);
-    put_u64(h + 32, p->total_bytes);
-    put_u64(h + 40, (uint64_t)p->n_tensor);
-    put_u64(h + 48, n_text);
+    fm_put_le(h + 8, id->source, 8);
+    fm_put_le(h + 16, id->importance, 8);
+    fm_put_le(h + 24, id->header, 8);
+    fm_put_le(h + 32, p->total_bytes, 8);
+    fm_put_le(h + 40, (uint64_t)p->n_tensor, 8);
+    fm_put_le(h + 48, n_text, 8);
     memcpy(h + FM_JOURNAL_FIXED, id->options, n_text);
     p->chain = fm_fnv1a(FM_FNV1A_INIT, h, n - 8);
-    put_u64(h + n - 8, p->chain);
+    fm_put_le(h + n - 8, p->chain, 8);
     fm_status st = FM_OK;
     if (ftruncate(p->journal_fd, 0) != 0) st = fm_fail_errno(err, errno, "%s", p->journal_path);
     if (st == FM_OK) st = fm_file_write_at(p->journal_fd, p->journal_path, h, n, 0, err);
@@ -226,12 +222,12 @@ static fm_status add_record(fm_quantize_part *p, bool is_finished, uint64_t byte
         p->cap_pending = cap;
     }
     uint8_t *const r = p->pending + p->n_pending;
-    put_u64(r, is_finished ? 1 : 2);
-    put_u64(r + 8, (uint64_t)p->at_tensor);
-    put_u64(r + 16, bytes);
-    put_u64(r + 24, hash);
+    fm_put_le(r, is_finished ? 1 : 2, 8);
+    fm_put_le(r + 8, (uint64_t)p->at_tensor, 8);
+    fm_put_le(r + 16, bytes, 8);
+    fm_put_le(r + 24, hash, 8);
     p->chain = fm_fnv1a(p->chain, r, FM_JOURNAL_RECORD - 8);
-    put_u64(r + 32, p->chain);
+    fm_put_le(r + 32, p->chain, 8);
     p->n_pending += FM_JOURNAL_RECORD;
     return FM_OK;
 }

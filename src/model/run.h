@@ -57,7 +57,7 @@ struct fm_run {
     fm_predict_trial trial;
     fm_guess guess;
     uint64_t polled_us;
-    bool misses;      /* experts were missing, or on their way for a hint, in this pass so far or the last one */
+    bool misses;      /* experts had to be read, in this pass so far or in the last one */
     int32_t layers_done; /* of the present pass, for progress */
     atomic_bool stop; /* this pass is to end: what its items would still compute is not wanted */
 

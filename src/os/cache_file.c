@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/hash.h"
 #include "os/file.h"
 
@@ -32,18 +33,6 @@ fm_status fm_cache_path(char path[FM_CACHE_PATH_MAX], const char *name, fm_error
     return FM_OK;
 }
 
-static void put_u64(unsigned char *at, uint64_t value, int bytes)
-{
-    for (int i = 0; i < bytes; i++) at[i] = (unsigned char)(value >> (8 * i));
-}
-
-static uint64_t get_u64(const unsigned char *at, int bytes)
-{
-    uint64_t value = 0;
-    for (int i = bytes; i-- > 0;) value = value << 8 | at[i];
-    return value;
-}
-
 /* Over everything but itself. */
 static uint64_t checksum(const unsigned char *header, const void *payload, size_t bytes)
 {
@@ -57,12 +46,12 @@ static fm_status check_header(const unsigned char *h, const char *path, const ch
 {
     if (memcmp(h, magic, FM_CACHE_MAGIC_BYTES) != 0)
         return fm_fail(err, FM_E_FORMAT, "%s: does not begin with %.8s", path, magic);
-    const uint32_t found = (uint32_t)get_u64(h + AT_VERSION, 4);
+    const uint32_t found = (uint32_t)fm_get_le(h + AT_VERSION, 4);
     if (found != version)
         return fm_fail(err, FM_E_FORMAT, "%s: version %" PRIu32 ", expected %" PRIu32, path, found,
                        version);
-    const uint64_t said = get_u64(h + AT_BYTES, 8);
-    if (said != payload_bytes || get_u64(h + AT_ZERO, 4) != 0)
+    const uint64_t said = fm_get_le(h + AT_BYTES, 8);
+    if (said != payload_bytes || fm_get_le(h + AT_ZERO, 4) != 0)
         return fm_fail(err, FM_E_FORMAT, "%s: holds %" PRIu64 " bytes, its header says %" PRIu64,
                        path, payload_bytes, said);
     return FM_OK;
@@ -82,7 +71,7 @@ static fm_status read_opened(unsigned char **payload, size_t *bytes, int fd, uin
     unsigned char *data = malloc(n + 1);
     if (!data) return fm_fail(err, FM_E_NOMEM, "%s: no memory for %zu bytes", path, n);
     fm_status st = fm_file_read_at(fd, path, data, n, HEADER_BYTES, err);
-    if (st == FM_OK && checksum(header, data, n) != get_u64(header + AT_SUM, 8))
+    if (st == FM_OK && checksum(header, data, n) != fm_get_le(header + AT_SUM, 8))
         st = fm_fail(err, FM_E_FORMAT, "%s: the checksum is wrong (damaged)", path);
     if (st != FM_OK) {
         free(data);
@@ -156,9 +145,9 @@ fm_status fm_cache_write(const char *path, const char magic[FM_CACHE_MAGIC_BYTES
     snprintf(tmp, sizeof tmp, "%s.%ld.%u.tmp", path, (long)getpid(), n_written++);
     unsigned char header[HEADER_BYTES] = {0};
     memcpy(header, magic, FM_CACHE_MAGIC_BYTES);
-    put_u64(header + AT_VERSION, version, 4);
-    put_u64(header + AT_BYTES, bytes, 8);
-    put_u64(header + AT_SUM, checksum(header, payload, bytes), 8);
+    fm_put_le(header + AT_VERSION, version, 4);
+    fm_put_le(header + AT_BYTES, bytes, 8);
+    fm_put_le(header + AT_SUM, checksum(header, payload, bytes), 8);
 
     FM_TRY(make_folders(path, err));
     unlink(tmp); /* of a killed process that had the same number */

@@ -11,6 +11,7 @@
 #include <sys/vfs.h>
 #endif
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/ledger.h"
@@ -218,18 +219,6 @@ static fm_status path_of(char path[FM_CACHE_PATH_MAX], const char *key, fm_error
     return fm_cache_path(path, name, err);
 }
 
-static void put(unsigned char *at, uint64_t value)
-{
-    for (int i = 0; i < 8; i++) at[i] = (unsigned char)(value >> (8 * i));
-}
-
-static uint64_t get(const unsigned char *at)
-{
-    uint64_t value = 0;
-    for (int i = 8; i-- > 0;) value = value << 8 | at[i];
-    return value;
-}
-
 /* False: nothing usable, and why was said. */
 static bool recall(fm_io_choice *out, const fm_io_tune *t, const char *path, const char *key)
 {
@@ -245,8 +234,8 @@ static bool recall(fm_io_choice *out, const fm_io_tune *t, const char *path, con
     bool ok = n == PAYLOAD_HEAD + key_bytes && memcmp(data + PAYLOAD_HEAD, key, key_bytes) == 0;
     if (!ok) say(t, FM_LOG_WARN, "%s is not used: it is about another disk", path);
     if (ok) {
-        const uint64_t depth = get(data), split = get(data + 8);
-        if (get(data + 16) == 0) { /* a process that ended while it measured */
+        const uint64_t depth = fm_get_le(data, 8), split = fm_get_le(data + 8, 8);
+        if (fm_get_le(data + 16, 8) == 0) { /* a process that ended while it measured */
             free(data);
             return false;
         }
@@ -255,7 +244,7 @@ static bool recall(fm_io_choice *out, const fm_io_tune *t, const char *path, con
         if (ok) {
             *out = (fm_io_choice){.depth = (int)depth,
                                   .split_bytes = split,
-                                  .gb_s = (double)get(data + 16) / 1e6,
+                                  .gb_s = (double)fm_get_le(data + 16, 8) / 1e6,
                                   .origin = FM_IO_REMEMBERED};
         } else {
             say(t, FM_LOG_WARN, "%s is not used: depth %" PRIu64 ", split %" PRIu64, path, depth,
@@ -269,9 +258,9 @@ static bool recall(fm_io_choice *out, const fm_io_tune *t, const char *path, con
 static fm_status remember(const fm_io_choice *c, const char *path, const char *key, fm_error *err)
 {
     unsigned char data[PAYLOAD_MAX];
-    put(data, (uint64_t)c->depth);
-    put(data + 8, c->split_bytes);
-    put(data + 16, (uint64_t)(c->gb_s * 1e6));
+    fm_put_le(data, (uint64_t)c->depth, 8);
+    fm_put_le(data + 8, c->split_bytes, 8);
+    fm_put_le(data + 16, (uint64_t)(c->gb_s * 1e6), 8);
     memcpy(data + PAYLOAD_HEAD, key, strlen(key));
     return fm_cache_write(path, MAGIC, VERSION, data, PAYLOAD_HEAD + strlen(key), err);
 }
