@@ -1,6 +1,6 @@
 /* Routing heat: how often each expert of a model was used lately, kept between sessions in a small file of
- * the user's cache directory. It decides what is read into free memory first and what stays longest, never
- * what is computed. docs/formats.md has the layout. */
+ * the user's cache directory. It decides what stays cached, and what gives way to a guess, until the
+ * session knows better, never what is computed. docs/formats.md has the layout. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
