@@ -45,15 +45,16 @@ void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const
  * second-level caches, and what is asked for too early has left them again, or its page has left the TLB. */
 enum { FM_AVX2_AHEAD_BYTES = 2048 };
 
-/* Rows of a stretch of panels that all tokens visit before the next one. Weights taken apart serve up to 32 tokens,
- * those of code books, which have fewer bytes, up to 16; so a core asks for 2 bytes in a cycle at most and the
- * third-level cache can hold the stretch; the longer it is, the more rows share the activations' being made words. */
-enum { FM_AVX2_STRETCH_BYTES = 1 << 20 };
-static inline int64_t fm_panel_stretch(const fm_matrix *w)
+/* Rows of the stretches of panels of which all tokens visit one before the next, all about equally long. Weights taken
+ * apart serve up to 32 tokens, those of code books, which have fewer bytes, up to 16; so a core asks for 2 bytes in a
+ * cycle at most and the third-level cache can hold the stretch; the longer it is, the more rows share the activations'
+ * being made words. */
+enum { FM_AVX2_STRETCH_BYTES = 2 << 20 };
+static inline int64_t fm_panel_stretch(const fm_matrix *w, int64_t n_row)
 {
-    const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
-    const int64_t rows = (int64_t)(FM_AVX2_STRETCH_BYTES / panel_bytes) * FM_PANEL_ROWS;
-    return rows < FM_PANEL_ROWS ? FM_PANEL_ROWS : rows;
+    const int64_t most = (int64_t)(FM_AVX2_STRETCH_BYTES / w->row_bytes) + 1;
+    const int64_t n = (n_row + most - 1) / most, rows = (n_row + n - 1) / n;
+    return (rows + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
 }
 
 /* Panels [row0, row1), every one for one token after the other: it comes from memory once. */
@@ -68,6 +69,37 @@ static inline void fm_matmul_panels_by_token(const fm_matrix *w, int64_t row0, i
         for (int64_t t = 0; t < n_tok; t++) one(y[t] + row, panel, n_block, act + t);
 }
 
+/* Block b of n of a token's activations is about to be used, and then those of the next token, which lie elsewhere:
+ * asks for the next one's block b. */
+static FM_ALWAYS_INLINE void ask_for_next_token(const void *const *act, int64_t t, int64_t nt,
+                                                int64_t b, size_t block_bytes)
+{
+    if (t + 1 < nt)
+        _mm_prefetch((const char *)act[t + 1] + (size_t)b * block_bytes, _MM_HINT_T0);
+}
+
+/* Sums of 16 rows of nt tokens to y, whose rows of tokens lie far apart; asks for where the next panel's go. */
+static FM_ALWAYS_INLINE void put_sums(float *const *y, int64_t row, int64_t nt,
+                                      float (*acc)[FM_PANEL_ROWS])
+{
+    for (int64_t t = 0; t < nt; t++) {
+        memcpy(y[t] + row, acc[t], sizeof acc[t]);
+        __builtin_prefetch(y[t] + row + FM_PANEL_ROWS, 1);
+    }
+}
+
+/* The sums so far of nt tokens from y, or zeros. */
+static FM_ALWAYS_INLINE void get_sums(float (*acc)[FM_PANEL_ROWS], float *const *y, int64_t row,
+                                      int64_t nt, int first)
+{
+    for (int64_t t = 0; t < nt; t++) {
+        for (int i = 0; i < FM_PANEL_ROWS; i += 8) {
+            const __m256 v = first ? _mm256_setzero_ps() : _mm256_loadu_ps(y[t] + row + i);
+            _mm256_store_ps(acc[t] + i, v);
+        }
+    }
+}
+
 /* Rows [row0, row1) for as many tokens as weights are taken apart for at once. */
 typedef void fm_few_tokens_fn(const fm_matrix *w, int64_t row0, int64_t row1,
                               const void *const *act, float *const *y, int64_t nt,
@@ -78,7 +110,7 @@ static inline void fm_matmul_by_stretch(const fm_matrix *w, int64_t row0, int64_
                                         const void *const *act, float *const *y, int64_t n_tok,
                                         int max_tok, fm_few_tokens_fn *few, const void *format)
 {
-    const int64_t n_call = (n_tok + max_tok - 1) / max_tok, stretch = fm_panel_stretch(w);
+    const int64_t n_call = (n_tok + max_tok - 1) / max_tok, stretch = fm_panel_stretch(w, row1 - row0);
     for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
         const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
         for (int64_t c = 0; c < n_call; c++) {

@@ -178,10 +178,7 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
                 f->prepare(&x[(b - b0) * nt + t], (const fm_act_i13_256 *)act[t] + b);
         const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
         for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
-            if (b0 == 0)
-                memset(acc, 0, sizeof acc);
-            else
-                for (int64_t t = 0; t < nt; t++) memcpy(acc[t], y[t] + row, sizeof acc[t]);
+            get_sums(acc, y, row, nt, b0 == 0);
             for (int64_t b = b0; b < b1; b++) {
                 f->unpack(&words, panel + (uint64_t)b * bytes);
                 for (int64_t t = 0; t < nt; t += 4) {
@@ -189,7 +186,7 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
                     f->tile[n - 1](acc + t, &words, &x[(b - b0) * nt + t]);
                 }
             }
-            for (int64_t t = 0; t < nt; t++) memcpy(y[t] + row, acc[t], sizeof acc[t]);
+            put_sums(y, row, nt, acc);
         }
     }
 }

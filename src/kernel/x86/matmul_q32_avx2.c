@@ -230,6 +230,7 @@ typedef struct {
     float d, dsum;
 } act_words;
 
+/* Block b of token t is x[stride t + b]. */
 typedef void tile_fn(float (*acc)[FM_PANEL_ROWS], const block_words *w, int n, const act_words *x,
                      int64_t stride);
 
@@ -264,12 +265,12 @@ static FM_ALWAYS_INLINE void unpack_32(block_words *dst, const uint8_t *panel, c
     }
 }
 
-/* n blocks of 16 rows for nt tokens, added to acc [nt][16]; x [n][stride]. */
+/* n blocks of 16 rows for nt tokens, added to acc [nt][16]. */
 static FM_ALWAYS_INLINE void tile_32(float (*acc)[FM_PANEL_ROWS], const block_words *w, int n,
                                      const act_words *x, int64_t stride, const int nt,
                                      const int has_min)
 {
-    for (int b = 0; b < n; b++, w++, x += stride) {
+    for (int b = 0; b < n; b++, w++, x++) {
         __m256i sum[4][2];
         FM_UNROLL
         for (int u = 0; u < 8; u++) {
@@ -278,7 +279,7 @@ static FM_ALWAYS_INLINE void tile_32(float (*acc)[FM_PANEL_ROWS], const block_wo
                 const __m256i w0 = w->w[u][odd][0], w1 = w->w[u][odd][1];
                 FM_UNROLL
                 for (int t = 0; t < nt; t++) {
-                    const __m256i v = repeat_32(odd ? x[t].odd + u : x[t].even + u);
+                    const __m256i v = repeat_32(odd ? x[stride * t].odd + u : x[stride * t].even + u);
                     const __m256i p0 = _mm256_madd_epi16(w0, v), p1 = _mm256_madd_epi16(w1, v);
                     const int first = u == 0 && odd == 0;
                     sum[t][0] = first ? p0 : settled(_mm256_add_epi32(sum[t][0], p0));
@@ -289,7 +290,7 @@ static FM_ALWAYS_INLINE void tile_32(float (*acc)[FM_PANEL_ROWS], const block_wo
         in_memory(acc);
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
-            const __m256 dx = _mm256_set1_ps(x[t].d), dsum = _mm256_set1_ps(x[t].dsum);
+            const __m256 dx = _mm256_set1_ps(x[stride * t].d), dsum = _mm256_set1_ps(x[stride * t].dsum);
             FM_UNROLL
             for (int half = 0; half < 2; half++) {
                 float *const dst = acc[t] + 8 * half;
@@ -323,23 +324,22 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     _Alignas(64) float acc[MAX_TOK][FM_PANEL_ROWS];
     for (int64_t b0 = 0; b0 < n_block; b0 += step) {
         const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
-        for (int64_t b = b0; b < b1; b++)
-            for (int64_t t = 0; t < nt; t++)
-                prepare(&x[(b - b0) * nt + t], (const fm_act_i15_32 *)act[t] + b);
+        for (int64_t t = 0; t < nt; t++)
+            for (int64_t b = b0; b < b1; b++) {
+                ask_for_next_token(act, t, nt, b, sizeof(fm_act_i15_32));
+                prepare(&x[step * t + b - b0], (const fm_act_i15_32 *)act[t] + b);
+            }
         const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
         for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
-            if (b0 == 0)
-                memset(acc, 0, sizeof acc);
-            else
-                for (int64_t t = 0; t < nt; t++) memcpy(acc[t], y[t] + row, sizeof acc[t]);
+            get_sums(acc, y, row, nt, b0 == 0);
             for (int64_t b = b0; b < b1; b += BLOCKS_AT_ONCE) {
                 const int n = b1 - b < BLOCKS_AT_ONCE ? (int)(b1 - b) : BLOCKS_AT_ONCE;
                 for (int i = 0; i < n; i++) f->unpack(&words[i], panel + (uint64_t)(b + i) * bytes);
                 for (int64_t t = 0; t < nt; t += 4)
-                    f->tile[nt - t < 4 ? nt - t - 1 : 3](acc + t, words, n, &x[(b - b0) * nt + t],
-                                                         nt);
+                    f->tile[nt - t < 4 ? nt - t - 1 : 3](acc + t, words, n,
+                                                         &x[step * t + b - b0], step);
             }
-            for (int64_t t = 0; t < nt; t++) memcpy(y[t] + row, acc[t], sizeof acc[t]);
+            put_sums(y, row, nt, acc);
         }
     }
 }
