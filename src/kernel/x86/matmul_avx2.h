@@ -20,6 +20,10 @@ void fm_matmul_32_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const voi
 void fm_matmul_256_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                         float *const *y, int64_t n_tok);
 
+/* Products with f32, f16 and bf16 weights. */
+void fm_matmul_float_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                          float *const *y, int64_t n_tok);
+
 /* Kernels of one token for the formats with blocks of 256. */
 void fm_panel_q2_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
                             const void *const *act);

@@ -1,6 +1,4 @@
-/* The avx2 set's matmul and quantize: entry points, products with f32, f16 and bf16 weights, and
- * quantization of activations. The panel kernels are in matmul_q32_avx2.c and matmul_q256_avx2.c.
- */
+/* The avx2 set's matmul and quantize: entry points and quantization of activations. */
 #include "kernel/kernel_internal.h"
 
 #include "kernel/generic/matmul_columns.h"
@@ -10,122 +8,7 @@
 
 #include <float.h>
 
-/* ---- float weights ----------------------------------------------------------------------- */
-
-/* 8 weights from element i on. */
-typedef __m256 load_fn(const uint8_t *, int64_t);
-
-static FM_ALWAYS_INLINE __m256 load_f32(const uint8_t *p, int64_t i)
-{
-    return _mm256_loadu_ps((const float *)(const void *)(p + 4 * i));
-}
-
-static FM_ALWAYS_INLINE __m256 load_f16(const uint8_t *p, int64_t i)
-{
-    return load_half(p + 2 * i);
-}
-
-static FM_ALWAYS_INLINE __m256 load_bf16(const uint8_t *p, int64_t i)
-{
-    const __m128i v = _mm_loadu_si128((const __m128i *)(p + 2 * i));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
-}
-
-/* Lane i plus lane i + 8 (low and high), then + 4, + 2, + 1. */
-static FM_ALWAYS_INLINE float add_lanes(__m256 low, __m256 high)
-{
-    const __m256 a = _mm256_add_ps(low, high);
-    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
-}
-
-/* nr rows for nt tokens, each pair with 16 sums of its own: the same lanes, in the same order, as
- * the avx512 set. elem: bytes per weight. */
-static FM_ALWAYS_INLINE void float_tile(const fm_matrix *w, int64_t row, const void *const *act,
-                                        float *const *y, const int nr, const int nt, load_fn *load,
-                                        const size_t elem)
-{
-    const uint8_t *const src = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes;
-    const int64_t whole = w->n_in / 16 * 16;
-    const size_t left = (size_t)(w->n_in - whole);
-    __m256 acc[4][2][2];
-    FM_UNROLL
-    for (int r = 0; r < nr; r++) {
-        FM_UNROLL
-        for (int t = 0; t < nt; t++) acc[r][t][0] = acc[r][t][1] = _mm256_setzero_ps();
-    }
-    for (int64_t i = 0; i < whole; i += 16) {
-        __m256 x[2][2];
-        FM_UNROLL
-        for (int t = 0; t < nt; t++) {
-            x[t][0] = _mm256_loadu_ps((const float *)act[t] + i);
-            x[t][1] = _mm256_loadu_ps((const float *)act[t] + i + 8);
-        }
-        FM_UNROLL
-        for (int r = 0; r < nr; r++) {
-            const __m256 v0 = load(src + (uint64_t)r * w->row_bytes, i);
-            const __m256 v1 = load(src + (uint64_t)r * w->row_bytes, i + 8);
-            FM_UNROLL
-            for (int t = 0; t < nt; t++) {
-                acc[r][t][0] = _mm256_fmadd_ps(v0, x[t][0], acc[r][t][0]);
-                acc[r][t][1] = _mm256_fmadd_ps(v1, x[t][1], acc[r][t][1]);
-            }
-        }
-    }
-    FM_UNROLL
-    for (int r = 0; r < nr; r++) {
-        uint8_t weights[64] = {0}; /* the last columns, filled up with zeros */
-        memcpy(weights, src + (uint64_t)r * w->row_bytes + (size_t)whole * elem, left * elem);
-        FM_UNROLL
-        for (int t = 0; t < nt; t++) {
-            if (left > 0) {
-                float x[16] = {0};
-                memcpy(x, (const float *)act[t] + whole, left * sizeof *x);
-                acc[r][t][0] = _mm256_fmadd_ps(load(weights, 0), _mm256_loadu_ps(x), acc[r][t][0]);
-                acc[r][t][1] =
-                    _mm256_fmadd_ps(load(weights, 8), _mm256_loadu_ps(x + 8), acc[r][t][1]);
-            }
-            y[t][row + r] = add_lanes(acc[r][t][0], acc[r][t][1]);
-        }
-    }
-}
-
-static FM_ALWAYS_INLINE void float_rows(const fm_matrix *w, int64_t row0, int64_t row1,
-                                        const void *const *act, float *const *y, int64_t n_tok,
-                                        load_fn *load, const size_t elem)
-{
-    int64_t row = row0;
-    for (; row + 2 <= row1; row += 2) {
-        int64_t t = 0;
-        for (; t + 2 <= n_tok; t += 2) float_tile(w, row, act + t, y + t, 2, 2, load, elem);
-        for (; t < n_tok; t++) float_tile(w, row, act + t, y + t, 2, 1, load, elem);
-    }
-    for (; row < row1; row++)
-        for (int64_t t = 0; t < n_tok; t++) float_tile(w, row, act + t, y + t, 1, 1, load, elem);
-}
-
-static void rows_f32(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                     float *const *y, int64_t n_tok)
-{
-    float_rows(w, row0, row1, act, y, n_tok, load_f32, 4);
-}
-
-static void rows_f16(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                     float *const *y, int64_t n_tok)
-{
-    float_rows(w, row0, row1, act, y, n_tok, load_f16, 2);
-}
-
-static void rows_bf16(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                      float *const *y, int64_t n_tok)
-{
-    float_rows(w, row0, row1, act, y, n_tok, load_bf16, 2);
-}
-
-/* By type id. */
-static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
-    [FM_TYPE_F32] = rows_f32, [FM_TYPE_F16] = rows_f16, [FM_TYPE_BF16] = rows_bf16};
+/* ---- products -------------------------------------------------------------------------------------- */
 
 static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                    float *const *y, int64_t n_tok)
@@ -146,7 +29,7 @@ static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *c
         if (!fm_matmul_book_avx2(w, row0, row1, act, y, n_tok))
             fm_matmul_256_avx2(w, row0, row1, act, y, n_tok);
         break;
-    default: float_kernels[w->type->id](w, row0, row1, act, y, n_tok);
+    default: fm_matmul_float_avx2(w, row0, row1, act, y, n_tok);
     }
 }
 
