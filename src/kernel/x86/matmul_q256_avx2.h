@@ -266,13 +266,14 @@ static FM_ALWAYS_INLINE const uint8_t *forget(const uint8_t *p)
     return p;
 }
 
-/* Asks for what lies FM_AVX2_AHEAD_BYTES behind part k of 16 of a block. */
+/* Asks for part k of 16 of what lies a block and 1 KiB ahead: a block's fields are not read in the order in which they
+ * lie, so what its first group needs may be its end. */
 static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *panel, const int bytes, const int k)
 {
     const int n_line = (bytes + 63) / 64;
     FM_UNROLL
     for (int i = n_line * k / 16; i < n_line * (k + 1) / 16; i++)
-        _mm_prefetch((const char *)(panel + FM_AVX2_AHEAD_BYTES + 64 * i), _MM_HINT_T1);
+        _mm_prefetch((const char *)(panel + 64 * (n_line + 16 + i)), _MM_HINT_T1);
 }
 
 /* Sum of minima times sums of v. */
