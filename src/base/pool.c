@@ -11,23 +11,17 @@
 
 #include <assert.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/spin.h"
 
 enum {
     LINE = 128, /* two cache lines: neighbours are fetched in pairs on x86 */
-    /* Longer than the gaps between two runs inside one token (norms, router, sampling), shorter
-     * than a read from disk; waiting longer than this in user mode only burns power. */
-    SPIN_NS = 80 * 1000,
-    /* The first part is spun without a system call; then the processor is offered to others between
-     * looks, because the awaited thread may be waiting for this very processor. */
-    SPIN_ALONE_NS = 10 * 1000,
     PAUSES_PER_CLOCK = 32,
     MAX_THREADS = 1024,
     STACK_BYTES = 2 << 20, /* kernels use up to 180 KB; some systems' default is 128 KiB */
@@ -37,6 +31,7 @@ typedef struct {
     struct fm_pool *pool;
     pthread_t thread;
     int index;
+    fm_spin spin;
 } worker;
 
 struct fm_pool {
@@ -46,8 +41,8 @@ struct fm_pool {
     worker *workers;
 
     /* set by the caller between runs */
-    int64_t waited_ns; /* by callers, for the last items of others */
-    int n_awake_max;   /* workers worth waking: processors less the caller's */
+    int64_t waited_ns;       /* by callers, for the last items of others              */
+    _Atomic int n_awake_max; /* workers worth waking: processors less the caller's    */
 
     /* the run: written by the caller while no item is out, read by who holds an item */
     fm_pool_fn fn;
@@ -68,22 +63,6 @@ struct fm_pool {
 /* Which pool this thread computes for, so that a run started inside an item runs in place. */
 static _Thread_local const fm_pool *tls_pool;
 static _Thread_local int tls_index;
-
-static inline void cpu_pause(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ __volatile__("isb");
-#endif
-}
-
-static int64_t now_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
 
 /* Computes items until none is left to take. */
 static void take_items(fm_pool *pool, int index)
@@ -111,24 +90,20 @@ static bool work_waits(fm_pool *pool)
     return atomic_load(&pool->n_left) > 0 || atomic_load(&pool->stop);
 }
 
-/* One round of waiting that began at start_ns; false when the time is up. */
-static bool keep_spinning(int64_t start_ns)
+/* Where there are more threads than processors a waiting one is soon in the way. */
+static int64_t awake_ns(const fm_pool *pool, const worker *w)
 {
-    const int64_t waited_ns = now_ns() - start_ns;
-    if (waited_ns > SPIN_NS) return false;
-    if (waited_ns > SPIN_ALONE_NS) sched_yield();
-    return true;
+    return pool->n_thread - 1 > pool->n_awake_max ? FM_SPIN_SHORT_NS : fm_spin_limit_ns(&w->spin);
 }
 
-static bool spin_for_work(fm_pool *pool)
+static bool spin_for_work(fm_pool *pool, int64_t start_ns, int64_t limit_ns)
 {
-    const int64_t start_ns = now_ns();
     do {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
             if (work_waits(pool)) return true;
-            cpu_pause();
+            fm_cpu_pause();
         }
-    } while (keep_spinning(start_ns));
+    } while (fm_spin_on(start_ns, limit_ns));
     return false;
 }
 
@@ -145,12 +120,14 @@ static void sleep_for_work(fm_pool *pool)
 
 static void *worker_main(void *arg)
 {
-    const worker *w = arg;
+    worker *w = arg;
     fm_pool *pool = w->pool;
     tls_pool = pool;
     tls_index = w->index;
     while (!atomic_load(&pool->stop)) {
-        if (!spin_for_work(pool)) sleep_for_work(pool);
+        const int64_t start_ns = fm_now_ns();
+        if (!spin_for_work(pool, start_ns, awake_ns(pool, w))) sleep_for_work(pool);
+        fm_spin_learn(&w->spin, fm_now_ns() - start_ns);
         take_items(pool, w->index);
     }
     return NULL;
@@ -256,9 +233,9 @@ static void wait_for_others(fm_pool *pool, int64_t start_ns)
     do {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
             if (atomic_load(&pool->n_unfinished) == 0) return;
-            cpu_pause();
+            fm_cpu_pause();
         }
-    } while (keep_spinning(start_ns));
+    } while (fm_spin_on(start_ns, FM_SPIN_SHORT_NS));
     pthread_mutex_lock(&pool->mu);
     atomic_store(&pool->caller_sleeps, true);
     while (atomic_load(&pool->n_unfinished) != 0) pthread_cond_wait(&pool->work_done, &pool->mu);
@@ -289,9 +266,9 @@ void fm_pool_run(fm_pool *pool, fm_pool_fn fn, void *ctx, int64_t n_items)
     wake_workers(pool, n_items);
     take_items(pool, 0);
     if (atomic_load(&pool->n_unfinished) != 0) {
-        const int64_t start_ns = now_ns();
+        const int64_t start_ns = fm_now_ns();
         wait_for_others(pool, start_ns);
-        pool->waited_ns += now_ns() - start_ns;
+        pool->waited_ns += fm_now_ns() - start_ns;
     }
 
     tls_pool = outer_pool;

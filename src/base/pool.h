@@ -2,8 +2,8 @@
  *
  * fm_pool_run() hands out item numbers 0..n-1 to the calling thread and the workers; it returns
  * when all are done. Which thread computes which item is not fixed, so an item's result must
- * not depend on it. Workers spin for a few tens of microseconds after a run, because the next one
- * follows at once while a token is computed, then sleep in the kernel.
+ * not depend on it. Workers stay awake for a while after a run, because the next one follows at once while a token is
+ * computed (base/spin.h), then sleep in the kernel.
  */
 #pragma once
 

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
+#include "base/spin.h"
 #include "os/fault.h"
 
 enum {
@@ -24,6 +25,7 @@ enum {
     /* The kernel's limit for one registered buffer. */
     MAX_BUFFER_BYTES = 1 << 30,
     CQE_BATCH = 32,
+    PAUSES_PER_LOOK = 32,
     /* Failing system calls in a row after which the ring is given up. */
     MAX_RING_ERRORS = 100,
 };
@@ -43,6 +45,7 @@ struct fm_io_back {
     int buffer_index[MAX_BUFFERS];
     int n_in_ring; /* started and not yet completed */
     int n_ring_error, broken_errno;
+    fm_spin spin;
 };
 
 static int open_ring(struct io_uring *ring, unsigned entries)
@@ -219,6 +222,26 @@ static void fail_everything(fm_io_back *b)
     b->n_in_ring = 0;
 }
 
+/* With cooperative completion the kernel posts results when it is entered. */
+static void look_for_completions(fm_io_back *b)
+{
+    if (io_uring_cq_ready(&b->ring) == 0) note_ring_error(b, io_uring_get_events(&b->ring));
+}
+
+/* Awake at first, for as long as earlier waits say that it pays. */
+static void wait_for_completion(fm_io_back *b)
+{
+    uring_flush(b);
+    const int64_t start_ns = fm_now_ns(), limit_ns = fm_spin_limit_ns(&b->spin);
+    do {
+        for (int i = 0; i < PAUSES_PER_LOOK; i++) fm_cpu_pause();
+        look_for_completions(b);
+    } while (io_uring_cq_ready(&b->ring) == 0 && !b->broken_errno && fm_spin_on(start_ns, limit_ns));
+    if (io_uring_cq_ready(&b->ring) == 0 && !b->broken_errno)
+        note_ring_error(b, io_uring_submit_and_wait(&b->ring, 1));
+    fm_spin_learn(&b->spin, fm_now_ns() - start_ns);
+}
+
 static void uring_reap(fm_io_back *b, bool wait)
 {
     if (b->broken_errno) {
@@ -227,11 +250,9 @@ static void uring_reap(fm_io_back *b, bool wait)
     }
     if (b->n_in_ring == 0) return;
     if (wait) {
-        const int rc = io_uring_submit_and_wait(&b->ring, 1);
-        note_ring_error(b, rc);
-    } else if (io_uring_cq_ready(&b->ring) == 0) {
-        /* With cooperative completion the kernel posts results when it is entered. */
-        note_ring_error(b, io_uring_get_events(&b->ring));
+        wait_for_completion(b);
+    } else {
+        look_for_completions(b);
     }
     struct io_uring_cqe *batch[CQE_BATCH];
     for (unsigned n; (n = io_uring_peek_batch_cqe(&b->ring, batch, CQE_BATCH)) > 0;) {

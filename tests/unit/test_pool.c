@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "base/pool.h"
+#include "base/spin.h"
 
 enum { MAX_ITEMS = 4096, MAX_THREADS = 16 };
 
@@ -195,6 +196,25 @@ static void limited_pool_still_computes_everything(void **state)
     free(r);
 }
 
+static void waits_that_end_soon_are_stayed_awake_for(void **state)
+{
+    (void)state;
+    fm_spin s = {0};
+    const int64_t before = fm_spin_limit_ns(&s), soon = FM_SPIN_LONG_NS / 2;
+    assert_int_equal(before, FM_SPIN_SHORT_NS);
+    fm_spin_learn(&s, soon);
+    assert_int_equal(fm_spin_limit_ns(&s), FM_SPIN_LONG_NS);
+    for (int i = 0; i < 1000; i++) fm_spin_learn(&s, soon);
+    for (int i = 0; i < FM_SPIN_CREDIT; i++) fm_spin_learn(&s, FM_SPIN_LONG_NS + 1);
+    assert_int_equal(fm_spin_limit_ns(&s), FM_SPIN_SHORT_NS); /* however long it was otherwise */
+    for (int i = 0; i < 1000; i++) fm_spin_learn(&s, FM_SPIN_LONG_NS + 1);
+    for (int i = 0; i < 1000; i++) fm_spin_learn(&s, FM_SPIN_SHORT_NS); /* says nothing */
+    for (int i = 0; i < FM_SPIN_CREDIT; i++) fm_spin_learn(&s, soon);
+    assert_int_equal(fm_spin_limit_ns(&s), FM_SPIN_SHORT_NS);
+    fm_spin_learn(&s, soon);
+    assert_int_equal(fm_spin_limit_ns(&s), FM_SPIN_LONG_NS);
+}
+
 static void create_refuses_senseless_counts(void **state)
 {
     (void)state;
@@ -216,6 +236,7 @@ int main(void)
         cmocka_unit_test(run_inside_an_item_computes_in_place),
         cmocka_unit_test(pool_used_inside_another_pool_works),
         cmocka_unit_test(limited_pool_still_computes_everything),
+        cmocka_unit_test(waits_that_end_soon_are_stayed_awake_for),
         cmocka_unit_test(create_refuses_senseless_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
