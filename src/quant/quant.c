@@ -182,18 +182,22 @@ size_t fm_act_bytes(fm_act a, int64_t n)
     }
 }
 
+/* next: the rows that are brought into a panel after these; they are asked for. */
 static void pack_panel(const fm_type_traits *t, uint8_t *restrict dst, const uint8_t *restrict src,
-                       uint64_t row_bytes)
+                       uint64_t row_bytes, const uint8_t *next)
 {
     const uint64_t n_block = row_bytes / t->block_bytes;
+    const size_t block = (size_t)t->block_bytes * FM_PANEL_ROWS;
     for (uint64_t b = 0; b < n_block; b++) {
+        for (size_t i = 0; i < block; i += 64) __builtin_prefetch(next + i, 0, 2);
+        next += block;
         for (int f = 0; f < t->n_field; f++) {
             const fm_pack_field fd = t->field[f];
             uint8_t *const to = dst + (size_t)fd.offset * FM_PANEL_ROWS;
             const uint8_t *const from = src + fd.offset;
             fm_interleave(to, from, row_bytes, (uint64_t)(fd.bytes / fd.unit), fd.unit);
         }
-        dst += (size_t)t->block_bytes * FM_PANEL_ROWS;
+        dst += block;
         src += t->block_bytes;
     }
 }
@@ -215,7 +219,7 @@ void fm_pack_panels(const fm_type_traits *t, void *dst, const void *src, int64_t
             memcpy(scratch, from, panel_bytes);
             rows = scratch;
         }
-        pack_panel(t, to, rows, row_bytes);
+        pack_panel(t, to, rows, row_bytes, from + panel_bytes);
     }
     if (to != from)
         memmove(to, from, (size_t)(n_out - n_panel * FM_PANEL_ROWS) * row_bytes);
