@@ -40,7 +40,7 @@ struct fm_pool {
     int n_started;
     worker *workers;
 
-    /* set by the caller between runs */
+    /* set by the caller between runs; the second is read by workers at any time */
     int64_t waited_ns;       /* by callers, for the last items of others              */
     _Atomic int n_awake_max; /* workers worth waking: processors less the caller's    */
 

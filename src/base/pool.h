@@ -22,7 +22,8 @@ void fm_pool_destroy(fm_pool *pool);
 int fm_pool_size(const fm_pool *pool);
 
 /* At most n_cpu threads (with the caller) are kept awake; the others of a larger pool stay asleep.
- * The default is the machine's processors; a program that knows its affinity or quota says so. */
+ * The default is the machine's processors; a program that knows its affinity or quota says so. Workers of a pool
+ * above the limit never stay awake for long. */
 void fm_pool_limit(fm_pool *pool, int n_cpu);
 
 /* One run at a time, from one thread. Does not allocate. A run started inside an item of the same

@@ -15,15 +15,15 @@
 #include "base/clock.h"
 
 enum {
-    FM_SPIN_SHORT_NS = 80 * 1000,      /* longer than the gaps between two runs of the pool inside one token   */
-    FM_SPIN_LONG_NS = 2 * 1000 * 1000, /* a read of an expert; stayed awake for where most waits end by then   */
-    FM_SPIN_ALONE_NS = 10 * 1000,      /* spun without a system call                                           */
-    FM_SPIN_CREDIT = 8,                /* how many waits of one kind outweigh all before them                  */
+    FM_SPIN_SHORT_NS = 80 * 1000,      /* longer than the gaps between runs of the pool inside a token */
+    FM_SPIN_LONG_NS = 2 * 1000 * 1000, /* where most waits, as for the read of an expert, end by then  */
+    FM_SPIN_ALONE_NS = 10 * 1000,      /* spun without a system call                                   */
+    FM_SPIN_CREDIT = 8,                /* the last 9 waits of one kind outweigh all before them        */
 };
 
 /* What a thread knows of its waits; zeroed at first. */
 typedef struct {
-    int credit; /* waits that were over soon, less those that were not */
+    int credit; /* of waits above SHORT, those up to LONG less the others; from -CREDIT to CREDIT */
 } fm_spin;
 
 /* Nanoseconds to stay awake in the next wait. */

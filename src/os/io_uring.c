@@ -132,8 +132,8 @@ static void uring_add_buffer(fm_io_back *b, void *base, uint64_t bytes)
         const __u64 tag = 0;
         int rc = -ENOSPC;
         if (b->has_buffer_table && b->n_buffer < MAX_BUFFERS) {
-            rc = io_uring_register_buffers_update_tag(&b->ring, (unsigned)b->n_buffer, &part,
-                                                      &tag, 1);
+            rc = io_uring_register_buffers_update_tag(&b->ring, (unsigned)b->n_buffer, &part, &tag,
+                                                      1);
         }
         if (rc != 1) {
             say_not_registered(b->io, bytes - done, rc < 0 ? -rc : EINVAL);
@@ -156,8 +156,10 @@ static int find_buffer(const fm_io_back *b, const uint8_t *p, uint64_t bytes)
     int lo = 0, hi = b->n_buffer;
     while (lo < hi) {
         const int mid = (lo + hi) / 2;
-        if (b->buffers[mid].base <= p) lo = mid + 1;
-        else hi = mid;
+        if (b->buffers[mid].base <= p)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     if (lo == 0) return -1;
     const ring_buffer *r = &b->buffers[lo - 1];
@@ -222,21 +224,26 @@ static void fail_everything(fm_io_back *b)
     b->n_in_ring = 0;
 }
 
-/* With cooperative completion the kernel posts results when it is entered. */
+/* With cooperative completion the kernel posts results when it is entered. Submits what an earlier call did not, so
+ * that a ring which takes nothing any more is noticed. */
 static void look_for_completions(fm_io_back *b)
 {
-    if (io_uring_cq_ready(&b->ring) == 0) note_ring_error(b, io_uring_get_events(&b->ring));
+    if (io_uring_cq_ready(&b->ring) > 0) return;
+    if (io_uring_sq_ready(&b->ring) > 0)
+        note_ring_error(b, io_uring_submit(&b->ring));
+    else
+        note_ring_error(b, io_uring_get_events(&b->ring));
 }
 
 /* Awake at first, for as long as earlier waits say that it pays. */
 static void wait_for_completion(fm_io_back *b)
 {
-    uring_flush(b);
     const int64_t start_ns = fm_now_ns(), limit_ns = fm_spin_limit_ns(&b->spin);
-    do {
+    look_for_completions(b);
+    while (io_uring_cq_ready(&b->ring) == 0 && !b->broken_errno && fm_spin_on(start_ns, limit_ns)) {
         for (int i = 0; i < PAUSES_PER_LOOK; i++) fm_cpu_pause();
         look_for_completions(b);
-    } while (io_uring_cq_ready(&b->ring) == 0 && !b->broken_errno && fm_spin_on(start_ns, limit_ns));
+    }
     if (io_uring_cq_ready(&b->ring) == 0 && !b->broken_errno)
         note_ring_error(b, io_uring_submit_and_wait(&b->ring, 1));
     fm_spin_learn(&b->spin, fm_now_ns() - start_ns);

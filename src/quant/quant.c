@@ -182,7 +182,7 @@ size_t fm_act_bytes(fm_act a, int64_t n)
     }
 }
 
-/* next: the rows that are brought into a panel after these; they are asked for. */
+/* next: the rows behind these, mostly the next to be brought into a panel; they are asked for. */
 static void pack_panel(const fm_type_traits *t, uint8_t *restrict dst, const uint8_t *restrict src,
                        uint64_t row_bytes, const uint8_t *next)
 {

@@ -89,6 +89,13 @@ static int read_works(fm_io *io, bool with_register, uint8_t *buf, uint64_t room
     return OK;
 }
 
+static bool install(struct sock_filter *rules, unsigned short n)
+{
+    struct sock_fprog program = {n, rules};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
 /* A system call fails with EPERM from here on, as under a container's default profile. */
 static bool refuse(int system_call)
 {
@@ -98,9 +105,21 @@ static bool refuse(int system_call)
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog program = {sizeof rules / sizeof rules[0], rules};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+    return install(rules, sizeof rules / sizeof rules[0]);
+}
+
+/* The ring takes no reads any more, but can be asked for results (little-endian: the low half of the argument). */
+static bool refuse_submission(void)
+{
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)SYS_io_uring_enter, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    return install(rules, sizeof rules / sizeof rules[0]);
 }
 
 static int without_io_uring(void)
@@ -123,8 +142,13 @@ static int without_io_uring(void)
     return OK;
 }
 
+static bool refuse_ring(void)
+{
+    return refuse(SYS_io_uring_enter);
+}
+
 /* The ring stops working while reads are under way. */
-static int with_a_ring_that_breaks(void)
+static int with_a_broken_ring(bool (*break_it)(void))
 {
     static uint8_t buf[FILE_BYTES + 2 * FM_IO_ALIGN] __attribute__((aligned(FM_IO_ALIGN)));
     const fm_io_options opt = {.engine = "uring", .depth = 2, .split_bytes = 20000};
@@ -133,7 +157,7 @@ static int with_a_ring_that_breaks(void)
     CHECK(read_works(io, false, buf, sizeof buf) == OK);
     const fm_io_file *file;
     CHECK(fm_io_open(io, &file, path, FILE_BYTES, NULL) == FM_OK);
-    if (!refuse(SYS_io_uring_enter)) return SKIP;
+    if (!break_it()) return SKIP;
     for (int round = 0; round < 3; round++) { /* an error each time, no hang and no crash */
         const fm_io_read rd = {.file = file, .bytes = FILE_BYTES, .base = buf};
         fm_io_done done;
@@ -144,6 +168,16 @@ static int with_a_ring_that_breaks(void)
     }
     fm_io_destroy(io);
     return OK;
+}
+
+static int with_a_ring_that_breaks(void)
+{
+    return with_a_broken_ring(refuse_ring);
+}
+
+static int with_a_ring_that_takes_nothing(void)
+{
+    return with_a_broken_ring(refuse_submission);
 }
 
 static int without_locked_memory(void)
@@ -203,6 +237,7 @@ static void ring_that_breaks_fails_its_reads(void **state)
 {
     (void)state;
     run_in_child(with_a_ring_that_breaks);
+    run_in_child(with_a_ring_that_takes_nothing);
 }
 
 static void refused_locking_is_a_note_not_an_error(void **state)

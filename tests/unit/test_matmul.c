@@ -376,6 +376,28 @@ static void quantized_products_have_the_same_bits_in_every_set_layout_and_split(
     }
 }
 
+/* Matrices of more than 2 MiB, which are cut. */
+static void large_products_have_the_same_bits_in_every_set_layout_and_split(void **state)
+{
+    (void)state;
+    static const struct {
+        int type;
+        int64_t n_in, n_tok;
+    } cases[] = {{FM_TYPE_Q8_0, 8192, 33}, {FM_TYPE_Q6_K, 10240, 5}, {FM_TYPE_IQ3_S, 20480, 5}};
+    for (int i = 0; i < 3; i++) {
+        const fm_type_traits *const type = fm_type_get(cases[i].type);
+        const int64_t n_in = cases[i].n_in, n_tok = cases[i].n_tok, n_out = 16 * 17 + 5;
+        float *const x = malloc((size_t)(n_tok * n_in) * sizeof *x);
+        weights w;
+        fill_activations(x, n_tok * n_in, X_RANDOM);
+        make_weights(&w, type, n_out, n_in, W_RANDOM);
+        assert_true((uint64_t)n_out * w.rows.row_bytes > 2 << 20);
+        check_all_ways(type, &w, x, n_tok);
+        free_weights(&w);
+        free(x);
+    }
+}
+
 static void quantized_products_have_the_same_bits_for_awkward_weights_and_activations(void **state)
 {
     (void)state;
@@ -528,11 +550,12 @@ static void float_products_are_within_rounding_of_f64_for_any_size(void **state)
     (void)state;
     static const int64_t sizes[][3] = {/* n_out, n_in, n_tok */
                                        {1, 1, 1}, {5, 15, 2}, {16, 16, 3}, {17, 17, 5},
-                                       {40, 300, 7}, {33, 2049, 19}};
+                                       {40, 300, 7}, {33, 2049, 19}, {9, 530, 65}};
+    enum { N_SIZES = sizeof sizes / sizeof sizes[0] };
     for (const char *const *name = fm_kernels_available(); *name; name++) {
         for (int i = 0; i < 3; i++) {
             const fm_type_traits *const type = fm_type_get(floats[i]);
-            for (int s = 0; s < 6; s++) {
+            for (int s = 0; s < N_SIZES; s++) {
                 const int64_t n_out = sizes[s][0], n_in = sizes[s][1], n_tok = sizes[s][2];
                 const uint64_t row_bytes = fm_type_row_bytes(type, n_in);
                 uint8_t *const data = malloc((size_t)n_out * row_bytes);
@@ -627,6 +650,7 @@ int main(void)
         cmocka_unit_test(quantized_activations_are_rounded_to_nearest_even),
         cmocka_unit_test(not_finite_activation_gives_nan_and_never_a_wrong_number),
         cmocka_unit_test(quantized_products_have_the_same_bits_in_every_set_layout_and_split),
+        cmocka_unit_test(large_products_have_the_same_bits_in_every_set_layout_and_split),
         cmocka_unit_test(quantized_products_have_the_same_bits_for_awkward_weights_and_activations),
         cmocka_unit_test(quantized_products_of_long_rows_have_the_same_bits),
         cmocka_unit_test(long_rows_of_extreme_values_do_not_overflow),

@@ -69,13 +69,16 @@ static void runs_after_workers_slept_still_complete(void **state)
     fm_pool *pool;
     assert_int_equal(fm_pool_create(&pool, 4, NULL), FM_OK);
     r->pool = pool;
-    for (int i = 0; i < 100; i++) {
-        const struct timespec nap = {0, (i % 5) * 60 * 1000}; /* around the spin time */
+    for (int i = 0; i < 200; i++) {
+        /* Around both times of staying awake, the second half where there are processors for all. */
+        static const long nap_us[] = {0, 20, 60, 500, 3000};
+        const struct timespec nap = {0, 1000 * nap_us[i / 20 % 5]};
+        if (i == 100) fm_pool_limit(pool, 4);
         nanosleep(&nap, NULL);
         r->work = (i % 7) * 1000;
         run_and_check(pool, r, 1 + i % 40);
     }
-    fm_pool_destroy(pool);
+    fm_pool_destroy(pool); /* of workers that are awake or asleep */
     free(r);
 }
 

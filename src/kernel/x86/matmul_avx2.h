@@ -45,16 +45,12 @@ void fm_matmul_book_init_avx2(void);
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok);
 
-/* How far ahead of its use a weight is asked for. Less than with AVX-512: processors that have only AVX2 have smaller
- * second-level caches, and what is asked for too early has left them again, or its page has left the TLB. */
-enum { FM_AVX2_AHEAD_BYTES = 2048 };
-
 /* Rows of the stretches of panels of which all tokens visit one before the next, all about equally long. Weights taken
  * apart serve up to 32 tokens, those of code books, which have fewer bytes, up to 16; so a core asks for 2 bytes in a
  * cycle at most and the third-level cache can hold the stretch; the longer it is, the more rows share the activations'
  * being made words. */
 enum { FM_AVX2_STRETCH_BYTES = 2 << 20 };
-static inline int64_t fm_panel_stretch(const fm_matrix *w, int64_t n_row)
+static inline int64_t fm_panel_stretch(const fm_matrix *w, int64_t n_row) /* n_row > 0 */
 {
     const int64_t most = (int64_t)(FM_AVX2_STRETCH_BYTES / w->row_bytes) + 1;
     const int64_t n = (n_row + most - 1) / most, rows = (n_row + n - 1) / n;
@@ -71,15 +67,6 @@ static inline void fm_matmul_panels_by_token(const fm_matrix *w, int64_t row0, i
     const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
     for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes)
         for (int64_t t = 0; t < n_tok; t++) one(y[t] + row, panel, n_block, act + t);
-}
-
-/* Block b of n of a token's activations is about to be used, and then those of the next token, which lie elsewhere:
- * asks for the next one's block b. */
-static FM_ALWAYS_INLINE void ask_for_next_token(const void *const *act, int64_t t, int64_t nt,
-                                                int64_t b, size_t block_bytes)
-{
-    if (t + 1 < nt)
-        _mm_prefetch((const char *)act[t + 1] + (size_t)b * block_bytes, _MM_HINT_T0);
 }
 
 /* Sums of 16 rows of nt tokens to y, whose rows of tokens lie far apart; asks for where the next panel's go. */
@@ -114,7 +101,9 @@ static inline void fm_matmul_by_stretch(const fm_matrix *w, int64_t row0, int64_
                                         const void *const *act, float *const *y, int64_t n_tok,
                                         int max_tok, fm_few_tokens_fn *few, const void *format)
 {
-    const int64_t n_call = (n_tok + max_tok - 1) / max_tok, stretch = fm_panel_stretch(w, row1 - row0);
+    if (row0 >= row1) return;
+    const int64_t n_call = (n_tok + max_tok - 1) / max_tok;
+    const int64_t stretch = fm_panel_stretch(w, row1 - row0);
     for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
         const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
         for (int64_t c = 0; c < n_call; c++) {

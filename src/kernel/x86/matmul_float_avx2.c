@@ -37,11 +37,21 @@ static FM_ALWAYS_INLINE float add_lanes(__m256 low, __m256 high)
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
 }
 
+/* 16 weights from src on, of which n are there: the others are 0. */
+static FM_ALWAYS_INLINE void load_last(__m256 v[2], const uint8_t *src, size_t n, load_fn *load,
+                                       const size_t elem)
+{
+    uint8_t weights[64] = {0};
+    memcpy(weights, src, n * elem);
+    v[0] = load(weights, 0);
+    v[1] = load(weights, 8);
+}
+
 /* ---- few tokens -------------------------------------------------------------------------- */
 
 /* nr rows for one token. elem: bytes per weight. */
-static FM_ALWAYS_INLINE void rows_of_token(const fm_matrix *w, int64_t row, const float *x, float *y,
-                                           const int nr, load_fn *load, const size_t elem)
+static FM_ALWAYS_INLINE void rows_of_token(const fm_matrix *w, int64_t row, const float *x,
+                                           float *y, const int nr, load_fn *load, const size_t elem)
 {
     const uint8_t *const src = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes;
     const int64_t whole = w->n_in / 16 * 16;
@@ -63,10 +73,10 @@ static FM_ALWAYS_INLINE void rows_of_token(const fm_matrix *w, int64_t row, cons
     FM_UNROLL
     for (int r = 0; r < nr; r++) {
         if (left > 0) {
-            uint8_t weights[64] = {0};
-            memcpy(weights, src + (uint64_t)r * w->row_bytes + (size_t)whole * elem, left * elem);
-            acc[r][0] = _mm256_fmadd_ps(load(weights, 0), _mm256_loadu_ps(last), acc[r][0]);
-            acc[r][1] = _mm256_fmadd_ps(load(weights, 8), _mm256_loadu_ps(last + 8), acc[r][1]);
+            __m256 v[2];
+            load_last(v, src + (uint64_t)r * w->row_bytes + (size_t)whole * elem, left, load, elem);
+            acc[r][0] = _mm256_fmadd_ps(v[0], _mm256_loadu_ps(last), acc[r][0]);
+            acc[r][1] = _mm256_fmadd_ps(v[1], _mm256_loadu_ps(last + 8), acc[r][1]);
         }
         y[row + r] = add_lanes(acc[r][0], acc[r][1]);
     }
@@ -88,8 +98,8 @@ typedef struct {
 typedef float lane_sums[N_ROW][16];
 
 /* n columns, a multiple of 16, for nt tokens. */
-static FM_ALWAYS_INLINE void tile(lane_sums *sum, const row_block *w, const float *const *x, int64_t n,
-                                  const int nt)
+static FM_ALWAYS_INLINE void tile(lane_sums *sum, const row_block *w, const float *const *x,
+                                  int64_t n, const int nt)
 {
     for (int half = 0; half < 16; half += 8) {
         __m256 acc[N_ROW][3];
@@ -129,10 +139,10 @@ static FM_ALWAYS_INLINE void take_rows(row_block *dst, const fm_matrix *w, int64
             (const uint8_t *)w->data + (uint64_t)(row + r) * w->row_bytes + (size_t)c0 * elem;
         for (int64_t i = 0; i < whole; i += 8) _mm256_store_ps(dst->w[r] + i, load(src, i));
         if (left == 0) continue;
-        uint8_t weights[64] = {0};
-        memcpy(weights, src + (size_t)whole * elem, left * elem);
-        _mm256_store_ps(dst->w[r] + whole, load(weights, 0));
-        _mm256_store_ps(dst->w[r] + whole + 8, load(weights, 8));
+        __m256 v[2];
+        load_last(v, src + (size_t)whole * elem, left, load, elem);
+        _mm256_store_ps(dst->w[r] + whole, v[0]);
+        _mm256_store_ps(dst->w[r] + whole + 8, v[1]);
     }
 }
 
@@ -142,12 +152,12 @@ static FM_ALWAYS_INLINE void rows_of_tokens(const fm_matrix *w, int64_t row, con
                                             const size_t elem)
 {
     _Alignas(64) lane_sums sum[MAX_TOK];
-    _Alignas(64) row_block words;
+    _Alignas(64) row_block block;
     memset(sum, 0, (size_t)n_tok * sizeof *sum);
     for (int64_t c0 = 0; c0 < w->n_in; c0 += N_COL) {
         const int64_t c1 = c0 + N_COL < w->n_in ? c0 + N_COL : w->n_in;
         const int64_t n = (c1 - c0 + 15) / 16 * 16;
-        take_rows(&words, w, row, c0, c1, load, elem);
+        take_rows(&block, w, row, c0, c1, load, elem);
         for (int64_t t = 0; t < n_tok; t += 3) {
             const int64_t nt = n_tok - t < 3 ? n_tok - t : 3;
             float last[3][N_COL]; /* the last columns, filled up with zeros */
@@ -160,17 +170,16 @@ static FM_ALWAYS_INLINE void rows_of_tokens(const fm_matrix *w, int64_t row, con
                 x[i] = last[i];
             }
             if (nt == 3)
-                tile(sum + t, &words, x, n, 3);
+                tile(sum + t, &block, x, n, 3);
             else if (nt == 2)
-                tile(sum + t, &words, x, n, 2);
+                tile(sum + t, &block, x, n, 2);
             else
-                tile(sum + t, &words, x, n, 1);
+                tile(sum + t, &block, x, n, 1);
         }
     }
     for (int64_t t = 0; t < n_tok; t++)
         for (int r = 0; r < N_ROW; r++)
-            y[t][row + r] =
-                add_lanes(_mm256_load_ps(sum[t][r]), _mm256_load_ps(sum[t][r] + 8));
+            y[t][row + r] = add_lanes(_mm256_load_ps(sum[t][r]), _mm256_load_ps(sum[t][r] + 8));
 }
 
 static FM_ALWAYS_INLINE void float_rows(const fm_matrix *w, int64_t row0, int64_t row1,

@@ -270,10 +270,11 @@ static FM_ALWAYS_INLINE const uint8_t *forget(const uint8_t *p)
  * lie, so what its first group needs may be its end. */
 static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *panel, const int bytes, const int k)
 {
+    enum { MORE_LINES = 16 };
     const int n_line = (bytes + 63) / 64;
     FM_UNROLL
     for (int i = n_line * k / 16; i < n_line * (k + 1) / 16; i++)
-        _mm_prefetch((const char *)(panel + 64 * (n_line + 16 + i)), _MM_HINT_T1);
+        _mm_prefetch((const char *)(panel + 64 * (n_line + MORE_LINES + i)), _MM_HINT_T1);
 }
 
 /* Sum of minima times sums of v. */

@@ -42,6 +42,10 @@ static FM_ALWAYS_INLINE __m256i book_e2m1_unsigned(void)
         _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
 }
 
+/* How far ahead of its use a weight is asked for. Less than with AVX-512: processors that have only AVX2 have smaller
+ * second-level caches, and what is asked for too early has left them again, or its page has left the TLB. */
+enum { AHEAD_BYTES = 2048 };
+
 /* ---- one token --------------------------------------------------------------------------- */
 
 /* v of columns 4u and 4u + 2, 4u + 1 and 4u + 3, as words. */
@@ -115,7 +119,7 @@ static FM_ALWAYS_INLINE void one_32(float *out, const uint8_t *panel, int64_t n_
         __m256i s[2];
         FM_UNROLL
         for (int i = 0; i < bytes / 64; i++)
-            _mm_prefetch((const char *)(panel + FM_AVX2_AHEAD_BYTES + 64 * i), _MM_HINT_T1);
+            _mm_prefetch((const char *)(panel + AHEAD_BYTES + 64 * i), _MM_HINT_T1);
         if (shape.n_pair == 0)
             sum_words(s, panel, x, unit);
         else
@@ -248,7 +252,7 @@ static FM_ALWAYS_INLINE void unpack_32(block_words *dst, const uint8_t *panel, c
     const int bytes = shape.block_bytes * FM_PANEL_ROWS;
     FM_UNROLL
     for (int i = 0; i < bytes / 64; i++)
-        _mm_prefetch((const char *)(panel + FM_AVX2_AHEAD_BYTES + 64 * i), _MM_HINT_T1);
+        _mm_prefetch((const char *)(panel + AHEAD_BYTES + 64 * i), _MM_HINT_T1);
     FM_UNROLL
     for (int half = 0; half < 2; half++) {
         dst->d[half] = scale(panel, half);
@@ -279,7 +283,8 @@ static FM_ALWAYS_INLINE void tile_32(float (*acc)[FM_PANEL_ROWS], const block_wo
                 const __m256i w0 = w->w[u][odd][0], w1 = w->w[u][odd][1];
                 FM_UNROLL
                 for (int t = 0; t < nt; t++) {
-                    const __m256i v = repeat_32(odd ? x[stride * t].odd + u : x[stride * t].even + u);
+                    const __m256i v =
+                        repeat_32(odd ? x[stride * t].odd + u : x[stride * t].even + u);
                     const __m256i p0 = _mm256_madd_epi16(w0, v), p1 = _mm256_madd_epi16(w1, v);
                     const int first = u == 0 && odd == 0;
                     sum[t][0] = first ? p0 : settled(_mm256_add_epi32(sum[t][0], p0));
@@ -290,7 +295,8 @@ static FM_ALWAYS_INLINE void tile_32(float (*acc)[FM_PANEL_ROWS], const block_wo
         in_memory(acc);
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
-            const __m256 dx = _mm256_set1_ps(x[stride * t].d), dsum = _mm256_set1_ps(x[stride * t].dsum);
+            const __m256 dx = _mm256_set1_ps(x[stride * t].d),
+                         dsum = _mm256_set1_ps(x[stride * t].dsum);
             FM_UNROLL
             for (int half = 0; half < 2; half++) {
                 float *const dst = acc[t] + 8 * half;
@@ -310,6 +316,14 @@ static void prepare(act_words *dst, const fm_act_i15_32 *x)
     dst->dsum = x->dsum;
 }
 
+/* While block b of one token is made words, the next token's, which lies elsewhere, is asked for. */
+static FM_ALWAYS_INLINE void ask_for_next_token(const void *const *act, int64_t t, int64_t nt,
+                                                int64_t b)
+{
+    if (t + 1 < nt)
+        _mm_prefetch((const char *)((const fm_act_i15_32 *)act[t + 1] + b), _MM_HINT_T0);
+}
+
 /* Panels [row0, row1) for up to MAX_TOK tokens. As many columns at a time as there is room for
  * their activations; between them the sums wait in y. */
 static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
@@ -326,7 +340,7 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
         const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
         for (int64_t t = 0; t < nt; t++)
             for (int64_t b = b0; b < b1; b++) {
-                ask_for_next_token(act, t, nt, b, sizeof(fm_act_i15_32));
+                ask_for_next_token(act, t, nt, b);
                 prepare(&x[step * t + b - b0], (const fm_act_i15_32 *)act[t] + b);
             }
         const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
@@ -336,8 +350,8 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
                 const int n = b1 - b < BLOCKS_AT_ONCE ? (int)(b1 - b) : BLOCKS_AT_ONCE;
                 for (int i = 0; i < n; i++) f->unpack(&words[i], panel + (uint64_t)(b + i) * bytes);
                 for (int64_t t = 0; t < nt; t += 4)
-                    f->tile[nt - t < 4 ? nt - t - 1 : 3](acc + t, words, n,
-                                                         &x[step * t + b - b0], step);
+                    f->tile[nt - t < 4 ? nt - t - 1 : 3](acc + t, words, n, &x[step * t + b - b0],
+                                                         step);
             }
             put_sums(y, row, nt, acc);
         }
