@@ -3,7 +3,7 @@
  * To sleep and be woken costs a thread tens of microseconds, in a virtual machine or a deep idle state more than a hundred,
  * and the processor comes back slowly. While tokens are generated from a fast disk, threads wait for about a
  * millisecond some hundred times per token: there being awake pays. Where waits are long it only burns power, so
- * what earlier waits were like decides. A wait that is not over after a few microseconds offers the processor to
+ * what earlier waits were like decides. Who has more threads than processors takes the short time (base/pool.c). A wait that is not over after a few microseconds offers the processor to
  * others (sched_yield) between looks.
  */
 #pragma once

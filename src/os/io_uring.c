@@ -230,7 +230,7 @@ static void look_for_completions(fm_io_back *b)
 {
     if (io_uring_cq_ready(&b->ring) > 0) return;
     if (io_uring_sq_ready(&b->ring) > 0)
-        note_ring_error(b, io_uring_submit(&b->ring));
+        uring_flush(b);
     else
         note_ring_error(b, io_uring_get_events(&b->ring));
 }
