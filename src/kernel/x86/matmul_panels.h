@@ -42,9 +42,9 @@ static inline fm_panel_fn fm_panel_kernel(const fm_panel_kernels *k, int64_t nt)
 /* How far ahead of its use a weight is asked for. */
 enum { FM_PANEL_AHEAD_BYTES = 8192 };
 
-/* Part k of n of what lies FM_PANEL_AHEAD_BYTES behind a block of 16 rows (bytes long). For one
- * token, where each weight is used once, and formats whose fields are read in an order that the
- * processor does not follow by itself. Into the second-level cache: the first level can wait for
+/* Part k of n of what lies FM_PANEL_AHEAD_BYTES behind a block of 16 rows (bytes long). The processor follows a stream
+ * by itself, but not across pages, not in the order of some formats' fields, and not far enough when many cores
+ * make the memory's answers late. Into the second-level cache: the first level can wait for
  * too few lines at a time to fill the memory bus. At the end of the matrix that is some lines
  * behind it, which a prefetch may name. */
 static FM_ALWAYS_INLINE void fm_prefetch_panel(const uint8_t *block, const int bytes, const int k,

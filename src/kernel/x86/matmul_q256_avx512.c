@@ -45,8 +45,7 @@ typedef struct {
     int n_part;          /* float steps per block                                            */
     min_form min;
     scale_place scale;
-    int ahead, rolled; /* one token, measured faster from memory: weights asked for ahead; a
-                          loop over the groups                                               */
+    int rolled; /* one token: a loop over the groups, measured faster from memory           */
 } shape_256;
 
 /* The sums of one block and nt tokens. */
@@ -137,13 +136,12 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
                  * once. */
                 FM_UNROLL
                 for (int k = 0; k < n_group; k++) {
-                    if (shape.ahead)
-                        fm_prefetch_panel(panel, bytes, n_group * part + k, shape.n_group);
+                    fm_prefetch_panel(panel, bytes, n_group * part + k, shape.n_group);
                     add_group(&r, &h, panel, x, nt, shape, group, n_group * part + k);
                 }
             } else {
                 for (int k = n_group * part; k < n_group * (part + 1); k++) {
-                    if (nt > 1 || shape.ahead) fm_prefetch_panel(panel, bytes, k, shape.n_group);
+                    fm_prefetch_panel(panel, bytes, k, shape.n_group);
                     add_group(&r, &h, panel, x, nt, shape, group, k);
                 }
             }
@@ -381,12 +379,12 @@ static FM_ALWAYS_INLINE void group_iq4_xs(__m512i *w, const uint8_t *p, int k)
     }
 }
 
-static const shape_256 shape_q2_k = {84, 16, 4, 0, 0, 1, MIN_16, SCALE_WEIGHTS, 1, 0};
-static const shape_256 shape_q3_k = {110, 16, 4, 1, 3, 1, MIN_NONE, SCALE_SUM, 1, 0};
-static const shape_256 shape_q4_k = {144, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0, 0};
-static const shape_256 shape_q5_k = {176, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0, 0};
-static const shape_256 shape_q6_k = {210, 16, 4, 1, 0, 2, MIN_NONE, SCALE_SUM, 1, 1};
-static const shape_256 shape_iq4_xs = {136, 8, 8, 4, 0, 2, MIN_NONE, SCALE_SUM, 0, 0};
+static const shape_256 shape_q2_k = {84, 16, 4, 0, 0, 1, MIN_16, SCALE_WEIGHTS, 0};
+static const shape_256 shape_q3_k = {110, 16, 4, 1, 3, 1, MIN_NONE, SCALE_SUM, 0};
+static const shape_256 shape_q4_k = {144, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0};
+static const shape_256 shape_q5_k = {176, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0};
+static const shape_256 shape_q6_k = {210, 16, 4, 1, 0, 2, MIN_NONE, SCALE_SUM, 1};
+static const shape_256 shape_iq4_xs = {136, 8, 8, 4, 0, 2, MIN_NONE, SCALE_SUM, 0};
 
 #define KERNEL(type, nt, head, group)                                                              \
     static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
