@@ -27,7 +27,7 @@ static fm_status stopped(fm_error *err)
 /* ---- memory ------------------------------------------------------------------------------ */
 
 /* Small enough that threads which are held up leave little for the others to wait for. */
-enum { CHUNK_BYTES = 1 << 20, LINE_WORDS = 8 };
+enum { CHUNK_BYTES = 1 << 20, LINE_WORDS = 8, AHEAD_WORDS = 8192 / 8 };
 
 typedef struct {
     uint64_t *words;
@@ -43,17 +43,36 @@ static void fill_chunk(void *ctx, int64_t item, int thread)
 
 /* Eight independent sums, one line of 64 bytes per step: the compiler makes vectors of it, and the
  * additions cost less than the loads even on one thread. */
+static inline void sum_lines(const stream *s, int64_t chunk, bool ahead)
+{
+    const uint64_t *p = s->words + (uint64_t)chunk * (CHUNK_BYTES / sizeof *p);
+    uint64_t sum[LINE_WORDS] = {0};
+    for (size_t i = 0; i < CHUNK_BYTES / sizeof *p; i += LINE_WORDS) {
+        if (ahead) __builtin_prefetch(p + i + AHEAD_WORDS, 0, 2);
+        for (size_t k = 0; k < LINE_WORDS; k++) sum[k] += p[i + k];
+    }
+    uint64_t all = 0;
+    for (size_t k = 0; k < LINE_WORDS; k++) all += sum[k];
+    s->sums[chunk] = all;
+}
+
 static void sum_chunk(void *ctx, int64_t item, int thread)
 {
     (void)thread;
-    const stream *s = ctx;
-    const uint64_t *p = s->words + (uint64_t)item * (CHUNK_BYTES / sizeof *p);
-    uint64_t sum[LINE_WORDS] = {0};
-    for (size_t i = 0; i < CHUNK_BYTES / sizeof *p; i += LINE_WORDS)
-        for (size_t k = 0; k < LINE_WORDS; k++) sum[k] += p[i + k];
-    uint64_t all = 0;
-    for (size_t k = 0; k < LINE_WORDS; k++) all += sum[k];
-    s->sums[item] = all;
+    sum_lines(ctx, item, false);
+}
+
+/* Lines are asked for as the kernels do it: on some processors a thread gets a third more. */
+static void sum_chunk_ahead(void *ctx, int64_t item, int thread)
+{
+    (void)thread;
+    sum_lines(ctx, item, true);
+}
+
+/* Passes differ in turn in how they ask for memory; the best counts. */
+static fm_pool_fn sum_of_pass(int pass)
+{
+    return pass % 2 ? sum_chunk : sum_chunk_ahead;
 }
 
 static fm_status stream_passes(double *gb_s, const fm_memory_probe *probe, stream *s,
@@ -66,7 +85,7 @@ static fm_status stream_passes(double *gb_s, const fm_memory_probe *probe, strea
     fm_status st = FM_OK;
     for (int i = 0; i < probe->passes && st == FM_OK; i++) {
         const uint64_t started = fm_now_us();
-        fm_pool_run(pool, sum_chunk, s, n_chunk);
+        fm_pool_run(pool, sum_of_pass(i), s, n_chunk);
         const uint64_t us = fm_now_us() - started;
         if (us < best_us) best_us = us;
         if (!goes_on(probe->go, probe->go_user)) st = stopped(err);
@@ -92,7 +111,7 @@ double fm_probe_stream(fm_pool *pool, const void *base, uint64_t bytes, int pass
     uint64_t best_us = UINT64_MAX;
     for (int i = 0; i < passes; i++) {
         const uint64_t started = fm_now_us();
-        fm_pool_run(pool, sum_chunk, &s, n_chunk);
+        fm_pool_run(pool, sum_of_pass(i), &s, n_chunk);
         const uint64_t us = fm_now_us() - started;
         if (us < best_us) best_us = us;
     }
