@@ -20,8 +20,8 @@ typedef struct {
     float *q, *k, *v;                     /* rows of the pass; q rows hold gates too when gated */
     int64_t q_stride, kv_stride, q_head_stride;
     float *o; /* [n_tok][n_head * d] */
-    /* units of the one token, when a token's units are spread out */
-    int64_t first_unit, n_unit;
+    /* the one token: its units, and how many groups the queries of a kv head are cut into */
+    int64_t first_unit, n_unit, n_group;
 } attn_job;
 
 /* First position that position pos sees. */
@@ -65,9 +65,10 @@ static void prepare_item(void *ctx, int64_t t, int thread)
     }
 }
 
-/* Partial attention of token t, kv head h, unit u into part: [n_q][d] sums, [n_q] maxima, [n_q]
- * denominators. */
-static void attend_unit(const attn_job *j, int64_t t, int32_t h, int64_t u, float *part)
+/* Partial attention of token t, queries [q0, q1) of kv head h, unit u into part: [n_q][d] sums, [n_q] maxima, [n_q]
+ * denominators. A query's result does not depend on which others go with it. */
+static void attend_unit(const attn_job *j, int64_t t, int32_t h, int64_t u, int64_t q0, int64_t q1,
+                        float *part)
 {
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
@@ -78,11 +79,11 @@ static void attend_unit(const attn_job *j, int64_t t, int32_t h, int64_t u, floa
     const int64_t shift = u0 - u0 % fm_kv_slots(r->kv, j->l->kv_index);
     float *o = part, *m = part + n_q * d, *den = m + n_q;
     float *qs = den + n_q; /* queries of this head group, made contiguous */
-    for (int64_t i = 0; i < n_q; i++)
+    for (int64_t i = q0; i < q1; i++)
         memcpy(qs + i * d, j->q + t * j->q_stride + (h * n_q + i) * j->q_head_stride,
                (size_t)d * sizeof *qs);
-    r->k->attend(o, m, den, qs, fm_kv_k(r->kv, j->l->kv_index, h),
-                 fm_kv_v(r->kv, j->l->kv_index, h), d, p0 - shift, u1 - shift, d, d, n_q,
+    r->k->attend(o + q0 * d, m + q0, den + q0, qs + q0 * d, fm_kv_k(r->kv, j->l->kv_index, h),
+                 fm_kv_v(r->kv, j->l->kv_index, h), d, p0 - shift, u1 - shift, d, d, q1 - q0,
                  fm_kv_get_shape(r->kv)->f16);
 }
 
@@ -136,21 +137,34 @@ static void token_item(void *ctx, int64_t item, int thread)
     const int32_t h = (int32_t)(item % r->hp->n_head_kv);
     const int64_t pos = r->pos0 + t, first = first_seen(j, pos) / FM_ATTN_UNIT;
     float *acc = r->attn_part + (2 * thread) * r->attn_part_each, *part = acc + r->attn_part_each;
-    attend_unit(j, t, h, first, acc);
+    const int64_t n_q = r->hp->n_head / r->hp->n_head_kv;
+    attend_unit(j, t, h, first, 0, n_q, acc);
     for (int64_t u = first + 1; u <= pos / FM_ATTN_UNIT; u++) {
-        attend_unit(j, t, h, u, part);
-        fm_attend_join(acc, part, r->hp->n_head / r->hp->n_head_kv, r->hp->d_head);
+        attend_unit(j, t, h, u, 0, n_q, part);
+        fm_attend_join(acc, part, n_q, r->hp->d_head);
     }
     finish(j, t, h, acc);
 }
 
-/* A single token: every unit is an item of its own, joined afterwards. */
+/* A single token: every unit, and where these are few every group of queries, is an item of its own, joined
+ * afterwards. */
 static void unit_item(void *ctx, int64_t item, int thread)
 {
     (void)thread;
     const attn_job *j = ctx;
-    attend_unit(j, 0, (int32_t)(item / j->n_unit), j->first_unit + item % j->n_unit,
-                j->r->attn_part + item * j->r->attn_part_each);
+    const fm_hparams *hp = j->r->hp;
+    const int64_t part = item / j->n_group, group = item % j->n_group;
+    const int64_t n_q = hp->n_head / hp->n_head_kv;
+    attend_unit(j, 0, (int32_t)(part / j->n_unit), j->first_unit + part % j->n_unit,
+                group * n_q / j->n_group, (group + 1) * n_q / j->n_group,
+                j->r->attn_part + part * j->r->attn_part_each);
+}
+
+/* A group reads the unit's keys and values anew, so there are only as many as there are idle threads. */
+static int64_t query_groups(const fm_run *r, int64_t n_part)
+{
+    const int64_t n_q = r->hp->n_head / r->hp->n_head_kv, n = r->n_thread / n_part;
+    return n < 1 ? 1 : n < n_q ? n : n_q;
 }
 
 void fm_attention_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx)
@@ -196,7 +210,8 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
         prepare_item(&j, 0, 0);
         j.first_unit = first_seen(&j, r->pos0) / FM_ATTN_UNIT;
         j.n_unit = r->pos0 / FM_ATTN_UNIT + 1 - j.first_unit;
-        fm_pool_run(r->pool, unit_item, &j, j.n_unit * hp->n_head_kv);
+        j.n_group = query_groups(r, j.n_unit * hp->n_head_kv);
+        fm_pool_run(r->pool, unit_item, &j, j.n_unit * hp->n_head_kv * j.n_group);
         for (int32_t h = 0; h < hp->n_head_kv; h++) {
             float *acc = r->attn_part + h * j.n_unit * r->attn_part_each;
             for (int64_t u = 1; u < j.n_unit; u++)

@@ -18,17 +18,28 @@ typedef struct {
     float *beta, *decay; /* [n_tok][2 * n_v_head]: row stride 2 * n_v_head */
 } delta_job;
 
-enum { CONV_CHANNELS_PER_ITEM = 512 };
+/* Channels are heads one after the other: n_k_head of q, as many of k, n_v_head of v. */
+static int64_t heads_per_conv_item(const fm_run *r)
+{
+    const int64_t want = (r->n_tok == 1 ? 128 : 512) / r->hp->d_state;
+    return want < 1 ? 1 : want;
+}
 
+/* The convolution of some heads, all tokens, and the norms of those that are queries or keys. */
 static void conv_item(void *ctx, int64_t item, int thread)
 {
     (void)thread;
     const delta_job *j = ctx;
-    const int64_t c0 = item * CONV_CHANNELS_PER_ITEM;
-    const int64_t c1 =
-        c0 + CONV_CHANNELS_PER_ITEM < j->channels ? c0 + CONV_CHANNELS_PER_ITEM : j->channels;
-    j->r->k->conv_silu(j->u, j->u, fm_kv_conv(j->r->kv, j->l->kv_index), j->conv_w, j->r->n_tok,
-                       j->channels, j->channels, j->r->hp->n_conv, c0, c1);
+    const fm_run *r = j->r;
+    const int64_t d = r->hp->d_state, n_k = r->hp->n_k_head, n_head = 2 * n_k + r->hp->n_v_head;
+    const int64_t each = heads_per_conv_item(r), h0 = item * each;
+    const int64_t h1 = h0 + each < n_head ? h0 + each : n_head;
+    r->k->conv_silu(j->u, j->u, fm_kv_conv(r->kv, j->l->kv_index), j->conv_w, r->n_tok, j->channels,
+                    j->channels, r->hp->n_conv, h0 * d, h1 * d);
+    for (int64_t t = 0; t < r->n_tok; t++)
+        for (int64_t h = h0; h < h1 && h < 2 * n_k; h++)
+            r->k->l2norm(j->u + t * j->channels + h * d, 1e-6f,
+                         h < n_k ? 1.0f / sqrtf((float)d) : 1.0f, d);
 }
 
 static float softplus(float x)
@@ -36,31 +47,24 @@ static float softplus(float x)
     return x > 20.0f ? x : log1pf(expf(x));
 }
 
-/* Norms of q and k, beta and decay of one token. */
-static void token_item(void *ctx, int64_t t, int thread)
+/* Beta and decay of token t, value head h. Raw values come from mix_ba: [b of all heads | a of all heads], or with one
+ * fused projection per key head [b .. | a ..]. Results go behind all of them, because the fused order differs. */
+static void gate_head(const delta_job *j, int64_t t, int64_t h)
+{
+    const fm_hparams *hp = j->r->hp;
+    const int64_t n_v = hp->n_v_head, ratio = n_v / hp->n_k_head;
+    const int64_t fused = (h / ratio) * 2 * ratio + h % ratio;
+    const float *ba = j->r->mix_ba + t * 2 * n_v;
+    const float b = ba[hp->fused_ba ? fused : h], a = ba[hp->fused_ba ? fused + ratio : n_v + h];
+    j->beta[t * 2 * n_v + h] = 1.0f / (1.0f + expf(-b));
+    j->decay[t * 2 * n_v + h] = j->a[h] * softplus(a + j->dt[h]);
+}
+
+static void gate_item(void *ctx, int64_t t, int thread)
 {
     (void)thread;
     const delta_job *j = ctx;
-    fm_run *r = j->r;
-    const fm_hparams *hp = r->hp;
-    const int64_t d = hp->d_state, n_v = hp->n_v_head, ratio = n_v / hp->n_k_head;
-    float *u = j->u + t * j->channels;
-    for (int64_t h = 0; h < hp->n_k_head; h++) {
-        r->k->l2norm(u + h * d, 1e-6f, 1.0f / sqrtf((float)d), d);
-        r->k->l2norm(u + j->key + h * d, 1e-6f, 1.0f, d);
-    }
-    /* Raw values come from mix_ba: [b of all heads | a of all heads], or with one fused projection
-     * per key head [b .. | a ..]. They are replaced by beta and decay in place, head by head of a
-     * copy, because the fused order differs. */
-    float *ba = r->mix_ba + t * 2 * n_v;
-    float *out = ba + (int64_t)r->opt.n_batch * 2 * n_v;
-    for (int64_t h = 0; h < n_v; h++) {
-        const int64_t fused = (h / ratio) * 2 * ratio + h % ratio;
-        const float b = ba[hp->fused_ba ? fused : h];
-        const float a = ba[hp->fused_ba ? fused + ratio : n_v + h];
-        out[h] = 1.0f / (1.0f + expf(-b));
-        out[n_v + h] = j->a[h] * softplus(a + j->dt[h]);
-    }
+    for (int64_t h = 0; h < j->r->hp->n_v_head; h++) gate_head(j, t, h);
 }
 
 static void head_item(void *ctx, int64_t h, int thread)
@@ -73,6 +77,7 @@ static void head_item(void *ctx, int64_t h, int thread)
     float *S = fm_kv_state(r->kv, j->l->kv_index) + h * d * d;
     const float *q = j->u + hk * d, *k = j->u + j->key + hk * d, *v = j->u + 2 * j->key + h * d;
     float *o = j->o + h * d;
+    if (r->n_tok == 1) gate_head(j, 0, h);
     for (int64_t t = 0; t < r->n_tok;) {
         if (r->n_tok > 1 && fm_run_stops(r, thread)) return;
         const int64_t pos = r->pos0 + t;
@@ -135,13 +140,9 @@ void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
     }
     fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
     fm_linear(r, &r->in, in, n_in);
-    fm_pool_run(r->pool, conv_item, &j,
-                (j.channels + CONV_CHANNELS_PER_ITEM - 1) / CONV_CHANNELS_PER_ITEM);
-    if (r->n_tok == 1) {
-        token_item(&j, 0, 0);
-    } else {
-        fm_pool_run(r->pool, token_item, &j, r->n_tok);
-    }
+    const int64_t n_head = 2 * hp->n_k_head + n_v, each = heads_per_conv_item(r);
+    fm_pool_run(r->pool, conv_item, &j, (n_head + each - 1) / each);
+    if (r->n_tok > 1) fm_pool_run(r->pool, gate_item, &j, r->n_tok);
     fm_pool_run(r->pool, head_item, &j, n_v);
 
     const fm_linear_op out = {&wo, r->normed, hp->n_embd, NULL};
