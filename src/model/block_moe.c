@@ -42,6 +42,8 @@ typedef struct {
     moe_job job[FM_MOE_JOBS + 1];
     int n_job;
     int64_t n_row; /* rows used in ff_gate */
+    bool gated;    /* the shared expert has a gate of its own */
+    float *so_far; /* of one token: gets the weighted results of what is computed; or NULL */
     const unsigned char *act[3];
     size_t act_stride[3];
 } moe_set;
@@ -301,6 +303,22 @@ static int64_t rows_per_item(const moe_set *s, int64_t n_out)
     return rows < FM_PANEL_ROWS ? FM_PANEL_ROWS : rows;
 }
 
+static float shared_weight(const fm_run *r, bool gated, int64_t t)
+{
+    return gated ? 1.0f / (1.0f + expf(-r->shared_gate[t])) : 1.0f;
+}
+
+static void add_so_far(const moe_set *s)
+{
+    const fm_run *r = s->r;
+    for (int i = 0; i < s->n_job; i++) {
+        const moe_job *j = &s->job[i];
+        const int32_t pair = *j->pair;
+        r->k->axpy(s->so_far, j->routed ? r->weights[pair] : shared_weight(r, s->gated, 0),
+                   j->out + pair * r->hp->n_embd, r->hp->n_embd);
+    }
+}
+
 static void compute_set(moe_set *s)
 {
     fm_run *r = s->r;
@@ -323,6 +341,7 @@ static void compute_set(moe_set *s)
         fm_pool_run(r->pool, quantize_item, s, s->n_row);
     }
     fm_pool_run(r->pool, out_item, s, n_out);
+    if (s->so_far) add_so_far(s);
     for (int i = 0; i < s->n_job; i++) {
         moe_job *j = &s->job[i];
         if (!j->routed) continue;
@@ -420,8 +439,7 @@ static void combine_item(void *ctx, int64_t t, int thread)
     for (int64_t i = 0; i < k; i++)
         r->k->axpy(sum, r->weights[t * k + i], r->expert_out + (t * k + i) * n, n);
     if (hp->n_ff_shared) {
-        const float gate = j->gated ? 1.0f / (1.0f + expf(-r->shared_gate[t])) : 1.0f;
-        r->k->axpy(sum, gate, r->shared_out + t * n, n);
+        r->k->axpy(sum, shared_weight(r, j->gated, t), r->shared_out + t * n, n);
     }
     r->k->axpy(r->x + t * n, 1.0f, sum, n);
 }
@@ -451,19 +469,27 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
                            n_need, one ? FM_DEMAND_TOKEN : FM_DEMAND_BATCH, err));
     fm_run_poll_soon(r);
     r->misses |= fm_lease_ready(store) < n_need;
-    moe_set set = {.r = r, .layer = layer};
+    moe_set set = {.r = r, .layer = layer, .gated = l->piece_of[FM_W_SH_ROUTER] >= 0};
+    if (one && r->misses && r->trial.use == FM_GUESS_EARLY) {
+        set.so_far = r->guess.so_far;
+        memcpy(set.so_far, r->x, (size_t)r->hp->n_embd * sizeof *set.so_far);
+    }
     set_acts(&set, l, ptr);
     if (r->hp->n_ff_shared) {
         add_shared(&set, l, ptr);
         /* The shared expert of a batch fills the buffers alone; its time covers the first reads. */
         if (!one) compute_set(&set);
     }
-    if (!one) fm_guess_next(r, layer);
+    if (!one) fm_guess_next(r, layer, r->x);
     while (fm_lease_left(store) > 0) {
         if (fm_run_stops(r, 0)) return fm_fail(err, FM_E_CANCELLED, "stopped");
         /* Wait only when there is nothing to compute. The reads of one token begin inside the items that compute what is
          * there, not before them. */
-        if (one && fm_lease_ready(store) == 0) compute_set(&set);
+        if (one && set.n_job > 0 && fm_lease_ready(store) == 0) {
+            compute_set(&set);
+            /* What the disk may do once it has read what is waited for. */
+            if (set.so_far && fm_lease_ready(store) == 0) fm_guess_next(r, layer, set.so_far);
+        }
         fm_expert_ref ref;
         bool got = false;
         FM_TRY(fm_lease_next(store, &ref, set.n_job == 0, &got, err));
@@ -505,7 +531,7 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     combine_job combine = {r, l->piece_of[FM_W_SH_ROUTER] >= 0};
     if (r->n_tok == 1) {
         combine_item(&combine, 0, 0);
-        if (r->misses) fm_guess_next(r, layer);
+        if (r->misses) fm_guess_next(r, layer, r->x);
     } else {
         fm_pool_run(r->pool, combine_item, &combine, r->n_tok);
     }

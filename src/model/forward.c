@@ -87,6 +87,7 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     r->pack_scratch = fm_arena_take(a, (size_t)T * r->pack_each);
     const int64_t P = B < FM_PREDICT_TOKENS ? B : FM_PREDICT_TOKENS;
     r->guess.normed = FLOATS(P * H);
+    r->guess.so_far = FLOATS(H);
     r->guess.logits = FLOATS(P * E);
     fm_acts_layout(&r->guess.in, a, P, H);
     r->guess.ids = INTS(max_i64(E, K));

@@ -8,15 +8,27 @@
 
 /* ---- does it pay? ------------------------------------------------------------------------ */
 
-enum { PERIOD_FIRST = 128, PERIOD_MOST = 4096, SETTLE = 2 };
+enum { PERIOD_FIRST = 64, PERIOD_MOST = 4096, SETTLE = 2 };
 
 void fm_predict_trial_init(fm_predict_trial *t, fm_prefetch mode)
 {
+    const fm_guess_kind kind = mode == FM_PREFETCH_OFF ? FM_GUESS_NONE : FM_GUESS_AT_END;
     *t = (fm_predict_trial){.mode = mode,
-                            .use = mode != FM_PREFETCH_OFF,
-                            .decided = mode != FM_PREFETCH_OFF,
+                            .use = kind,
+                            .decided = kind,
+                            .rival = FM_GUESS_EARLY,
                             .n_wait = SETTLE,
                             .period = PERIOD_FIRST};
+}
+
+/* Ways are compared with the decided one in turn; never to guess is one of them only where that is free. */
+static fm_guess_kind next_rival(const fm_predict_trial *t)
+{
+    fm_guess_kind k = t->rival;
+    do {
+        k = (fm_guess_kind)((k + 1) % FM_GUESS_KINDS);
+    } while (k == t->decided || (k == FM_GUESS_NONE && t->mode != FM_PREFETCH_AUTO));
+    return k;
 }
 
 static int by_value(const void *a, const void *b)
@@ -37,36 +49,39 @@ static uint64_t middle(uint64_t *us)
 
 void fm_predict_trial_token(fm_predict_trial *t, uint64_t us, bool had_miss)
 {
-    if (t->mode != FM_PREFETCH_AUTO || !had_miss) return;
+    if (t->mode == FM_PREFETCH_OFF || !had_miss) return;
     if (t->n_wait > 0) {
-        if (--t->n_wait > 0) return;
-        t->n_compared = 0;
-        t->use = true;
+        t->n_wait--;
         return;
     }
     t->us[t->n_compared % 2][t->n_compared / 2] = us;
     t->n_compared++;
-    t->use = t->n_compared % 2 == 0;
+    t->use = t->n_compared % 2 == 0 ? t->decided : t->rival;
     if (t->n_compared < 2 * FM_PREDICT_TRIAL) return;
-    const bool pays = middle(t->us[0]) < middle(t->us[1]);
-    t->period = pays != t->decided        ? PERIOD_FIRST
+    /* Tokens differ by more than the ways do: what is within a few percent says nothing. */
+    const uint64_t decided_us = middle(t->us[0]), rival_us = middle(t->us[1]);
+    const bool stands = decided_us - decided_us / 32 <= rival_us;
+    t->period = !stands                   ? PERIOD_FIRST
                 : t->period < PERIOD_MOST ? t->period * 2
                                           : PERIOD_MOST;
-    t->decided = t->use = pays;
+    const fm_guess_kind winner = stands ? t->decided : t->rival;
+    t->decided = t->use = winner;
+    t->rival = next_rival(t);
     t->n_wait = t->period;
+    t->n_compared = 0;
 }
 
 /* ---- guesses ----------------------------------------------------------------------------- */
 
-/* The next layer's router on the residual stream of all tokens; ids by number of tokens that would
+/* The next layer's router on x, the residual stream of all tokens; ids by number of tokens that would
  * choose them, for one token by its router's order. */
-static int32_t ask_router(fm_run *r, const fm_layer *next, uint8_t *const *ptr)
+static int32_t ask_router(fm_run *r, const float *x, const fm_layer *next, uint8_t *const *ptr)
 {
     const fm_hparams *hp = r->hp;
     fm_guess *g = &r->guess;
     const float *norm = fm_weight_vector(next, ptr, FM_W_FFN_NORM);
     for (int32_t t = 0; t < r->n_tok; t++)
-        r->k->rmsnorm(g->normed + (int64_t)t * hp->n_embd, r->x + (int64_t)t * hp->n_embd, norm,
+        r->k->rmsnorm(g->normed + (int64_t)t * hp->n_embd, x + (int64_t)t * hp->n_embd, norm,
                       hp->eps, hp->n_embd);
     fm_matrix router = fm_weight_matrix(next, ptr, FM_W_ROUTER);
     router.tag = NULL; /* a guess does not count as its use */
@@ -94,12 +109,12 @@ static int32_t ask_router(fm_run *r, const fm_layer *next, uint8_t *const *ptr)
     return n;
 }
 
-void fm_guess_next(fm_run *r, int32_t layer)
+void fm_guess_next(fm_run *r, int32_t layer, const float *x)
 {
     const fm_hparams *hp = r->hp;
     const int32_t at = layer + 1;
     if (at >= hp->n_layer || r->model->layers[at].experts.n_expert == 0) return;
-    if (r->n_tok == 1 && !r->trial.use) return;
+    if (r->n_tok == 1 && r->trial.use == FM_GUESS_NONE) return;
     if (r->trial.mode == FM_PREFETCH_OFF) return;
     fm_guess *g = &r->guess;
     int32_t n = 0;
@@ -110,7 +125,7 @@ void fm_guess_next(fm_run *r, int32_t layer)
         uint8_t *const *ptr;
         if (!fm_trunk_is_resident(r->opt.store, at)) return;
         if (fm_trunk_acquire(r->opt.store, at, &ptr, NULL) != FM_OK) return;
-        n = ask_router(r, &r->model->layers[at], ptr);
+        n = ask_router(r, x, &r->model->layers[at], ptr);
         fm_trunk_release(r->opt.store, at);
     }
     fm_store_hint(r->opt.store, at, g->ids, n);

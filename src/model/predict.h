@@ -5,8 +5,10 @@
  * A prompt needs nearly every expert of every layer, so all of the next layer's are hinted. For few tokens
  * the next layer's own router looks at the hidden state as it is now: layers change it little, so
  * most of its choices stand (Eliseev and Mazur 2023, arXiv 2312.17238, call it speculative loading).
- * Whether this pays depends on disk, budget and model, so it is measured: from time to time tokens
- * are evaluated with and without in turn, and the faster way stays.
+ * For one token that is done at the end of a layer, when all its experts have been added, or early as well: whenever the
+ * layer waits for the disk, from the sum of the experts computed so far. Early guesses are worse and read more in vain, but the
+ * disk has work before the layer ends. Which way pays depends on disk, processors, budget and model, so it is measured: from
+ * time to time tokens are evaluated in two ways in turn, and the faster way stays.
  */
 #pragma once
 
@@ -17,17 +19,20 @@
 
 enum {
     FM_PREDICT_TOKENS = 64, /* passes up to this length ask the router      */
-    FM_PREDICT_TRIAL = 8,   /* tokens of each kind in a comparison          */
+    FM_PREDICT_TRIAL = 12,  /* tokens of each kind in a comparison          */
 };
 
-/* The comparison: tokens in turn with (even) and without (odd) guesses. Pure bookkeeping. */
+typedef enum { FM_GUESS_NONE, FM_GUESS_AT_END, FM_GUESS_EARLY, FM_GUESS_KINDS } fm_guess_kind;
+
+/* The comparison of the decided way (even tokens) with a rival (odd tokens). Pure bookkeeping. */
 typedef struct {
     fm_prefetch mode;
-    bool use;           /* guesses are made for the token under way              */
-    bool decided;       /* the outcome of the last comparison                    */
-    int32_t n_compared; /* tokens of the comparison under way                    */
-    int32_t n_wait;     /* tokens until the next one begins                      */
-    int32_t period;     /* between comparisons; doubles while the outcome stands */
+    fm_guess_kind use;     /* of the token under way                               */
+    fm_guess_kind decided; /* the outcome of the comparisons so far                */
+    fm_guess_kind rival;   /* in the comparison under way or to come               */
+    int32_t n_compared;    /* tokens of the comparison under way                   */
+    int32_t n_wait;        /* tokens until the next one begins                     */
+    int32_t period;        /* between comparisons; doubles while the outcome stands */
     uint64_t us[2][FM_PREDICT_TRIAL];
 } fm_predict_trial;
 

@@ -28,6 +28,7 @@ typedef struct {
 /* Working memory of predict.c; P = FM_PREDICT_TOKENS at most */
 typedef struct {
     float *normed; /* [P][n_embd]   */
+    float *so_far; /* [n_embd] of one token: x and the experts that were computed */
     float *logits; /* [P][n_expert] */
     fm_acts in;
     int32_t *ids;   /* [n_expert]    */
@@ -205,8 +206,8 @@ void fm_indexer_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx);
  * first. */
 void fm_route_layer(const fm_run *r, const fm_layer *l, uint8_t *const *ptr, float *scores,
                     int32_t *ids, float *weights);
-/* Hints for the experts of the layer after this one, from r->x as it is. */
-void fm_guess_next(fm_run *r, int32_t layer);
+/* Hints for the experts of the layer after this one, from x: [n_tok][n_embd], the residual stream as far as it is known. */
+void fm_guess_next(fm_run *r, int32_t layer, const float *x);
 
 /* Width of the attention block's working rows, for the layout. */
 void fm_attention_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx);

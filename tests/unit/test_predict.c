@@ -7,31 +7,43 @@
 
 #include <cmocka.h>
 
-/* Feeds n tokens that take on_us with guesses and off_us without; returns how many had guesses. */
-static int feed(fm_predict_trial *t, int n, uint64_t on_us, uint64_t off_us)
+/* Microseconds of a token for each way of guessing. */
+typedef uint64_t speeds[FM_GUESS_KINDS];
+
+/* Feeds n tokens; returns how many were evaluated in this way. */
+static int feed(fm_predict_trial *t, int n, const speeds us, fm_guess_kind kind)
 {
-    int n_on = 0;
+    int n_kind = 0;
     for (int i = 0; i < n; i++) {
-        n_on += t->use;
+        n_kind += t->use == kind;
         /* every seventh token meets a slow read, whatever it does */
-        fm_predict_trial_token(t, (t->use ? on_us : off_us) + (i % 7 == 3 ? 5000 : 0), true);
+        fm_predict_trial_token(t, us[t->use] + (i % 7 == 3 ? 5000 : 0), true);
     }
-    return n_on;
+    return n_kind;
 }
 
-static void faster_way_stays(void **state)
+static void fastest_way_stays(void **state)
 {
     (void)state;
+    static const speeds at_end = {1000, 900, 950}, early = {1000, 900, 800}, none = {900, 1000, 950};
     fm_predict_trial t;
     fm_predict_trial_init(&t, FM_PREFETCH_AUTO);
-    (void)feed(&t, 40, 900, 1000);
-    assert_true(t.use);
-    assert_true(feed(&t, 1000, 900, 1000) >= 960);
-    (void)feed(&t, 9000, 1000, 900); /* it stopped paying: the next comparison notices */
-    assert_false(t.decided);
-    assert_true(feed(&t, 1000, 1000, 900) <= 40);
-    (void)feed(&t, 9000, 900, 1000);
-    assert_true(t.decided);
+    assert_int_equal(t.use, FM_GUESS_AT_END);
+    assert_int_equal(feed(&t, 40, at_end, FM_GUESS_EARLY), FM_PREDICT_TRIAL);
+    assert_int_equal(feed(&t, 200, at_end, FM_GUESS_NONE), FM_PREDICT_TRIAL);
+    assert_int_equal(t.decided, FM_GUESS_AT_END);
+    assert_true(feed(&t, 1000, at_end, FM_GUESS_AT_END) >= 960);
+    (void)feed(&t, 20000, early, 0); /* something changed: later comparisons notice */
+    assert_int_equal(t.decided, FM_GUESS_EARLY);
+    assert_true(feed(&t, 1000, early, FM_GUESS_EARLY) >= 960);
+    (void)feed(&t, 20000, none, 0);
+    assert_int_equal(t.decided, FM_GUESS_NONE);
+    assert_true(feed(&t, 1000, none, FM_GUESS_NONE) >= 960);
+    (void)feed(&t, 20000, at_end, 0);
+    assert_int_equal(t.decided, FM_GUESS_AT_END);
+    static const speeds close = {990, 1000, 985};
+    (void)feed(&t, 20000, close, 0); /* no reason to change */
+    assert_int_equal(t.decided, FM_GUESS_AT_END);
 }
 
 static void tokens_without_misses_say_nothing(void **state)
@@ -44,22 +56,24 @@ static void tokens_without_misses_say_nothing(void **state)
     assert_memory_equal(&t, &before, sizeof t);
 }
 
-static void fixed_modes_do_not_change(void **state)
+static void forced_modes_keep_their_word(void **state)
 {
     (void)state;
+    static const speeds none_fastest = {10, 1000, 900}, none_slowest = {1000, 10, 20};
     fm_predict_trial t;
-    fm_predict_trial_init(&t, FM_PREFETCH_ON);
-    assert_int_equal(feed(&t, 500, 1000, 10), 500);
+    fm_predict_trial_init(&t, FM_PREFETCH_ON); /* which way is still measured */
+    assert_int_equal(feed(&t, 5000, none_fastest, FM_GUESS_NONE), 0);
+    assert_int_equal(t.decided, FM_GUESS_EARLY);
     fm_predict_trial_init(&t, FM_PREFETCH_OFF);
-    assert_int_equal(feed(&t, 500, 10, 1000), 0);
+    assert_int_equal(feed(&t, 500, none_slowest, FM_GUESS_NONE), 500);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(faster_way_stays),
+        cmocka_unit_test(fastest_way_stays),
         cmocka_unit_test(tokens_without_misses_say_nothing),
-        cmocka_unit_test(fixed_modes_do_not_change),
+        cmocka_unit_test(forced_modes_keep_their_word),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
