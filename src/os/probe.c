@@ -154,8 +154,9 @@ typedef struct {
     uint64_t n_place; /* over all files                           */
     uint64_t stride;  /* from a place to the next; no common divisor with n_place */
     uint8_t *buffer;
-    uint64_t room; /* of one request in the buffer */
-    int n_buffer;
+    uint64_t room;   /* of one request in the buffer                                    */
+    uint64_t n_room; /* in the buffer: n_request of them are in use at a time, all in turn */
+    int n_request;   /* under way */
 } disk_run;
 
 static uint64_t common_divisor(uint64_t a, uint64_t b)
@@ -184,7 +185,8 @@ static void choose_places(disk_run *d)
     while (common_divisor(d->stride, d->n_place) != 1) d->stride += 2;
 }
 
-static fm_io_read place_read(const disk_run *d, uint64_t number, int buffer)
+/* The number-th request; room: where it goes. */
+static fm_io_read place_read(const disk_run *d, uint64_t number, uint64_t room)
 {
     /* number * stride stays below 2^64: both are below the files' bytes / 4096. */
     uint64_t place = number * (d->stride % d->n_place) % d->n_place;
@@ -196,11 +198,12 @@ static fm_io_read place_read(const disk_run *d, uint64_t number, int buffer)
     return (fm_io_read){.file = d->file[file],
                         .offset = place * d->step,
                         .bytes = d->step,
-                        .base = d->buffer + (uint64_t)buffer * d->room,
-                        .tag = (uint64_t)buffer};
+                        .base = d->buffer + room * d->room,
+                        .tag = room};
 }
 
-/* Keeps every buffer's request under way until the time is over. */
+/* Keeps n_request requests under way until the time is over. The n-th of them uses the rooms n, n + n_request, .. in turn, so
+ * that none is written by two. */
 static fm_status read_places(disk_run *d, fm_disk_probe_result *out, fm_error *err)
 {
     enum { REAP = 16 };
@@ -209,8 +212,9 @@ static fm_status read_places(disk_run *d, fm_disk_probe_result *out, fm_error *e
     if (d->opt->max_requests > 0 && last - next > d->opt->max_requests)
         last = next + d->opt->max_requests;
     const uint64_t started = fm_now_us();
-    for (int b = 0; b < d->n_buffer && next < last; b++, next++) {
-        const fm_io_read rd = place_read(d, next, b);
+    const uint64_t n_request = (uint64_t)d->n_request;
+    for (uint64_t room = 0; room < n_request && next < last; room++, next++) {
+        const fm_io_read rd = place_read(d, next, room);
         FM_TRY(fm_io_submit(d->io, &rd, 1, err));
     }
     while (fm_io_outstanding(d->io) > 0) {
@@ -224,7 +228,9 @@ static fm_status read_places(disk_run *d, fm_disk_probe_result *out, fm_error *e
             out->requests++;
             out->bytes += d->step;
             if (next >= last || now - started >= d->opt->max_us) continue;
-            const fm_io_read rd = place_read(d, next++, (int)done[i].tag);
+            uint64_t room = done[i].tag + n_request;
+            if (room >= d->n_room) room %= n_request;
+            const fm_io_read rd = place_read(d, next++, room);
             FM_TRY(fm_io_submit(d->io, &rd, 1, err));
         }
         out->us = now - started;
@@ -235,22 +241,28 @@ static fm_status read_places(disk_run *d, fm_disk_probe_result *out, fm_error *e
 }
 
 /* The device sees `depth` requests at a time; as many again wait inside, so that it never runs dry
- * between a completion and the next request. */
+ * between a completion and the next request. All memory that may be used is: what was read lately is still in
+ * the processor's caches, and reads into the same few megabytes are faster than reads of weights ever are. */
 static fm_status make_buffers(disk_run *d, fm_ledger *ledger, int *line, fm_error *err)
 {
     d->room = fm_io_room(d->step);
+    d->n_room = d->opt->buffer_bytes / d->room;
+    if (d->n_room == 0) d->n_room = 1;
     uint64_t n = 2 * (uint64_t)fm_io_depth(d->io);
-    if (n > d->opt->buffer_bytes / d->room) n = d->opt->buffer_bytes / d->room;
+    if (n > d->n_room) n = d->n_room;
     if (n > (uint64_t)fm_io_capacity(d->io)) n = (uint64_t)fm_io_capacity(d->io);
-    d->n_buffer = n > 0 ? (int)n : 1;
+    d->n_request = (int)n;
+    d->n_room -= d->n_room % n;
     if (d->opt->buffer && d->opt->buffer_bytes >= d->room) {
         d->buffer = d->opt->buffer;
         return FM_OK;
     }
-    const uint64_t bytes = (uint64_t)d->n_buffer * d->room;
+    const uint64_t bytes = d->n_room * d->room;
     *line = fm_ledger_open(ledger, "disk probe", bytes);
     d->buffer = fm_ledger_alloc(ledger, *line, (size_t)bytes, 1, err);
-    return d->buffer ? FM_OK : FM_E_NOMEM;
+    if (!d->buffer) return FM_E_NOMEM;
+    memset(d->buffer, 0, (size_t)bytes); /* before the clock runs */
+    return FM_OK;
 }
 
 fm_status fm_probe_disk(fm_disk_probe_result *out, const fm_disk_probe *probe, fm_error *err)
@@ -273,11 +285,11 @@ fm_status fm_probe_disk(fm_disk_probe_result *out, const fm_disk_probe *probe, f
         st = fm_io_open(d.io, &d.file[i], probe->path[i], probe->file_bytes[i], err);
     if (st == FM_OK) st = make_buffers(&d, &ledger, &line, err);
     if (st == FM_OK) {
-        fm_io_register(d.io, d.buffer, (uint64_t)d.n_buffer * d.room);
+        fm_io_register(d.io, d.buffer, d.n_room * d.room);
         st = read_places(&d, out, err);
     }
     fm_io_destroy(d.io); /* waits: nobody writes to the buffer any more */
-    if (line >= 0 && d.buffer) fm_ledger_free(&ledger, line, d.buffer, (size_t)d.n_buffer * d.room);
+    if (line >= 0 && d.buffer) fm_ledger_free(&ledger, line, d.buffer, (size_t)(d.n_room * d.room));
     free(d.file);
     return st;
 }
