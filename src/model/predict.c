@@ -128,6 +128,6 @@ void fm_guess_next(fm_run *r, int32_t layer, const float *x)
         n = ask_router(r, x, &r->model->layers[at], ptr);
         fm_trunk_release(r->opt.store, at);
     }
-    fm_store_hint(r->opt.store, at, g->ids, n);
+    fm_store_hint(r->opt.store, at, g->ids, n, r->n_tok == 1 ? FM_DEMAND_TOKEN : FM_DEMAND_BATCH);
     fm_run_poll_soon(r);
 }

@@ -182,8 +182,8 @@ void fm_store_demand_end(fm_store *s);
 
 /* Likely experts of a layer, likeliest first: read in idle time, below demand, into slots that nobody
  * used since the layer's last demand; dropped when the layer has passed. Ids from the last hint whose
- * reads are not queued yet are replaced. Queued by the next fm_store_poll(). */
-void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n);
+ * reads are not queued yet are replaced. Queued by the next fm_store_poll(). kind: of the demand to come. */
+void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n, fm_demand_kind kind);
 
 /* How often experts were lately used, for the next session: rate [experts of all layers] uses per token,
  * 0 to 1. Before its first demand that one is seeded with it: what stays cached, and for which hints

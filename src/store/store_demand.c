@@ -251,22 +251,13 @@ static void drop_expired_hints(fm_store *s, int32_t layer)
     }
 }
 
-/* Experts read for hints at a time: as many as the device takes at once. What it has not taken when
- * the demand comes would only stand in the way. */
-static int32_t hints_in_flight(const fm_store *s, int32_t layer)
-{
-    const int32_t n = fm_io_depth(s->io) / s->layer[layer].n_part;
-    return n < 2 ? 2 : n;
-}
-
 static void start_hints(fm_store *s)
 {
     fm_hints *h = &s->hints;
     const fm_demand *d = &s->demand;
     if (h->next == h->n) return;
     if (d->active && (d->next_miss < d->n_miss || d->failed)) return;
-    const int32_t most_reading = hints_in_flight(s, h->layer);
-    while (h->next < h->n && h->n_reading < most_reading && h->n_slot < h->n_max) {
+    while (h->next < h->n && h->n_reading < h->most_reading && h->n_slot < h->n_max) {
         const int32_t expert = h->id[h->next];
         if (*fm_slot_entry(s, h->layer, expert) < 0) {
             if (!fm_slot_can_read(s, h->layer)) return;
@@ -284,12 +275,22 @@ static void start_hints(fm_store *s)
     }
 }
 
-void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n)
+/* Experts read for hints at a time. What the device has taken of them when the demand comes stands in the way: where
+ * the demand is a few experts that is as little as keeps the device awake, else as much as it takes at once. */
+static int32_t hints_at_a_time(const fm_store *s, int32_t layer, fm_demand_kind kind)
+{
+    enum { FEW = 2 };
+    const int32_t n = kind == FM_DEMAND_TOKEN ? FEW : fm_io_depth(s->io) / s->layer[layer].n_part;
+    return n < FEW ? FEW : n;
+}
+
+void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n, fm_demand_kind kind)
 {
     fm_hints *h = &s->hints;
     h->n = h->next = 0;
-    if (layer < 0 || layer >= s->n_layer) return;
+    if (layer < 0 || layer >= s->n_layer || s->layer[layer].n_part == 0) return;
     h->layer = layer;
+    h->most_reading = hints_at_a_time(s, layer, kind);
     for (int32_t i = 0; i < n && h->n < h->n_max; i++) {
         if (ids[i] >= 0 && ids[i] < s->layer[layer].n_expert) h->id[h->n++] = ids[i];
     }

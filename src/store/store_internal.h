@@ -130,7 +130,8 @@ typedef struct {
     int32_t *slot; /* [n_max] filled or being filled for a hint, not demanded yet */
     int32_t n_slot;
     int32_t n_reading;
-    int32_t n_max; /* most experts of a layer */
+    int32_t most_reading; /* at a time               */
+    int32_t n_max;        /* most experts of a layer */
 } fm_hints;
 
 /* ---- the store --------------------------------------------------------------------------- */

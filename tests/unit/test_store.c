@@ -122,7 +122,7 @@ static fm_status random_demand(fm_store *s, const borrower *who, bool may_stop, 
         const int32_t hint_layer = random_layer();
         const int32_t n_likely = tm.layer[hint_layer].n_expert < 6 ? 1 : 6;
         pick_ids(likely, n_likely, tm.layer[hint_layer].n_expert, false);
-        fm_store_hint(s, hint_layer, likely, n_likely);
+        fm_store_hint(s, hint_layer, likely, n_likely, FM_DEMAND_TOKEN);
     }
     fm_status st = fm_store_demand(s, layer, ids, tm_random() % 3 ? weight : NULL, n,
                                    batch ? FM_DEMAND_BATCH : FM_DEMAND_TOKEN, err);
@@ -366,7 +366,7 @@ static void hinted_experts_are_hits_and_wrong_hints_do_no_harm(void **state)
         const int32_t likely[] = {5, 6, 40, 41};
         const int32_t ids[] = {41, 2, 5, 6};
         const borrower who = {.max_held = 1};
-        fm_store_hint(t.store, 1, likely, 4);
+        fm_store_hint(t.store, 1, likely, 4, FM_DEMAND_TOKEN);
         for (int i = 0; i < 1000; i++) { /* the compute in between */
             fm_store_poll(t.store);
             usleep(100);
@@ -389,20 +389,20 @@ static void hinted_experts_are_hits_and_wrong_hints_do_no_harm(void **state)
             int32_t guess[8], real[8];
             pick_ids(guess, 8, 48, false);
             pick_ids(real, 8, 48, false);
-            fm_store_hint(t.store, 1, guess, 8);
+            fm_store_hint(t.store, 1, guess, 8, FM_DEMAND_TOKEN);
             assert_int_equal(fm_store_demand(t.store, 1, real, NULL, 8, FM_DEMAND_TOKEN, NULL),
                              FM_OK);
-            fm_store_hint(t.store, 3, guess, 2); /* during a demand */
+            fm_store_hint(t.store, 3, guess, 2, FM_DEMAND_TOKEN); /* during a demand */
             assert_int_equal(consume(t.store, 1, real, 8, &who, 8, NULL), FM_OK);
             fm_store_demand_end(t.store);
         }
         /* A hint that cannot be read is silent; the demand that needs it says so. */
         assert_true(fm_fault_set("read:eio-forever"));
         int32_t bad[2] = {0, 1};
-        fm_store_hint(t.store, 4, bad, 1);
-        fm_store_hint(t.store, 99, bad, 1);
-        fm_store_hint(t.store, -1, bad, 1);
-        fm_store_hint(t.store, 2, bad, 2);
+        fm_store_hint(t.store, 4, bad, 1, FM_DEMAND_TOKEN);
+        fm_store_hint(t.store, 99, bad, 1, FM_DEMAND_TOKEN);
+        fm_store_hint(t.store, -1, bad, 1, FM_DEMAND_TOKEN);
+        fm_store_hint(t.store, 2, bad, 2, FM_DEMAND_TOKEN);
         for (int i = 0; i < 20; i++) fm_store_poll(t.store);
         fm_fault_set(NULL);
         assert_int_equal(fm_store_demand(t.store, 4, bad, NULL, 1, FM_DEMAND_TOKEN, NULL), FM_OK);
@@ -438,7 +438,7 @@ static void hints_are_read_into_a_full_cache_and_spare_what_is_hot(void **state)
         assert_int_equal(after.hits - before.hits, 4);
 
         const int32_t likely[] = {10, 11};
-        fm_store_hint(t.store, 5, likely, 2);
+        fm_store_hint(t.store, 5, likely, 2, FM_DEMAND_TOKEN);
         for (int i = 0; i < 5000; i++) {
             fm_store_poll(t.store);
             fm_store_stats_get(t.store, &before);
@@ -472,7 +472,7 @@ static void failed_read_of_a_hint_is_read_again_by_the_demand(void **state)
             assert_true(fm_fault_set("read:slow:us=200,read:eio:nth=1:times=3"));
             const int32_t ids[] = {id, id + 20};
             fm_error err;
-            fm_store_hint(t.store, 5, ids, 1);
+            fm_store_hint(t.store, 5, ids, 1, FM_DEMAND_TOKEN);
             fm_store_poll(t.store); /* its read begins */
             for (int32_t i = 0; i < id % 4; i++) fm_store_poll(t.store);
             assert_int_equal(fm_store_demand(t.store, 5, ids, NULL, 2, FM_DEMAND_TOKEN, &err),

@@ -181,7 +181,7 @@ static void trunk_and_experts_share_the_device(void **state)
                 assert_int_equal(fm_trunk_acquire(t.store, u, &ptr, NULL), FM_OK);
                 if (u < TM_LAYERS && tm.layer[u].n_expert >= 4) {
                     const int32_t hint[] = {pass, pass + 1};
-                    if (u != 2) fm_store_hint(t.store, u, hint, 2);
+                    if (u != 2) fm_store_hint(t.store, u, hint, 2, FM_DEMAND_TOKEN);
                     const int32_t ids[] = {pass + 1, pass + 9, pass + 4, pass};
                     assert_int_equal(
                         fm_store_demand(t.store, u, ids, NULL, 4, FM_DEMAND_TOKEN, NULL), FM_OK);
