@@ -56,7 +56,7 @@ typedef struct fm_session fm_session;
 typedef enum { FM_KV_F16, FM_KV_F32 } fm_kv_type;
 
 /* Reading experts that the next layer will probably want; never changes the output. AUTO measures
- * from time to time whether it pays and does what was faster. */
+ * from time to time whether it pays, and how early to begin, and does what was faster; ON measures only how early. */
 typedef enum { FM_PREFETCH_AUTO, FM_PREFETCH_ON, FM_PREFETCH_OFF } fm_prefetch;
 
 typedef struct {

@@ -173,8 +173,8 @@ static const option OPTIONS[] = {
     {"memory and machine", NULL, "--prefetch", "auto|on|off", OPT_CHOICE, FIELD(prefetch),
      ENGINE_COMMANDS & ~FM_CMD_PLAN,
      0, 0, "auto", "read experts that the next layer will probably want while the disk\n"
-                   "has nothing else to do; auto measures whether it pays. The output\n"
-                   "is the same"},
+                   "has nothing else to do; auto measures whether it pays and how early\n"
+                   "to begin, on only the latter. The output is the same"},
     {"memory and machine", NULL, "--warm-start", "on|off", OPT_CHOICE, FIELD(warm_start),
      FM_CMD_RUN | FM_CMD_BENCH | FM_CMD_EVAL,
      0, 0, NULL, "keep how often each expert is used in a small file of the user's cache\n"

@@ -14,7 +14,7 @@
 
 enum {
     MEMORY_PROBE_PASSES = 10,
-    WEIGHTS_PASSES = 2,
+    WEIGHTS_PASSES = 4,
     DISK_PROBE_US = 2000000,
     WARM_UP = -1, /* number of the repeat that is not measured */
 };

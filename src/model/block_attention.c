@@ -160,7 +160,7 @@ static void unit_item(void *ctx, int64_t item, int thread)
                 j->r->attn_part + part * j->r->attn_part_each);
 }
 
-/* A group reads the unit's keys and values anew, so there are only as many as there are idle threads. */
+/* A group reads the unit's keys and values anew, so there are at most as many items as threads. */
 static int64_t query_groups(const fm_run *r, int64_t n_part)
 {
     const int64_t n_q = r->hp->n_head / r->hp->n_head_kv, n = r->n_thread / n_part;

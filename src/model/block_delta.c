@@ -21,7 +21,8 @@ typedef struct {
 /* Channels are heads one after the other: n_k_head of q, as many of k, n_v_head of v. */
 static int64_t heads_per_conv_item(const fm_run *r)
 {
-    const int64_t want = (r->n_tok == 1 ? 128 : 512) / r->hp->d_state;
+    enum { CHANNELS = 512, CHANNELS_OF_ONE = 128 }; /* one token: so that all threads get some */
+    const int64_t want = (r->n_tok == 1 ? CHANNELS_OF_ONE : CHANNELS) / r->hp->d_state;
     return want < 1 ? 1 : want;
 }
 

@@ -468,9 +468,11 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
     FM_TRY(fm_store_demand(store, layer, one ? r->ids : r->need_ids, one ? NULL : r->need_weight,
                            n_need, one ? FM_DEMAND_TOKEN : FM_DEMAND_BATCH, err));
     fm_run_poll_soon(r);
-    r->misses |= fm_lease_ready(store) < n_need;
+    const bool waits = fm_lease_ready(store) < n_need;
+    r->misses |= waits;
     moe_set set = {.r = r, .layer = layer, .gated = l->piece_of[FM_W_SH_ROUTER] >= 0};
-    if (one && r->misses && r->trial.use == FM_GUESS_EARLY) {
+    if (one && waits && r->trial.use == FM_GUESS_EARLY) {
+        /* Apart from r->x: here experts are added in the order in which they arrive. */
         set.so_far = r->guess.so_far;
         memcpy(set.so_far, r->x, (size_t)r->hp->n_embd * sizeof *set.so_far);
     }

@@ -21,7 +21,7 @@ void fm_predict_trial_init(fm_predict_trial *t, fm_prefetch mode)
                             .period = PERIOD_FIRST};
 }
 
-/* Ways are compared with the decided one in turn; never to guess is one of them only where that is free. */
+/* The decided way's rivals take turns; never to guess is one of them only where that is free. */
 static fm_guess_kind next_rival(const fm_predict_trial *t)
 {
     fm_guess_kind k = t->rival;
@@ -64,9 +64,14 @@ void fm_predict_trial_token(fm_predict_trial *t, uint64_t us, bool had_miss)
     t->period = !stands                   ? PERIOD_FIRST
                 : t->period < PERIOD_MOST ? t->period * 2
                                           : PERIOD_MOST;
-    const fm_guess_kind winner = stands ? t->decided : t->rival;
-    t->decided = t->use = winner;
-    t->rival = next_rival(t);
+    if (stands) {
+        t->rival = next_rival(t);
+    } else { /* who lost comes first: chance may have decided */
+        const fm_guess_kind loser = t->decided;
+        t->decided = t->rival;
+        t->rival = loser;
+    }
+    t->use = t->decided;
     t->n_wait = t->period;
     t->n_compared = 0;
 }

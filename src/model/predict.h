@@ -33,7 +33,7 @@ typedef struct {
     int32_t n_compared;    /* tokens of the comparison under way                   */
     int32_t n_wait;        /* tokens until the next one begins                     */
     int32_t period;        /* between comparisons; doubles while the outcome stands */
-    uint64_t us[2][FM_PREDICT_TRIAL];
+    uint64_t us[2][FM_PREDICT_TRIAL]; /* [decided, rival] */
 } fm_predict_trial;
 
 void fm_predict_trial_init(fm_predict_trial *t, fm_prefetch mode);

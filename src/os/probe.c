@@ -27,7 +27,7 @@ static fm_status stopped(fm_error *err)
 /* ---- memory ------------------------------------------------------------------------------ */
 
 /* Small enough that threads which are held up leave little for the others to wait for. */
-enum { CHUNK_BYTES = 1 << 20, LINE_WORDS = 8, AHEAD_WORDS = 8192 / 8 };
+enum { CHUNK_BYTES = 1 << 20, LINE_WORDS = 8, AHEAD_WORDS = 8192 / 8 /* as kernels do */ };
 
 typedef struct {
     uint64_t *words;
@@ -247,6 +247,8 @@ static fm_status make_buffers(disk_run *d, fm_ledger *ledger, int *line, fm_erro
 {
     d->room = fm_io_room(d->step);
     d->n_room = d->opt->buffer_bytes / d->room;
+    if (d->opt->max_requests > 0 && d->n_room > d->opt->max_requests)
+        d->n_room = d->opt->max_requests;
     if (d->n_room == 0) d->n_room = 1;
     uint64_t n = 2 * (uint64_t)fm_io_depth(d->io);
     if (n > d->n_room) n = d->n_room;

@@ -19,12 +19,13 @@ typedef struct {
     void *go_user;
 } fm_memory_probe;
 
-/* Streams `bytes` through the threads and gives the best pass in 1e9 bytes per second. The buffer is
+/* Streams `bytes` through the threads and gives the best pass in 1e9 bytes per second; even passes ask for memory ahead
+ * as kernels do, odd ones leave that to the processor. The buffer is
  * written first, so that its pages exist, and is gone when the call returns. FM_E_NOMEM. */
 fm_status fm_probe_memory(double *gb_s, const fm_memory_probe *probe, fm_error *err);
 
 /* Reads memory that holds something already, for instance weights: the best of `passes` in 1e9 bytes per
- * second, by the threads of `pool`. base is aligned to 8. 0: less than 1 MiB, or no memory for the
+ * second, by the threads of `pool`, in turn as above. base is aligned to 8. 0: less than 1 MiB, or no memory for the
  * sums. Where memory lies in the machine can matter by a factor of two; this measures the very place. */
 double fm_probe_stream(fm_pool *pool, const void *base, uint64_t bytes, int passes);
 
@@ -38,7 +39,7 @@ typedef struct {
     int depth;             /* 0: default                                                 */
     uint64_t split_bytes;  /* larger requests are cut; 0: default                        */
     uint64_t read_bytes;   /* of one request; rounded up to the alignment                */
-    uint64_t buffer_bytes; /* memory that may be used; fewer requests wait when it is small */
+    uint64_t buffer_bytes; /* memory to read into, all of it in turn; fewer requests wait when it is small */
     void *buffer;          /* that memory, FM_IO_ALIGN-aligned; NULL: allocated for the call */
     uint64_t max_us;
     uint64_t max_requests; /* 0: no limit */

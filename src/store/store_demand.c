@@ -280,7 +280,8 @@ static void start_hints(fm_store *s)
 static int32_t hints_at_a_time(const fm_store *s, int32_t layer, fm_demand_kind kind)
 {
     enum { FEW = 2 };
-    const int32_t n = kind == FM_DEMAND_TOKEN ? FEW : fm_io_depth(s->io) / s->layer[layer].n_part;
+    if (kind == FM_DEMAND_TOKEN) return FEW;
+    const int32_t n = fm_io_depth(s->io) / s->layer[layer].n_part;
     return n < FEW ? FEW : n;
 }
 

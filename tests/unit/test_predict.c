@@ -46,6 +46,19 @@ static void fastest_way_stays(void **state)
     assert_int_equal(t.decided, FM_GUESS_AT_END);
 }
 
+/* Chance made the slower way win: the next comparison is with the one that lost. */
+static void a_wrong_change_is_soon_undone(void **state)
+{
+    (void)state;
+    static const speeds lucky = {1000, 900, 800}, usual = {1000, 900, 950};
+    fm_predict_trial t;
+    fm_predict_trial_init(&t, FM_PREFETCH_AUTO);
+    (void)feed(&t, 2 + 2 * FM_PREDICT_TRIAL, lucky, 0);
+    assert_int_equal(t.decided, FM_GUESS_EARLY);
+    (void)feed(&t, t.n_wait + 2 * FM_PREDICT_TRIAL, usual, 0);
+    assert_int_equal(t.decided, FM_GUESS_AT_END);
+}
+
 static void tokens_without_misses_say_nothing(void **state)
 {
     (void)state;
@@ -72,6 +85,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fastest_way_stays),
+        cmocka_unit_test(a_wrong_change_is_soon_undone),
         cmocka_unit_test(tokens_without_misses_say_nothing),
         cmocka_unit_test(forced_modes_keep_their_word),
     };

@@ -72,6 +72,11 @@ static void every_place_is_read_once(void **state)
     probe.max_requests = 7;
     assert_int_equal(fm_probe_disk(&result, &probe, &err), FM_OK);
     assert_int_equal(result.requests, 7);
+    probe.max_requests = 0;
+    probe.first = 0;
+    probe.buffer_bytes = 20 * PLACE; /* less memory than requests: places in it are used again */
+    assert_int_equal(fm_probe_disk(&result, &probe, &err), FM_OK);
+    assert_int_equal(result.requests, 42);
     probe.first = 42;
     assert_int_equal(fm_probe_disk(&result, &probe, &err), FM_OK);
     assert_int_equal(result.requests, 0);

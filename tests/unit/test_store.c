@@ -122,7 +122,8 @@ static fm_status random_demand(fm_store *s, const borrower *who, bool may_stop, 
         const int32_t hint_layer = random_layer();
         const int32_t n_likely = tm.layer[hint_layer].n_expert < 6 ? 1 : 6;
         pick_ids(likely, n_likely, tm.layer[hint_layer].n_expert, false);
-        fm_store_hint(s, hint_layer, likely, n_likely, FM_DEMAND_TOKEN);
+        fm_store_hint(s, hint_layer, likely, n_likely,
+                      tm_random() % 2 ? FM_DEMAND_TOKEN : FM_DEMAND_BATCH);
     }
     fm_status st = fm_store_demand(s, layer, ids, tm_random() % 3 ? weight : NULL, n,
                                    batch ? FM_DEMAND_BATCH : FM_DEMAND_TOKEN, err);
