@@ -296,7 +296,7 @@ static fm_status probe_machine(bench *b, int number, fm_error *err)
                                 .depth = run->info.io_depth,
                                 .split_bytes = run->info.io_split,
                                 .read_bytes = run->info.bytes_per_expert_read,
-                                .buffer_bytes = run->memory_probe_bytes,
+                                .buffer_bytes = half,
                                 .max_us = DISK_PROBE_US,
                                 .first = b->probed_reads,
                                 .go = go_on};

@@ -42,7 +42,7 @@ typedef struct {
     moe_job job[FM_MOE_JOBS + 1];
     int n_job;
     int64_t n_row; /* rows used in ff_gate */
-    bool gated;    /* the shared expert has a gate of its own */
+    const fm_layer *l;
     float *so_far; /* of one token: gets the weighted results of what is computed; or NULL */
     const unsigned char *act[3];
     size_t act_stride[3];
@@ -303,9 +303,10 @@ static int64_t rows_per_item(const moe_set *s, int64_t n_out)
     return rows < FM_PANEL_ROWS ? FM_PANEL_ROWS : rows;
 }
 
-static float shared_weight(const fm_run *r, bool gated, int64_t t)
+/* Of the shared expert in the sum of token t: its own gate's, where it has one. */
+static float shared_weight(const fm_run *r, const fm_layer *l, int64_t t)
 {
-    return gated ? 1.0f / (1.0f + expf(-r->shared_gate[t])) : 1.0f;
+    return l->piece_of[FM_W_SH_ROUTER] >= 0 ? 1.0f / (1.0f + expf(-r->shared_gate[t])) : 1.0f;
 }
 
 static void add_so_far(const moe_set *s)
@@ -314,7 +315,7 @@ static void add_so_far(const moe_set *s)
     for (int i = 0; i < s->n_job; i++) {
         const moe_job *j = &s->job[i];
         const int32_t pair = *j->pair;
-        r->k->axpy(s->so_far, j->routed ? r->weights[pair] : shared_weight(r, s->gated, 0),
+        r->k->axpy(s->so_far, j->routed ? r->weights[pair] : shared_weight(r, s->l, 0),
                    j->out + pair * r->hp->n_embd, r->hp->n_embd);
     }
 }
@@ -424,7 +425,7 @@ static void add_shared(moe_set *s, const fm_layer *l, uint8_t *const *ptr)
 
 typedef struct {
     fm_run *r;
-    bool gated; /* the shared expert has a gate of its own */
+    const fm_layer *l;
 } combine_job;
 
 static void combine_item(void *ctx, int64_t t, int thread)
@@ -439,7 +440,7 @@ static void combine_item(void *ctx, int64_t t, int thread)
     for (int64_t i = 0; i < k; i++)
         r->k->axpy(sum, r->weights[t * k + i], r->expert_out + (t * k + i) * n, n);
     if (hp->n_ff_shared) {
-        r->k->axpy(sum, shared_weight(r, j->gated, t), r->shared_out + t * n, n);
+        r->k->axpy(sum, shared_weight(r, j->l, t), r->shared_out + t * n, n);
     }
     r->k->axpy(r->x + t * n, 1.0f, sum, n);
 }
@@ -470,7 +471,7 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
     fm_run_poll_soon(r);
     const bool waits = fm_lease_ready(store) < n_need;
     r->misses |= waits;
-    moe_set set = {.r = r, .layer = layer, .gated = l->piece_of[FM_W_SH_ROUTER] >= 0};
+    moe_set set = {.r = r, .layer = layer, .l = l};
     if (one && waits && r->trial.use == FM_GUESS_EARLY) {
         /* Apart from r->x: here experts are added in the order in which they arrive. */
         set.so_far = r->guess.so_far;
@@ -530,7 +531,7 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     const fm_status st = run_experts(r, layer, l, ptr, n_need, err);
     fm_store_demand_end(r->opt.store);
     if (st != FM_OK) return st;
-    combine_job combine = {r, l->piece_of[FM_W_SH_ROUTER] >= 0};
+    combine_job combine = {r, l};
     if (r->n_tok == 1) {
         combine_item(&combine, 0, 0);
         if (r->misses) fm_guess_next(r, layer, r->x);

@@ -69,10 +69,12 @@ static void sum_chunk_ahead(void *ctx, int64_t item, int thread)
     sum_lines(ctx, item, true);
 }
 
-/* Passes differ in turn in how they ask for memory; the best counts. */
-static fm_pool_fn sum_of_pass(int pass)
+/* Microseconds of one pass. They differ in turn in how they ask for memory; the best counts. */
+static uint64_t pass_us(fm_pool *pool, stream *s, int64_t n_chunk, int pass)
 {
-    return pass % 2 ? sum_chunk : sum_chunk_ahead;
+    const uint64_t started = fm_now_us();
+    fm_pool_run(pool, pass % 2 ? sum_chunk : sum_chunk_ahead, s, n_chunk);
+    return fm_now_us() - started;
 }
 
 static fm_status stream_passes(double *gb_s, const fm_memory_probe *probe, stream *s,
@@ -84,9 +86,7 @@ static fm_status stream_passes(double *gb_s, const fm_memory_probe *probe, strea
     uint64_t best_us = UINT64_MAX;
     fm_status st = FM_OK;
     for (int i = 0; i < probe->passes && st == FM_OK; i++) {
-        const uint64_t started = fm_now_us();
-        fm_pool_run(pool, sum_of_pass(i), s, n_chunk);
-        const uint64_t us = fm_now_us() - started;
+        const uint64_t us = pass_us(pool, s, n_chunk, i);
         if (us < best_us) best_us = us;
         if (!goes_on(probe->go, probe->go_user)) st = stopped(err);
     }
@@ -110,9 +110,7 @@ double fm_probe_stream(fm_pool *pool, const void *base, uint64_t bytes, int pass
     if (!s.sums) return 0;
     uint64_t best_us = UINT64_MAX;
     for (int i = 0; i < passes; i++) {
-        const uint64_t started = fm_now_us();
-        fm_pool_run(pool, sum_of_pass(i), &s, n_chunk);
-        const uint64_t us = fm_now_us() - started;
+        const uint64_t us = pass_us(pool, &s, n_chunk, i);
         if (us < best_us) best_us = us;
     }
     volatile uint64_t used = 0; /* so that the loads cannot be left out */
@@ -145,6 +143,8 @@ fm_status fm_probe_memory(double *gb_s, const fm_memory_probe *probe, fm_error *
 }
 
 /* ---- disk -------------------------------------------------------------------------------- */
+
+enum { UNCACHED_BYTES = 512 << 20 };
 
 typedef struct {
     const fm_disk_probe *opt;
@@ -240,19 +240,23 @@ static fm_status read_places(disk_run *d, fm_disk_probe_result *out, fm_error *e
     return FM_OK;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* The device sees `depth` requests at a time; as many again wait inside, so that it never runs dry
- * between a completion and the next request. All memory that may be used is: what was read lately is still in
- * the processor's caches, and reads into the same few megabytes are faster than reads of weights ever are. */
+ * between a completion and the next request. They go to more memory than a cache holds, where there is as much: reads into
+ * the same few megabytes are faster than reads of weights ever are. */
 static fm_status make_buffers(disk_run *d, fm_ledger *ledger, int *line, fm_error *err)
 {
     d->room = fm_io_room(d->step);
-    d->n_room = d->opt->buffer_bytes / d->room;
-    if (d->opt->max_requests > 0 && d->n_room > d->opt->max_requests)
-        d->n_room = d->opt->max_requests;
+    uint64_t n = least(2 * (uint64_t)fm_io_depth(d->io), (uint64_t)fm_io_capacity(d->io));
+    uint64_t most = least(d->opt->buffer_bytes / d->room, d->n_place - d->opt->first);
+    if (d->opt->max_requests > 0) most = least(most, d->opt->max_requests);
+    d->n_room = least(most, n > UNCACHED_BYTES / d->room ? n : UNCACHED_BYTES / d->room);
     if (d->n_room == 0) d->n_room = 1;
-    uint64_t n = 2 * (uint64_t)fm_io_depth(d->io);
-    if (n > d->n_room) n = d->n_room;
-    if (n > (uint64_t)fm_io_capacity(d->io)) n = (uint64_t)fm_io_capacity(d->io);
+    n = least(n, d->n_room);
     d->n_request = (int)n;
     d->n_room -= d->n_room % n;
     if (d->opt->buffer && d->opt->buffer_bytes >= d->room) {
