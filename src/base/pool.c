@@ -1,10 +1,11 @@
 /* Fork-join thread pool: see pool.h.
  *
- * A run is a counter of items that nobody has taken yet. Taking one is a single atomic decrement,
- * and a positive result *is* the permission to compute that item: while it is being computed the
- * run cannot end, so the description of the run (fn, ctx, n_items) cannot change under the one who
- * holds it. A thread that comes late finds nothing left and needs no part in the run's end;
- * therefore a run never waits for a thread that sleeps or was not scheduled, which is what
+ * The items of a run are dealt out in ranges of neighbours, one to a thread, because neighbours mostly lie side by side
+ * in memory: what a thread asks for ahead of its use is then its own next item. Who has nothing left takes items from the ranges of
+ * the others. Taking one is a single atomic addition, and a result inside the range *is* the permission
+ * to compute that item: while it is being computed the run cannot end, so the description of the run (fn, ctx)
+ * cannot change under the one who holds it. A thread that comes late finds nothing left and needs no part in
+ * the run's end; therefore a run never waits for a thread that sleeps or was not scheduled, which is what
  * keeps more threads than processors fast.
  */
 #include "base/pool.h"
@@ -31,8 +32,17 @@ typedef struct {
     struct fm_pool *pool;
     pthread_t thread;
     int index;
+    unsigned seen; /* the last run whose items it looked for */
     fm_spin spin;
 } worker;
+
+/* What one thread has been dealt. The lower half of `items` is the next one, the upper half the end; written by
+ * the caller between runs. */
+typedef struct {
+    _Alignas(LINE) _Atomic uint64_t items;
+    _Atomic uintptr_t expected; /* what it will read first in a later run; 0: nothing, or fetched */
+    _Atomic size_t expected_bytes;
+} deal;
 
 struct fm_pool {
     /* set at creation, read-only afterwards */
@@ -47,10 +57,10 @@ struct fm_pool {
     /* the run: written by the caller while no item is out, read by who holds an item */
     fm_pool_fn fn;
     void *ctx;
-    int64_t n_items;
+    _Atomic unsigned n_run;
 
-    _Alignas(LINE) _Atomic int64_t n_left;       /* items not taken; below 1: nothing to take  */
-    _Alignas(LINE) _Atomic int64_t n_unfinished; /* items not computed                    */
+    deal *deals;                                 /* [n_thread]                                 */
+    _Alignas(LINE) _Atomic int64_t n_unfinished; /* items not computed                         */
     _Alignas(LINE) _Atomic int n_sleeping;       /* workers at or near pthread_cond_wait       */
     _Atomic bool caller_sleeps;
     _Atomic bool stop;
@@ -64,15 +74,24 @@ struct fm_pool {
 static _Thread_local const fm_pool *tls_pool;
 static _Thread_local int tls_index;
 
+static bool has_items(deal *d)
+{
+    const uint64_t items = atomic_load_explicit(&d->items, memory_order_relaxed);
+    return (uint32_t)items < items >> 32;
+}
+
 /* Computes items until none is left to take. */
 static void take_items(fm_pool *pool, int index)
 {
     int64_t n_computed = 0;
-    while (atomic_load_explicit(&pool->n_left, memory_order_relaxed) > 0) {
-        const int64_t left = atomic_fetch_sub(&pool->n_left, 1);
-        if (left <= 0) break;
-        pool->fn(pool->ctx, pool->n_items - left, index);
-        n_computed++;
+    for (int i = 0; i < pool->n_thread; i++) {
+        deal *d = &pool->deals[(index + i) % pool->n_thread];
+        while (has_items(d)) {
+            const uint64_t items = atomic_fetch_add(&d->items, 1);
+            if ((uint32_t)items >= items >> 32) break;
+            pool->fn(pool->ctx, (int64_t)(uint32_t)items, index);
+            n_computed++;
+        }
     }
     if (n_computed == 0) return;
     if (atomic_fetch_sub(&pool->n_unfinished, n_computed) != n_computed) return;
@@ -85,9 +104,25 @@ static void take_items(fm_pool *pool, int index)
     }
 }
 
-static bool work_waits(fm_pool *pool)
+/* A run has begun that this worker has not looked at, or the pool ends. */
+static bool run_waits(fm_pool *pool, const worker *w)
 {
-    return atomic_load(&pool->n_left) > 0 || atomic_load(&pool->stop);
+    return atomic_load(&pool->n_run) != w->seen || atomic_load(&pool->stop);
+}
+
+/* The next lines of what the thread expects to read; false when there are none. A late one may take what was meant for the
+ * run after: it is a hint. */
+static bool fetch_expected(deal *d)
+{
+    enum { STEP_BYTES = 1024, CACHE_LINE = 64 };
+    const uintptr_t at = atomic_load_explicit(&d->expected, memory_order_relaxed);
+    if (at == 0) return false;
+    const size_t left = atomic_load_explicit(&d->expected_bytes, memory_order_relaxed);
+    const size_t n = left < STEP_BYTES ? left : STEP_BYTES;
+    for (size_t i = 0; i < n; i += CACHE_LINE) __builtin_prefetch((const char *)at + i, 0, 2);
+    atomic_store_explicit(&d->expected_bytes, left - n, memory_order_relaxed);
+    atomic_store_explicit(&d->expected, left > n ? at + n : 0, memory_order_relaxed);
+    return true;
 }
 
 /* Where there are more threads than processors a waiting one is soon in the way. */
@@ -96,24 +131,28 @@ static int64_t awake_ns(const fm_pool *pool, const worker *w)
     return pool->n_thread - 1 > pool->n_awake_max ? FM_SPIN_SHORT_NS : fm_spin_limit_ns(&w->spin);
 }
 
-static bool spin_for_work(fm_pool *pool, int64_t start_ns, int64_t limit_ns)
+/* Looks at its own items, which no other worker looks at meanwhile; who has none comes a little later, for those of
+ * the others. */
+static bool spin_for_work(fm_pool *pool, const worker *w, int64_t start_ns, int64_t limit_ns)
 {
+    deal *own = &pool->deals[w->index];
     do {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
-            if (work_waits(pool)) return true;
-            fm_cpu_pause();
+            if (has_items(own)) return true;
+            if (!fetch_expected(own)) fm_cpu_pause();
         }
+        if (run_waits(pool, w)) return true;
     } while (fm_spin_on(start_ns, limit_ns));
     return false;
 }
 
-static void sleep_for_work(fm_pool *pool)
+static void sleep_for_work(fm_pool *pool, const worker *w)
 {
     pthread_mutex_lock(&pool->mu);
     /* First announced, then looked: the caller publishes items first and then looks for sleepers.
      */
     atomic_fetch_add(&pool->n_sleeping, 1);
-    while (!work_waits(pool)) pthread_cond_wait(&pool->work_came, &pool->mu);
+    while (!run_waits(pool, w)) pthread_cond_wait(&pool->work_came, &pool->mu);
     atomic_fetch_sub(&pool->n_sleeping, 1);
     pthread_mutex_unlock(&pool->mu);
 }
@@ -126,8 +165,9 @@ static void *worker_main(void *arg)
     tls_index = w->index;
     while (!atomic_load(&pool->stop)) {
         const int64_t start_ns = fm_now_ns();
-        if (!spin_for_work(pool, start_ns, awake_ns(pool, w))) sleep_for_work(pool);
+        if (!spin_for_work(pool, w, start_ns, awake_ns(pool, w))) sleep_for_work(pool, w);
         fm_spin_learn(&w->spin, fm_now_ns() - start_ns);
+        w->seen = atomic_load(&pool->n_run);
         take_items(pool, w->index);
     }
     return NULL;
@@ -158,13 +198,14 @@ fm_status fm_pool_create(fm_pool **out, int n_threads, fm_error *err)
     pthread_cond_init(&pool->work_done, NULL);
     fm_pool_limit(pool, (int)sysconf(_SC_NPROCESSORS_ONLN));
 
-    if (n_threads > 1) {
-        pool->workers = calloc((size_t)n_threads - 1, sizeof *pool->workers);
-        if (!pool->workers) {
-            fm_pool_destroy(pool);
-            return fm_fail(err, FM_E_NOMEM, "no memory for %d threads", n_threads);
-        }
+    const size_t deals_bytes = (size_t)n_threads * sizeof *pool->deals;
+    pool->workers = calloc((size_t)n_threads, sizeof *pool->workers);
+    if (!pool->workers || posix_memalign((void **)&pool->deals, LINE, deals_bytes) != 0) {
+        pool->deals = NULL; /* undefined after a failure */
+        fm_pool_destroy(pool);
+        return fm_fail(err, FM_E_NOMEM, "no memory for %d threads", n_threads);
     }
+    memset(pool->deals, 0, deals_bytes);
     /* Signals are for the program's own threads. */
     pthread_attr_t attr;
     pthread_attr_init(&attr);
@@ -202,6 +243,7 @@ void fm_pool_destroy(fm_pool *pool)
     pthread_cond_destroy(&pool->work_came);
     pthread_mutex_destroy(&pool->mu);
     free(pool->workers);
+    free(pool->deals);
     free(pool);
 }
 
@@ -233,7 +275,7 @@ static void wait_for_others(fm_pool *pool, int64_t start_ns)
     do {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
             if (atomic_load(&pool->n_unfinished) == 0) return;
-            fm_cpu_pause();
+            if (!fetch_expected(&pool->deals[0])) fm_cpu_pause();
         }
     } while (fm_spin_on(start_ns, FM_SPIN_SHORT_NS));
     pthread_mutex_lock(&pool->mu);
@@ -243,9 +285,47 @@ static void wait_for_others(fm_pool *pool, int64_t start_ns)
     pthread_mutex_unlock(&pool->mu);
 }
 
+int64_t fm_pool_first(const fm_pool *pool, int64_t n_items, int thread)
+{
+    return (n_items * thread + pool->n_thread - 1) / pool->n_thread; /* few items: the caller has one */
+}
+
+void fm_pool_expect(fm_pool *pool, int thread, const void *at, size_t bytes)
+{
+    deal *d = &pool->deals[thread];
+    atomic_store_explicit(&d->expected_bytes, bytes, memory_order_relaxed);
+    atomic_store_explicit(&d->expected, bytes ? (uintptr_t)at : 0, memory_order_relaxed);
+}
+
+static void deal_items(fm_pool *pool, int64_t n_items)
+{
+    atomic_store(&pool->n_unfinished, n_items); /* before anybody can take one */
+    for (int t = pool->n_thread - 1; t >= 0; t--) {
+        const uint64_t first = (uint64_t)fm_pool_first(pool, n_items, t);
+        const uint64_t end = (uint64_t)fm_pool_first(pool, n_items, t + 1);
+        atomic_store_explicit(&pool->deals[t].items, end << 32 | first, memory_order_release);
+    }
+    /* Workers about to sleep announce it and then look at this. */
+    atomic_fetch_add(&pool->n_run, 1);
+}
+
+static void run_dealt(fm_pool *pool, fm_pool_fn fn, void *ctx, int64_t n_items)
+{
+    pool->fn = fn;
+    pool->ctx = ctx;
+    deal_items(pool, n_items);
+    wake_workers(pool, n_items);
+    take_items(pool, 0);
+    if (atomic_load(&pool->n_unfinished) == 0) return;
+    const int64_t start_ns = fm_now_ns();
+    wait_for_others(pool, start_ns);
+    pool->waited_ns += fm_now_ns() - start_ns;
+}
+
 void fm_pool_run(fm_pool *pool, fm_pool_fn fn, void *ctx, int64_t n_items)
 {
     if (n_items <= 0) return;
+    assert(n_items <= INT32_MAX); /* and as many threads may come too late, one after the other */
     const bool nested = tls_pool == pool;
     if (nested || n_items == 1 || pool->n_started == 0) {
         const int index = nested ? tls_index : 0;
@@ -258,19 +338,7 @@ void fm_pool_run(fm_pool *pool, fm_pool_fn fn, void *ctx, int64_t n_items)
     tls_pool = pool;
     tls_index = 0;
 
-    pool->fn = fn;
-    pool->ctx = ctx;
-    pool->n_items = n_items;
-    atomic_store(&pool->n_unfinished, n_items);
-    atomic_store(&pool->n_left, n_items);
-    wake_workers(pool, n_items);
-    take_items(pool, 0);
-    if (atomic_load(&pool->n_unfinished) != 0) {
-        const int64_t start_ns = fm_now_ns();
-        wait_for_others(pool, start_ns);
-        pool->waited_ns += fm_now_ns() - start_ns;
-    }
-
+    run_dealt(pool, fn, ctx, n_items);
     tls_pool = outer_pool;
     tls_index = outer_index;
 }

@@ -27,7 +27,6 @@ typedef struct {
 enum {
     FM_BENCH_REPEATS_MAX = 1000,
     FM_BENCH_PROBES = 2,
-    FM_BENCH_MEMORY_PROBE = 512 << 20, /* bytes, or half of the budget where that is less */
 };
 
 /* Everything measured; strings of the engine are copied. */

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "os/probe.h"
+
 /* One phase over all repeats: rates are medians, everything else is the mean per token. */
 typedef struct {
     const char *name;
@@ -321,7 +323,7 @@ static void print_table(const report *r, const fm_bench_run *run, const fm_cli_o
     printf("  memory  %s and %s GB/s: %s streamed by %d threads%s\n",
            number(a, run->memory_gb_s[0]), number(b, run->memory_gb_s[1]),
            fm_figure_bytes(c, run->memory_probe_bytes), (int)run->info.n_threads,
-           run->memory_probe_bytes < FM_BENCH_MEMORY_PROBE
+           run->memory_probe_bytes < fm_probe_uncached_bytes()
                ? " (half of the budget: part of it may lie in the processor's caches)"
                : "");
     if (run->weights_gb_s > 0)

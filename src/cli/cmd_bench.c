@@ -281,8 +281,8 @@ static fm_status probe_machine(bench *b, int number, fm_error *err)
     fm_bench_run *run = &b->run;
     fm_cli_note(b->o, "probing memory and disk");
     const uint64_t half = run->plan.budget_bytes / 2;
-    run->memory_probe_bytes =
-        half < FM_BENCH_MEMORY_PROBE ? half >> 20 << 20 : FM_BENCH_MEMORY_PROBE;
+    const uint64_t uncached = fm_probe_uncached_bytes();
+    run->memory_probe_bytes = half < uncached ? half >> 20 << 20 : uncached;
     if (run->memory_probe_bytes == 0) run->memory_probe_bytes = 1 << 20;
     const fm_memory_probe memory = {.bytes = run->memory_probe_bytes,
                                     .n_threads = run->info.n_threads,

@@ -203,7 +203,10 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
         {&wq, j.q, q_width, fm_weight_vector_or_null(l, ptr, FM_W_Q_BIAS)},
         {&wk, j.k, 2 * kv_width, fm_weight_vector_or_null(l, ptr, FM_W_K_BIAS)},
         {&wv, j.v, 2 * kv_width, fm_weight_vector_or_null(l, ptr, FM_W_V_BIAS)}};
+    const fm_linear_op out = {&wo, r->normed, hp->n_embd,
+                              fm_weight_vector_or_null(l, ptr, FM_W_O_BIAS)};
     fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
+    fm_linear_expect(r, &out, 1);
     fm_linear(r, &r->in, in, 3);
 
     if (r->n_tok == 1) {
@@ -224,9 +227,8 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
         fm_pool_run(r->pool, token_item, &j, (int64_t)r->n_tok * hp->n_head_kv);
     }
 
-    const fm_linear_op out = {&wo, r->normed, hp->n_embd,
-                              fm_weight_vector_or_null(l, ptr, FM_W_O_BIAS)};
     fm_acts_set(&r->in, j.o, hp->n_head * d, hp->n_head * d, r->n_tok);
+    fm_expect_ffn(r, l, ptr);
     fm_linear(r, &r->in, &out, 1);
     for (int64_t t = 0; t < r->n_tok; t++)
         r->k->axpy(r->x + t * hp->n_embd, 1.0f, r->normed + t * hp->n_embd, hp->n_embd);

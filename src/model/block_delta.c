@@ -139,15 +139,17 @@ void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
         in[n_in++] = (fm_linear_op){&wb, r->mix_ba, 2 * n_v, NULL};
         in[n_in++] = (fm_linear_op){&wa, r->mix_ba + n_v, 2 * n_v, NULL};
     }
+    const fm_linear_op out = {&wo, r->normed, hp->n_embd, NULL};
     fm_acts_set(&r->in, r->normed, hp->n_embd, hp->n_embd, r->n_tok);
+    fm_linear_expect(r, &out, 1);
     fm_linear(r, &r->in, in, n_in);
     const int64_t n_head = 2 * hp->n_k_head + n_v, each = heads_per_conv_item(r);
     fm_pool_run(r->pool, conv_item, &j, (n_head + each - 1) / each);
     if (r->n_tok > 1) fm_pool_run(r->pool, gate_item, &j, r->n_tok);
     fm_pool_run(r->pool, head_item, &j, n_v);
 
-    const fm_linear_op out = {&wo, r->normed, hp->n_embd, NULL};
     fm_acts_set(&r->in, j.o, value, value, r->n_tok);
+    fm_expect_ffn(r, l, ptr);
     fm_linear(r, &r->in, &out, 1);
     for (int64_t t = 0; t < r->n_tok; t++)
         r->k->axpy(r->x + t * hp->n_embd, 1.0f, r->normed + t * hp->n_embd, hp->n_embd);

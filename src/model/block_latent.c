@@ -399,6 +399,7 @@ void fm_block_latent(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const
     const fm_linear_op out = {&wo, r->normed, hp->n_embd, NULL};
     const int64_t width = hp->n_head * hp->d_value;
     fm_acts_set(&r->in, r->mix_o, width, width, r->n_tok);
+    fm_expect_ffn(r, l, ptr);
     fm_linear(r, &r->in, &out, 1);
     for (int64_t t = 0; t < r->n_tok; t++)
         r->k->axpy(r->x + t * hp->n_embd, 1.0f, r->normed + t * hp->n_embd, hp->n_embd);

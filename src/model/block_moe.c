@@ -289,13 +289,13 @@ static void importance_item(void *ctx, int64_t item, int thread)
     }
 }
 
-/* Rows per work item: whole panels, a few items per thread over the whole set. More when threads take several experts
+/* Rows per work item: whole panels, some items per thread over the whole set. More when threads take several experts
  * with several tokens each: these differ in their numbers of tokens, and the last item keeps all waiting. */
 static int64_t rows_per_item(const moe_set *s, int64_t n_out)
 {
     const int n_thread = s->r->n_thread, n_job = s->n_job;
     const bool uneven = n_job >= n_thread && s->n_row > 4 * n_job;
-    int64_t want = (int64_t)n_thread * (uneven ? 16 : 4) / n_job;
+    int64_t want = (int64_t)n_thread * (uneven ? 16 : 8) / n_job;
     if (want < 1) want = 1;
     if (n_thread > 1 && n_job < 4 && want < n_thread) want = n_thread;
     int64_t rows = (n_out + want - 1) / want;
@@ -320,6 +320,18 @@ static void add_so_far(const moe_set *s)
     }
 }
 
+static void expect_out(const moe_set *s, int64_t n_out)
+{
+    fm_run *r = s->r;
+    if (r->n_tok > 1) return;
+    for (int t = 0; t < r->n_thread; t++) {
+        const int64_t item = fm_pool_first(r->pool, n_out, t);
+        if (item >= n_out) break;
+        const moe_job *j = job_of(s, item, true);
+        if (!j->fresh) fm_expect_rows(r, t, &j->down, (item - j->first_out) * j->rows_out);
+    }
+}
+
 static void compute_set(moe_set *s)
 {
     fm_run *r = s->r;
@@ -334,6 +346,7 @@ static void compute_set(moe_set *s)
         n_in += (j->n_ff + j->rows_in - 1) / j->rows_in;
         n_out += (j->down.n_out + j->rows_out - 1) / j->rows_out;
     }
+    expect_out(s, n_out);
     fm_pool_run(r->pool, in_item, s, n_in);
     if (r->opt.importance) fm_pool_run(r->pool, importance_item, s, s->n_job);
     if (s->n_row < 16) {
@@ -341,6 +354,7 @@ static void compute_set(moe_set *s)
     } else {
         fm_pool_run(r->pool, quantize_item, s, s->n_row);
     }
+    if (fm_lease_left(r->opt.store) == 0) fm_expect_unit(r, s->layer + 1);
     fm_pool_run(r->pool, out_item, s, n_out);
     if (s->so_far) add_so_far(s);
     for (int i = 0; i < s->n_job; i++) {

@@ -10,6 +10,7 @@ enum {
     LONG_ITEMS_PER_THREAD = 12, /* with several stretches of tokens, when an item takes longer  */
     MAX_ROWS_PER_ITEM = 512,
     MAX_OPS = 8,
+    EXPECT_BYTES = 128 << 10, /* a part of the second-level cache */
 };
 
 void fm_acts_set(fm_acts *a, const float *x, int64_t n, int64_t stride, int64_t n_tok)
@@ -93,6 +94,26 @@ static void linear_item(void *ctx, int64_t item, int thread)
     for (int64_t t = 0; t < n; t++) j->r->k->axpy(y[t] + row0, 1.0f, op->bias + row0, row1 - row0);
 }
 
+/* Cuts the products into items; returns how many. Needs n_tok, n_stretch and n_op. */
+static int64_t cut_into_items(linear_job *j, const fm_linear_op *ops)
+{
+    const fm_run *r = j->r;
+    const int per_thread = j->n_stretch > 1 ? LONG_ITEMS_PER_THREAD : ITEMS_PER_THREAD;
+    int64_t items = 0;
+    for (int i = 0; i < j->n_op; i++) {
+        const int64_t n_out = ops[i].w->n_out;
+        int64_t rows = n_out * j->n_stretch / ((int64_t)r->n_thread * per_thread);
+        rows = (rows + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
+        if (rows < FM_PANEL_ROWS) rows = FM_PANEL_ROWS;
+        if (rows > MAX_ROWS_PER_ITEM) rows = MAX_ROWS_PER_ITEM;
+        j->part[i].op = &ops[i];
+        j->part[i].rows_per_item = rows;
+        j->part[i].first_item = items;
+        items += (n_out + rows - 1) / rows * j->n_stretch;
+    }
+    return items;
+}
+
 void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op)
 {
     assert(n_op <= MAX_OPS);
@@ -100,24 +121,37 @@ void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op)
                     .n_tok = a->n_tok,
                     .n_stretch = (a->n_tok + TOKENS_PER_ITEM - 1) / TOKENS_PER_ITEM,
                     .n_op = n_op};
-    int64_t items = 0;
     for (int i = 0; i < n_op; i++) {
         const fm_matrix *w = ops[i].w;
         assert(w->n_in == a->n);
         if (r->opt.importance && w->tag)
             fm_input_sums_add(r->opt.importance, r->pool, w->tag, a->x, a->stride, a->n_tok);
-        j.part[i].op = &ops[i];
         j.part[i].act = fm_acts_need(r, a, w->type, &j.part[i].act_stride);
-        const int per_thread = j.n_stretch > 1 ? LONG_ITEMS_PER_THREAD : ITEMS_PER_THREAD;
-        int64_t rows = w->n_out * j.n_stretch / ((int64_t)r->n_thread * per_thread);
-        rows = (rows + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
-        if (rows < FM_PANEL_ROWS) rows = FM_PANEL_ROWS;
-        if (rows > MAX_ROWS_PER_ITEM) rows = MAX_ROWS_PER_ITEM;
-        j.part[i].rows_per_item = rows;
-        j.part[i].first_item = items;
-        items += (w->n_out + rows - 1) / rows * j.n_stretch;
     }
-    fm_pool_run(r->pool, linear_item, &j, items);
+    fm_pool_run(r->pool, linear_item, &j, cut_into_items(&j, ops));
+}
+
+void fm_expect_rows(fm_run *r, int thread, const fm_matrix *w, int64_t row0)
+{
+    if (w->layout == FM_LAYOUT_COLUMNS) return;
+    const uint64_t bytes = (uint64_t)(w->n_out - row0) * w->row_bytes;
+    fm_pool_expect(r->pool, thread, (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes,
+                   bytes < EXPECT_BYTES ? (size_t)bytes : EXPECT_BYTES);
+}
+
+void fm_linear_expect(fm_run *r, const fm_linear_op *ops, int n_op)
+{
+    if (r->n_tok > 1) return;
+    assert(n_op <= MAX_OPS);
+    linear_job j = {.r = r, .n_tok = 1, .n_stretch = 1, .n_op = n_op};
+    const int64_t items = cut_into_items(&j, ops);
+    int p = 0;
+    for (int t = 0; t < r->n_thread; t++) {
+        const int64_t item = fm_pool_first(r->pool, items, t);
+        if (item >= items) break;
+        while (p + 1 < n_op && item >= j.part[p + 1].first_item) p++;
+        fm_expect_rows(r, t, ops[p].w, (item - j.part[p].first_item) * j.part[p].rows_per_item);
+    }
 }
 
 /* ---- norms ------------------------------------------------------------------------------- */

@@ -120,7 +120,7 @@ void fm_guess_next(fm_run *r, int32_t layer, const float *x)
     const int32_t at = layer + 1;
     if (at >= hp->n_layer || r->model->layers[at].experts.n_expert == 0) return;
     if (r->n_tok == 1 && r->trial.use == FM_GUESS_NONE) return;
-    if (r->trial.mode == FM_PREFETCH_OFF) return;
+    if (r->trial.mode == FM_PREFETCH_OFF || fm_store_holds_layer(r->opt.store, at)) return;
     fm_guess *g = &r->guess;
     int32_t n = 0;
     if (r->n_tok > FM_PREDICT_TOKENS) {

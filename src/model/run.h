@@ -158,6 +158,15 @@ const unsigned char *fm_acts_need(fm_run *r, fm_acts *a, const fm_type_traits *t
                                   size_t *stride);
 /* y = W x + bias for several W and one input, spread over the pool. */
 void fm_linear(fm_run *r, fm_acts *a, const fm_linear_op *ops, int n_op);
+/* These products of one token come next, apart from what reads no weights: threads that wait meanwhile ask for what they will read first
+ * (fm_pool_expect()). Nothing in a pass of more tokens. */
+void fm_linear_expect(fm_run *r, const fm_linear_op *ops, int n_op);
+/* The same for one thread that will begin with row0 of w. */
+void fm_expect_rows(fm_run *r, int thread, const fm_matrix *w, int64_t row0);
+/* The same for the first products of a layer's feed-forward block, and of a unit of the trunk (a layer or a part of the
+ * head) where it is resident. expect.c */
+void fm_expect_ffn(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
+void fm_expect_unit(fm_run *r, int32_t unit);
 /* y[t] = norm of x[t] with weight w, for all tokens of the pass; rows of n_embd. */
 void fm_norm_rows(fm_run *r, float *y, const float *x, const float *w);
 
@@ -176,6 +185,8 @@ uint64_t fm_embd_row_bytes(const fm_model *m);
 /* Rows [row0, row0 + n_out) of a bound weight of one matrix per head; they start a matrix of that weight. */
 fm_matrix fm_head_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w, int64_t row0,
                          int64_t n_out);
+/* The rows of the output head that a unit of the trunk holds. */
+fm_matrix fm_output_matrix(const fm_model *m, int32_t unit, uint8_t *const *ptr);
 /* The matrix of a bound weight, given the addresses of the layer's pieces; its tag is the tensor. */
 fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
 const float *fm_weight_vector(const fm_layer *l, uint8_t *const *ptr, fm_weight w);

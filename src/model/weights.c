@@ -66,6 +66,13 @@ fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
     return m;
 }
 
+fm_matrix fm_output_matrix(const fm_model *m, int32_t unit, uint8_t *const *ptr)
+{
+    const int64_t left = m->hp.n_vocab - (int64_t)(unit - m->hp.n_layer) * m->head_rows;
+    return fm_matrix_of(fm_type_get(m->head->type), ptr, 0, m->hp.n_embd,
+                        left < m->head_rows ? left : m->head_rows);
+}
+
 fm_matrix fm_head_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w, int64_t row0,
                          int64_t n_out)
 {
@@ -301,8 +308,6 @@ void fm_model_prepare_unit(void *prepare_ctx, int32_t unit, uint8_t **ptr)
         }
         return;
     }
-    const fm_type_traits *type = fm_type_get(m->head->type);
-    const int64_t rows = (int64_t)(u->piece[0].bytes / fm_type_row_bytes(type, m->hp.n_embd));
-    const fm_matrix matrix = fm_matrix_of(type, ptr, 0, m->hp.n_embd, rows);
+    const fm_matrix matrix = fm_output_matrix(m, unit, ptr);
     pack(p, &matrix);
 }

@@ -24,6 +24,16 @@ static fm_status stopped(fm_error *err)
     return fm_fail(err, FM_E_CANCELLED, "stopped");
 }
 
+uint64_t fm_probe_uncached_bytes(void)
+{
+    const uint64_t least = 512 << 20;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE); /* 0: unknown */
+    if (cache > 0 && 8 * (uint64_t)cache > least) return 8 * (uint64_t)cache;
+#endif
+    return least;
+}
+
 /* ---- memory ------------------------------------------------------------------------------ */
 
 /* Small enough that threads which are held up leave little for the others to wait for. */
@@ -144,8 +154,6 @@ fm_status fm_probe_memory(double *gb_s, const fm_memory_probe *probe, fm_error *
 
 /* ---- disk -------------------------------------------------------------------------------- */
 
-enum { UNCACHED_BYTES = 512 << 20 };
-
 typedef struct {
     const fm_disk_probe *opt;
     fm_io *io;
@@ -254,7 +262,8 @@ static fm_status make_buffers(disk_run *d, fm_ledger *ledger, int *line, fm_erro
     uint64_t n = least(2 * (uint64_t)fm_io_depth(d->io), (uint64_t)fm_io_capacity(d->io));
     uint64_t most = least(d->opt->buffer_bytes / d->room, d->n_place - d->opt->first);
     if (d->opt->max_requests > 0) most = least(most, d->opt->max_requests);
-    d->n_room = least(most, n > UNCACHED_BYTES / d->room ? n : UNCACHED_BYTES / d->room);
+    const uint64_t uncached = fm_probe_uncached_bytes() / d->room;
+    d->n_room = least(most, n > uncached ? n : uncached);
     if (d->n_room == 0) d->n_room = 1;
     n = least(n, d->n_room);
     d->n_request = (int)n;

@@ -185,6 +185,9 @@ void fm_store_demand_end(fm_store *s);
  * reads are not queued yet are replaced. Queued by the next fm_store_poll(). kind: of the demand to come. */
 void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n, fm_demand_kind kind);
 
+/* Every expert of the layer is cached or on its way: hints for it have nothing to do. */
+bool fm_store_holds_layer(const fm_store *s, int32_t layer);
+
 /* How often experts were lately used, for the next session: rate [experts of all layers] uses per token,
  * 0 to 1. Before its first demand that one is seeded with it: what stays cached, and for which hints
  * something gives way, is decided by it until this session's own uses outweigh it. */

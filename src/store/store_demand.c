@@ -297,6 +297,14 @@ void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n, fm
     }
 }
 
+bool fm_store_holds_layer(const fm_store *s, int32_t layer)
+{
+    const int32_t *slot = s->slot_of + s->layer_first[layer];
+    for (int32_t i = 0; i < s->layer[layer].n_expert; i++)
+        if (slot[i] < 0) return false;
+    return true;
+}
+
 void fm_experts_feed(fm_store *s)
 {
     start_misses(s);

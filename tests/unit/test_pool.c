@@ -199,6 +199,45 @@ static void limited_pool_still_computes_everything(void **state)
     free(r);
 }
 
+static void items_are_dealt_out_evenly(void **state)
+{
+    (void)state;
+    for (int n_thread = 1; n_thread <= MAX_THREADS; n_thread++) {
+        fm_pool *pool;
+        assert_int_equal(fm_pool_create(&pool, n_thread, NULL), FM_OK);
+        for (int64_t n = 1; n < 100; n++) {
+            assert_int_equal(fm_pool_first(pool, n, 0), 0);
+            assert_int_equal(fm_pool_first(pool, n, n_thread), n);
+            for (int t = 0; t < n_thread; t++) {
+                const int64_t own = fm_pool_first(pool, n, t + 1) - fm_pool_first(pool, n, t);
+                assert_in_range(own, n / n_thread, (n + n_thread - 1) / n_thread);
+            }
+        }
+        fm_pool_destroy(pool);
+    }
+}
+
+static void what_is_expected_changes_nothing(void **state)
+{
+    (void)state;
+    record *r = calloc(1, sizeof *r);
+    fm_pool *pool;
+    assert_int_equal(fm_pool_create(&pool, 3, NULL), FM_OK);
+    r->pool = pool;
+    r->work = 300;
+    enum { BYTES = 300001 };
+    char *memory = malloc(BYTES);
+    const char *const nobodys = (const char *)(uintptr_t)4096; /* memory may be gone by the time */
+    for (int i = 0; i < 300; i++) {
+        for (int t = 0; t < 3; t++)
+            fm_pool_expect(pool, t, i % 2 ? memory : nobodys, i % 7 ? (size_t)i * 1000 : 0);
+        run_and_check(pool, r, i % 40);
+    }
+    fm_pool_destroy(pool);
+    free(memory);
+    free(r);
+}
+
 static void waits_that_end_soon_are_stayed_awake_for(void **state)
 {
     (void)state;
@@ -239,6 +278,8 @@ int main(void)
         cmocka_unit_test(run_inside_an_item_computes_in_place),
         cmocka_unit_test(pool_used_inside_another_pool_works),
         cmocka_unit_test(limited_pool_still_computes_everything),
+        cmocka_unit_test(items_are_dealt_out_evenly),
+        cmocka_unit_test(what_is_expected_changes_nothing),
         cmocka_unit_test(waits_that_end_soon_are_stayed_awake_for),
         cmocka_unit_test(create_refuses_senseless_counts),
     };

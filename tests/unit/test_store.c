@@ -181,6 +181,7 @@ static void whole_layer_streams_through_two_slots(void **state)
                              FM_OK);
             assert_int_equal(fm_lease_left(t.store), 0);
             fm_store_demand_end(t.store);
+            assert_false(fm_store_holds_layer(t.store, 5));
         }
     }
     tm_close(&t);
@@ -228,6 +229,7 @@ static void with_room_for_all_everything_is_read_once(void **state)
             if (n == 0) continue;
             pick_ids(ids, n, n, true);
             const borrower who = {.max_held = 3, .rearrange_of8 = 4};
+            assert_int_equal(fm_store_holds_layer(t.store, layer), pass > 0);
             assert_int_equal(fm_store_demand(t.store, layer, ids, NULL, n, FM_DEMAND_BATCH, NULL),
                              FM_OK);
             assert_int_equal(consume(t.store, layer, ids, n, &who, n, NULL), FM_OK);
