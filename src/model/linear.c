@@ -5,12 +5,11 @@
 #include <assert.h>
 
 enum {
-    TOKENS_PER_ITEM = 64,       /* rows of pointers kept on the stack                           */
-    ITEMS_PER_THREAD = 6,       /* enough to even out threads of unequal speed                  */
-    LONG_ITEMS_PER_THREAD = 12, /* with several stretches of tokens, when an item takes longer  */
+    TOKENS_PER_ITEM = 64,  /* rows of pointers kept on the stack               */
+    ITEMS_PER_THREAD = 12, /* enough to even out threads of unequal speed      */
     MAX_ROWS_PER_ITEM = 512,
     MAX_OPS = 8,
-    EXPECT_BYTES = 128 << 10, /* a part of the second-level cache */
+    EXPECT_BYTES = 256 << 10, /* a part of the second-level cache */
 };
 
 void fm_acts_set(fm_acts *a, const float *x, int64_t n, int64_t stride, int64_t n_tok)
@@ -98,11 +97,10 @@ static void linear_item(void *ctx, int64_t item, int thread)
 static int64_t cut_into_items(linear_job *j, const fm_linear_op *ops)
 {
     const fm_run *r = j->r;
-    const int per_thread = j->n_stretch > 1 ? LONG_ITEMS_PER_THREAD : ITEMS_PER_THREAD;
     int64_t items = 0;
     for (int i = 0; i < j->n_op; i++) {
         const int64_t n_out = ops[i].w->n_out;
-        int64_t rows = n_out * j->n_stretch / ((int64_t)r->n_thread * per_thread);
+        int64_t rows = n_out * j->n_stretch / ((int64_t)r->n_thread * ITEMS_PER_THREAD);
         rows = (rows + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
         if (rows < FM_PANEL_ROWS) rows = FM_PANEL_ROWS;
         if (rows > MAX_ROWS_PER_ITEM) rows = MAX_ROWS_PER_ITEM;
