@@ -303,6 +303,8 @@ fm_status fm_session_eval(fm_session *session, const int32_t *ids, size_t n,
 /* Logits [n_vocab] of the last evaluated token; borrowed until the next eval. */
 const float *fm_session_logits(const fm_session *session);
 int64_t fm_session_n_past(const fm_session *session);
+/* Bytes of attention caches and recurrent state that the next token reads, and of the state writes. */
+uint64_t fm_session_bytes_per_token(const fm_session *session);
 void fm_session_reset(fm_session *session); /* forgets all tokens */
 
 /* ---- sampling ---------------------------------------------------------------------------- */

@@ -287,7 +287,8 @@ static void wait_for_others(fm_pool *pool, int64_t start_ns)
 
 int64_t fm_pool_first(const fm_pool *pool, int64_t n_items, int thread)
 {
-    return (n_items * thread + pool->n_thread - 1) / pool->n_thread; /* few items: the caller has one */
+    /* Rounded up, so that of few items the caller has one. */
+    return (n_items * thread + pool->n_thread - 1) / pool->n_thread;
 }
 
 void fm_pool_expect(fm_pool *pool, int thread, const void *at, size_t bytes)

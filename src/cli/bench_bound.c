@@ -41,7 +41,8 @@ fm_bench_bound fm_bench_bound_token(const fm_bench_token *t)
 {
     const double routed = (double)t->n_layer * t->n_expert_used * t->expert_bytes;
     fm_bench_bound b = {.disk_s = seconds(t->disk_bytes, t->disk_gb_s),
-                        .memory_s = seconds(t->trunk_bytes + routed, t->memory_gb_s)};
+                        .memory_s =
+                            seconds(t->trunk_bytes + t->context_bytes + routed, t->memory_gb_s)};
     b.overlapped_s = larger(b.disk_s, b.memory_s);
 
     double layer_s = 0;
@@ -52,8 +53,8 @@ fm_bench_bound fm_bench_bound_token(const fm_bench_token *t)
         n += t->layers_with_misses[m];
     }
     layer_s = n > 0 ? layer_s / (double)n : fm_bench_layer_s(t, 0);
-    b.dependent_s =
-        seconds(t->trunk_bytes - t->shared_bytes, t->memory_gb_s) + t->n_layer * layer_s;
+    b.dependent_s = seconds(t->trunk_bytes - t->shared_bytes + t->context_bytes, t->memory_gb_s) +
+                    t->n_layer * layer_s;
     /* Bytes that no miss stands for (streamed trunk, reads ahead) can only add to the disk's time. */
     b.dependent_s = larger(b.dependent_s, b.overlapped_s);
     return b;

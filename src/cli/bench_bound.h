@@ -9,6 +9,7 @@ typedef struct {
     double disk_gb_s, memory_gb_s; /* as probed */
     double trunk_bytes;            /* weights that every token touches, shared experts included */
     double shared_bytes;           /* of which shared experts, all layers                       */
+    double context_bytes;          /* of attention caches and recurrent state                   */
     double expert_bytes;           /* one routed expert                                         */
     double disk_bytes;             /* read for one token and needed                             */
     int32_t n_layer;               /* with routed experts                                       */

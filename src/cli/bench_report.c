@@ -27,7 +27,7 @@ typedef struct {
     double ttft_ms;                  /* median                 */
     double start_ms, start_bound_ms; /* median of cold repeats; NAN: the caches were warm */
     double disk_gb_s, memory_gb_s;
-    double touched_trunk, touched_experts; /* bytes per token of generation */
+    double touched_trunk, touched_experts, touched_context; /* bytes per token of generation */
     double expert_bytes;
     char hash[17];
     const char *state, *state_how;
@@ -58,6 +58,7 @@ static void add_phase(fm_bench_phase *sum, const fm_bench_phase *p)
     sum->head_us += p->head_us;
     sum->prefetch_reads += p->prefetch_reads;
     sum->prefetch_used += p->prefetch_used;
+    sum->context_bytes += p->context_bytes;
     for (int i = 0; i < FM_MISS_BINS; i++) sum->layers_with_misses[i] += p->layers_with_misses[i];
 }
 
@@ -111,6 +112,12 @@ static void fill_means(figures *f, double expert_bytes)
     if (f->rest < 0) f->rest = 0; /* clocks of microseconds do not add up exactly */
 }
 
+/* Bytes of memory that a token of generation touches. */
+static double touched(const report *r)
+{
+    return r->touched_trunk + r->touched_experts + r->touched_context;
+}
+
 static void fill_ratios(figures *f)
 {
     f->bound_tok_s = 1 / f->bound.dependent_s;
@@ -126,6 +133,7 @@ static void bound_generation(report *r, const fm_bench_run *run)
         .disk_gb_s = r->disk_gb_s,
         .memory_gb_s = r->memory_gb_s,
         .trunk_bytes = r->touched_trunk,
+        .context_bytes = r->touched_context,
         .shared_bytes = (double)run->info.shared_expert_bytes_per_token,
         .expert_bytes = r->expert_bytes,
         .disk_bytes = f->bytes_per_token - f->wasted_per_token,
@@ -188,6 +196,8 @@ static void fill_report(report *r, const fm_bench_run *run)
     fill_rates(&r->gen, run, false);
     fill_means(&r->prompt, r->expert_bytes);
     fill_means(&r->gen, r->expert_bytes);
+    if (r->gen.sum.tokens > 0)
+        r->touched_context = (double)r->gen.sum.context_bytes / (double)r->gen.sum.tokens;
     r->ttft_ms = NAN;
     if (r->prompt.sum.tokens > 0) {
         double ms[FM_BENCH_REPEATS_MAX];
@@ -282,11 +292,11 @@ static void print_bounds(const report *r, const figures *f, bool is_prompt)
         printf("  arithmetic  %9s   measured: the time without waits for the disk, best repeat\n",
                number(a, f->bound.arithmetic_s * 1e3));
     } else {
-        printf("  memory      %9s   %s MB touched: trunk %s, experts %s\n",
-               number(a, f->bound.memory_s * 1e3),
-               number(b, (r->touched_trunk + r->touched_experts) / 1e6),
+        printf("  memory      %9s   %s MB touched: trunk %s, experts %s, context %s\n",
+               number(a, f->bound.memory_s * 1e3), number(b, touched(r) / 1e6),
                number((char[FM_CLI_FIGURE]){0}, r->touched_trunk / 1e6),
-               number((char[FM_CLI_FIGURE]){0}, r->touched_experts / 1e6));
+               number((char[FM_CLI_FIGURE]){0}, r->touched_experts / 1e6),
+               number((char[FM_CLI_FIGURE]){0}, r->touched_context / 1e6));
         printf("  arithmetic          -   not counted: one token's products are bound by memory\n");
     }
     printf("  bound, everything overlapped        %8s tok/s, achieved %s\n",
@@ -459,7 +469,8 @@ static void print_json(const report *r, const fm_bench_run *run, const fm_cli_op
     fm_json_real(j, "bytes_per_token", r->gen.bytes_per_token);
     fm_json_real(j, "disk_gb_s", r->gen.disk_gb_s);
     put_probes(j, r, run);
-    fm_json_real(j, "touched_bytes_per_token", r->touched_trunk + r->touched_experts);
+    fm_json_real(j, "touched_bytes_per_token", touched(r));
+    fm_json_real(j, "context_bytes_per_token", r->touched_context);
     fm_json_real(j, "bound_tok_s", r->gen.bound_tok_s);
     fm_json_real(j, "bound_ratio", r->gen.bound_ratio);
     fm_json_real(j, "overlapped_bound_tok_s", r->gen.overlapped_tok_s);

@@ -154,6 +154,7 @@ static fm_status run_generation(bench *b, fm_bench_repeat *r, fm_error *err)
     fm_stats before, after;
     fm_engine_stats(b->engine, &before);
     for (int32_t i = 0; i < b->o->bench_gen; i++) {
+        r->gen.context_bytes += fm_session_bytes_per_token(b->session);
         const uint64_t started = fm_now_us();
         FM_TRY(fm_session_eval(b->session, &ids[i], 1, &eval, err));
         r->gen.us +=

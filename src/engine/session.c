@@ -59,6 +59,12 @@ int64_t fm_session_n_past(const fm_session *s)
     return s->n_past;
 }
 
+uint64_t fm_session_bytes_per_token(const fm_session *s)
+{
+    const fm_hparams *hp = &s->engine->model->hp;
+    return fm_kv_touched_bytes(fm_kv_get_shape(s->kv), s->n_past, hp->index_topk, hp->window);
+}
+
 void fm_session_reset(fm_session *s)
 {
     fm_kv_reset(s->kv);

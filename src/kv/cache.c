@@ -60,6 +60,21 @@ uint64_t fm_kv_state_bytes(const fm_kv_shape *s)
     return fm_round_up(floats * 4 * (uint64_t)s->n_delta_layer, PAGE);
 }
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+uint64_t fm_kv_touched_bytes(const fm_kv_shape *s, int64_t pos, int64_t n_seen, int64_t n_window)
+{
+    const int64_t n_pos = pos + 1, n_whole = n_seen > 0 ? least(n_pos, n_seen) : n_pos;
+    const int64_t slots = n_whole * s->n_attn_layer + least(n_pos, n_window) * s->n_window_layer;
+    const int64_t keys = n_whole < n_pos ? n_pos * s->n_index_layer * s->d_index : 0;
+    const int64_t floats = (s->conv_floats + s->state_floats) * s->n_delta_layer;
+    return (uint64_t)slots * n_part(s) * (uint64_t)s->n_head_kv * slot_bytes(s) +
+           (uint64_t)keys * (s->f16 ? 2 : 4) + 2 * (uint64_t)floats * sizeof(float);
+}
+
 fm_status fm_kv_create(fm_kv **out, const fm_kv_shape *shape, fm_ledger *ledger, fm_error *err)
 {
     *out = NULL;

@@ -40,6 +40,11 @@ uint64_t fm_kv_cache_bytes(const fm_kv_shape *s);
 uint64_t fm_kv_index_bytes(const fm_kv_shape *s);
 uint64_t fm_kv_state_bytes(const fm_kv_shape *s);
 
+/* Bytes that a token at position pos touches: keys and values of the positions that it sees, its own included, in layers of the
+ * whole context at most n_seen of them (0: all), in those with a window at most n_window; the index keys by which
+ * these n_seen are chosen; recurrent state twice, because it is read and written. */
+uint64_t fm_kv_touched_bytes(const fm_kv_shape *s, int64_t pos, int64_t n_seen, int64_t n_window);
+
 /* Takes these from the ledger's lines "attention cache", "index keys" and "recurrent state", zeroed. The caller owns *out; the ledger must outlive it. FM_E_NOMEM when the
  * ledger or the system refuses; then *out is NULL. */
 fm_status fm_kv_create(fm_kv **out, const fm_kv_shape *shape, fm_ledger *ledger, fm_error *err);

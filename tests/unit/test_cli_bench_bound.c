@@ -61,6 +61,16 @@ static void in_memory_all_bounds_are_the_memory_term(void **state)
     near_ms(b.dependent_s, 11);
 }
 
+static void the_context_adds_to_memory(void **state)
+{
+    (void)state;
+    fm_bench_token t = a_token();
+    t.context_bytes = 5e6; /* 0.5 ms, before the layers' experts */
+    near_ms(fm_bench_bound_token(&t).memory_s, 11.5);
+    bins[8] = 1;
+    near_ms(fm_bench_bound_token(&t).dependent_s, 2.5 + 10 * 8.1);
+}
+
 static void layers_count_by_their_misses(void **state)
 {
     (void)state;
@@ -124,6 +134,7 @@ int main(void)
         cmocka_unit_test(a_layer_waits_for_its_last_expert),
         cmocka_unit_test(a_fast_disk_leaves_the_computing),
         cmocka_unit_test(in_memory_all_bounds_are_the_memory_term),
+        cmocka_unit_test(the_context_adds_to_memory),
         cmocka_unit_test(layers_count_by_their_misses),
         cmocka_unit_test(bytes_without_misses_still_take_time),
         cmocka_unit_test(what_was_not_measured_is_not_a_number),

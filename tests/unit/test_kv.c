@@ -27,6 +27,32 @@ static void sizes_count_both_kinds_of_layers(void **state)
     assert_int_equal(fm_kv_cache_bytes(&odd), 0);
 }
 
+static void a_token_touches_what_it_sees(void **state)
+{
+    (void)state;
+    fm_kv_shape s = {.n_attn_layer = 3,
+                     .n_window_layer = 2,
+                     .n_window_ctx = 1024,
+                     .n_head_kv = 4,
+                     .d_head = 64,
+                     .n_ctx = 8192,
+                     .f16 = true};
+    const uint64_t row = 2 * 4 * 64 * 2; /* K and V of a layer */
+    assert_int_equal(fm_kv_touched_bytes(&s, 0, 0, 512), 5 * row);
+    assert_int_equal(fm_kv_touched_bytes(&s, 2999, 0, 512), (3 * 3000 + 2 * 512) * row);
+    s = (fm_kv_shape){.n_attn_layer = 3,
+                      .n_head_kv = 1,
+                      .d_head = 64,
+                      .n_ctx = 8192,
+                      .shared_rows = true,
+                      .n_index_layer = 2,
+                      .d_index = 16};
+    assert_int_equal(fm_kv_touched_bytes(&s, 99, 100, 0), 3 * 100 * 64 * 4); /* sees all */
+    assert_int_equal(fm_kv_touched_bytes(&s, 199, 100, 0), 3 * 100 * 64 * 4 + 2 * 200 * 16 * 4);
+    s = (fm_kv_shape){.n_delta_layer = 5, .conv_floats = 7, .state_floats = 100};
+    assert_int_equal(fm_kv_touched_bytes(&s, 4000, 0, 0), 2 * 5 * 107 * 4);
+}
+
 /* Every factor is one that a file or a user may give; products wrap in 64 bits, some back to small. */
 static void sizes_that_overflow_saturate(void **state)
 {
@@ -150,6 +176,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_count_both_kinds_of_layers),
+        cmocka_unit_test(a_token_touches_what_it_sees),
         cmocka_unit_test(sizes_that_overflow_saturate),
         cmocka_unit_test(index_keys_have_blocks_of_their_own),
         cmocka_unit_test(heads_do_not_overlap),
