@@ -273,6 +273,24 @@ int fm_os_cpu_count(void)
     return n > 0 ? n : 1;
 }
 
+uint64_t fm_facts_last_cache_at(const char *root)
+{
+    enum { MOST = 8 };
+    uint64_t largest = 0;
+    for (int i = 0; i < MOST; i++) {
+        char path[PATH_CAP];
+        snprintf(path, sizeof path, "%s/sys/devices/system/cpu/cpu0/cache/index%d/size", root, i);
+        const uint64_t kib = read_number(path); /* "32768K" */
+        if (kib < UINT64_C(1) << 32 && kib * 1024 > largest) largest = kib * 1024;
+    }
+    return largest;
+}
+
+uint64_t fm_os_last_cache(void)
+{
+    return fm_facts_last_cache_at("");
+}
+
 #if defined(__x86_64__)
 /* Which register state the system saves: without it the instructions fault whatever cpuid says. */
 static uint64_t saved_state(void)

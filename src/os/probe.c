@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/ledger.h"
 #include "base/pool.h"
+#include "os/facts.h"
 #include "os/file.h"
 #include "os/io.h"
 
@@ -26,12 +27,8 @@ static fm_status stopped(fm_error *err)
 
 uint64_t fm_probe_uncached_bytes(void)
 {
-    const uint64_t least = 512 << 20;
-#ifdef _SC_LEVEL3_CACHE_SIZE
-    const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE); /* 0: unknown */
-    if (cache > 0 && 8 * (uint64_t)cache > least) return 8 * (uint64_t)cache;
-#endif
-    return least;
+    const uint64_t least = 512 << 20, bytes = 8 * fm_os_last_cache();
+    return bytes > least ? bytes : least;
 }
 
 /* ---- memory ------------------------------------------------------------------------------ */

@@ -185,6 +185,16 @@ static void broken_files_are_no_limit(void **state)
     assert_int_equal(fm_facts_cpu_quota_at(root), 0);
 }
 
+static void largest_cache_is_found(void **state)
+{
+    (void)state;
+    assert_int_equal(fm_facts_last_cache_at(root), 0);
+    put("sys/devices/system/cpu/cpu0/cache/index0/size", "48K\n");
+    put("sys/devices/system/cpu/cpu0/cache/index1/size", "nonsense\n");
+    put("sys/devices/system/cpu/cpu0/cache/index3/size", "307200K\n");
+    assert_int_equal(fm_facts_last_cache_at(root), UINT64_C(300) << 20);
+}
+
 static void this_machine_answers_sensibly(void **state)
 {
     (void)state;
@@ -253,6 +263,7 @@ int main(void)
         IN_A_FOLDER(version_1_limit_counts_beside_an_empty_version_2),
         IN_A_FOLDER(container_that_sees_only_its_subtree_finds_its_limit),
         IN_A_FOLDER(broken_files_are_no_limit),
+        IN_A_FOLDER(largest_cache_is_found),
         IN_A_FOLDER(this_machine_answers_sensibly),
         IN_A_FOLDER(files_are_read_exactly_or_not_at_all),
     };
