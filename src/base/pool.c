@@ -326,7 +326,8 @@ static void run_dealt(fm_pool *pool, fm_pool_fn fn, void *ctx, int64_t n_items)
 void fm_pool_run(fm_pool *pool, fm_pool_fn fn, void *ctx, int64_t n_items)
 {
     if (n_items <= 0) return;
-    assert(n_items <= INT32_MAX); /* and as many threads may come too late, one after the other */
+    /* Late threads add to exhausted ranges: with this it never carries into the end. */
+    assert(n_items <= INT32_MAX);
     const bool nested = tls_pool == pool;
     if (nested || n_items == 1 || pool->n_started == 0) {
         const int index = nested ? tls_index : 0;

@@ -42,7 +42,7 @@ typedef struct {
     int depth;             /* 0: default                                                 */
     uint64_t split_bytes;  /* larger requests are cut; 0: default                        */
     uint64_t read_bytes;   /* of one request; rounded up to the alignment                */
-    uint64_t buffer_bytes; /* memory that may be used, if as much serves; fewer requests wait when it is small */
+    uint64_t buffer_bytes; /* memory that may be used; fewer requests wait when it is small */
     void *buffer;          /* that memory, FM_IO_ALIGN-aligned; NULL: allocated for the call */
     uint64_t max_us;
     uint64_t max_requests; /* 0: no limit */
