@@ -1,8 +1,8 @@
 /* Fork-join thread pool: see pool.h.
  *
  * The items of a run are dealt out in ranges of neighbours, one to a thread, because neighbours mostly lie side by side
- * in memory: what a thread asks for ahead of its use is then its own next item. Who has nothing left takes items from the ranges of
- * the others. Taking one is a single atomic addition, and a result inside the range *is* the permission
+ * in memory: what a thread asks for ahead of its use is then its own next item, until others, who have nothing left, take
+ * from its range. Taking one is a single atomic addition, and a result inside the range *is* the permission
  * to compute that item: while it is being computed the run cannot end, so the description of the run (fn, ctx)
  * cannot change under the one who holds it. A thread that comes late finds nothing left and needs no part in
  * the run's end; therefore a run never waits for a thread that sleeps or was not scheduled, which is what
@@ -104,10 +104,14 @@ static void take_items(fm_pool *pool, int index)
     }
 }
 
-/* A run has begun that this worker has not looked at, or the pool ends. */
+/* A run that this worker has not looked at has items left, or the pool ends. */
 static bool run_waits(fm_pool *pool, const worker *w)
 {
-    return atomic_load(&pool->n_run) != w->seen || atomic_load(&pool->stop);
+    if (atomic_load(&pool->stop)) return true;
+    if (atomic_load(&pool->n_run) == w->seen) return false;
+    for (int t = 0; t < pool->n_thread; t++)
+        if (has_items(&pool->deals[t])) return true;
+    return false;
 }
 
 /* The next lines of what the thread expects to read; false when there are none. A late one may take what was meant for the
@@ -304,6 +308,7 @@ static void deal_items(fm_pool *pool, int64_t n_items)
     for (int t = pool->n_thread - 1; t >= 0; t--) {
         const uint64_t first = (uint64_t)fm_pool_first(pool, n_items, t);
         const uint64_t end = (uint64_t)fm_pool_first(pool, n_items, t + 1);
+        if (first == end && !has_items(&pool->deals[t])) continue; /* its line stays where it is */
         atomic_store_explicit(&pool->deals[t].items, end << 32 | first, memory_order_release);
     }
     /* Workers about to sleep announce it and then look at this. */

@@ -1,8 +1,9 @@
 /* Fork-join thread pool for the arithmetic.
  *
  * fm_pool_run() hands out item numbers 0..n-1 to the calling thread and the workers; it returns
- * when all are done. Each thread begins with neighbouring items of its own (fm_pool_first()) and then helps the others; which
- * thread computes which item is not fixed, so an item's result must not depend on it. Workers stay awake for a while after a run, because the next one follows at once while a token is
+ * when all are done. Each thread begins with neighbouring items of its own (fm_pool_first()) and then
+ * helps the others; which thread computes which item is not fixed, so an item's result must not depend on
+ * it. Workers stay awake for a while after a run, because the next one follows at once while a token is
  * computed (base/spin.h), then sleep in the kernel.
  */
 #pragma once

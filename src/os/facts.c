@@ -273,22 +273,47 @@ int fm_os_cpu_count(void)
     return n > 0 ? n : 1;
 }
 
-uint64_t fm_facts_last_cache_at(const char *root)
+/* Processors in a list like "0-3,8"; 0: no such file. */
+static int count_listed(const char *path)
+{
+    FILE *f = fopen(path, "re");
+    if (!f) return 0;
+    int n = 0, first, last;
+    while (fscanf(f, "%d", &first) == 1) {
+        last = first;
+        int c = fgetc(f);
+        if (c == '-') {
+            if (fscanf(f, "%d", &last) != 1) break;
+            c = fgetc(f);
+        }
+        if (last >= first) n += last - first + 1;
+        if (c != ',') break;
+    }
+    fclose(f);
+    return n;
+}
+
+uint64_t fm_facts_last_cache_at(const char *root, int n_cpu)
 {
     enum { MOST = 8 };
     uint64_t largest = 0;
+    int n_sharing = 0;
     for (int i = 0; i < MOST; i++) {
         char path[PATH_CAP];
-        snprintf(path, sizeof path, "%s/sys/devices/system/cpu/cpu0/cache/index%d/size", root, i);
+        const char *const folder = "sys/devices/system/cpu/cpu0/cache";
+        snprintf(path, sizeof path, "%s/%s/index%d/size", root, folder, i);
         const uint64_t kib = read_number(path); /* "32768K" */
-        if (kib < UINT64_C(1) << 32 && kib * 1024 > largest) largest = kib * 1024;
+        if (kib >= UINT64_C(1) << 32 || kib * 1024 <= largest) continue;
+        largest = kib * 1024;
+        snprintf(path, sizeof path, "%s/%s/index%d/shared_cpu_list", root, folder, i);
+        n_sharing = count_listed(path);
     }
-    return largest;
+    return n_sharing > 0 ? largest * (uint64_t)((n_cpu + n_sharing - 1) / n_sharing) : largest;
 }
 
 uint64_t fm_os_last_cache(void)
 {
-    return fm_facts_last_cache_at("");
+    return fm_facts_last_cache_at("", fm_os_cpu_count());
 }
 
 #if defined(__x86_64__)

@@ -9,7 +9,7 @@
 /* Asked every few milliseconds; false stops the probe with FM_E_CANCELLED. NULL: never. */
 typedef bool (*fm_probe_go_fn)(void *user);
 
-/* Bytes of which the processor's caches hold little at a time: eight times the last-level cache, at least 512 MiB. */
+/* Bytes of which the processors' caches hold little at a time: eight times the last-level caches, at least 512 MiB. */
 uint64_t fm_probe_uncached_bytes(void);
 
 /* ---- memory ------------------------------------------------------------------------------ */

@@ -32,6 +32,7 @@ same "hits" "$(json_get "$out" 'abs(j["generation"]["expert_hits"] / (j["generat
 same "memory" "$(json_get "$out" '0 < j["peak_rss_bytes"] <= j["memory_budget_bytes"] == 16 << 20')" True
 same "dependent bound is the stricter one" "$(json_get "$out" 'j["bound_tok_s"] <= j["overlapped_bound_tok_s"]')" True
 same "the first ratio" "$(json_get "$out" 'abs(j["bound_ratio"] - j["gen_tok_s"] / j["bound_tok_s"]) < 1e-3')" True
+same "context is a part of what is touched" "$(json_get "$out" '0 < j["context_bytes_per_token"] < j["touched_bytes_per_token"]')" True
 same "prompt ratio" "$(json_get "$out" '0 < j["prompt_bound_ratio"]')" True
 same "useful and wasted" "$(json_get "$out" 'abs(j["generation"]["useful_bytes_per_token"] + j["generation"]["wasted_bytes_per_token"] - j["bytes_per_token"]) <= 1e-4 * j["bytes_per_token"]')" True
 same "repeats have ids of their own" "$(json_get "$out" 'j["repeats"][0]["token_hash"] != j["repeats"][1]["token_hash"]')" True

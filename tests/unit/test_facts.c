@@ -188,11 +188,15 @@ static void broken_files_are_no_limit(void **state)
 static void largest_cache_is_found(void **state)
 {
     (void)state;
-    assert_int_equal(fm_facts_last_cache_at(root), 0);
+    assert_int_equal(fm_facts_last_cache_at(root, 16), 0);
     put("sys/devices/system/cpu/cpu0/cache/index0/size", "48K\n");
     put("sys/devices/system/cpu/cpu0/cache/index1/size", "nonsense\n");
     put("sys/devices/system/cpu/cpu0/cache/index3/size", "307200K\n");
-    assert_int_equal(fm_facts_last_cache_at(root), UINT64_C(300) << 20);
+    put("sys/devices/system/cpu/cpu0/cache/index4/size", "2048K\n");
+    assert_int_equal(fm_facts_last_cache_at(root, 16), UINT64_C(300) << 20);
+    put("sys/devices/system/cpu/cpu0/cache/index3/shared_cpu_list", "0-3,8,10-11\n"); /* seven */
+    assert_int_equal(fm_facts_last_cache_at(root, 7), UINT64_C(300) << 20);
+    assert_int_equal(fm_facts_last_cache_at(root, 16), UINT64_C(900) << 20);
 }
 
 static void this_machine_answers_sensibly(void **state)

@@ -1,6 +1,7 @@
 /* The thread pool: every item exactly once, whatever the sizes, and results of one run visible to
  * the caller and to the next run without further locks. */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -199,6 +200,38 @@ static void limited_pool_still_computes_everything(void **state)
     free(r);
 }
 
+typedef struct {
+    int64_t first[MAX_THREADS]; /* item that each thread began with, -1: none yet */
+    _Atomic int n_begun;
+    int n_thread;
+} beginners;
+
+/* Waits until every thread has begun, so that nobody takes an item of a thread that comes late. */
+static void begin_item(void *ctx, int64_t item, int thread)
+{
+    beginners *b = ctx;
+    if (b->first[thread] >= 0) return;
+    b->first[thread] = item;
+    atomic_fetch_add(&b->n_begun, 1);
+    while (atomic_load(&b->n_begun) < b->n_thread) sched_yield();
+}
+
+static void threads_begin_with_their_own_items(void **state)
+{
+    (void)state;
+    for (int n_thread = 2; n_thread <= 6; n_thread++) {
+        fm_pool *pool;
+        assert_int_equal(fm_pool_create(&pool, n_thread, NULL), FM_OK);
+        fm_pool_limit(pool, n_thread); /* all are woken */
+        beginners b = {.n_thread = n_thread};
+        for (int t = 0; t < n_thread; t++) b.first[t] = -1;
+        fm_pool_run(pool, begin_item, &b, 100);
+        for (int t = 0; t < n_thread; t++)
+            assert_int_equal(b.first[t], fm_pool_first(pool, 100, t));
+        fm_pool_destroy(pool);
+    }
+}
+
 static void items_are_dealt_out_evenly(void **state)
 {
     (void)state;
@@ -234,6 +267,7 @@ static void what_is_expected_changes_nothing(void **state)
         run_and_check(pool, r, i % 40);
     }
     fm_pool_destroy(pool);
+    assert_int_equal(atomic_load(&r->bad_thread), 0);
     free(memory);
     free(r);
 }
@@ -278,6 +312,7 @@ int main(void)
         cmocka_unit_test(run_inside_an_item_computes_in_place),
         cmocka_unit_test(pool_used_inside_another_pool_works),
         cmocka_unit_test(limited_pool_still_computes_everything),
+        cmocka_unit_test(threads_begin_with_their_own_items),
         cmocka_unit_test(items_are_dealt_out_evenly),
         cmocka_unit_test(what_is_expected_changes_nothing),
         cmocka_unit_test(waits_that_end_soon_are_stayed_awake_for),
