@@ -32,8 +32,6 @@ typedef struct {
     struct fm_pool *pool;
     pthread_t thread;
     int index;
-    unsigned seen; /* the last run whose items it looked for */
-    fm_spin spin;
 } worker;
 
 /* What one thread has been dealt. The lower half of `items` is the next one, the upper half the end; written by
@@ -104,11 +102,11 @@ static void take_items(fm_pool *pool, int index)
     }
 }
 
-/* A run that this worker has not looked at has items left, or the pool ends. */
-static bool run_waits(fm_pool *pool, const worker *w)
+/* A run after the one that was seen last has items left, or the pool ends. */
+static bool run_waits(fm_pool *pool, unsigned seen)
 {
     if (atomic_load(&pool->stop)) return true;
-    if (atomic_load(&pool->n_run) == w->seen) return false;
+    if (atomic_load(&pool->n_run) == seen) return false;
     for (int t = 0; t < pool->n_thread; t++)
         if (has_items(&pool->deals[t])) return true;
     return false;
@@ -130,48 +128,52 @@ static bool fetch_expected(deal *d)
 }
 
 /* Where there are more threads than processors a waiting one is soon in the way. */
-static int64_t awake_ns(const fm_pool *pool, const worker *w)
+static int64_t awake_ns(const fm_pool *pool, const fm_spin *spin)
 {
-    return pool->n_thread - 1 > pool->n_awake_max ? FM_SPIN_SHORT_NS : fm_spin_limit_ns(&w->spin);
+    return pool->n_thread - 1 > pool->n_awake_max ? FM_SPIN_SHORT_NS : fm_spin_limit_ns(spin);
 }
 
 /* Looks at its own items, which no other worker looks at meanwhile; who has none comes a little later, for those of
  * the others. */
-static bool spin_for_work(fm_pool *pool, const worker *w, int64_t start_ns, int64_t limit_ns)
+static bool spin_for_work(fm_pool *pool, deal *own, unsigned seen, int64_t start_ns,
+                          int64_t limit_ns)
 {
-    deal *own = &pool->deals[w->index];
     do {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
             if (has_items(own)) return true;
             if (!fetch_expected(own)) fm_cpu_pause();
         }
-        if (run_waits(pool, w)) return true;
+        if (run_waits(pool, seen)) return true;
     } while (fm_spin_on(start_ns, limit_ns));
     return false;
 }
 
-static void sleep_for_work(fm_pool *pool, const worker *w)
+static void sleep_for_work(fm_pool *pool, unsigned seen)
 {
     pthread_mutex_lock(&pool->mu);
     /* First announced, then looked: the caller publishes items first and then looks for sleepers.
      */
     atomic_fetch_add(&pool->n_sleeping, 1);
-    while (!run_waits(pool, w)) pthread_cond_wait(&pool->work_came, &pool->mu);
+    while (!run_waits(pool, seen)) pthread_cond_wait(&pool->work_came, &pool->mu);
     atomic_fetch_sub(&pool->n_sleeping, 1);
     pthread_mutex_unlock(&pool->mu);
 }
 
 static void *worker_main(void *arg)
 {
-    worker *w = arg;
+    const worker *w = arg;
     fm_pool *pool = w->pool;
+    deal *own = &pool->deals[w->index];
     tls_pool = pool;
     tls_index = w->index;
+    unsigned seen = 0; /* the last run whose items it looked for */
+    fm_spin spin = {0};
     while (!atomic_load(&pool->stop)) {
         const int64_t start_ns = fm_now_ns();
-        if (!spin_for_work(pool, w, start_ns, awake_ns(pool, w))) sleep_for_work(pool, w);
-        fm_spin_learn(&w->spin, fm_now_ns() - start_ns);
-        w->seen = atomic_load(&pool->n_run);
+        if (!spin_for_work(pool, own, seen, start_ns, awake_ns(pool, &spin)))
+            sleep_for_work(pool, seen);
+        fm_spin_learn(&spin, fm_now_ns() - start_ns);
+        seen = atomic_load(&pool->n_run);
         take_items(pool, w->index);
     }
     return NULL;

@@ -264,11 +264,10 @@ static fm_status head_pass(fm_run *r, int32_t t0, int32_t n, fm_error *err)
                               n_embd);
             fm_acts_set(&r->in, r->normed, n_embd, n_embd, n);
         }
-        const int64_t row0 = (int64_t)(u - m->hp.n_layer) * m->head_rows;
         fm_matrix w = fm_output_matrix(m, u, ptr);
         fm_expect_unit(r, u + 1);
         if (u == m->hp.n_layer) w.tag = m->head; /* all units see the same rows: counted once */
-        const fm_linear_op op = {&w, r->logits + row0, r->hp->n_vocab, NULL};
+        const fm_linear_op op = {&w, r->logits + fm_output_row0(m, u), r->hp->n_vocab, NULL};
         fm_linear(r, &r->in, &op, 1);
         fm_trunk_release(r->opt.store, u);
         if (fm_run_stops(r, 0)) return stopped(err);

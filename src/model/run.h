@@ -185,7 +185,8 @@ uint64_t fm_embd_row_bytes(const fm_model *m);
 /* Rows [row0, row0 + n_out) of a bound weight of one matrix per head; they start a matrix of that weight. */
 fm_matrix fm_head_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w, int64_t row0,
                          int64_t n_out);
-/* The rows of the output head that a unit of the trunk holds. */
+/* The rows of the output head that a unit of the trunk holds, and the first one's number. */
+int64_t fm_output_row0(const fm_model *m, int32_t unit);
 fm_matrix fm_output_matrix(const fm_model *m, int32_t unit, uint8_t *const *ptr);
 /* The matrix of a bound weight, given the addresses of the layer's pieces; its tag is the tensor. */
 fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w);

@@ -66,9 +66,14 @@ fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
     return m;
 }
 
+int64_t fm_output_row0(const fm_model *m, int32_t unit)
+{
+    return (int64_t)(unit - m->hp.n_layer) * m->head_rows;
+}
+
 fm_matrix fm_output_matrix(const fm_model *m, int32_t unit, uint8_t *const *ptr)
 {
-    const int64_t left = m->hp.n_vocab - (int64_t)(unit - m->hp.n_layer) * m->head_rows;
+    const int64_t left = m->hp.n_vocab - fm_output_row0(m, unit);
     return fm_matrix_of(fm_type_get(m->head->type), ptr, 0, m->hp.n_embd,
                         left < m->head_rows ? left : m->head_rows);
 }

@@ -10,17 +10,18 @@
 
 #include "kv/cache.h"
 
+static const fm_kv_shape both_kinds = {.n_attn_layer = 3,
+                                       .n_window_layer = 2,
+                                       .n_window_ctx = 1024,
+                                       .n_head_kv = 4,
+                                       .d_head = 64,
+                                       .n_ctx = 8192,
+                                       .f16 = true};
+
 static void sizes_count_both_kinds_of_layers(void **state)
 {
     (void)state;
-    const fm_kv_shape s = {.n_attn_layer = 3,
-                           .n_window_layer = 2,
-                           .n_window_ctx = 1024,
-                           .n_head_kv = 4,
-                           .d_head = 64,
-                           .n_ctx = 8192,
-                           .f16 = true};
-    assert_int_equal(fm_kv_cache_bytes(&s), (3 * 8192 + 2 * 1024) * 2 * 4 * 64 * 2);
+    assert_int_equal(fm_kv_cache_bytes(&both_kinds), (3 * 8192 + 2 * 1024) * 2 * 4 * 64 * 2);
     fm_kv_shape odd = {.n_attn_layer = 1, .n_head_kv = 1, .d_head = 3, .n_ctx = 7};
     assert_int_equal(fm_kv_cache_bytes(&odd), 4096); /* whole pages */
     odd.n_attn_layer = 0;
@@ -30,13 +31,7 @@ static void sizes_count_both_kinds_of_layers(void **state)
 static void a_token_touches_what_it_sees(void **state)
 {
     (void)state;
-    fm_kv_shape s = {.n_attn_layer = 3,
-                     .n_window_layer = 2,
-                     .n_window_ctx = 1024,
-                     .n_head_kv = 4,
-                     .d_head = 64,
-                     .n_ctx = 8192,
-                     .f16 = true};
+    fm_kv_shape s = both_kinds;
     const uint64_t row = 2 * 4 * 64 * 2; /* K and V of a layer */
     assert_int_equal(fm_kv_touched_bytes(&s, 0, 0, 512), 5 * row);
     assert_int_equal(fm_kv_touched_bytes(&s, 2999, 0, 512), (3 * 3000 + 2 * 512) * row);

@@ -41,6 +41,21 @@ static void run_and_check(fm_pool *pool, record *r, int64_t n_items)
     for (int64_t i = 0; i < MAX_ITEMS; i++) assert_int_equal(r->seen[i], i < n_items ? 1 : 0);
 }
 
+/* A record with a pool of its own, and the end of both. */
+static record *open_record(int n_thread)
+{
+    record *r = calloc(1, sizeof *r);
+    assert_int_equal(fm_pool_create(&r->pool, n_thread, NULL), FM_OK);
+    return r;
+}
+
+static void close_record(record *r)
+{
+    fm_pool_destroy(r->pool); /* of workers that are awake or asleep */
+    assert_int_equal(atomic_load(&r->bad_thread), 0);
+    free(r);
+}
+
 static void any_thread_count_computes_every_item_once(void **state)
 {
     (void)state;
@@ -66,10 +81,8 @@ static void any_thread_count_computes_every_item_once(void **state)
 static void runs_after_workers_slept_still_complete(void **state)
 {
     (void)state;
-    record *r = calloc(1, sizeof *r);
-    fm_pool *pool;
-    assert_int_equal(fm_pool_create(&pool, 4, NULL), FM_OK);
-    r->pool = pool;
+    record *r = open_record(4);
+    fm_pool *pool = r->pool;
     for (int i = 0; i < 200; i++) {
         /* Around both times of staying awake, the second half where there are processors for all. */
         static const long nap_us[] = {0, 20, 60, 500, 3000};
@@ -79,8 +92,7 @@ static void runs_after_workers_slept_still_complete(void **state)
         r->work = (i % 7) * 1000;
         run_and_check(pool, r, 1 + i % 40);
     }
-    fm_pool_destroy(pool); /* of workers that are awake or asleep */
-    free(r);
+    close_record(r);
 }
 
 typedef struct {
@@ -253,10 +265,8 @@ static void items_are_dealt_out_evenly(void **state)
 static void what_is_expected_changes_nothing(void **state)
 {
     (void)state;
-    record *r = calloc(1, sizeof *r);
-    fm_pool *pool;
-    assert_int_equal(fm_pool_create(&pool, 3, NULL), FM_OK);
-    r->pool = pool;
+    record *r = open_record(3);
+    fm_pool *pool = r->pool;
     r->work = 300;
     enum { BYTES = 300001 };
     char *memory = malloc(BYTES);
@@ -266,10 +276,8 @@ static void what_is_expected_changes_nothing(void **state)
             fm_pool_expect(pool, t, i % 2 ? memory : nobodys, i % 7 ? (size_t)i * 1000 : 0);
         run_and_check(pool, r, i % 40);
     }
-    fm_pool_destroy(pool);
-    assert_int_equal(atomic_load(&r->bad_thread), 0);
+    close_record(r);
     free(memory);
-    free(r);
 }
 
 static void waits_that_end_soon_are_stayed_awake_for(void **state)
