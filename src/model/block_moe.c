@@ -504,7 +504,7 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
          * there, not before them. */
         if (one && set.n_job > 0 && fm_lease_ready(store) == 0) {
             compute_set(&set);
-            /* What the disk may do once it has read what is waited for. */
+            /* What the disk will do once it has read what is waited for. */
             if (set.so_far && fm_lease_ready(store) == 0) fm_guess_next(r, layer, set.so_far);
         }
         fm_expert_ref ref;

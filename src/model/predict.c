@@ -12,11 +12,11 @@ enum { PERIOD_FIRST = 64, PERIOD_MOST = 4096, SETTLE = 2 };
 
 void fm_predict_trial_init(fm_predict_trial *t, fm_prefetch mode)
 {
-    const fm_guess_kind kind = mode == FM_PREFETCH_OFF ? FM_GUESS_NONE : FM_GUESS_AT_END;
+    const fm_guess_kind kind = mode == FM_PREFETCH_OFF ? FM_GUESS_NONE : FM_GUESS_EARLY;
     *t = (fm_predict_trial){.mode = mode,
                             .use = kind,
                             .decided = kind,
-                            .rival = FM_GUESS_EARLY,
+                            .rival = FM_GUESS_AT_END,
                             .n_wait = SETTLE,
                             .period = PERIOD_FIRST};
 }

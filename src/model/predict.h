@@ -6,9 +6,10 @@
  * the next layer's own router looks at the hidden state as it is now: layers change it little, so
  * most of its choices stand (Eliseev and Mazur 2023, arXiv 2312.17238, call it speculative loading).
  * For one token that is done at the end of a layer, when all its experts have been added, or early as well: whenever the
- * layer waits for the disk, from the sum of the experts computed so far. Early guesses are worse and read more in vain, but the
- * disk has work before the layer ends. Which way pays depends on disk, processors, budget and model, so it is measured: from
- * time to time tokens are evaluated in two ways in turn, and the faster way stays.
+ * layer waits for the disk, from the sum of the experts computed so far, to be read when all that it waits for is there.
+ * Early guesses are worse and read more in vain, but the disk has work while the layer's last experts are computed. Which
+ * way pays depends on disk, processors, budget and model, so it is measured: from time to time tokens are evaluated in two
+ * ways in turn, and the faster way stays.
  */
 #pragma once
 

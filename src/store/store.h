@@ -180,9 +180,10 @@ void fm_lease_done(fm_store *s, const fm_expert_ref *ref);     /* the bytes may 
 /* Ends the demand: waits for reads in flight, returns every loan. Also after an error or cancel. */
 void fm_store_demand_end(fm_store *s);
 
-/* Likely experts of a layer, likeliest first: read in idle time, below demand, into slots that nobody
- * used since the layer's last demand; dropped when the layer has passed. Ids from the last hint whose
- * reads are not queued yet are replaced. Queued by the next fm_store_poll(). kind: of the demand to come. */
+/* Likely experts of a layer, likeliest first: read in idle time, below demand (during a demand of one token
+ * when all that it waits for has arrived), into slots that nobody used since the layer's last demand;
+ * dropped when the layer has passed. Ids from the last hint whose reads are not queued yet are replaced.
+ * Queued by the next fm_store_poll(). kind: of the demand to come. */
 void fm_store_hint(fm_store *s, int32_t layer, const int32_t *ids, int32_t n, fm_demand_kind kind);
 
 /* Every expert of the layer is cached or on its way: hints for it have nothing to do. */

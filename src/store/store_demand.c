@@ -3,8 +3,9 @@
  * A demand pins what is cached at once, so nothing that it will hand out can be evicted, and queues
  * reads for the rest in the order given, as far as slots and the queue allow; each loan that comes
  * back frees a slot for the next read. A batch claims only a window of slots at a time: more would
- * evict residents early and gain nothing. Hints are read while no demanded read waits for a slot,
- * at the lowest priority, into slots that nobody used lately.
+ * evict residents early and gain nothing. Hints are read while no demanded read waits for a slot, and
+ * for one token only when all of them have arrived; at the lowest priority, into slots that nobody used
+ * lately.
  */
 #include <assert.h>
 #include <math.h>
@@ -257,6 +258,9 @@ static void start_hints(fm_store *s)
     const fm_demand *d = &s->demand;
     if (h->next == h->n) return;
     if (d->active && (d->next_miss < d->n_miss || d->failed)) return;
+    /* Some devices report nothing until all that they were given is read: a guess beside the experts of one token would
+     * delay them. */
+    if (d->active && d->kind == FM_DEMAND_TOKEN && d->n_reading > 0) return;
     while (h->next < h->n && h->n_reading < h->most_reading && h->n_slot < h->n_max) {
         const int32_t expert = h->id[h->next];
         if (*fm_slot_entry(s, h->layer, expert) < 0) {

@@ -415,6 +415,30 @@ static void hinted_experts_are_hits_and_wrong_hints_do_no_harm(void **state)
     }
 }
 
+static void hints_wait_until_one_tokens_experts_have_arrived(void **state)
+{
+    (void)state;
+    enum { N = 6 };
+    for (int e = 0; e < N_ENGINE; e++) {
+        tm_store t;
+        tm_open_loaded(&t, tm_least_budget() + 4 * 1024 * 1024, engines[e], 4);
+        const int32_t ids[N] = {1, 2, 3, 20, 30, 47}, likely[] = {7, 8};
+        assert_int_equal(fm_store_demand(t.store, 1, ids, NULL, N, FM_DEMAND_TOKEN, NULL), FM_OK);
+        fm_store_hint(t.store, 3, likely, 2, FM_DEMAND_TOKEN);
+        fm_store_stats st = {0};
+        for (int i = 0; i < 50000 && st.prefetch_reads == 0; i++) {
+            fm_store_poll(t.store);
+            fm_store_stats_get(t.store, &st);
+            assert_true(st.prefetch_reads == 0 || fm_lease_ready(t.store) == N);
+        }
+        assert_true(st.prefetch_reads > 0); /* while the demand is still open */
+        const borrower who = {.max_held = 1};
+        assert_int_equal(consume(t.store, 1, ids, N, &who, N, NULL), FM_OK);
+        fm_store_demand_end(t.store);
+        tm_close(&t);
+    }
+}
+
 /* One token's use of two experts of layer 5. */
 static void use_two(fm_store *s, int32_t a, int32_t b)
 {
@@ -587,6 +611,7 @@ int main(void)
         cmocka_unit_test(failed_read_fails_the_demand_and_the_next_one_works),
         cmocka_unit_test(random_faults_never_give_wrong_bytes),
         cmocka_unit_test(hinted_experts_are_hits_and_wrong_hints_do_no_harm),
+        cmocka_unit_test(hints_wait_until_one_tokens_experts_have_arrived),
         cmocka_unit_test(hints_are_read_into_a_full_cache_and_spare_what_is_hot),
         cmocka_unit_test(failed_read_of_a_hint_is_read_again_by_the_demand),
         cmocka_unit_test(malformed_demands_are_refused),
