@@ -9,9 +9,11 @@ typedef struct {
     double disk_gb_s, memory_gb_s; /* as probed */
     double trunk_bytes;            /* weights that every token touches, shared experts included */
     double shared_bytes;           /* of which shared experts, all layers                       */
+    double head_bytes;             /* of which the output head                                  */
     double context_bytes;          /* of attention caches and recurrent state                   */
     double expert_bytes;           /* one routed expert                                         */
     double disk_bytes;             /* read for one token and needed                             */
+    double disk_expert_bytes;      /* of which routed experts                                   */
     int32_t n_layer;               /* with routed experts                                       */
     int32_t n_expert_used;         /* per token and layer                                       */
     /* [FM_MISS_BINS] how often a layer of one token had i misses; only the shares count. All zero:
@@ -22,7 +24,7 @@ typedef struct {
 typedef struct {
     double disk_s, memory_s, arithmetic_s; /* the three terms; 0: not counted             */
     double overlapped_s;                   /* everything overlaps everything              */
-    double dependent_s;                    /* a layer's misses are known after its router */
+    double dependent_s;                    /* misses known after routers and heads */
 } fm_bench_bound;
 
 /* One token of generation. Arithmetic is not counted: one token's products are bound by memory. A term

@@ -135,8 +135,12 @@ static void bound_generation(report *r, const fm_bench_run *run)
         .trunk_bytes = r->touched_trunk,
         .context_bytes = r->touched_context,
         .shared_bytes = (double)run->info.shared_expert_bytes_per_token,
+        .head_bytes = (double)run->info.head_bytes_per_token,
         .expert_bytes = r->expert_bytes,
         .disk_bytes = f->bytes_per_token - f->wasted_per_token,
+        .disk_expert_bytes = f->sum.tokens > 0 ? (double)(f->sum.misses + f->sum.prefetch_used) *
+                                                     r->expert_bytes / (double)f->sum.tokens
+                                               : 0,
         .n_layer = run->info.n_moe_layer,
         .n_expert_used = run->info.n_expert_used,
         .layers_with_misses = f->sum.layers_with_misses,

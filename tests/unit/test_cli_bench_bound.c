@@ -95,6 +95,20 @@ static void bytes_without_misses_still_take_time(void **state)
     near_ms(b.dependent_s, 100);
 }
 
+static void no_expert_is_known_while_the_head_is_computed(void **state)
+{
+    (void)state;
+    fm_bench_token t = a_token();
+    t.head_bytes = 20e6;                                /* 2 ms                               */
+    t.disk_bytes = 100e6;                               /* all of it read ahead               */
+    near_ms(fm_bench_bound_token(&t).dependent_s, 100); /* streamed trunk is always known */
+    t.disk_expert_bytes = 100e6;
+    near_ms(fm_bench_bound_token(&t).overlapped_s, 100);
+    near_ms(fm_bench_bound_token(&t).dependent_s, 102);
+    t.disk_bytes = t.disk_expert_bytes = 0; /* in memory the head is part of the memory term */
+    near_ms(fm_bench_bound_token(&t).dependent_s, 11);
+}
+
 static void what_was_not_measured_is_not_a_number(void **state)
 {
     (void)state;
@@ -137,6 +151,7 @@ int main(void)
         cmocka_unit_test(the_context_adds_to_memory),
         cmocka_unit_test(layers_count_by_their_misses),
         cmocka_unit_test(bytes_without_misses_still_take_time),
+        cmocka_unit_test(no_expert_is_known_while_the_head_is_computed),
         cmocka_unit_test(what_was_not_measured_is_not_a_number),
         cmocka_unit_test(a_prompt_takes_the_longest_term),
         cmocka_unit_test(medians),
