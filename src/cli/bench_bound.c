@@ -57,9 +57,11 @@ fm_bench_bound fm_bench_bound_token(const fm_bench_token *t)
                     t->n_layer * layer_s;
     /* Bytes that no miss stands for (streamed trunk, reads ahead) can only add to the disk's time. */
     b.dependent_s = larger(b.dependent_s, b.overlapped_s);
-    /* While the head is computed nothing names an expert of the next token, by whatever guess. */
-    b.dependent_s = larger(b.dependent_s, seconds(t->disk_expert_bytes, t->disk_gb_s) +
-                                              seconds(t->head_bytes, t->memory_gb_s));
+    /* While the head is computed the next token is not known, so no router can be asked about it. */
+    const double experts =
+        t->disk_expert_bytes < t->disk_bytes ? t->disk_expert_bytes : t->disk_bytes;
+    b.dependent_s = larger(b.dependent_s,
+                           seconds(experts, t->disk_gb_s) + seconds(t->head_bytes, t->memory_gb_s));
     return b;
 }
 

@@ -13,7 +13,7 @@ typedef struct {
     double context_bytes;          /* of attention caches and recurrent state                   */
     double expert_bytes;           /* one routed expert                                         */
     double disk_bytes;             /* read for one token and needed                             */
-    double disk_expert_bytes;      /* of which routed experts                                   */
+    double disk_expert_bytes;      /* of which routed experts (more than all of them: all)      */
     int32_t n_layer;               /* with routed experts                                       */
     int32_t n_expert_used;         /* per token and layer                                       */
     /* [FM_MISS_BINS] how often a layer of one token had i misses; only the shares count. All zero:
@@ -24,7 +24,7 @@ typedef struct {
 typedef struct {
     double disk_s, memory_s, arithmetic_s; /* the three terms; 0: not counted             */
     double overlapped_s;                   /* everything overlaps everything              */
-    double dependent_s;                    /* misses known after routers and heads */
+    double dependent_s;                    /* misses known after routers and heads       */
 } fm_bench_bound;
 
 /* One token of generation. Arithmetic is not counted: one token's products are bound by memory. A term

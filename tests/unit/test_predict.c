@@ -33,6 +33,9 @@ static void fastest_way_stays(void **state)
     assert_int_equal(feed(&t, 200, early, FM_GUESS_NONE), FM_PREDICT_TRIAL);
     assert_int_equal(t.decided, FM_GUESS_EARLY);
     assert_true(feed(&t, 1000, early, FM_GUESS_EARLY) >= 960);
+    static const speeds near_tie = {990, 985, 1000};
+    (void)feed(&t, 20000, near_tie, 0); /* no reason to change */
+    assert_int_equal(t.decided, FM_GUESS_EARLY);
     (void)feed(&t, 20000, at_end, 0); /* something changed: later comparisons notice */
     assert_int_equal(t.decided, FM_GUESS_AT_END);
     assert_true(feed(&t, 1000, at_end, FM_GUESS_AT_END) >= 960);

@@ -427,6 +427,7 @@ static void hints_wait_until_one_tokens_experts_have_arrived(void **state)
         fm_store_hint(t.store, 3, likely, 2, FM_DEMAND_TOKEN);
         fm_store_stats st = {0};
         for (int i = 0; i < 50000 && st.prefetch_reads == 0; i++) {
+            if (i > 0) usleep(100);
             fm_store_poll(t.store);
             fm_store_stats_get(t.store, &st);
             assert_true(st.prefetch_reads == 0 || fm_lease_ready(t.store) == N);
@@ -435,6 +436,17 @@ static void hints_wait_until_one_tokens_experts_have_arrived(void **state)
         const borrower who = {.max_held = 1};
         assert_int_equal(consume(t.store, 1, ids, N, &who, N, NULL), FM_OK);
         fm_store_demand_end(t.store);
+        for (int i = 0; i < 50000 && st.prefetch_reads < 2; i++) {
+            usleep(100);
+            fm_store_poll(t.store);
+            fm_store_stats_get(t.store, &st);
+        }
+        assert_int_equal(fm_store_demand(t.store, 3, likely, NULL, 2, FM_DEMAND_TOKEN, NULL),
+                         FM_OK);
+        assert_int_equal(consume(t.store, 3, likely, 2, &who, 2, NULL), FM_OK);
+        fm_store_demand_end(t.store);
+        fm_store_stats_get(t.store, &st);
+        assert_int_equal(st.prefetch_used, 2);
         tm_close(&t);
     }
 }
