@@ -29,6 +29,12 @@ static uint64_t slot_bytes(const fm_kv_shape *s)
     return (uint64_t)s->d_head * (s->f16 ? 2 : 4);
 }
 
+/* An index key: one layer, one position. */
+static uint64_t key_bytes(const fm_kv_shape *s)
+{
+    return (uint64_t)s->d_index * (s->f16 ? 2 : 4);
+}
+
 /* Context, heads and layers come from a file and a user: a product that no machine can hold becomes
  * INT64_MAX in whole pages, so that the plan refuses it. */
 uint64_t fm_kv_cache_bytes(const fm_kv_shape *s)
@@ -49,7 +55,7 @@ uint64_t fm_kv_index_bytes(const fm_kv_shape *s)
     const bool fits = fm_add_u64((uint64_t)s->n_ctx, FM_KV_INDEX_BLOCK - 1, &slots) &&
                       fm_mul_u64(slots / FM_KV_INDEX_BLOCK * FM_KV_INDEX_BLOCK,
                                  (uint64_t)s->n_index_layer, &slots) &&
-                      fm_mul_u64(slots, (uint64_t)s->d_index * (s->f16 ? 2 : 4), &bytes) &&
+                      fm_mul_u64(slots, key_bytes(s), &bytes) &&
                       bytes <= INT64_MAX - PAGE;
     return fits ? fm_round_up(bytes, PAGE) : fm_round_down(INT64_MAX, PAGE);
 }
@@ -69,10 +75,10 @@ uint64_t fm_kv_touched_bytes(const fm_kv_shape *s, int64_t pos, int64_t n_seen, 
 {
     const int64_t n_pos = pos + 1, n_whole = n_seen > 0 ? least(n_pos, n_seen) : n_pos;
     const int64_t slots = n_whole * s->n_attn_layer + least(n_pos, n_window) * s->n_window_layer;
-    const int64_t keys = n_whole < n_pos ? n_pos * s->n_index_layer * s->d_index : 0;
+    const int64_t keys = n_whole < n_pos ? n_pos * s->n_index_layer : 0;
     const int64_t floats = (s->conv_floats + s->state_floats) * s->n_delta_layer;
     return (uint64_t)slots * n_part(s) * (uint64_t)s->n_head_kv * slot_bytes(s) +
-           (uint64_t)keys * (s->f16 ? 2 : 4) + 2 * (uint64_t)floats * sizeof(float);
+           (uint64_t)keys * key_bytes(s) + 2 * (uint64_t)floats * sizeof(float);
 }
 
 fm_status fm_kv_create(fm_kv **out, const fm_kv_shape *shape, fm_ledger *ledger, fm_error *err)
@@ -152,8 +158,7 @@ void *fm_kv_v(const fm_kv *kv, int32_t i, int32_t head)
 void *fm_kv_index(const fm_kv *kv, int32_t i)
 {
     const uint64_t slots = fm_round_up((uint64_t)kv->shape.n_ctx, FM_KV_INDEX_BLOCK);
-    const uint64_t slot = (uint64_t)kv->shape.d_index * (kv->shape.f16 ? 2 : 4);
-    return kv->index + (uint64_t)i * slots * slot;
+    return kv->index + (uint64_t)i * slots * key_bytes(&kv->shape);
 }
 
 float *fm_kv_conv(const fm_kv *kv, int32_t i)

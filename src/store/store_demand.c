@@ -258,8 +258,8 @@ static void start_hints(fm_store *s)
     const fm_demand *d = &s->demand;
     if (h->next == h->n) return;
     if (d->active && (d->next_miss < d->n_miss || d->failed)) return;
-    /* Some disks (virtual ones, for instance) report nothing until all that they were given is read: a
-     * guess beside the experts of one token would delay them. */
+    /* A guess beside the experts of one token would delay them: it takes its share of the disk, and some
+     * disks (virtual ones, for instance) report nothing until all that they were given is read. */
     if (d->active && d->kind == FM_DEMAND_TOKEN && d->n_reading > 0) return;
     while (h->next < h->n && h->n_reading < h->most_reading && h->n_slot < h->n_max) {
         const int32_t expert = h->id[h->next];

@@ -200,16 +200,12 @@ static void pool_used_inside_another_pool_works(void **state)
 static void limited_pool_still_computes_everything(void **state)
 {
     (void)state;
-    record *r = calloc(1, sizeof *r);
     for (int n_cpu = 0; n_cpu <= 10; n_cpu++) {
-        fm_pool *pool;
-        assert_int_equal(fm_pool_create(&pool, 8, NULL), FM_OK);
-        fm_pool_limit(pool, n_cpu);
-        r->pool = pool;
-        for (int i = 0; i < 50; i++) run_and_check(pool, r, 64);
-        fm_pool_destroy(pool);
+        record *r = open_record(8);
+        fm_pool_limit(r->pool, n_cpu);
+        for (int i = 0; i < 50; i++) run_and_check(r->pool, r, 64);
+        close_record(r);
     }
-    free(r);
 }
 
 typedef struct {
