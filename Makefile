@@ -54,7 +54,7 @@ TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/t/%)
 FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/t/%)
 UNIT_BIN := $(filter $(BUILD)/t/tests/unit/%,$(TEST_BIN))
 TINY_BIN := $(BUILD)/t/tests/tiny/tiny-gguf
-TOOL_BIN := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tools/*.c)))
+TOOL_BIN := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tools/*.c bench/*.c)))
 REPLAY_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/replay/*.c))
 FMT_DIRS := include src tests bench tools
 
@@ -67,6 +67,8 @@ $(BUILD)/src/kernel/x86/%.o $(BUILD)/src/quant/x86/%.o: OPT_fuzz := -O1 -g
 $(BUILD)/%_avx2.o $(BUILD)/t/%_avx2.o: ISA := -mavx2 -mfma -mf16c
 $(BUILD)/%_avx512.o $(BUILD)/t/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq \
                                                   -mavx512vnni -mfma -mf16c
+$(BUILD)/%_amx.o $(BUILD)/t/%_amx.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni \
+                                            -mfma -mf16c -mamx-tile -mamx-int8
 # Vectors of 32 bytes without AVX: all of them are inlined, so how they would be passed is no matter.
 $(BUILD)/src/quant/encode_generic.o $(BUILD)/t/src/quant/encode_generic.o: ISA := -Wno-psabi
 
@@ -163,7 +165,7 @@ help:
 	@echo 'make demo         install what is missing, build, run the model in model/'
 	@echo 'make test         install what is missing, build, run all tests'
 	@echo 'make unit         the test programs of tests/unit, built'
-	@echo 'make tools        the programs of tools/ in build/tools/'
+	@echo 'make tools        the programs of tools/ and bench/ in build/tools/ and build/bench/'
 	@echo 'make fuzz         fuzz every parser for FUZZ_SECONDS (60) each; needs clang'
 	@echo 'make bench        time the model in model/ with several budgets'
 	@echo 'make check-layers which folder may include which'
