@@ -10,7 +10,7 @@
 #include "os/facts.h"
 
 /* Best first. */
-enum { SET_AVX512, SET_AVX2, SET_GENERIC, SET_REFERENCE, SET_COUNT };
+enum { SET_AMX, SET_AVX512, SET_AVX2, SET_GENERIC, SET_REFERENCE, SET_COUNT };
 
 static fm_kernels sets[SET_COUNT];
 static const char *available[SET_COUNT + 1];
@@ -26,6 +26,7 @@ static void build_tables(void)
     fm_matmul_generic(&sets[SET_GENERIC]);
     sets[SET_AVX2].name = "avx2";
     sets[SET_AVX512].name = "avx512";
+    sets[SET_AMX].name = "amx";
 #if defined(__x86_64__)
     /* What fills a table is compiled for its instruction set like the kernels, so it runs only
      * where they can. */
@@ -36,10 +37,16 @@ static void build_tables(void)
         fm_ops_avx2(&sets[SET_AVX2]);
         fm_matmul_avx2(&sets[SET_AVX2]);
         fm_ops_avx2(&sets[SET_AVX512]);
+        fm_ops_avx2(&sets[SET_AMX]);
         if (have & FM_CPU_AVX512VNNI) {
             can_run |= 1u << SET_AVX512;
             fm_ops_avx512(&sets[SET_AVX512]);
             fm_matmul_avx512(&sets[SET_AVX512]);
+            fm_ops_avx512(&sets[SET_AMX]);
+            if (have & FM_CPU_AMX_INT8) {
+                can_run |= 1u << SET_AMX;
+                fm_matmul_amx(&sets[SET_AMX]);
+            }
         }
     }
 #endif

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #if defined(__x86_64__)
@@ -325,9 +326,21 @@ static uint64_t saved_state(void)
     return (uint64_t)hi << 32 | lo;
 }
 
+/* Linux saves the 8 KiB of tile registers only for processes that asked for them. */
+static bool may_use_tiles(void)
+{
+#if defined(__linux__)
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
 unsigned fm_os_cpu_features(void)
 {
-    enum { STATE_AVX = 0x06, STATE_AVX512 = 0xe6 };
+    enum { STATE_AVX = 0x06, STATE_AVX512 = 0xe6, STATE_TILES = 0x60000 };
+    enum { HAS_TILES = 1 << 24, HAS_TILES_INT8 = 1 << 25 }; /* of edx, leaf 7; not in every cpuid.h */
     unsigned a, b, c, d, features = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
     const bool has_xsave = (c & bit_OSXSAVE) != 0;
@@ -341,6 +354,9 @@ unsigned fm_os_cpu_features(void)
     if ((b & base) == base && (c & bit_AVX512VNNI) &&
         (saved_state() & STATE_AVX512) == STATE_AVX512) {
         features |= FM_CPU_AVX512VNNI;
+        if ((d & HAS_TILES) && (d & HAS_TILES_INT8) && (saved_state() & STATE_TILES) == STATE_TILES &&
+            may_use_tiles())
+            features |= FM_CPU_AMX_INT8;
     }
     return features;
 }

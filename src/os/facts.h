@@ -18,7 +18,13 @@ uint64_t fm_os_last_cache(void); /* bytes of all last-level caches of these proc
 uint64_t fm_os_peak_rss(void); /* VmHWM in bytes */
 uint64_t fm_os_memlock_limit(void); /* bytes, UINT64_MAX unlimited */
 
-enum { FM_CPU_AVX2 = 1, FM_CPU_AVX512VNNI = 2, FM_CPU_F16C = 4, FM_CPU_FMA = 8 };
+enum {
+    FM_CPU_AVX2 = 1,
+    FM_CPU_AVX512VNNI = 2,
+    FM_CPU_F16C = 4,
+    FM_CPU_FMA = 8,
+    FM_CPU_AMX_INT8 = 16, /* and the system lets this process use the tiles, which it was asked for */
+};
 unsigned fm_os_cpu_features(void);
 
 /* Locks pages; false when the limit forbids it (errno kept). */

@@ -383,8 +383,10 @@ static void large_products_have_the_same_bits_in_every_set_layout_and_split(void
     static const struct {
         int type;
         int64_t n_in, n_tok;
-    } cases[] = {{FM_TYPE_Q8_0, 8192, 33}, {FM_TYPE_Q6_K, 10240, 5}, {FM_TYPE_IQ3_S, 20480, 5}};
-    for (int i = 0; i < 3; i++) {
+    } cases[] = {{FM_TYPE_Q8_0, 8192, 33}, {FM_TYPE_Q6_K, 10240, 5}, {FM_TYPE_IQ3_S, 20480, 5},
+                 {FM_TYPE_Q4_K, 14336, 37}, {FM_TYPE_Q4_0, 32 * 421, 17}};
+    enum { N_CASES = sizeof cases / sizeof cases[0] };
+    for (int i = 0; i < N_CASES; i++) {
         const fm_type_traits *const type = fm_type_get(cases[i].type);
         const int64_t n_in = cases[i].n_in, n_tok = cases[i].n_tok, n_out = 16 * 17 + 5;
         float *const x = malloc((size_t)(n_tok * n_in) * sizeof *x);

@@ -10,6 +10,10 @@
 extern const fm_panel_kernels fm_panels_32_avx512[FM_KERNEL_TYPES];
 extern const fm_panel_kernels fm_panels_256_avx512[FM_KERNEL_TYPES];
 
+/* The matmul of the avx512 set. */
+void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t n_tok);
+
 /* Products with formats of several planes: matmul_planar_avx512.c. */
 void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok);

@@ -107,8 +107,8 @@ static void rows_bf16(const fm_matrix *w, int64_t row0, int64_t row1, const void
 static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
     [FM_TYPE_F32] = rows_f32, [FM_TYPE_F16] = rows_f16, [FM_TYPE_BF16] = rows_bf16};
 
-static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                   float *const *y, int64_t n_tok)
+void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t n_tok)
 {
     if (w->layout == FM_LAYOUT_COLUMNS) {
         fm_matmul_columns(w, row0, row1, act, y, n_tok);
@@ -226,7 +226,7 @@ void fm_matmul_avx512(fm_kernels *k)
 {
     k->act_form = fm_act_form_of_type;
     k->quantize = fm_quantize_avx512;
-    k->matmul = matmul;
+    k->matmul = fm_product_avx512;
 }
 
 #endif
