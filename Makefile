@@ -67,8 +67,10 @@ $(BUILD)/src/kernel/x86/%.o $(BUILD)/src/quant/x86/%.o: OPT_fuzz := -O1 -g
 $(BUILD)/%_avx2.o $(BUILD)/t/%_avx2.o: ISA := -mavx2 -mfma -mf16c
 $(BUILD)/%_avx512.o $(BUILD)/t/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq \
                                                   -mavx512vnni -mfma -mf16c
+# Compilers before GCC 11 and clang 12 do not know AMX; the set is left out then.
+AMX := $(if $(X86),$(shell $(CC) -mamx-tile -mamx-int8 -E -x c /dev/null >/dev/null 2>&1 && echo -mamx-tile -mamx-int8))
 $(BUILD)/%_amx.o $(BUILD)/t/%_amx.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni \
-                                            -mfma -mf16c -mamx-tile -mamx-int8
+                                            -mfma -mf16c $(AMX)
 # Vectors of 32 bytes without AVX: all of them are inlined, so how they would be passed is no matter.
 $(BUILD)/src/quant/encode_generic.o $(BUILD)/t/src/quant/encode_generic.o: ISA := -Wno-psabi
 

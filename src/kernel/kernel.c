@@ -12,6 +12,8 @@
 /* Best first. */
 enum { SET_AMX, SET_AVX512, SET_AVX2, SET_GENERIC, SET_REFERENCE, SET_COUNT };
 
+static const char *const set_names[SET_COUNT] = {"amx", "avx512", "avx2", "generic", "reference"};
+
 static fm_kernels sets[SET_COUNT];
 static const char *available[SET_COUNT + 1];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -20,13 +22,8 @@ static void build_tables(void)
 {
     unsigned can_run = 1u << SET_GENERIC | 1u << SET_REFERENCE;
     for (int i = 0; i < SET_COUNT; i++) fm_ops_generic(&sets[i]);
-    sets[SET_REFERENCE].name = "reference";
     fm_matmul_reference(&sets[SET_REFERENCE]);
-    sets[SET_GENERIC].name = "generic";
     fm_matmul_generic(&sets[SET_GENERIC]);
-    sets[SET_AVX2].name = "avx2";
-    sets[SET_AVX512].name = "avx512";
-    sets[SET_AMX].name = "amx";
 #if defined(__x86_64__)
     /* What fills a table is compiled for its instruction set like the kernels, so it runs only
      * where they can. */
@@ -37,22 +34,20 @@ static void build_tables(void)
         fm_ops_avx2(&sets[SET_AVX2]);
         fm_matmul_avx2(&sets[SET_AVX2]);
         fm_ops_avx2(&sets[SET_AVX512]);
-        fm_ops_avx2(&sets[SET_AMX]);
         if (have & FM_CPU_AVX512VNNI) {
             can_run |= 1u << SET_AVX512;
             fm_ops_avx512(&sets[SET_AVX512]);
             fm_matmul_avx512(&sets[SET_AVX512]);
-            fm_ops_avx512(&sets[SET_AMX]);
-            if (have & FM_CPU_AMX_INT8) {
-                can_run |= 1u << SET_AMX;
-                fm_matmul_amx(&sets[SET_AMX]);
-            }
+            sets[SET_AMX] = sets[SET_AVX512];
+            if ((have & FM_CPU_AMX_INT8) && fm_matmul_amx(&sets[SET_AMX])) can_run |= 1u << SET_AMX;
         }
     }
 #endif
     int n = 0;
-    for (int i = 0; i < SET_COUNT; i++)
-        if (can_run & 1u << i) available[n++] = sets[i].name;
+    for (int i = 0; i < SET_COUNT; i++) {
+        sets[i].name = set_names[i];
+        if (can_run & 1u << i) available[n++] = set_names[i];
+    }
 }
 
 const char *const *fm_kernels_available(void)
@@ -76,7 +71,7 @@ const fm_kernels *fm_kernels_pick(const char *name, fm_error *err)
     for (int s = 0; s < SET_COUNT; s++) {
         if (strcmp(sets[s].name, wanted) != 0) continue;
         fm_fail(err, FM_E_UNSUPPORTED,
-                "kernels \"%s\": this processor lacks the instructions; "
+                "kernels \"%s\": this processor, or its system, does not offer the instructions; "
                 "it can run: %s",
                 wanted, list);
         return NULL;

@@ -18,12 +18,14 @@ uint64_t fm_os_last_cache(void); /* bytes of all last-level caches of these proc
 uint64_t fm_os_peak_rss(void); /* VmHWM in bytes */
 uint64_t fm_os_memlock_limit(void); /* bytes, UINT64_MAX unlimited */
 
+/* Instruction sets that processor and system offer. Linux saves the tiles of AMX only for processes that asked, so this asks,
+ * for the whole process; from then on it wants alternate signal stacks with room for 8 KiB more. */
 enum {
     FM_CPU_AVX2 = 1,
     FM_CPU_AVX512VNNI = 2,
     FM_CPU_F16C = 4,
     FM_CPU_FMA = 8,
-    FM_CPU_AMX_INT8 = 16, /* and the system lets this process use the tiles, which it was asked for */
+    FM_CPU_AMX_INT8 = 16,
 };
 unsigned fm_os_cpu_features(void);
 

@@ -19,6 +19,7 @@
 static const int64_t token_counts[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13,
                                        14, 15, 16, 17, 18, 19, 31, 32, 33, 63, 64, 65};
 enum { N_TOKEN_COUNTS = sizeof token_counts / sizeof token_counts[0], MAX_TOK = 65 };
+enum { MANY_TOK = 13 }; /* every kernel of several tokens is used */
 
 static const uint32_t quantized[] = {
     FM_TYPE_Q4_0, FM_TYPE_Q4_1, FM_TYPE_Q5_0, FM_TYPE_Q5_1, FM_TYPE_Q8_0, FM_TYPE_MXFP4,
@@ -58,7 +59,7 @@ typedef enum {
     W_LARGEST, /* all weight bits 1, largest scale */
     W_DENORMAL, /* any bits, denormal scales       */
     W_LOWEST, /* 0x80 everywhere: -128 in Q8_0; in Q6_K weights -32 with scales -128, in IQ4_XS
-                 weights -127 with scales -32                                        */
+                 weights -127 with scales -32, in Q3_K -4 with -32                   */
     W_COUNT
 } weight_kind;
 
@@ -100,8 +101,8 @@ static void fill_block(const fm_type_traits *t, uint8_t *p, weight_kind kind)
                : kind == W_LOWEST  ? 0x80
                                    : (uint8_t)random_u32();
     if (kind == W_LOWEST && t->id == FM_TYPE_Q6_K) memset(p, 0, 192);
-    /* Scale -32 and weights -127. */
-    if (kind == W_LOWEST && t->id == FM_TYPE_IQ4_XS) memset(p, 0, t->block_bytes);
+    if (kind == W_LOWEST && (t->id == FM_TYPE_IQ4_XS || t->id == FM_TYPE_Q3_K))
+        memset(p, 0, t->block_bytes);
     int offsets[2];
     const int in_pieces = t->id == FM_TYPE_IQ1_M, n = in_pieces ? 1 : scale_offsets(t, offsets);
     for (int i = 0; i < n; i++) {
@@ -303,14 +304,16 @@ static void not_finite_activation_gives_nan_and_never_a_wrong_number(void **stat
             const fm_type_traits *const type = fm_type_get(quantized[t]);
             const int64_t n_in = 2 * type->block_elems;
             weights w;
-            float x[512], y[33];
-            tokens k = {.n_in = n_in, .n_tok = 1, .x = x};
-            fill_activations(x, n_in, X_RANDOM);
-            x[5] = t & 1 ? NAN : INFINITY;
+            float x[MANY_TOK * 512], y[MANY_TOK * 33];
+            tokens k = {.n_in = n_in, .n_tok = MANY_TOK, .x = x};
+            fill_activations(x, MANY_TOK * n_in, X_RANDOM);
+            for (int i = 0; i < MANY_TOK; i++) x[i * n_in + 5] = t & 1 ? NAN : INFINITY;
             make_weights(&w, type, 33, n_in, W_RANDOM);
             quantize_tokens(&k, fm_kernels_pick(*name, NULL), type);
             multiply(&k, &w.panels, y, 0, 33, 0, 1);
             for (int i = 0; i < 33; i++) assert_false(isfinite(y[i]));
+            multiply(&k, &w.panels, y, 0, 33, 0, MANY_TOK);
+            for (int i = 0; i < MANY_TOK * 33; i++) assert_false(isfinite(y[i]));
             free(k.bytes);
             free_weights(&w);
         }
@@ -408,11 +411,11 @@ static void quantized_products_have_the_same_bits_for_awkward_weights_and_activa
         const int64_t n_in = type->block_elems * 2;
         for (weight_kind wk = 0; wk < W_COUNT; wk++) {
             for (activation_kind xk = 0; xk < X_COUNT; xk++) {
-                float x[5 * 512];
+                float x[MANY_TOK * 512];
                 weights w;
-                fill_activations(x, 5 * n_in, xk);
+                fill_activations(x, MANY_TOK * n_in, xk);
                 make_weights(&w, type, 33, n_in, wk);
-                check_all_ways(type, &w, x, 5);
+                check_all_ways(type, &w, x, MANY_TOK);
                 free_weights(&w);
             }
         }
@@ -502,6 +505,26 @@ static void long_rows_of_extreme_values_do_not_overflow(void **state)
         }
     }
     free(x), free(decoded);
+}
+
+/* The same values in rows of a few blocks, for as many tokens as the kernels of several take. */
+static void extreme_values_have_the_same_bits_for_many_tokens(void **state)
+{
+    (void)state;
+    enum { N = 1024 };
+    float *const x = malloc(MANY_TOK * N * sizeof *x);
+    for (int t = 0; t < MANY_TOK; t++)
+        for (int i = 0; i < N; i++)
+            x[t * N + i] = t % 3 == 0 ? 1.0f : t % 3 == 1 ? -1.0f : i & 1 ? 1.0f : -1.0f;
+    for (int i = 0; i < N_QUANTIZED; i++) {
+        for (int lowest = 0; lowest < 2; lowest++) {
+            weights w;
+            make_weights(&w, fm_type_get(quantized[i]), 16, N, lowest ? W_LOWEST : W_LARGEST);
+            check_all_ways(w.rows.type, &w, x, MANY_TOK);
+            free_weights(&w);
+        }
+    }
+    free(x);
 }
 
 /* Worst case: every activation off by half a step, and float rounding. Typical: errors of single
@@ -656,6 +679,7 @@ int main(void)
         cmocka_unit_test(quantized_products_have_the_same_bits_for_awkward_weights_and_activations),
         cmocka_unit_test(quantized_products_of_long_rows_have_the_same_bits),
         cmocka_unit_test(long_rows_of_extreme_values_do_not_overflow),
+        cmocka_unit_test(extreme_values_have_the_same_bits_for_many_tokens),
         cmocka_unit_test(quantized_products_are_within_the_activation_rounding_of_f64),
         cmocka_unit_test(float_products_are_within_rounding_of_f64_for_any_size),
         cmocka_unit_test(float_products_agree_bit_for_bit_between_avx2_and_avx512),

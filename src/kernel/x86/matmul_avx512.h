@@ -1,4 +1,4 @@
-/* Between the files of the avx512 matmul: the panel kernels by type id, and helpers. */
+/* Between the files of the avx512 and amx products: the panel kernels by type id, and helpers. */
 #pragma once
 
 #if defined(__x86_64__)

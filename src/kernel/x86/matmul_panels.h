@@ -1,4 +1,4 @@
-/* What the panel kernels of both x86 sets share: how rows and tokens are grouped.
+/* What the panel kernels of avx2 and avx512 share: how rows and tokens are grouped.
  *
  * A panel kernel computes 16 rows for a fixed number of tokens; its results go to out [nt][16].
  * Weights are taken apart once per call, so more tokens per call means less work per product.
@@ -16,8 +16,8 @@
 #define FM_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* Products with the formats of code books, which have no panels, for both sets: matmul_book_avx2.c. False for other
- * formats, and nothing done. */
+/* Products with the formats of code books, which have no panels: matmul_book_avx2.c. False for other formats, and
+ * nothing done. */
 bool fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok);
 

@@ -3,19 +3,21 @@
  *
  * One instruction multiplies a tile of up to 16 tokens and 64 columns of activations with a tile of 64 columns and 16
  * rows of weights: [16][64] bytes each, the weights as units of 4 columns, which is how a panel holds them once its
- * codes are bytes. Weights are taken apart once per block for up to 64 tokens, activations are laid
- * out once per call. The sums of both planes are exact, and the scales meet them outside the tiles as in the avx512 set: same
- * bits. Source of the tile instructions: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
+ * codes are bytes. Weights are taken apart once per block for up to 32 tokens, whose activations are laid out for a range
+ * of columns at a time. Integer sums are exact, and the float steps are those of the avx512 set: same bits. Source of the
+ * tile instructions: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
  *
- * Ranges: weights are signed here, so nothing starts from sums of activations. The largest sum of a group is that of
- * the avx512 set.
+ * Ranges: products of weight and scale fit their bytes. Q2_K at most 45; Q3_K, negated, -128..124 (as it is +128 is
+ * reached); Q4_K and Q5_K at most 31 * 7 = 217, unsigned; Q6_K and IQ4_XS within +-4096, so -32..32 above the lower 7 bits.
+ * Planes are joined modulo 2^32, and the whole sum fits 32 bits (quant.h).
  */
 #include "kernel/kernel_internal.h"
 
+/* clang 14 and older spell it without the second underscore. */
+#if defined(__x86_64__) && (defined(__AMX_INT8__) || defined(__AMXINT8__))
+
 #include "kernel/x86/matmul_q256_avx512.h"
 #include "kernel/x86/matmul_q32_avx512.h"
-
-#if defined(__x86_64__)
 
 /* Tokens that share weights taken apart: their activations of a step fit the first cache beside everything else.
  * Activations are laid out for as many columns as have room, 128 KiB. */
@@ -79,10 +81,12 @@ static void configure(int tok, int n_col)
     _tile_loadconfig(&c);
 }
 
-/* Shares n_tok tokens out among as few tiles as will do. */
+/* The first of n_tok tokens, which are shared out evenly among as few rounds as will do, and so are those of a round
+ * among tiles. */
 static void share_tokens(work_amx *a, int64_t n_tok)
 {
-    a->n_tok = (int)n_tok;
+    const int64_t n_round = (n_tok + TOKENS - 1) / TOKENS;
+    a->n_tok = (int)((n_tok + n_round - 1) / n_round);
     a->n_tile = (a->n_tok + TILE - 1) / TILE;
     a->tile_tok = (a->n_tok + a->n_tile - 1) / a->n_tile;
     a->n_chunk = ACT_TILES / a->n_tile;
@@ -306,8 +310,8 @@ static FM_ALWAYS_INLINE void rows_256(const fm_matrix *w, int64_t row0, int64_t 
     const int64_t n_block = w->n_in / 256;
     const int n_group = shape.n_group / shape.n_part, bytes = shape.block_bytes * FM_PANEL_ROWS;
     const int n_chunk = 256 / CHUNK / shape.n_part;
-    for (int64_t t0 = 0; t0 < n_tok; t0 += TOKENS, act += TOKENS, y += TOKENS) {
-        share_tokens(&a, n_tok - t0 < TOKENS ? n_tok - t0 : TOKENS);
+    for (int64_t left = n_tok; left > 0; left -= a.n_tok, act += a.n_tok, y += a.n_tok) {
+        share_tokens(&a, left);
         configure(a.tile_tok, CHUNK);
         for (int64_t b0 = 0, n; b0 < n_block; b0 += n) {
             n = a.n_chunk / 4;
@@ -397,7 +401,7 @@ static FM_ALWAYS_INLINE void take_apart_32(work_amx *a, head_32 *h, const uint8_
 }
 
 /* The float step of the next n pending tokens. */
-static FM_ALWAYS_INLINE void settle_32(work_amx *a, pending_sums *p, const sum_tile *sum, int n,
+static FM_ALWAYS_INLINE void settle_32(work_amx *a, pending_sums *p, sum_tile *sum, int n,
                                        const shape_32 shape)
 {
     const head_32 *const h = p->head;
@@ -476,8 +480,8 @@ static FM_ALWAYS_INLINE void rows_32(const fm_matrix *w, int64_t row0, int64_t r
     const int64_t n_block = w->n_in / 32;
     const int bytes = shape.block_bytes * FM_PANEL_ROWS;
     const int stride = source == IN_PLACE ? bytes : BLOCK_TILE_BYTES;
-    for (int64_t t0 = 0; t0 < n_tok; t0 += TOKENS, act += TOKENS, y += TOKENS) {
-        share_tokens(&a, n_tok - t0 < TOKENS ? n_tok - t0 : TOKENS);
+    for (int64_t left = n_tok; left > 0; left -= a.n_tok, act += a.n_tok, y += a.n_tok) {
+        share_tokens(&a, left);
         configure(a.tile_tok, 32);
         for (int64_t b0 = 0, n; b0 < n_block; b0 += n) {
             n = 2 * a.n_chunk;
@@ -546,6 +550,7 @@ static const fm_matmul_fn tile_kernels[FM_KERNEL_TYPES] = {
 static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                    float *const *y, int64_t n_tok)
 {
+    /* Formats of several planes have ids beyond the table. */
     const int64_t panel_rows = w->type->n_plane ? 0 : fm_matrix_panel_rows(w);
     const int64_t split = row1 < panel_rows ? row1 : panel_rows;
     const int64_t least = w->type->act == FM_ACT_I13_256 ? MIN_TOKENS_256 : MIN_TOKENS_32;
@@ -556,10 +561,18 @@ static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *c
     if (row0 < row1) fm_product_avx512(w, row0, row1, act, y, n_tok);
 }
 
-void fm_matmul_amx(fm_kernels *k)
+bool fm_matmul_amx(fm_kernels *k)
 {
-    fm_matmul_avx512(k);
     k->matmul = matmul;
+    return true;
+}
+
+#else
+
+bool fm_matmul_amx(fm_kernels *k)
+{
+    (void)k;
+    return false;
 }
 
 #endif
