@@ -1,7 +1,7 @@
 /* Products with the formats of several planes, for AVX-512 with VNNI: panels, a lane is a row, as in
  * matmul_q32_avx512.c, but codes, scales and biases come from places of their own; and E4M3, whose rows are
  * computed as those of the other float types. */
-#include "kernel/x86/matmul_avx512.h"
+#include "kernel/x86/matmul_q32_avx512.h"
 
 #if defined(__x86_64__)
 
@@ -20,13 +20,7 @@ typedef struct {
 /* 16 scales of a group, one per row. */
 static FM_ALWAYS_INLINE __m512 load_scale(const uint8_t *p, fm_scale type, const int is_e2m1)
 {
-    if (is_e2m1) { /* fm_e8m0_half */
-        const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
-        const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
-        const __m512i small = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
-        const __mmask16 is_small = _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2));
-        return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, is_small, small));
-    }
+    if (is_e2m1) return e8m0_half(p);
     if (type == FM_SCALE_BF16) {
         const __m512i v = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
         return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
@@ -36,17 +30,6 @@ static FM_ALWAYS_INLINE __m512 load_scale(const uint8_t *p, fm_scale type, const
 
 /* 32 columns of 16 rows as unsigned bytes, (q + offset) 2^down. */
 typedef void codes_fn(__m512i *w, const uint8_t *p);
-
-static FM_ALWAYS_INLINE void nibbles(__m512i *w, const uint8_t *p, const int up)
-{
-    const __m512i mask = _mm512_set1_epi8((char)(0x0f << up));
-    FM_UNROLL
-    for (int u = 0; u < 4; u++) {
-        const __m512i v = load_512(p + 64 * u);
-        w[u] = _mm512_and_si512(up ? _mm512_slli_epi32(v, (unsigned)up) : v, mask);
-        w[4 + u] = _mm512_and_si512(up < 4 ? _mm512_srli_epi32(v, (unsigned)(4 - up)) : v, mask);
-    }
-}
 
 static FM_ALWAYS_INLINE void codes_u2(__m512i *w, const uint8_t *p)
 {
@@ -59,28 +42,18 @@ static FM_ALWAYS_INLINE void codes_u2(__m512i *w, const uint8_t *p)
 
 static FM_ALWAYS_INLINE void codes_u4(__m512i *w, const uint8_t *p)
 {
-    nibbles(w, p, 0);
+    unpack_nibbles(w, p, 0);
 }
 
 static FM_ALWAYS_INLINE void codes_i4(__m512i *w, const uint8_t *p)
 {
-    nibbles(w, p, 4);
+    unpack_nibbles(w, p, 4);
 }
 
 static FM_ALWAYS_INLINE void codes_u5(__m512i *w, const uint8_t *p)
 {
-    const __m512i bits = load_512(p), sixteen = _mm512_set1_epi8(16);
-    nibbles(w, p + 64, 0);
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) {
-        /* Byte u / 2 of the dword to all four bytes, then one bit of each. */
-        const __m512i spread = _mm512_set1_epi32((u / 2) * 0x01010101);
-        const __m512i lane = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
-        const __m512i byte = _mm512_shuffle_epi8(bits, _mm512_add_epi8(spread, lane));
-        const __m512i bit = _mm512_set1_epi32(u & 1 ? (int)0x80402010u : 0x08040201);
-        w[u] =
-            _mm512_or_si512(w[u], _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(byte, bit), sixteen));
-    }
+    unpack_nibbles(w, p + 64, 0);
+    add_fifth_bits(w, p, 0);
 }
 
 static FM_ALWAYS_INLINE void codes_u8(__m512i *w, const uint8_t *p)
@@ -91,14 +64,7 @@ static FM_ALWAYS_INLINE void codes_u8(__m512i *w, const uint8_t *p)
 
 static FM_ALWAYS_INLINE void codes_e2m1(__m512i *w, const uint8_t *p)
 {
-    /* Doubled values plus 16, times 8. */
-    const __m512i value =
-        _mm512_slli_epi32(_mm512_broadcast_i32x4(_mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16,
-                                                               15, 14, 13, 12, 10, 8, 4)),
-                          3);
-    nibbles(w, p, 0);
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) w[u] = _mm512_shuffle_epi8(value, w[u]);
+    unpack_e2m1(w, p);
 }
 
 typedef struct {

@@ -34,7 +34,8 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
         dot_planes(s, wb.w, 8, hi, lo, nt, FM_ACT_32_SHIFT);
         FM_UNROLL
         for (int t = 0; t < nt; t++)
-            acc[t] = add_block_32(acc[t], s[t], wb.d, shape.has_min ? wb.m : wb.d, x[t]->d, x[t]->dsum, shape);
+            acc[t] = add_block_32(acc[t], s[t], wb.d, shape.has_min ? wb.m : wb.d, x[t]->d,
+                                  x[t]->dsum, shape);
     }
     FM_UNROLL
     for (int t = 0; t < nt; t++) _mm512_storeu_ps(out + t * FM_PANEL_ROWS, acc[t]);

@@ -1,5 +1,5 @@
 /* How the formats with blocks of 32 are taken apart by AVX-512, 16 rows at a time, and the float step of a block. A lane
- * is a row. For the files of the sets avx512 and amx. */
+ * is a row. For the files of the sets avx512 and amx; formats of several planes hold some of the same codes. */
 #pragma once
 
 #include "kernel/x86/matmul_avx512.h"
@@ -107,17 +107,22 @@ static FM_ALWAYS_INLINE __m512 e8m0_half(const uint8_t *p)
     return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, is_small, small));
 }
 
-static FM_ALWAYS_INLINE void unpack_mxfp4(block_512 *b, const uint8_t *p)
+/* Nibbles to the doubled values of E2M1 plus 16, times 8. */
+static FM_ALWAYS_INLINE void unpack_e2m1(__m512i *w, const uint8_t *qs)
 {
-    /* Doubled values plus 16, times 8. */
     const __m512i value =
         _mm512_slli_epi32(_mm512_broadcast_i32x4(_mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16,
                                                                15, 14, 13, 12, 10, 8, 4)),
                           3);
-    b->d = e8m0_half(p);
-    unpack_nibbles(b->w, p + 1 * 16, 0);
+    unpack_nibbles(w, qs, 0);
     FM_UNROLL
-    for (int u = 0; u < 8; u++) b->w[u] = _mm512_shuffle_epi8(value, b->w[u]);
+    for (int u = 0; u < 8; u++) w[u] = _mm512_shuffle_epi8(value, w[u]);
+}
+
+static FM_ALWAYS_INLINE void unpack_mxfp4(block_512 *b, const uint8_t *p)
+{
+    b->d = e8m0_half(p);
+    unpack_e2m1(b->w, p + 1 * 16);
 }
 
 /* The book's values plus 128. */
