@@ -31,3 +31,8 @@ void fm_quantize_avx512(fm_act form, void *dst, const float *x, int64_t n);
 
 /* act_form of every set that computes with quantized activations: t->act. */
 fm_act fm_act_form_of_type(const fm_type_traits *t);
+
+/* Products with the formats of code books, which have no panels, of both x86 sets: matmul_book_avx2.c. False for other
+ * formats, and nothing done. */
+bool fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                         float *const *y, int64_t n_tok);

@@ -12,7 +12,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "kernel/x86/matmul_panels.h"
+#include "kernel/matmul_panels.h"
 
 /* Products with types whose activations come in blocks of 32 resp. 256. */
 void fm_matmul_32_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
@@ -45,18 +45,6 @@ void fm_matmul_book_init_avx2(void);
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok);
 
-/* Rows of the stretches of panels of which all tokens visit one before the next, all about equally long. Weights taken
- * apart serve up to 32 tokens, those of code books, which have fewer bytes, up to 16; so a core asks for 2 bytes in a
- * cycle at most and the third-level cache can hold the stretch; the longer it is, the more rows share the activations'
- * being made words. */
-enum { FM_AVX2_STRETCH_BYTES = 2 << 20 };
-static inline int64_t fm_panel_stretch(const fm_matrix *w, int64_t n_row) /* n_row > 0 */
-{
-    const int64_t most = (int64_t)(FM_AVX2_STRETCH_BYTES / w->row_bytes) + 1;
-    const int64_t n = (n_row + most - 1) / most, rows = (n_row + n - 1) / n;
-    return (rows + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
-}
-
 /* Panels [row0, row1), every one for one token after the other: it comes from memory once. */
 static inline void fm_matmul_panels_by_token(const fm_matrix *w, int64_t row0, int64_t row1,
                                              const void *const *act, float *const *y, int64_t n_tok,
@@ -67,50 +55,6 @@ static inline void fm_matmul_panels_by_token(const fm_matrix *w, int64_t row0, i
     const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
     for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes)
         for (int64_t t = 0; t < n_tok; t++) one(y[t] + row, panel, n_block, act + t);
-}
-
-/* Sums of 16 rows of nt tokens to y, whose rows of tokens lie far apart; asks for where the next panel's go. */
-static FM_ALWAYS_INLINE void put_sums(float *const *y, int64_t row, int64_t nt,
-                                      float (*acc)[FM_PANEL_ROWS])
-{
-    for (int64_t t = 0; t < nt; t++) {
-        memcpy(y[t] + row, acc[t], sizeof acc[t]);
-        __builtin_prefetch(y[t] + row + FM_PANEL_ROWS, 1);
-    }
-}
-
-/* The sums so far of nt tokens from y, or zeros. */
-static FM_ALWAYS_INLINE void get_sums(float (*acc)[FM_PANEL_ROWS], float *const *y, int64_t row,
-                                      int64_t nt, int first)
-{
-    for (int64_t t = 0; t < nt; t++) {
-        for (int i = 0; i < FM_PANEL_ROWS; i += 8) {
-            const __m256 v = first ? _mm256_setzero_ps() : _mm256_loadu_ps(y[t] + row + i);
-            _mm256_store_ps(acc[t] + i, v);
-        }
-    }
-}
-
-/* Rows [row0, row1) for as many tokens as weights are taken apart for at once. */
-typedef void fm_few_tokens_fn(const fm_matrix *w, int64_t row0, int64_t row1,
-                              const void *const *act, float *const *y, int64_t nt,
-                              const void *format);
-
-/* All tokens, shared out evenly among as few calls as will do, meet a stretch of rows before the next one. */
-static inline void fm_matmul_by_stretch(const fm_matrix *w, int64_t row0, int64_t row1,
-                                        const void *const *act, float *const *y, int64_t n_tok,
-                                        int max_tok, fm_few_tokens_fn *few, const void *format)
-{
-    if (row0 >= row1) return;
-    const int64_t n_call = (n_tok + max_tok - 1) / max_tok;
-    const int64_t stretch = fm_panel_stretch(w, row1 - row0);
-    for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
-        const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
-        for (int64_t c = 0; c < n_call; c++) {
-            const int64_t t0 = n_tok * c / n_call, t1 = n_tok * (c + 1) / n_call;
-            few(w, r0, r1, act + t0, y + t0, t1 - t0, format);
-        }
-    }
 }
 
 static FM_ALWAYS_INLINE __m256i load_256(const void *p)

@@ -4,7 +4,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "kernel/x86/matmul_panels.h"
+#include "kernel/matmul_panels.h"
 
 /* Entries of the types whose activations come in blocks of 32 resp. 256; the others are NULL. */
 extern const fm_panel_kernels fm_panels_32_avx512[FM_KERNEL_TYPES];

@@ -9,6 +9,7 @@
  * sums, fit 32 bits, see quant.h.
  */
 #include "kernel/x86/matmul_book_avx2.h"
+#include "kernel/kernel_internal.h"
 
 #if defined(__x86_64__)
 

@@ -178,7 +178,7 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
                 f->prepare(&x[(b - b0) * nt + t], (const fm_act_i13_256 *)act[t] + b);
         const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
         for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
-            get_sums(acc, y, row, nt, b0 == 0);
+            fm_get_sums(acc, y, row, nt, b0 == 0);
             for (int64_t b = b0; b < b1; b++) {
                 f->unpack(&words, panel + (uint64_t)b * bytes);
                 for (int64_t t = 0; t < nt; t += 4) {
@@ -186,7 +186,7 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
                     f->tile[n - 1](acc + t, &words, &x[(b - b0) * nt + t]);
                 }
             }
-            put_sums(y, row, nt, acc);
+            fm_put_sums(y, row, nt, acc);
         }
     }
 }

@@ -345,7 +345,7 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
             }
         const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
         for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
-            get_sums(acc, y, row, nt, b0 == 0);
+            fm_get_sums(acc, y, row, nt, b0 == 0);
             for (int64_t b = b0; b < b1; b += BLOCKS_AT_ONCE) {
                 const int n = b1 - b < BLOCKS_AT_ONCE ? (int)(b1 - b) : BLOCKS_AT_ONCE;
                 for (int i = 0; i < n; i++) f->unpack(&words[i], panel + (uint64_t)(b + i) * bytes);
@@ -353,7 +353,7 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
                     f->tile[nt - t < 4 ? nt - t - 1 : 3](acc + t, words, n, &x[step * t + b - b0],
                                                          step);
             }
-            put_sums(y, row, nt, acc);
+            fm_put_sums(y, row, nt, acc);
         }
     }
 }

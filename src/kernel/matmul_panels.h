@@ -1,12 +1,9 @@
-/* What the panel kernels of avx2 and avx512 share: how rows and tokens are grouped.
+/* What the panel kernels of the vector sets share: how rows and tokens are grouped.
  *
  * A panel kernel computes 16 rows for a fixed number of tokens; its results go to out [nt][16].
  * Weights are taken apart once per call, so more tokens per call means less work per product.
  */
 #pragma once
-
-#include <immintrin.h>
-#include <stdbool.h>
 
 #include "kernel/generic/matmul_rows.h"
 
@@ -16,10 +13,11 @@
 #define FM_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* Products with the formats of code books, which have no panels: matmul_book_avx2.c. False for other formats, and
- * nothing done. */
-bool fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                         float *const *y, int64_t n_tok);
+/* Asks for a line of weights, for the second-level cache. */
+static FM_ALWAYS_INLINE void fm_prefetch_far(const uint8_t *p)
+{
+    __builtin_prefetch(p, 0, 2);
+}
 
 /* act [nt]: the tokens' activation rows. */
 typedef void (*fm_panel_fn)(float *out, const uint8_t *panel, int64_t n_block,
@@ -53,7 +51,7 @@ static FM_ALWAYS_INLINE void fm_prefetch_panel(const uint8_t *block, const int b
     const int n_line = (bytes / 64 + n) / n;
     const uint8_t *const part = block + FM_PANEL_AHEAD_BYTES + 64 * n_line * k;
     FM_UNROLL
-    for (int i = 0; i < n_line; i++) _mm_prefetch((const char *)(part + 64 * i), _MM_HINT_T1);
+    for (int i = 0; i < n_line; i++) fm_prefetch_far(part + 64 * i);
 }
 
 /* A stretch of panels that stays in the second-level cache while all tokens visit it. */
@@ -103,4 +101,60 @@ static inline void fm_matmul_quantized(const fm_matrix *w, int64_t row0, int64_t
         row0 = split;
     }
     if (row0 < row1) fm_rows_kernels[w->type->id](w, row0, row1, act, y, n_tok);
+}
+
+/* Rows of the stretches of panels of which all tokens visit one before the next, all about equally long. Weights taken
+ * apart serve up to 32 tokens, those of code books, which have fewer bytes, up to 16; so a core asks for 2 bytes in a
+ * cycle at most and the third-level cache can hold the stretch; the longer it is, the more rows share the activations'
+ * being made words. */
+enum { FM_WORDS_STRETCH_BYTES = 2 << 20 };
+static inline int64_t fm_panel_stretch(const fm_matrix *w, int64_t n_row) /* n_row > 0 */
+{
+    const int64_t most = (int64_t)(FM_WORDS_STRETCH_BYTES / w->row_bytes) + 1;
+    const int64_t n = (n_row + most - 1) / most, rows = (n_row + n - 1) / n;
+    return (rows + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
+}
+
+/* Rows [row0, row1) for as many tokens as weights are taken apart for at once. */
+typedef void fm_few_tokens_fn(const fm_matrix *w, int64_t row0, int64_t row1,
+                              const void *const *act, float *const *y, int64_t nt,
+                              const void *format);
+
+/* All tokens, shared out evenly among as few calls as will do, meet a stretch of rows before the next one. */
+static inline void fm_matmul_by_stretch(const fm_matrix *w, int64_t row0, int64_t row1,
+                                        const void *const *act, float *const *y, int64_t n_tok,
+                                        int max_tok, fm_few_tokens_fn *few, const void *format)
+{
+    if (row0 >= row1) return;
+    const int64_t n_call = (n_tok + max_tok - 1) / max_tok;
+    const int64_t stretch = fm_panel_stretch(w, row1 - row0);
+    for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
+        const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
+        for (int64_t c = 0; c < n_call; c++) {
+            const int64_t t0 = n_tok * c / n_call, t1 = n_tok * (c + 1) / n_call;
+            few(w, r0, r1, act + t0, y + t0, t1 - t0, format);
+        }
+    }
+}
+
+/* Sums of 16 rows of nt tokens to y, whose rows of tokens lie far apart; asks for where the next panel's go. */
+static FM_ALWAYS_INLINE void fm_put_sums(float *const *y, int64_t row, int64_t nt,
+                                         float (*acc)[FM_PANEL_ROWS])
+{
+    for (int64_t t = 0; t < nt; t++) {
+        memcpy(y[t] + row, acc[t], sizeof acc[t]);
+        __builtin_prefetch(y[t] + row + FM_PANEL_ROWS, 1);
+    }
+}
+
+/* The sums so far of nt tokens from y, or zeros. */
+static FM_ALWAYS_INLINE void fm_get_sums(float (*acc)[FM_PANEL_ROWS], float *const *y, int64_t row,
+                                         int64_t nt, int first)
+{
+    for (int64_t t = 0; t < nt; t++) {
+        if (first)
+            memset(acc[t], 0, sizeof acc[t]);
+        else
+            memcpy(acc[t], y[t] + row, sizeof acc[t]);
+    }
 }
