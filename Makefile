@@ -31,9 +31,11 @@ endif
 endif
 
 # Sources by pattern. Instruction sets of another processor are left out, nothing else.
-X86      := $(filter x86_64 i686 amd64,$(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1))
+MACHINE  := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
+X86      := $(filter x86_64 i686 amd64,$(MACHINE))
+ARM      := $(filter aarch64 arm64,$(MACHINE))
 SRC      := $(sort $(wildcard src/*/*.c src/*/*/*.c))
-SRC      := $(if $(X86),$(SRC),$(filter-out src/kernel/x86/% src/quant/x86/%,$(SRC)))
+SRC      := $(filter-out $(if $(X86),,src/kernel/x86/% src/quant/x86/%) $(if $(ARM),,src/kernel/arm/%),$(SRC))
 LIB_SRC  := $(filter-out src/cli/%,$(SRC))
 CLI_SRC  := $(filter src/cli/%,$(SRC))
 TEST_SRC := $(sort $(wildcard tests/unit/test_*.c tests/model/test_*.c))
@@ -61,7 +63,7 @@ FMT_DIRS := include src tests bench tools
 all: $(BUILD)/flashmoe
 
 # Kernels parse nothing, and clang takes ten minutes for some of them with sanitizers.
-$(BUILD)/src/kernel/x86/%.o $(BUILD)/src/quant/x86/%.o: OPT_fuzz := -O1 -g
+$(BUILD)/src/kernel/x86/%.o $(BUILD)/src/quant/x86/%.o $(BUILD)/src/kernel/arm/%.o: OPT_fuzz := -O1 -g
 
 # One instruction set = one suffix = one flag set. Nothing else in the tree gets these.
 $(BUILD)/%_avx2.o $(BUILD)/t/%_avx2.o: ISA := -mavx2 -mfma -mf16c
@@ -71,6 +73,8 @@ $(BUILD)/%_avx512.o $(BUILD)/t/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512v
 AMX := $(if $(X86),$(shell $(CC) -mamx-tile -mamx-int8 -E -x c /dev/null >/dev/null 2>&1 && echo -mamx-tile -mamx-int8))
 $(BUILD)/%_amx.o $(BUILD)/t/%_amx.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni \
                                             -mfma -mf16c $(AMX)
+$(BUILD)/%_neon.o $(BUILD)/t/%_neon.o: ISA := -march=armv8.2-a+dotprod
+$(BUILD)/%_i8mm.o $(BUILD)/t/%_i8mm.o: ISA := -march=armv8.2-a+dotprod+i8mm
 # Vectors of 32 bytes without AVX: all of them are inlined, so how they would be passed is no matter.
 $(BUILD)/src/quant/encode_generic.o $(BUILD)/t/src/quant/encode_generic.o: ISA := -Wno-psabi
 

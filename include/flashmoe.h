@@ -69,7 +69,7 @@ typedef struct {
     int32_t n_batch;          /* tokens evaluated together; 0: 512 or more, as memory allows */
     fm_kv_type kv_type;       /* attention cache                                           */
     const char *io_engine;    /* "uring", "pread", "mmap"; NULL: the best available        */
-    const char *kernels;      /* "reference", "generic", "avx2", "avx512", "amx"; NULL: best */
+    const char *kernels;      /* "reference", "generic", "avx2", "avx512", "amx", "neon", "i8mm"; NULL: best */
     bool vocab_only;          /* tokenizer and metadata only: no plan, no weights          */
     bool plan_only;           /* checkpoint and plan, nothing loaded                       */
     fm_log_fn log;            /* NULL: silent                                              */

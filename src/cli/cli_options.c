@@ -180,8 +180,8 @@ static const option OPTIONS[] = {
      0, 0, NULL, "keep how often each expert is used in a small file of the user's cache\n"
                  "folder, and begin with what earlier sessions used most; the output is\n"
                  "the same (default: on for run, off for bench and eval)"},
-    {"memory and machine", NULL, "--kernels", "reference|generic|avx2|avx512|amx", OPT_CHOICE,
-     FIELD(kernels), ENGINE_COMMANDS,
+    {"memory and machine", NULL, "--kernels", "reference|generic|avx2|avx512|amx|neon|i8mm",
+     OPT_CHOICE, FIELD(kernels), ENGINE_COMMANDS,
      0, 0, NULL, "instruction set (default: the best this processor has)"},
 
     {"help", "-h", "--help", NULL, OPT_FLAG, FIELD(wants_help), ALL_COMMANDS,

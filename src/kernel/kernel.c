@@ -9,10 +9,11 @@
 #include "kernel/kernel_internal.h"
 #include "os/facts.h"
 
-/* Best first. */
-enum { SET_AMX, SET_AVX512, SET_AVX2, SET_GENERIC, SET_REFERENCE, SET_COUNT };
+/* Best first. Sets of every processor, so that the name of another one's is known as a name. */
+enum { SET_AMX, SET_AVX512, SET_AVX2, SET_I8MM, SET_NEON, SET_GENERIC, SET_REFERENCE, SET_COUNT };
 
-static const char *const set_names[SET_COUNT] = {"amx", "avx512", "avx2", "generic", "reference"};
+static const char *const set_names[SET_COUNT] = {"amx",  "avx512",  "avx2",     "i8mm",
+                                                 "neon", "generic", "reference"};
 
 static fm_kernels sets[SET_COUNT];
 static const char *available[SET_COUNT + 1];
@@ -40,6 +41,18 @@ static void build_tables(void)
             fm_matmul_avx512(&sets[SET_AVX512]);
             sets[SET_AMX] = sets[SET_AVX512];
             if ((have & FM_CPU_AMX_INT8) && fm_matmul_amx(&sets[SET_AMX])) can_run |= 1u << SET_AMX;
+        }
+    }
+#elif defined(__aarch64__) && defined(__AARCH64EL__)
+    const unsigned have = fm_os_cpu_features();
+    if (have & FM_CPU_DOTPROD) {
+        can_run |= 1u << SET_NEON;
+        fm_ops_neon(&sets[SET_NEON]);
+        fm_matmul_neon(&sets[SET_NEON]);
+        if (have & FM_CPU_I8MM) {
+            can_run |= 1u << SET_I8MM;
+            sets[SET_I8MM] = sets[SET_NEON];
+            fm_matmul_i8mm(&sets[SET_I8MM]);
         }
     }
 #endif

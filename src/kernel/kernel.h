@@ -39,10 +39,10 @@ typedef struct {
  * row0 is a multiple of 16; row1 too unless it is n_out. Any n_tok >= 1. Reads nothing outside
  * the matrix and the activations; w->data needs no alignment.
  *
- * Quantized weights: quant.h fixes the arithmetic; the sets generic, avx2, avx512 and amx and both
+ * Quantized weights: quant.h fixes the arithmetic; all sets but reference, on every processor, and both
  * layouts agree bit for bit (a NaN may differ in its payload).
  * F32, F16, BF16 weights: lane i of 16 sums the products of columns i, i+16, ... in order, with
- * fused multiply-add in the x86 sets and without it in generic; lanes are then added as a tree,
+ * fused multiply-add in the sets of a processor and without it in generic; lanes are then added as a tree,
  * lane i with lane i+8, then +4, +2, +1. By columns: a row's products are added in order of columns, separate
  * multiply and add, in every set but reference.
  * E4M3 weights: the same lanes, without the scale, over each block of 128 columns (with one scale to a row: of 32); then

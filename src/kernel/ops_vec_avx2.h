@@ -16,6 +16,12 @@ enum { VL = 8, GEMM_ROWS = 6, GEMM_VECS = 2, SCORE_HEADS = 2, VALUE_HEADS = 4, V
 enum { STEP_VECS = 4 };
 
 typedef __m256 vec;
+typedef __m128 vec4;
+
+VEC_INLINE void vprefetch(const void *p)
+{
+    _mm_prefetch((const char *)p, _MM_HINT_T1);
+}
 
 VEC_INLINE __m256i lane_mask(int64_t n)
 {
@@ -110,10 +116,18 @@ VEC_INLINE vec vscale(vec a, vec n)
     return vmul(vmul(a, _mm256_castsi256_ps(e0)), _mm256_castsi256_ps(e1));
 }
 
-VEC_INLINE __m128 vsum4(vec a, vec b, vec c, vec d)
+VEC_INLINE vec4 vsum4(vec a, vec b, vec c, vec d)
 {
     const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
     return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+}
+VEC_INLINE void vstore4(float *p, vec4 x)
+{
+    _mm_storeu_ps(p, x);
+}
+VEC_INLINE float vfirst(vec4 x)
+{
+    return _mm_cvtss_f32(x);
 }
 VEC_INLINE float vmax_lane(vec a)
 {

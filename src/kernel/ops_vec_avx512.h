@@ -1,5 +1,5 @@
 /* The vector vocabulary of the shared operations (ops_*.inc) for AVX-512: 16 lanes of f32.
- * ops_vec_avx2.h gives the same names 8 lanes; what the names mean is said here.
+ * ops_vec_avx2.h gives the same names 8 lanes, ops_vec_neon.h 4; what the names mean is said here.
  */
 #pragma once
 
@@ -15,6 +15,13 @@ enum { VL = 16, GEMM_ROWS = 6, GEMM_VECS = 4, SCORE_HEADS = 4, VALUE_HEADS = 4, 
 enum { STEP_VECS = 8 };
 
 typedef __m512 vec;
+typedef __m128 vec4; /* four values: a vector of every set */
+
+/* Asks for the line at p, into the second cache. */
+VEC_INLINE void vprefetch(const void *p)
+{
+    _mm_prefetch((const char *)p, _MM_HINT_T1);
+}
 
 VEC_INLINE __mmask16 lane_mask(int64_t n)
 {
@@ -75,7 +82,7 @@ VEC_INLINE vec vdiv(vec a, vec b)
 {
     return _mm512_div_ps(a, b);
 }
-VEC_INLINE vec vmin(vec a, vec b)
+VEC_INLINE vec vmin(vec a, vec b) /* b where either is NaN */
 {
     return _mm512_min_ps(a, b);
 }
@@ -101,7 +108,7 @@ VEC_INLINE vec vscale(vec a, vec n) /* a 2^n for integers n, |n| <= 252, rounded
 }
 
 /* Lane sums [sum a, sum b, sum c, sum d]; every one goes the same way: halves, halves, pairs. */
-VEC_INLINE __m128 vsum4(vec a, vec b, vec c, vec d)
+VEC_INLINE vec4 vsum4(vec a, vec b, vec c, vec d)
 {
     const __m256 a8 = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
     const __m256 b8 = _mm256_add_ps(_mm512_castps512_ps256(b), _mm512_extractf32x8_ps(b, 1));
@@ -109,6 +116,14 @@ VEC_INLINE __m128 vsum4(vec a, vec b, vec c, vec d)
     const __m256 d8 = _mm256_add_ps(_mm512_castps512_ps256(d), _mm512_extractf32x8_ps(d, 1));
     const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a8, b8), _mm256_hadd_ps(c8, d8));
     return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+}
+VEC_INLINE void vstore4(float *p, vec4 x) /* all four */
+{
+    _mm_storeu_ps(p, x);
+}
+VEC_INLINE float vfirst(vec4 x) /* the first of them */
+{
+    return _mm_cvtss_f32(x);
 }
 VEC_INLINE float vmax_lane(vec a)
 {

@@ -20,6 +20,16 @@
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+/* Numbers of the system's interface, which headers older than Linux 4.16 and 5.10 do not name. */
+#ifndef HWCAP_ASIMDDP
+#define HWCAP_ASIMDDP (1 << 20)
+#endif
+#ifndef HWCAP2_I8MM
+#define HWCAP2_I8MM (1 << 13)
+#endif
 #endif
 
 enum { PATH_CAP = 1024, LINE_CAP = 4096, CAP_IPC_LOCK_BIT = 14 };
@@ -358,6 +368,14 @@ unsigned fm_os_cpu_features(void)
             may_use_tiles())
             features |= FM_CPU_AMX_INT8;
     }
+    return features;
+}
+#elif defined(__aarch64__) && defined(__linux__)
+unsigned fm_os_cpu_features(void)
+{
+    unsigned features = 0;
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) features |= FM_CPU_DOTPROD;
+    if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) features |= FM_CPU_I8MM;
     return features;
 }
 #else

@@ -26,6 +26,8 @@ enum {
     FM_CPU_F16C = 4,
     FM_CPU_FMA = 8,
     FM_CPU_AMX_INT8 = 16,
+    FM_CPU_DOTPROD = 32, /* 64-bit ARM: sdot, udot     */
+    FM_CPU_I8MM = 64,    /* 64-bit ARM: smmla, usdot     */
 };
 unsigned fm_os_cpu_features(void);
 

@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -199,6 +202,27 @@ static void largest_cache_is_found(void **state)
     assert_int_equal(fm_facts_last_cache_at(root, 16), UINT64_C(900) << 20);
 }
 
+/* No processor has instructions of the other kind; on ARM the answer is that of its own registers. */
+static void check_other_processors(unsigned cpu)
+{
+    const unsigned arm = FM_CPU_DOTPROD | FM_CPU_I8MM;
+#if defined(__aarch64__)
+    assert_int_equal(cpu & ~arm, 0);
+#if defined(__linux__)
+    enum { HAS_REGISTERS = 1 << 11 }; /* HWCAP_CPUID: the system answers for these registers */
+    if (getauxval(AT_HWCAP) & HAS_REGISTERS) {
+        uint64_t isar0, isar1;
+        __asm__("mrs %0, ID_AA64ISAR0_EL1" : "=r"(isar0));
+        __asm__("mrs %0, ID_AA64ISAR1_EL1" : "=r"(isar1));
+        assert_int_equal((cpu & FM_CPU_DOTPROD) != 0, (isar0 >> 44 & 15) != 0);
+        assert_int_equal((cpu & FM_CPU_I8MM) != 0, (isar1 >> 52 & 15) != 0);
+    }
+#endif
+#else
+    assert_int_equal(cpu & arm, 0);
+#endif
+}
+
 static void this_machine_answers_sensibly(void **state)
 {
     (void)state;
@@ -219,6 +243,7 @@ static void this_machine_answers_sensibly(void **state)
     assert_int_equal((cpu & FM_CPU_FMA) != 0, __builtin_cpu_supports("fma") != 0);
     assert_int_equal((cpu & FM_CPU_AVX512VNNI) != 0, __builtin_cpu_supports("avx512vnni") != 0);
 #endif
+    check_other_processors(cpu);
     void *p = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (fm_os_memlock_limit() >= 65536) assert_true(fm_os_lock(p, 8192));
     assert_true(fm_os_lock(p, 0));
