@@ -443,7 +443,8 @@ static expected expect(const fm_matrix *w, int64_t row, const float *x, float *d
     w->type->decode(decoded, (const uint8_t *)w->data + (uint64_t)row * w->row_bytes, w->n_in);
     for (int64_t b = 0; b < w->n_in; b += block) {
         double amax = 0;
-        for (int64_t i = b; i < b + block; i++) amax = fmax(amax, fabs((double)x[i]));
+        for (int64_t i = b; i < b + block; i++)
+            if (fabs((double)x[i]) > amax) amax = fabs((double)x[i]);
         for (int64_t i = b; i < b + block; i++) {
             e.exact += (double)decoded[i] * x[i];
             e.magnitude += fabs((double)decoded[i] * x[i]);
