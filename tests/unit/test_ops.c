@@ -184,7 +184,8 @@ static void softmax_any_size_matches_formula(const fm_kernels *k)
         float *x = random_array(n, s % 2 ? 10.0f : 3000.0f);
         if (n > 3) x[1] = -INFINITY;
         double *want = doubles(n), max = -INFINITY, sum = 0.0;
-        for (int64_t i = 0; i < n; i++) max = fmax(max, x[i]);
+        for (int64_t i = 0; i < n; i++)
+            if (x[i] > max) max = x[i];
         for (int64_t i = 0; i < n; i++) sum += want[i] = exp(x[i] - max);
         for (int64_t i = 0; i < n; i++) want[i] /= sum;
         k->softmax(x, n);
