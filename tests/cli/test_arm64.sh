@@ -15,13 +15,13 @@ echo 'int main(void) { return 0; }' >"$dir/empty.c"
 $cc -static "$dir/empty.c" -o "$dir/empty" 2>/dev/null || skip "$cc has no C library (libc6-dev-arm64-cross)"
 
 # What the caller's make was told is for this processor.
-status 0 env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make -j2 alone MODE=release BUILD="$build/arm64" CC="$cc" \
+status 0 env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make -j2 alone MODE=release BUILD="$build/alone/arm64" CC="$cc" \
     CFLAGS=-Itests/arm LDFLAGS=-static
 [ "$n_failed" -eq 0 ] || {
     cat "$err"
     finish
 }
-arm=$build/arm64/alone
+arm=$build/alone/arm64/alone
 
 on() { # processor, program
     "$qemu" -cpu "$1" "$arm/$2"
