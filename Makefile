@@ -56,6 +56,11 @@ TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/t/%)
 FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/t/%)
 UNIT_BIN := $(filter $(BUILD)/t/tests/unit/%,$(TEST_BIN))
 TINY_BIN := $(BUILD)/t/tests/tiny/tiny-gguf
+# Programs of the kernels that need no library: tests/cli/test_arm64.sh builds them for another processor, too.
+ALONE_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter src/kernel/% src/base/error.c src/os/facts.c src/model/top_positions.c \
+               $(filter-out src/quant/encode%,$(wildcard src/quant/*.c)),$(LIB_SRC))) \
+             $(BUILD)/t/tests/support/random_weights.o
+ALONE_BIN := $(addprefix $(BUILD)/alone/,arm/kernel_hashes unit/test_ops unit/test_attend unit/test_index unit/test_delta)
 TOOL_BIN := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tools/*.c bench/*.c)))
 REPLAY_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/replay/*.c))
 FMT_DIRS := include src tests bench tools
@@ -99,6 +104,9 @@ $(BUILD)/t/tests/unit/test_cl%: EXTRA = $(filter-out %/main.o,$(TCLI_OBJ))
 $(filter $(BUILD)/t/tests/unit/test_cli%,$(TEST_BIN)): $(TCLI_OBJ)
 $(TEST_BIN): %: %.o $(HELP_OBJ) $(BUILD)/t/libflashmoe.a
 	$(call SAY,LD) $(LINK) -o $@ $< $(EXTRA) $(HELP_OBJ) $(BUILD)/t/libflashmoe.a $(LIBS) -lcmocka
+$(ALONE_BIN): $(BUILD)/alone/%: $(BUILD)/t/tests/%.o $(ALONE_OBJ)
+	@mkdir -p $(@D)
+	$(call SAY,LD) $(LINK) -o $@ $^ -pthread -lm
 $(TINY_BIN): $(BUILD)/t/tests/tiny/tiny_main.o $(filter $(BUILD)/t/tests/tiny/%,$(HELP_OBJ))
 	$(call SAY,LD) $(LINK) -o $@ $^ -lm
 $(TOOL_BIN): %: %.o $(BUILD)/libflashmoe.a
@@ -111,7 +119,9 @@ $(FUZZ_BIN): %: %.o $(FUZZ_MAIN) $(BUILD)/t/libflashmoe.a
 
 unit: $(UNIT_BIN)
 tools: $(TOOL_BIN)
-test-programs: $(BUILD)/flashmoe $(BUILD)/t/flashmoe $(TEST_BIN) $(FUZZ_BIN) $(TINY_BIN) $(TOOL_BIN)
+test-programs: $(BUILD)/flashmoe $(BUILD)/t/flashmoe $(TEST_BIN) $(FUZZ_BIN) $(TINY_BIN) $(TOOL_BIN) \
+               $(BUILD)/alone/arm/kernel_hashes
+alone: $(ALONE_BIN)
 
 # ---- tests: everything in this mode; in release also what the sanitizers are best at -----------
 # Fast programs under address+undefined, and the parts with threads of their own under thread.
@@ -139,7 +149,7 @@ demo: setup
 
 # ---- the rest ------------------------------------------------------------------------------------
 setup:
-	@scripts/setup.sh
+	@scripts/setup.sh $(if $(filter test,$(MAKECMDGOALS)),--tests)
 
 FUZZ_SECONDS ?= 60
 fuzz:
@@ -180,10 +190,10 @@ help:
 	@echo 'make clean        remove build/'
 	@echo 'MODE=release|debug|asan|tsan (others than release build into build/MODE); V=1 shows commands, WERROR=1 makes warnings errors'
 
-.PHONY: all unit tools test test-programs sanitizer-programs demo setup fuzz fuzz-programs bench \
+.PHONY: all unit tools test alone test-programs sanitizer-programs demo setup fuzz fuzz-programs bench \
         check-layers format install clean help
 .SECONDARY:
 -include $(wildcard $(patsubst %.o,%.d,$(LIB_OBJ) $(CLI_OBJ) $(TLIB_OBJ) $(TCLI_OBJ) $(HELP_OBJ)) \
            $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(BUILD)/t/tests/fuzz/replay.d \
-           $(BUILD)/t/tests/tiny/tiny_main.d \
+           $(BUILD)/t/tests/tiny/tiny_main.d $(BUILD)/t/tests/arm/kernel_hashes.d \
            $(TOOL_BIN:=.d) $(REPLAY_OBJ:.o=.d))

@@ -2,6 +2,11 @@
 # Makes sure that the compiler, pkg-config and the libraries of docs/dependencies.md are there.
 # On Debian and Ubuntu what is missing is installed with apt-get; elsewhere it is named.
 # Does nothing, and needs no network, when all is present.
+#
+#   scripts/setup.sh [--tests]
+#
+# --tests: also a compiler and an emulator for 64-bit ARM, on x86. Tests do without them (test_arm64.sh is
+# skipped then), so it is no failure when they cannot be had, and nothing is removed for them.
 set -eu
 
 packages=""  # Debian package names of what is missing
@@ -33,7 +38,12 @@ else
     names="$names
   liburing, PCRE2 (8-bit), utf8proc, jansson, cmocka with their headers (if not present)"
 fi
-[ -z "$packages" ] && exit 0
+for_tests=""
+if [ "${1:-}" = --tests ] && [ "$(uname -m)" = x86_64 ] && have apt-get; then
+    have aarch64-linux-gnu-gcc || for_tests="$for_tests gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+    have qemu-aarch64 || have qemu-aarch64-static || for_tests="$for_tests qemu-user"
+fi
+[ -z "$packages$for_tests" ] && exit 0
 
 if ! have apt-get; then
     echo "missing on this system:$names" >&2
@@ -42,6 +52,11 @@ if ! have apt-get; then
 fi
 as_root=""
 if [ "$(id -u)" -ne 0 ]; then
+    # Nobody is asked for a password, or told to become root, for what tests do without.
+    if [ -z "$packages" ] && ! { have sudo && sudo -n true 2>/dev/null; }; then
+        echo "not installed, for one more test:$for_tests" >&2
+        exit 0
+    fi
     if ! have sudo; then
         echo "missing packages:$packages" >&2
         echo "installing them needs root: apt-get install$packages" >&2
@@ -49,9 +64,18 @@ if [ "$(id -u)" -ne 0 ]; then
     fi
     as_root="sudo"
 fi
-echo "installing:$packages" >&2
+echo "installing:$packages$for_tests" >&2
 # A list of packages that was never fetched, or is too old, is the usual reason for a failure.
-$as_root apt-get -qq update || echo "apt-get update failed; trying with the lists that are here" >&2
-# shellcheck disable=SC2086 # words are package names
-$as_root env DEBIAN_FRONTEND=noninteractive \
-    apt-get -qq -y --no-install-recommends install $packages >&2
+$as_root apt-get -qq -o Acquire::http::Timeout=20 update ||
+    echo "apt-get update failed; trying with the lists that are here" >&2
+if [ -n "$packages" ]; then
+    # shellcheck disable=SC2086 # words are package names
+    $as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq -y --no-install-recommends install $packages >&2
+fi
+if [ -n "$for_tests" ]; then
+    # shellcheck disable=SC2086
+    $as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq -y --no-install-recommends --no-remove install $for_tests >&2 ||
+        echo "not installed, for one more test:$for_tests" >&2
+fi

@@ -13,8 +13,9 @@
 
 #define VEC_INLINE static FM_ALWAYS_INLINE
 
-/* Lanes, and the register tiles that keep 24, 16 and 16 sums in 32 registers. */
-enum { VL = 4, GEMM_ROWS = 6, GEMM_VECS = 4, SCORE_HEADS = 4, VALUE_HEADS = 4, VALUE_VECS = 4 };
+/* Lanes, and the register tiles that keep 20, 16 and 16 sums in 32 registers. Factors are multiplied from
+ * a lane, which compilers load for all rows of a tile first: with 6 rows some sums would go to memory. */
+enum { VL = 4, GEMM_ROWS = 5, GEMM_VECS = 4, SCORE_HEADS = 4, VALUE_HEADS = 4, VALUE_VECS = 4 };
 enum { STEP_VECS = 8 };
 
 typedef float32x4_t vec;

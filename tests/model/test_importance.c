@@ -110,8 +110,9 @@ static void compare_tensor(const fm_checkpoint *got, const fm_checkpoint *want,
     float *a = values_of(got, g), *b = values_of(want, w);
     double most = 0, difference = 0;
     for (int64_t i = 0; i < n; i++) {
-        most = fmax(most, fabs((double)b[i]));
-        difference = fmax(difference, fabs((double)a[i] - b[i]));
+        const double size = fabs((double)b[i]), apart = fabs((double)a[i] - b[i]);
+        if (size > most) most = size;
+        if (apart > difference) difference = apart;
     }
     if (!(difference <= (is_count ? 0 : TOLERANCE * most)))
         fail_msg("%s: differs by %g of %g", w->name, difference, most);

@@ -157,8 +157,8 @@ static double divergence(const float *a, const float *b, int64_t n, int64_t n_vo
     for (int64_t t = 0; t < n; t++, a += n_vocab, b += n_vocab) {
         double za = 0, zb = 0, ma = -INFINITY, mb = -INFINITY;
         for (int64_t i = 0; i < n_vocab; i++) {
-            ma = fmax(ma, a[i]);
-            mb = fmax(mb, b[i]);
+            if (a[i] > ma) ma = a[i];
+            if (b[i] > mb) mb = b[i];
         }
         for (int64_t i = 0; i < n_vocab; i++) {
             za += exp(a[i] - ma);

@@ -22,7 +22,7 @@
 #include "os/facts.h"
 #include "os/io.h"
 
-#if defined(__linux__) && defined(__x86_64__)
+#if defined(__linux__) && (defined(__x86_64__) || defined(__aarch64__))
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -258,6 +258,7 @@ int main(void)
 #else
 int main(void)
 {
+    puts("skipped: the refusals are written for Linux on 64-bit x86 and ARM");
     return 77;
 }
 #endif

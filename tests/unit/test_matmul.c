@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "kernel/kernel.h"
+#include "support/random_weights.h"
 
 /* Kernels take up to 32 tokens at a time and make even parts of more: every number near where a tile of tokens or
  * such a part ends. */
@@ -21,28 +22,7 @@ static const int64_t token_counts[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 1
 enum { N_TOKEN_COUNTS = sizeof token_counts / sizeof token_counts[0], MAX_TOK = 65 };
 enum { MANY_TOK = 13 }; /* every kernel of several tokens is used */
 
-static const uint32_t quantized[] = {
-    FM_TYPE_Q4_0, FM_TYPE_Q4_1, FM_TYPE_Q5_0, FM_TYPE_Q5_1, FM_TYPE_Q8_0, FM_TYPE_MXFP4,
-    FM_TYPE_Q2_K, FM_TYPE_Q3_K, FM_TYPE_Q4_K, FM_TYPE_Q5_K, FM_TYPE_Q6_K,
-    FM_TYPE_IQ4_NL, FM_TYPE_IQ4_XS, FM_TYPE_IQ3_S, FM_TYPE_IQ3_XXS, FM_TYPE_IQ2_S,
-    FM_TYPE_IQ2_XS, FM_TYPE_IQ2_XXS, FM_TYPE_IQ1_M, FM_TYPE_IQ1_S};
-enum { N_QUANTIZED = sizeof quantized / sizeof quantized[0] };
 static const uint32_t floats[] = {FM_TYPE_F32, FM_TYPE_F16, FM_TYPE_BF16};
-
-static uint64_t random_state = 0x2545f4914f6cdd1du;
-
-static uint32_t random_u32(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state >> 32);
-}
-
-static float random_float(void)
-{
-    return (float)(random_u32() >> 8) * 0x1p-23f - 1.0f;
-}
 
 static void *must_alloc(size_t n)
 {
@@ -52,75 +32,6 @@ static void *must_alloc(size_t n)
 }
 
 /* ---- weights ----------------------------------------------------------------------------- */
-
-typedef enum {
-    W_RANDOM, /* any bits, ordinary scales         */
-    W_ZERO,   /* all bits 0                        */
-    W_LARGEST, /* all weight bits 1, largest scale */
-    W_DENORMAL, /* any bits, denormal scales       */
-    W_LOWEST, /* 0x80 everywhere: -128 in Q8_0; in Q6_K weights -32 with scales -128, in IQ4_XS
-                 weights -127 with scales -32, in Q3_K -4 with -32                   */
-    W_COUNT
-} weight_kind;
-
-/* The f16 of IQ1_M lies in the upper nibbles of four words. */
-static void put_half_iq1_m(uint8_t *p, unsigned h)
-{
-    for (int j = 0; j < 4; j++)
-        p[49 + 2 * j] = (uint8_t)((p[49 + 2 * j] & 15) | (h >> (4 * j) & 15) << 4);
-}
-
-/* Offsets of the f16 scales in a block. */
-static int scale_offsets(const fm_type_traits *t, int offsets[2])
-{
-    switch (t->id) {
-    case FM_TYPE_Q2_K: offsets[0] = 80, offsets[1] = 82; return 2;
-    case FM_TYPE_Q3_K: offsets[0] = 108; return 1;
-    case FM_TYPE_Q6_K: offsets[0] = 208; return 1;
-    case FM_TYPE_MXFP4: return 0;
-    case FM_TYPE_Q4_0:
-    case FM_TYPE_Q5_0:
-    case FM_TYPE_Q8_0:
-    case FM_TYPE_IQ4_NL:
-    case FM_TYPE_IQ4_XS:
-    case FM_TYPE_IQ3_S:
-    case FM_TYPE_IQ3_XXS:
-    case FM_TYPE_IQ2_S:
-    case FM_TYPE_IQ2_XS:
-    case FM_TYPE_IQ2_XXS:
-    case FM_TYPE_IQ1_S: offsets[0] = 0; return 1;
-    default: offsets[0] = 0, offsets[1] = 2; return 2;
-    }
-}
-
-static void fill_block(const fm_type_traits *t, uint8_t *p, weight_kind kind)
-{
-    for (int i = 0; i < t->block_bytes; i++)
-        p[i] = kind == W_ZERO      ? 0
-               : kind == W_LARGEST ? 0xff
-               : kind == W_LOWEST  ? 0x80
-                                   : (uint8_t)random_u32();
-    if (kind == W_LOWEST && t->id == FM_TYPE_Q6_K) memset(p, 0, 192);
-    if (kind == W_LOWEST && (t->id == FM_TYPE_IQ4_XS || t->id == FM_TYPE_Q3_K))
-        memset(p, 0, t->block_bytes);
-    int offsets[2];
-    const int in_pieces = t->id == FM_TYPE_IQ1_M, n = in_pieces ? 1 : scale_offsets(t, offsets);
-    for (int i = 0; i < n; i++) {
-        unsigned h = 0x2000 + random_u32() % 0x1000; /* about 0.01 */
-        h |= (random_u32() & 1) << 15;
-        if (kind == W_ZERO) h = 0;
-        if (kind == W_LARGEST) h = 0x7bff;
-        if (kind == W_DENORMAL) h = random_u32() % 4;
-        if (in_pieces) {
-            put_half_iq1_m(p, h);
-            continue;
-        }
-        p[offsets[i]] = (uint8_t)h;
-        p[offsets[i] + 1] = (uint8_t)(h >> 8);
-    }
-    if (t->id == FM_TYPE_MXFP4 && kind != W_LARGEST)
-        p[0] = kind == W_DENORMAL ? (uint8_t)(random_u32() % 4) : (uint8_t)(115 + random_u32() % 8);
-}
 
 typedef struct {
     fm_matrix rows, panels; /* the same matrix */
@@ -202,19 +113,6 @@ static void check_same(const float *got, const float *want, int64_t n_tok, int64
             fail_msg("%s %s: token %d of %d, row %d of %d: %.9g, expected %.9g", type, what,
                      (int)(i / n_out), (int)n_tok, (int)(i % n_out), (int)n_out, (double)got[i],
                      (double)want[i]);
-    }
-}
-
-typedef enum { X_RANDOM, X_ZERO, X_SPIKE, X_DENORMAL, X_NOT_FINITE, X_COUNT } activation_kind;
-
-static void fill_activations(float *x, int64_t n, activation_kind kind)
-{
-    for (int64_t i = 0; i < n; i++) {
-        x[i] = random_float();
-        if (kind == X_ZERO) x[i] = i & 1 ? -0.0f : 0.0f;
-        if (kind == X_SPIKE && i % 50 == 3) x[i] *= 1e9f;
-        if (kind == X_DENORMAL) x[i] *= i < n / 2 ? 1e-40f : 1e-36f;
-        if (kind == X_NOT_FINITE && i % 100 == 7) x[i] = i % 200 == 7 ? INFINITY : -NAN;
     }
 }
 

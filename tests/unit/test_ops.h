@@ -90,18 +90,31 @@ static inline double *doubles(int64_t n)
 
 typedef void (*set_test)(const fm_kernels *k);
 
+/* Whether a set has only the operations of one before it: those that differ in their products. */
+static inline int has_old_operations(const fm_kernels *k)
+{
+    const size_t first = offsetof(fm_kernels, rmsnorm);
+    for (const char *const *name = fm_kernels_available(); *name && *name != k->name; name++) {
+        const fm_kernels *const other = fm_kernels_pick(*name, NULL);
+        if (memcmp((const char *)k + first, (const char *)other + first, sizeof *k - first) == 0)
+            return 1;
+    }
+    return 0;
+}
+
 static inline void run_for_every_set(void **state)
 {
     const set_test *test = *state;
     for (const char *const *name = fm_kernels_available(); *name; name++) {
         const fm_kernels *k = fm_kernels_pick(*name, NULL);
         assert_non_null(k);
+        if (has_old_operations(k)) continue;
         seed = 0x9E3779B97F4A7C15u;
         (*test)(k);
     }
 }
 
-/* One cmocka test that runs `function` for every set of this machine. */
+/* One cmocka test that runs `function` for every set of this machine with operations of its own. */
 #define EVERY_SET(function)                                                                        \
     {                                                                                              \
 #function, run_for_every_set, NULL, NULL, (set_test[])                                     \
