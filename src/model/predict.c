@@ -78,31 +78,45 @@ void fm_predict_trial_token(fm_predict_trial *t, uint64_t us, bool had_miss)
 
 /* ---- guesses ----------------------------------------------------------------------------- */
 
-/* The next layer's router on x, the residual stream of all tokens; ids by number of tokens that would
- * choose them, for one token by its router's order. */
+int32_t fm_unseen_but_wanted(const int32_t *count, int32_t n_expert)
+{
+    int64_t f1 = 0, f2 = 0;
+    for (int32_t e = 0; e < n_expert; e++) {
+        f1 += count[e] == 1;
+        f2 += count[e] == 2;
+    }
+    return (int32_t)(f1 * f1 / (2 * (f2 > 0 ? f2 : 1)));
+}
+
+/* The next layer's router on x, the residual stream of all tokens, or of FM_PREDICT_TOKENS spread evenly over them; ids by
+ * number of tokens that would choose them, for one token by its router's order. What a sample missed comes last, and only
+ * if most of it will be wanted. */
 static int32_t ask_router(fm_run *r, const float *x, const fm_layer *next, uint8_t *const *ptr)
 {
     const fm_hparams *hp = r->hp;
     fm_guess *g = &r->guess;
+    const int32_t n_tok = r->n_tok < FM_PREDICT_TOKENS ? r->n_tok : FM_PREDICT_TOKENS;
     const float *norm = fm_weight_vector(next, ptr, FM_W_FFN_NORM);
-    for (int32_t t = 0; t < r->n_tok; t++)
-        r->k->rmsnorm(g->normed + (int64_t)t * hp->n_embd, x + (int64_t)t * hp->n_embd, norm,
-                      hp->eps, hp->n_embd);
+    for (int32_t t = 0; t < n_tok; t++) {
+        const int64_t from = (int64_t)t * r->n_tok / n_tok;
+        r->k->rmsnorm(g->normed + (int64_t)t * hp->n_embd, x + from * hp->n_embd, norm, hp->eps,
+                      hp->n_embd);
+    }
     fm_matrix router = fm_weight_matrix(next, ptr, FM_W_ROUTER);
     router.tag = NULL; /* a guess does not count as its use */
     const fm_linear_op op = {.w = &router,
                              .y = g->logits,
                              .y_stride = hp->n_expert,
                              .bias = fm_weight_vector_or_null(next, ptr, FM_W_ROUTER_BIAS)};
-    fm_acts_set(&g->in, g->normed, hp->n_embd, hp->n_embd, r->n_tok);
+    fm_acts_set(&g->in, g->normed, hp->n_embd, hp->n_embd, n_tok);
     fm_linear(r, &g->in, &op, 1);
-    if (r->n_tok == 1) {
+    if (n_tok == 1) {
         fm_route_layer(r, next, ptr, g->logits, g->ids, g->weights);
         return hp->n_expert_used;
     }
     memset(g->count, 0, (size_t)hp->n_expert * sizeof *g->count);
     int32_t most = 0;
-    for (int32_t t = 0; t < r->n_tok; t++) {
+    for (int32_t t = 0; t < n_tok; t++) {
         fm_route_layer(r, next, ptr, g->logits + (int64_t)t * hp->n_expert, g->ids, g->weights);
         for (int32_t i = 0; i < hp->n_expert_used; i++)
             if (++g->count[g->ids[i]] > most) most = g->count[g->ids[i]];
@@ -111,6 +125,10 @@ static int32_t ask_router(fm_run *r, const float *x, const fm_layer *next, uint8
     for (int32_t c = most; c > 0; c--)
         for (int32_t e = 0; e < hp->n_expert; e++)
             if (g->count[e] == c) g->ids[n++] = e;
+    if (n_tok == r->n_tok || 2 * fm_unseen_but_wanted(g->count, hp->n_expert) < hp->n_expert - n)
+        return n;
+    for (int32_t e = 0; e < hp->n_expert; e++)
+        if (g->count[e] == 0) g->ids[n++] = e;
     return n;
 }
 
@@ -123,15 +141,13 @@ void fm_guess_next(fm_run *r, int32_t layer, const float *x)
     if (r->trial.mode == FM_PREFETCH_OFF || fm_store_holds_layer(r->opt.store, at)) return;
     fm_guess *g = &r->guess;
     int32_t n = 0;
-    if (r->n_tok > FM_PREDICT_TOKENS) {
-        if ((int64_t)r->n_tok * hp->n_expert_used < 2 * (int64_t)hp->n_expert) return;
-        for (; n < hp->n_expert; n++) g->ids[n] = n;
-    } else {
+    if (fm_trunk_is_resident(r->opt.store, at)) {
         uint8_t *const *ptr;
-        if (!fm_trunk_is_resident(r->opt.store, at)) return;
         if (fm_trunk_acquire(r->opt.store, at, &ptr, NULL) != FM_OK) return;
         n = ask_router(r, x, &r->model->layers[at], ptr);
         fm_trunk_release(r->opt.store, at);
+    } else if ((int64_t)r->n_tok * hp->n_expert_used >= 2 * (int64_t)hp->n_expert) {
+        for (; n < hp->n_expert; n++) g->ids[n] = n;
     }
     fm_store_hint(r->opt.store, at, g->ids, n, r->n_tok == 1 ? FM_DEMAND_TOKEN : FM_DEMAND_BATCH);
     fm_run_poll_soon(r);

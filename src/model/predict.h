@@ -2,9 +2,11 @@
  * has run, and handed to the store as hints: reads that fill time in which the disk had nothing to do.
  * Changes when bytes arrive, never a result.
  *
- * A prompt needs nearly every expert of every layer, so all of the next layer's are hinted. For few tokens
- * the next layer's own router looks at the hidden state as it is now: layers change it little, so
- * most of its choices stand (Eliseev and Mazur 2023, arXiv 2312.17238, call it speculative loading).
+ * The next layer's own router looks at the hidden state as it is now: layers change it little, so
+ * most of its choices stand (Eliseev and Mazur 2023, arXiv 2312.17238, call it speculative loading). Of a long pass it sees
+ * tokens here and there, and the experts that most of them would choose are read first; those that none would choose are
+ * read only if the sample says that most of them will be wanted after all. When weights are streamed and the router is not
+ * at hand, a long pass is taken to want every expert.
  * For one token that is done at the end of a layer, when all its experts have been added, or early as well: whenever the
  * layer waits for the disk, from the sum of the experts computed so far, to be read when all that it waits for is there.
  * Early guesses are worse and read more in vain, but the disk has work while the layer's last experts are computed. Which
@@ -19,7 +21,7 @@
 #include "flashmoe.h"
 
 enum {
-    FM_PREDICT_TOKENS = 64, /* passes up to this length ask the router      */
+    FM_PREDICT_TOKENS = 64, /* that a router is asked about at a time       */
     FM_PREDICT_TRIAL = 12,  /* tokens of each kind in a comparison          */
 };
 
@@ -40,3 +42,8 @@ typedef struct {
 void fm_predict_trial_init(fm_predict_trial *t, fm_prefetch mode);
 /* One token of generation took this long. had_miss: it waited for experts, so it can be compared. */
 void fm_predict_trial_token(fm_predict_trial *t, uint64_t us, bool had_miss);
+
+/* count [n_expert]: how many tokens of a sample chose each expert. Of those that none chose so many will be wanted by the
+ * tokens outside it: f1^2 / (2 f2), where f1 experts were chosen once and f2 twice, a lower bound (Chao 1984, Nonparametric
+ * estimation of the number of classes in a population). */
+int32_t fm_unseen_but_wanted(const int32_t *count, int32_t n_expert);

@@ -84,9 +84,35 @@ static void forced_modes_keep_their_word(void **state)
     assert_int_equal(feed(&t, 500, none_slowest, FM_GUESS_NONE), 500);
 }
 
+/* Of 256 experts the first n_wanted are wanted equally by all tokens; 64 tokens choose 8 each. What the sample misses of
+ * them is known here. */
+static void the_estimate_of_unseen_experts_is_near_the_truth(void **state)
+{
+    (void)state;
+    static const int32_t wanted[] = {256, 200, 120};
+    uint32_t seed = 1;
+    for (int i = 0; i < 3; i++) {
+        int32_t sum = 0, unseen = 0;
+        for (int round = 0; round < 50; round++) {
+            int32_t count[256] = {0};
+            for (int k = 0; k < 64 * 8; k++) {
+                seed = seed * 1664525u + 1013904223u;
+                count[(seed >> 8) % (uint32_t)wanted[i]]++;
+            }
+            for (int32_t e = 0; e < wanted[i]; e++) unseen += count[e] == 0;
+            sum += fm_unseen_but_wanted(count, 256);
+        }
+        assert_in_range(sum, unseen / 2, unseen + unseen / 2);
+    }
+    const int32_t twice[4] = {2, 2, 2, 0}, once[4] = {1, 1, 1, 0};
+    assert_int_equal(fm_unseen_but_wanted(twice, 4), 0);
+    assert_int_equal(fm_unseen_but_wanted(once, 4), 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_estimate_of_unseen_experts_is_near_the_truth),
         cmocka_unit_test(fastest_way_stays),
         cmocka_unit_test(a_wrong_change_is_soon_undone),
         cmocka_unit_test(tokens_without_misses_say_nothing),
