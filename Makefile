@@ -79,7 +79,9 @@ AMX := $(if $(X86),$(shell $(CC) -mamx-tile -mamx-int8 -E -x c /dev/null >/dev/n
 $(BUILD)/%_amx.o $(BUILD)/t/%_amx.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni \
                                             -mfma -mf16c $(AMX)
 $(BUILD)/%_neon.o $(BUILD)/t/%_neon.o: ISA := -march=armv8.2-a+dotprod
-$(BUILD)/%_i8mm.o $(BUILD)/t/%_i8mm.o: ISA := -march=armv8.2-a+dotprod+i8mm
+# The same with matrix products of bytes before GCC 10 and clang 11.
+I8MM := $(if $(ARM),$(shell $(CC) -march=armv8.2-a+dotprod+i8mm -E -x c /dev/null >/dev/null 2>&1 && echo +i8mm))
+$(BUILD)/%_i8mm.o $(BUILD)/t/%_i8mm.o: ISA := -march=armv8.2-a+dotprod$(I8MM)
 # Vectors of 32 bytes without AVX: all of them are inlined, so how they would be passed is no matter.
 $(BUILD)/src/quant/encode_generic.o $(BUILD)/t/src/quant/encode_generic.o: ISA := -Wno-psabi
 
@@ -149,7 +151,7 @@ demo: setup
 
 # ---- the rest ------------------------------------------------------------------------------------
 setup:
-	@scripts/setup.sh $(if $(filter test,$(MAKECMDGOALS)),--tests)
+	@scripts/setup.sh
 
 FUZZ_SECONDS ?= 60
 fuzz:

@@ -5,7 +5,7 @@
 #
 #   scripts/setup.sh [--tests]
 #
-# --tests: also a compiler and an emulator for 64-bit ARM, on x86. Tests do without them (test_arm64.sh is
+# --tests: also a compiler and an emulator for 64-bit ARM, on x86. `make test` does without them (test_arm64.sh is
 # skipped then), so it is no failure when they cannot be had, and nothing is removed for them.
 set -eu
 
@@ -40,7 +40,8 @@ else
 fi
 for_tests=""
 if [ "${1:-}" = --tests ] && [ "$(uname -m)" = x86_64 ] && have apt-get; then
-    have aarch64-linux-gnu-gcc || for_tests="$for_tests gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+    have aarch64-linux-gnu-gcc || for_tests="$for_tests gcc-aarch64-linux-gnu"
+    [ -e /usr/aarch64-linux-gnu/lib/libc.a ] || for_tests="$for_tests libc6-dev-arm64-cross"
     have qemu-aarch64 || have qemu-aarch64-static || for_tests="$for_tests qemu-user"
 fi
 [ -z "$packages$for_tests" ] && exit 0

@@ -49,11 +49,8 @@ static void build_tables(void)
         can_run |= 1u << SET_NEON;
         fm_ops_neon(&sets[SET_NEON]);
         fm_matmul_neon(&sets[SET_NEON]);
-        if (have & FM_CPU_I8MM) {
-            can_run |= 1u << SET_I8MM;
-            sets[SET_I8MM] = sets[SET_NEON];
-            fm_matmul_i8mm(&sets[SET_I8MM]);
-        }
+        sets[SET_I8MM] = sets[SET_NEON];
+        if ((have & FM_CPU_I8MM) && fm_matmul_i8mm(&sets[SET_I8MM])) can_run |= 1u << SET_I8MM;
     }
 #endif
     int n = 0;

@@ -23,11 +23,10 @@ void fm_matmul_avx2(fm_kernels *k);
 void fm_matmul_avx512(fm_kernels *k);
 void fm_matmul_neon(fm_kernels *k);
 
-/* Into a table of the avx512 set; false, and nothing done, when the compiler knew no such instructions. */
+/* Products of several tokens, into a table of the avx512 resp. neon set; false, and nothing done, when the compiler knew
+ * no such instructions. */
 bool fm_matmul_amx(fm_kernels *k);
-
-/* Into a table of the neon set: products of several tokens. */
-void fm_matmul_i8mm(fm_kernels *k);
+bool fm_matmul_i8mm(fm_kernels *k);
 
 /* fm_kernels.quantize, see there. The quantized forms come out bit-identical. */
 void fm_quantize_generic(fm_act form, void *dst, const float *x, int64_t n);

@@ -1,4 +1,5 @@
-/* What the panel kernels of the vector sets share: how rows and tokens are grouped.
+/* What the panel kernels of the vector sets share: how rows and tokens are grouped. avx512 takes weights apart in
+ * registers, for up to eight tokens (fm_matmul_panel_rows); avx2 and neon in memory, for more (fm_matmul_by_stretch).
  *
  * A panel kernel computes 16 rows for a fixed number of tokens; its results go to out [nt][16].
  * Weights are taken apart once per call, so more tokens per call means less work per product.
@@ -106,11 +107,11 @@ static inline void fm_matmul_quantized(const fm_matrix *w, int64_t row0, int64_t
 /* Rows of the stretches of panels of which all tokens visit one before the next, all about equally long. Weights taken
  * apart serve up to 32 tokens, those of code books, which have fewer bytes, up to 16; so a core asks for 2 bytes in a
  * cycle at most and the third-level cache can hold the stretch; the longer it is, the more rows share the activations'
- * being made words. */
-enum { FM_WORDS_STRETCH_BYTES = 2 << 20 };
+ * being arranged. Measured with avx2; boards whose last cache is smaller than a stretch for each thread may want less. */
+enum { FM_STRETCH_BYTES = 2 << 20 };
 static inline int64_t fm_panel_stretch(const fm_matrix *w, int64_t n_row) /* n_row > 0 */
 {
-    const int64_t most = (int64_t)(FM_WORDS_STRETCH_BYTES / w->row_bytes) + 1;
+    const int64_t most = (int64_t)(FM_STRETCH_BYTES / w->row_bytes) + 1;
     const int64_t n = (n_row + most - 1) / most, rows = (n_row + n - 1) / n;
     return (rows + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
 }

@@ -80,12 +80,14 @@ void fm_predict_trial_token(fm_predict_trial *t, uint64_t us, bool had_miss)
 
 int32_t fm_unseen_but_wanted(const int32_t *count, int32_t n_expert)
 {
-    int64_t f1 = 0, f2 = 0;
+    int64_t f0 = 0, f1 = 0, f2 = 0;
     for (int32_t e = 0; e < n_expert; e++) {
+        f0 += count[e] == 0;
         f1 += count[e] == 1;
         f2 += count[e] == 2;
     }
-    return (int32_t)(f1 * f1 / (2 * (f2 > 0 ? f2 : 1)));
+    const int64_t wanted = f1 * (f1 - 1) / (2 * (f2 + 1));
+    return (int32_t)(wanted < f0 ? wanted : f0);
 }
 
 /* The next layer's router on x, the residual stream of all tokens, or of FM_PREDICT_TOKENS spread evenly over them; ids by
@@ -125,7 +127,7 @@ static int32_t ask_router(fm_run *r, const float *x, const fm_layer *next, uint8
     for (int32_t c = most; c > 0; c--)
         for (int32_t e = 0; e < hp->n_expert; e++)
             if (g->count[e] == c) g->ids[n++] = e;
-    if (n_tok == r->n_tok || 2 * fm_unseen_but_wanted(g->count, hp->n_expert) < hp->n_expert - n)
+    if (n_tok == r->n_tok || fm_unseen_but_wanted(g->count, hp->n_expert) < (hp->n_expert - n) / 2)
         return n;
     for (int32_t e = 0; e < hp->n_expert; e++)
         if (g->count[e] == 0) g->ids[n++] = e;
@@ -146,8 +148,11 @@ void fm_guess_next(fm_run *r, int32_t layer, const float *x)
         if (fm_trunk_acquire(r->opt.store, at, &ptr, NULL) != FM_OK) return;
         n = ask_router(r, x, &r->model->layers[at], ptr);
         fm_trunk_release(r->opt.store, at);
-    } else if ((int64_t)r->n_tok * hp->n_expert_used >= 2 * (int64_t)hp->n_expert) {
+    } else if (r->n_tok > FM_PREDICT_TOKENS &&
+               (int64_t)r->n_tok * hp->n_expert_used >= 2 * (int64_t)hp->n_expert) {
         for (; n < hp->n_expert; n++) g->ids[n] = n;
+    } else {
+        return;
     }
     fm_store_hint(r->opt.store, at, g->ids, n, r->n_tok == 1 ? FM_DEMAND_TOKEN : FM_DEMAND_BATCH);
     fm_run_poll_soon(r);

@@ -44,6 +44,7 @@ void fm_predict_trial_init(fm_predict_trial *t, fm_prefetch mode);
 void fm_predict_trial_token(fm_predict_trial *t, uint64_t us, bool had_miss);
 
 /* count [n_expert]: how many tokens of a sample chose each expert. Of those that none chose so many will be wanted by the
- * tokens outside it: f1^2 / (2 f2), where f1 experts were chosen once and f2 twice, a lower bound (Chao 1984, Nonparametric
- * estimation of the number of classes in a population). */
+ * tokens outside it: f1 (f1 - 1) / (2 (f2 + 1)), where f1 experts were chosen once and f2 twice, a lower bound (Chao 1984,
+ * Nonparametric estimation of the number of classes in a population; this form: Chao 2005, Species estimation and
+ * applications), and no more than there are. */
 int32_t fm_unseen_but_wanted(const int32_t *count, int32_t n_expert);

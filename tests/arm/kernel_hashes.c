@@ -145,7 +145,11 @@ static void add_products(hashes h, const fm_type_traits *t, int64_t n_out, int64
             if (!m.has[layout]) continue;
             for (int c = 0; c < N_COUNT; c++) {
                 memset(y, 0x55, (size_t)(MAX_TOK * n_out) * sizeof *y);
-                sets[s]->matmul(&m.view[layout], 0, n_out, act, out, token_counts[c]);
+                /* As threads share them: a panel, then the rest. */
+                const int64_t split = n_out < FM_PANEL_ROWS ? n_out : FM_PANEL_ROWS;
+                sets[s]->matmul(&m.view[layout], 0, split, act, out, token_counts[c]);
+                if (split < n_out)
+                    sets[s]->matmul(&m.view[layout], split, n_out, act, out, token_counts[c]);
                 h[s][layout][c] = hash_floats(h[s][layout][c], y, MAX_TOK * n_out);
             }
         }
@@ -180,8 +184,11 @@ static void print_products(const fm_type_traits *t)
     /* A panel and rows beside it, a few blocks and an odd number of them; alone, and two panels. */
     add_products(h, t, 37, block == 1 ? 77 : block == 32 ? 9 * 32 : 3 * block, W_RANDOM, X_RANDOM);
     add_products(h, t, 32, block == 1 ? 128 : block == 256 ? 256 : 4 * block, W_RANDOM, X_RANDOM);
-    /* Awkward scales are those of one plane; the others would only be computed again. */
-    for (int k = 0; k < N_KIND && !t->n_plane; k++)
+    /* More blocks than activations are kept at a time. */
+    const int64_t long_row = block == 256 ? 16 * 256 : 128 * 32;
+    if (block > 1) add_products(h, t, 16, long_row, W_RANDOM, X_RANDOM);
+    /* Awkward scales are those of one plane; the others meet awkward activations. */
+    for (int k = 0; k < N_KIND; k++)
         add_products(h, t, 17, block == 1 ? 33 : block == 32 ? 64 : block, kinds[k].w, kinds[k].x);
     for (int s = 0; s < n_set; s++)
         for (int layout = 0; layout < N_LAYOUT; layout++)

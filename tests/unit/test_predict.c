@@ -104,9 +104,10 @@ static void the_estimate_of_unseen_experts_is_near_the_truth(void **state)
         }
         assert_in_range(sum, unseen / 2, unseen + unseen / 2);
     }
-    const int32_t twice[4] = {2, 2, 2, 0}, once[4] = {1, 1, 1, 0};
+    const int32_t twice[4] = {2, 2, 2, 0}, once[8] = {1, 1, 1}, all_once[4] = {1, 1, 1, 1};
     assert_int_equal(fm_unseen_but_wanted(twice, 4), 0);
-    assert_int_equal(fm_unseen_but_wanted(once, 4), 4);
+    assert_int_equal(fm_unseen_but_wanted(once, 8), 3);
+    assert_int_equal(fm_unseen_but_wanted(all_once, 4), 0);
 }
 
 int main(void)

@@ -79,8 +79,8 @@ static FM_ALWAYS_INLINE sums_16 round_16(int8_t *hi, int8_t *lo, const float *x,
     FM_UNROLL
     for (int i = 0; i < 4; i++) {
         v[i] = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4 * i), inverse));
-        h[i] = vrshrq_n_s32(v[i], shift);
-        l[i] = vsubq_s32(v[i], vshlq_n_s32(h[i], shift));
+        h[i] = vrshlq_s32(v[i], vdupq_n_s32(-shift)); /* to the right */
+        l[i] = vsubq_s32(v[i], shift_left(h[i], shift));
     }
     vst1q_s8(hi, narrow(h));
     vst1q_s8(lo, narrow(l));

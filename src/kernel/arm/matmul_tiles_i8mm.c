@@ -3,7 +3,7 @@
 #include "kernel/arm/matmul_neon.h"
 #include "kernel/kernel_internal.h"
 
-#if defined(__aarch64__)
+#if defined(__aarch64__) && defined(__ARM_FEATURE_MATMUL_INT8)
 
 static FM_ALWAYS_INLINE int8x16_t zip_low(int8x16_t a, int8x16_t b)
 {
@@ -41,7 +41,7 @@ static FM_ALWAYS_INLINE void step(int32x4_t s[2], int8x16_t w, const int8x16_t x
 
 static FM_ALWAYS_INLINE int32x4_t join(const int32x4_t s[2], const int shift)
 {
-    return vaddq_s32(vshlq_n_s32(vuzp1q_s32(s[0], s[1]), shift), vuzp2q_s32(s[0], s[1]));
+    return vaddq_s32(shift_left(vuzp1q_s32(s[0], s[1]), shift), vuzp2q_s32(s[0], s[1]));
 }
 
 #include "kernel/arm/matmul_tiles.inc"
@@ -58,9 +58,18 @@ static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *c
     fm_product_neon(w, row0, row1, act, y, n_tok, fm_matmul_tiles_i8mm);
 }
 
-void fm_matmul_i8mm(fm_kernels *k)
+bool fm_matmul_i8mm(fm_kernels *k)
 {
     k->matmul = matmul;
+    return true;
+}
+
+#else
+
+bool fm_matmul_i8mm(fm_kernels *k)
+{
+    (void)k;
+    return false;
 }
 
 #endif

@@ -24,7 +24,7 @@ static FM_ALWAYS_INLINE void step(int32x4_t s[2], int8x16_t w, const int8x16_t x
 
 static FM_ALWAYS_INLINE int32x4_t join(const int32x4_t s[2], const int shift)
 {
-    return vaddq_s32(vshlq_n_s32(s[0], shift), s[1]);
+    return vaddq_s32(shift_left(s[0], shift), s[1]);
 }
 
 #include "kernel/arm/matmul_tiles.inc"
