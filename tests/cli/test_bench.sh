@@ -38,6 +38,11 @@ same "useful and wasted" "$(json_get "$out" 'abs(j["generation"]["useful_bytes_p
 same "repeats have ids of their own" "$(json_get "$out" 'j["repeats"][0]["token_hash"] != j["repeats"][1]["token_hash"]')" True
 same "state" "$(json_get "$out" 'j["cache_state"]')" warm
 hash=$(json_get "$out" 'j["token_hash"]')
+
+# A long prompt: while a layer is computed the experts of the next that a sample of it would choose are read, and used.
+status 0 "$flashmoe" bench $m --prompt 512 --gen 1 --repeat 4 --memory 64M --json -q --cold
+same "read ahead" "$(json_get "$out" 'j["prompt"]["prefetch_reads"] > 200')" True
+same "and used" "$(json_get "$out" 'j["prompt"]["prefetch_used"] >= 0.95 * j["prompt"]["prefetch_reads"]')" True
 echo "$hash" | grep -qE '^[0-9a-f]{16}$' || fail "token_hash $hash"
 
 # The same ids and the same answer for any budget, thread count, depth, I/O engine and cache state.
