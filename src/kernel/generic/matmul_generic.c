@@ -2,20 +2,17 @@
  * the vector sets must reproduce its quantized results bit for bit. */
 #include "kernel/kernel_internal.h"
 
-#include <float.h>
-
 #include "kernel/generic/matmul_columns.h"
 #include "kernel/generic/matmul_planar.h"
 #include "kernel/generic/matmul_rows.h"
+#include "kernel/quantize_acts.h"
 
 fm_act fm_act_form_of_type(const fm_type_traits *t)
 {
     return (fm_act)t->act;
 }
 
-/* Scale of n activations for integers up to top, and its inverse. Magnitudes are compared as
- * integers, which orders them correctly and puts Inf and NaN on top. Returns the scale that the
- * block stores. */
+/* fm_act_scale() of n activations. */
 static float block_scale(const float *x, int n, int top, float *inverse)
 {
     uint32_t largest = 0;
@@ -23,12 +20,7 @@ static float block_scale(const float *x, int n, int top, float *inverse)
         const uint32_t mag = fm_f32_bits(x[i]) & 0x7fffffffu;
         largest = mag > largest ? mag : largest;
     }
-    *inverse = 0.0f;
-    if (largest >= 0x7f800000u) return fm_f32_from_bits(0x7fc00000u);
-    const float d = fm_f32_from_bits(largest) / (float)top;
-    if (d < FLT_MIN) return 0.0f; /* the inverse would overflow */
-    *inverse = 1.0f / d;
-    return d;
+    return fm_act_scale(largest, top, inverse);
 }
 
 /* Adding 1.5 * 2^23 leaves no fraction bits, so the addition itself rounds to the nearest integer,
@@ -84,15 +76,7 @@ static void quantize_256(fm_act_i13_256 *dst, const float *x)
 
 void fm_quantize_generic(fm_act form, void *dst, const float *x, int64_t n)
 {
-    switch (form) {
-    case FM_ACT_I15_32:
-        for (int64_t b = 0; b < n / 32; b++) quantize_32((fm_act_i15_32 *)dst + b, x + 32 * b);
-        break;
-    case FM_ACT_I13_256:
-        for (int64_t b = 0; b < n / 256; b++) quantize_256((fm_act_i13_256 *)dst + b, x + 256 * b);
-        break;
-    default: memcpy(dst, x, (size_t)n * sizeof *x);
-    }
+    fm_quantize_row(form, dst, x, n, quantize_32, quantize_256);
 }
 
 /* One row with f32, f16 or bf16 weights: 16 running sums, column c in sum c % 16. */

@@ -4,11 +4,10 @@
 #include "kernel/kernel_internal.h"
 
 #include "kernel/generic/matmul_columns.h"
+#include "kernel/quantize_acts.h"
 #include "kernel/x86/matmul_avx512.h"
 
 #if defined(__x86_64__)
-
-#include <float.h>
 
 /* ---- float weights ----------------------------------------------------------------------- */
 
@@ -144,13 +143,7 @@ static FM_ALWAYS_INLINE float block_scale(const float *x, int n, int top, float 
     __m512i largest = _mm512_setzero_si512();
     for (int i = 0; i < n; i += 16)
         largest = _mm512_max_epu32(largest, _mm512_and_si512(load_512(x + i), magnitude));
-    const uint32_t amax = _mm512_reduce_max_epu32(largest);
-    *inverse = 0.0f;
-    if (amax >= 0x7f800000u) return fm_f32_from_bits(0x7fc00000u);
-    const float d = fm_f32_from_bits(amax) / (float)top;
-    if (d < FLT_MIN) return 0.0f;
-    *inverse = 1.0f / d;
-    return d;
+    return fm_act_scale(_mm512_reduce_max_epu32(largest), top, inverse);
 }
 
 /* Stores hi and lo of 16 integers v = hi 2^shift + lo and returns the vector of hi. */
@@ -211,15 +204,7 @@ static void quantize_256(fm_act_i13_256 *dst, const float *x)
 
 void fm_quantize_avx512(fm_act form, void *dst, const float *x, int64_t n)
 {
-    switch (form) {
-    case FM_ACT_I15_32:
-        for (int64_t b = 0; b < n / 32; b++) quantize_32((fm_act_i15_32 *)dst + b, x + 32 * b);
-        break;
-    case FM_ACT_I13_256:
-        for (int64_t b = 0; b < n / 256; b++) quantize_256((fm_act_i13_256 *)dst + b, x + 256 * b);
-        break;
-    default: memcpy(dst, x, (size_t)n * sizeof *x);
-    }
+    fm_quantize_row(form, dst, x, n, quantize_32, quantize_256);
 }
 
 void fm_matmul_avx512(fm_kernels *k)
