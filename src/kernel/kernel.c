@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernel/kernel_internal.h"
+#include "kernel/matmul_panels.h"
 #include "os/facts.h"
 
 /* Best first. Sets of every processor, so that the name of another one's is known as a name. */
@@ -17,6 +18,7 @@ static const char *const set_names[SET_COUNT] = {"amx",  "avx512",  "avx2",     
 
 static fm_kernels sets[SET_COUNT];
 static const char *available[SET_COUNT + 1];
+bool fm_follows_streams;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void build_tables(void)
@@ -30,6 +32,7 @@ static void build_tables(void)
      * where they can. */
     const unsigned need_avx2 = FM_CPU_AVX2 | FM_CPU_FMA | FM_CPU_F16C;
     const unsigned have = fm_os_cpu_features();
+    fm_follows_streams = (have & FM_CPU_AMD) != 0; /* measured on Zen 4: docs/experiments.md */
     if ((have & need_avx2) == need_avx2) {
         can_run |= 1u << SET_AVX2;
         fm_ops_avx2(&sets[SET_AVX2]);

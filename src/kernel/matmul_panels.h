@@ -55,6 +55,26 @@ static FM_ALWAYS_INLINE void fm_prefetch_panel(const uint8_t *block, const int b
     for (int i = 0; i < n_line; i++) fm_prefetch_far(part + 64 * i);
 }
 
+/* How a kernel goes through a block: from its first byte to its last, or through several fields side by side. */
+typedef enum { FM_READ_IN_ORDER, FM_READ_BY_FIELDS } fm_read_order;
+
+/* True where the processor follows a stream that is read in order, and does little else, as fast as the memory gives
+ * it; asking ahead then only takes places among the lines that are waited for. Set by kernel.c before the first
+ * product. */
+extern bool fm_follows_streams;
+
+/* Whether a product of nt tokens asks ahead. With several, products stand between the reads. */
+static FM_ALWAYS_INLINE bool fm_asks_ahead(const fm_read_order order, const int nt)
+{
+    return nt > 1 || order == FM_READ_BY_FIELDS || !fm_follows_streams;
+}
+
+/* The same for a row that is read from end to end, a line or less at a time. */
+static FM_ALWAYS_INLINE void fm_prefetch_row(const uint8_t *at)
+{
+    fm_prefetch_far(at + (fm_follows_streams ? 512 : FM_PANEL_AHEAD_BYTES));
+}
+
 /* A stretch of panels that stays in the second-level cache while all tokens visit it. */
 enum { FM_PANEL_STRETCH_BYTES = 256 * 1024 };
 

@@ -352,10 +352,13 @@ unsigned fm_os_cpu_features(void)
     enum { STATE_AVX = 0x06, STATE_AVX512 = 0xe6, STATE_TILES = 0x60000 };
     enum { HAS_TILES = 1 << 24, HAS_TILES_INT8 = 1 << 25 }; /* of edx, leaf 7; not in every cpuid.h */
     unsigned a, b, c, d, features = 0;
-    if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+    if (!__get_cpuid(0, &a, &b, &c, &d)) return 0;
+    if (b == signature_AMD_ebx && c == signature_AMD_ecx && d == signature_AMD_edx)
+        features |= FM_CPU_AMD;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return features;
     const bool has_xsave = (c & bit_OSXSAVE) != 0;
     const bool has_avx = has_xsave && (c & bit_AVX) && (saved_state() & STATE_AVX) == STATE_AVX;
-    if (!has_avx) return 0;
+    if (!has_avx) return features;
     if (c & bit_FMA) features |= FM_CPU_FMA;
     if (c & bit_F16C) features |= FM_CPU_F16C;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return features;

@@ -18,7 +18,7 @@ uint64_t fm_os_last_cache(void); /* bytes of all last-level caches of these proc
 uint64_t fm_os_peak_rss(void); /* VmHWM in bytes */
 uint64_t fm_os_memlock_limit(void); /* bytes, UINT64_MAX unlimited */
 
-/* Instruction sets that processor and system offer. Linux saves the tiles of AMX only for processes that asked, so this asks,
+/* Instruction sets that processor and system offer, and whose processor it is. Linux saves the tiles of AMX only for processes that asked, so this asks,
  * for the whole process; from then on it wants alternate signal stacks with room for 8 KiB more. */
 enum {
     FM_CPU_AVX2 = 1,
@@ -28,6 +28,7 @@ enum {
     FM_CPU_AMX_INT8 = 16,
     FM_CPU_DOTPROD = 32, /* 64-bit ARM: sdot, udot     */
     FM_CPU_I8MM = 64,    /* 64-bit ARM: smmla, usdot     */
+    FM_CPU_AMD = 128,    /* the maker                    */
 };
 unsigned fm_os_cpu_features(void);
 

@@ -79,12 +79,14 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
                  * once. */
                 FM_UNROLL
                 for (int k = 0; k < n_group; k++) {
-                    fm_prefetch_panel(panel, bytes, n_group * part + k, shape.n_group);
+                    if (fm_asks_ahead(shape.order, nt))
+                        fm_prefetch_panel(panel, bytes, n_group * part + k, shape.n_group);
                     add_group(&r, &h, panel, x, nt, shape, group, n_group * part + k);
                 }
             } else {
                 for (int k = n_group * part; k < n_group * (part + 1); k++) {
-                    fm_prefetch_panel(panel, bytes, k, shape.n_group);
+                    if (fm_asks_ahead(shape.order, nt))
+                        fm_prefetch_panel(panel, bytes, k, shape.n_group);
                     add_group(&r, &h, panel, x, nt, shape, group, k);
                 }
             }

@@ -45,6 +45,7 @@ typedef struct {
     min_form min;
     scale_place scale;
     int rolled; /* one token: a loop over the groups, measured faster from memory           */
+    fm_read_order order;
 } shape_256;
 
 /* What the minima take away: sum_k mn_k sum v, for one token. */
@@ -293,11 +294,11 @@ static FM_ALWAYS_INLINE void group_iq4_xs(__m512i *w, const uint8_t *p, int k)
     }
 }
 
-static const shape_256 shape_q2_k = {84, 16, 4, 0, 0, 1, MIN_16, SCALE_WEIGHTS, 0};
-static const shape_256 shape_q3_k = {110, 16, 4, 1, 3, 1, MIN_NONE, SCALE_SUM, 0};
-static const shape_256 shape_q4_k = {144, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0};
-static const shape_256 shape_q5_k = {176, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0};
-static const shape_256 shape_q6_k = {210, 16, 4, 1, 0, 2, MIN_NONE, SCALE_SUM, 1};
-static const shape_256 shape_iq4_xs = {136, 8, 8, 4, 0, 2, MIN_NONE, SCALE_SUM, 0};
+static const shape_256 shape_q2_k = {84, 16, 4, 0, 0, 1, MIN_16, SCALE_WEIGHTS, 0, FM_READ_BY_FIELDS};
+static const shape_256 shape_q3_k = {110, 16, 4, 1, 3, 1, MIN_NONE, SCALE_SUM, 0, FM_READ_BY_FIELDS};
+static const shape_256 shape_q4_k = {144, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0, FM_READ_IN_ORDER};
+static const shape_256 shape_q5_k = {176, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0, FM_READ_BY_FIELDS};
+static const shape_256 shape_q6_k = {210, 16, 4, 1, 0, 2, MIN_NONE, SCALE_SUM, 1, FM_READ_BY_FIELDS};
+static const shape_256 shape_iq4_xs = {136, 8, 8, 4, 0, 2, MIN_NONE, SCALE_SUM, 0, FM_READ_IN_ORDER};
 
 #endif

@@ -19,7 +19,8 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
     for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
     for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
         block_512 wb;
-        fm_prefetch_panel(panel, shape.block_bytes * FM_PANEL_ROWS, 0, 1);
+        if (fm_asks_ahead(FM_READ_IN_ORDER, nt))
+            fm_prefetch_panel(panel, shape.block_bytes * FM_PANEL_ROWS, 0, 1);
         unpack(&wb, panel);
         const fm_act_i15_32 *x[8];
         const int8_t *hi[8], *lo[8];

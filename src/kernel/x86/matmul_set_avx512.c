@@ -70,11 +70,32 @@ static FM_ALWAYS_INLINE void float_tile(const fm_matrix *w, int64_t row, const v
     }
 }
 
+/* One row for one token. */
+static FM_ALWAYS_INLINE float float_row(const fm_matrix *w, int64_t row, const float *x,
+                                        load_fn *load, const size_t elem)
+{
+    const uint8_t *const src = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes;
+    const int64_t whole = w->n_in / 16 * 16;
+    const __mmask16 rest = (__mmask16)((1u << (w->n_in - whole)) - 1);
+    __m512 acc = _mm512_setzero_ps();
+    for (int64_t i = 0; i < whole; i += 16) {
+        fm_prefetch_row(src + (size_t)i * elem);
+        acc = _mm512_fmadd_ps(load(src, i, 0xffff), _mm512_loadu_ps(x + i), acc);
+    }
+    if (rest)
+        acc = _mm512_fmadd_ps(load(src, whole, rest), _mm512_maskz_loadu_ps(rest, x + whole), acc);
+    return add_lanes(acc);
+}
+
 static FM_ALWAYS_INLINE void float_rows(const fm_matrix *w, int64_t row0, int64_t row1,
                                         const void *const *act, float *const *y, int64_t n_tok,
-                                        load_fn *load)
+                                        load_fn *load, const size_t elem)
 {
     int64_t row = row0;
+    if (n_tok == 1) { /* memory is read in the order in which it lies */
+        for (; row < row1; row++) y[0][row] = float_row(w, row, act[0], load, elem);
+        return;
+    }
     for (; row + 4 <= row1; row += 4) {
         int64_t t = 0;
         for (; t + 4 <= n_tok; t += 4) float_tile(w, row, act + t, y + t, 4, 4, load);
@@ -87,19 +108,19 @@ static FM_ALWAYS_INLINE void float_rows(const fm_matrix *w, int64_t row0, int64_
 static void rows_f32(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                      float *const *y, int64_t n_tok)
 {
-    float_rows(w, row0, row1, act, y, n_tok, load_f32);
+    float_rows(w, row0, row1, act, y, n_tok, load_f32, 4);
 }
 
 static void rows_f16(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                      float *const *y, int64_t n_tok)
 {
-    float_rows(w, row0, row1, act, y, n_tok, load_f16);
+    float_rows(w, row0, row1, act, y, n_tok, load_f16, 2);
 }
 
 static void rows_bf16(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                       float *const *y, int64_t n_tok)
 {
-    float_rows(w, row0, row1, act, y, n_tok, load_bf16);
+    float_rows(w, row0, row1, act, y, n_tok, load_bf16, 2);
 }
 
 /* By type id. */
