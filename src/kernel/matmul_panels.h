@@ -10,8 +10,10 @@
 
 #if defined(__clang__)
 #define FM_UNROLL _Pragma("clang loop unroll(full)")
+#define FM_NO_UNROLL _Pragma("clang loop unroll(disable)")
 #else
 #define FM_UNROLL _Pragma("GCC unroll 16")
+#define FM_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
 /* Asks for a line of weights, for the second-level cache. */

@@ -45,6 +45,10 @@ void fm_matmul_book_init_avx2(void);
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok);
 
+/* Products with E4M3 weights: matmul_e4m3_avx2.c. */
+void fm_matmul_e4m3_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                         float *const *y, int64_t n_tok);
+
 /* Panels [row0, row1), every one for one token after the other: it comes from memory once. */
 static inline void fm_matmul_panels_by_token(const fm_matrix *w, int64_t row0, int64_t row1,
                                              const void *const *act, float *const *y, int64_t n_tok,

@@ -18,6 +18,10 @@ void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const voi
 void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok);
 
+/* Products with E4M3 weights: matmul_e4m3_avx512.c. */
+void fm_matmul_e4m3_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                           float *const *y, int64_t n_tok);
+
 static FM_ALWAYS_INLINE __m512i load_512(const void *p)
 {
     return _mm512_loadu_si512(p);

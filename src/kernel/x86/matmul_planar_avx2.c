@@ -1,6 +1,5 @@
 /* Products with the formats of several planes, for AVX2: panels, a lane is a row, as in matmul_q32_avx2.c, but codes,
- * scales and biases come from places of their own; and E4M3, whose rows are computed as those of the other
- * float types. */
+ * scales and biases come from places of their own. */
 #include "kernel/x86/matmul_avx2.h"
 
 #if defined(__x86_64__)
@@ -245,78 +244,11 @@ static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     }
 }
 
-/* ---- E4M3 -------------------------------------------------------------------------------- */
-
-/* 8 columns. Through halves: exponent and mantissa fit, bias 7 becomes 15, so a factor of 256 is left, which is exact;
- * NaN stays one. */
-static FM_ALWAYS_INLINE __m256 load_e4m3(const uint8_t *p)
-{
-    const __m128i v = _mm_loadl_epi64((const __m128i *)p);
-    const __m128i wide = _mm_slli_epi16(_mm_cvtepu8_epi16(v), 8);
-    const __m128i sign = _mm_and_si128(wide, _mm_set1_epi16((int16_t)0x8000));
-    const __m128i mag = _mm_and_si128(_mm_srli_epi16(wide, 1), _mm_set1_epi16(0x3f80));
-    const __m128i is_nan = _mm_cmpeq_epi16(mag, _mm_set1_epi16(0x3f80));
-    const __m128i half =
-        _mm_or_si128(_mm_or_si128(sign, mag), _mm_and_si128(is_nan, _mm_set1_epi16(0x7e00)));
-    return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f));
-}
-
-static FM_ALWAYS_INLINE float add_lanes(__m256 low, __m256 high)
-{
-    const __m256 a = _mm256_add_ps(low, high);
-    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
-}
-
-static FM_ALWAYS_INLINE void e4m3_tile(const fm_matrix *w, int64_t row, const void *const *act,
-                                       float *const *y, const int nt)
-{
-    const uint8_t *const src = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes;
-    const int64_t columns = w->type->block_elems;
-    __m256 acc[2][2];
-    FM_UNROLL
-    for (int t = 0; t < nt; t++) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
-    for (int64_t b = 0; b < w->n_in / columns; b++) {
-        __m256 s[2][2];
-        FM_UNROLL
-        for (int t = 0; t < nt; t++) s[t][0] = s[t][1] = _mm256_setzero_ps();
-        for (int64_t i = b * columns; i < (b + 1) * columns; i += 16) {
-            const __m256 v0 = load_e4m3(src + i), v1 = load_e4m3(src + i + 8);
-            FM_UNROLL
-            for (int t = 0; t < nt; t++) {
-                const float *const x = (const float *)act[t] + i;
-                s[t][0] = _mm256_fmadd_ps(v0, _mm256_loadu_ps(x), s[t][0]);
-                s[t][1] = _mm256_fmadd_ps(v1, _mm256_loadu_ps(x + 8), s[t][1]);
-            }
-        }
-        const __m256 d =
-            _mm256_set1_ps(fm_scale_load((fm_scale)w->type->scale, fm_planar_aux(w, 0, row, b)));
-        FM_UNROLL
-        for (int t = 0; t < nt; t++) {
-            acc[t][0] = _mm256_fmadd_ps(d, s[t][0], acc[t][0]);
-            acc[t][1] = _mm256_fmadd_ps(d, s[t][1], acc[t][1]);
-        }
-    }
-    FM_UNROLL
-    for (int t = 0; t < nt; t++) y[t][row] = add_lanes(acc[t][0], acc[t][1]);
-}
-
-static void e4m3_rows(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                      float *const *y, int64_t n_tok)
-{
-    for (int64_t row = row0; row < row1; row++) {
-        int64_t t = 0;
-        for (; t + 2 <= n_tok; t += 2) e4m3_tile(w, row, act + t, y + t, 2);
-        if (t < n_tok) e4m3_tile(w, row, act + t, y + t, 1);
-    }
-}
-
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok)
 {
     if (w->type->code == FM_CODE_E4M3) {
-        e4m3_rows(w, row0, row1, act, y, n_tok);
+        fm_matmul_e4m3_avx2(w, row0, row1, act, y, n_tok);
         return;
     }
     const int64_t panels = fm_matrix_panel_rows(w);

@@ -1,6 +1,5 @@
 /* Products with the formats of several planes, for AVX-512 with VNNI: panels, a lane is a row, as in
- * matmul_q32_avx512.c, but codes, scales and biases come from places of their own; and E4M3, whose rows are
- * computed as those of the other float types. */
+ * matmul_q32_avx512.c, but codes, scales and biases come from places of their own. */
 #include "kernel/x86/matmul_q32_avx512.h"
 
 #if defined(__x86_64__)
@@ -85,6 +84,8 @@ static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, con
     const int scale_bytes = FM_PANEL_ROWS * (int)fm_scale_bytes(p->scale_type);
     __m512 d = _mm512_setzero_ps(), m = _mm512_setzero_ps();
     int left = 0; /* blocks of this group */
+    /* Scales of every block are a second stream. */
+    const fm_read_order order = p->blocks_per_group == 1 ? FM_READ_BY_FIELDS : FM_READ_IN_ORDER;
     for (int64_t b = 0; b < p->n_block; b++, at += 4 * sh.bits * FM_PANEL_ROWS) {
         if (left == 0) {
             left = p->blocks_per_group;
@@ -98,7 +99,7 @@ static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, con
         left--;
         __m512i w[8];
         codes(w, at);
-        if (nt == 1 && fm_asks_ahead(FM_READ_IN_ORDER, nt))
+        if (nt == 1 && fm_asks_ahead(order, nt))
             fm_prefetch_panel(at, 4 * sh.bits * FM_PANEL_ROWS, 0, 1);
         const fm_act_i15_32 *x[8];
         const int8_t *hi[8], *lo[8];
@@ -188,93 +189,11 @@ static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     }
 }
 
-/* ---- E4M3 -------------------------------------------------------------------------------- */
-
-/* 16 columns. Through halves: exponent and mantissa fit, bias 7 becomes 15, so a factor of 256 is left, which is
- * exact; NaN stays one. */
-static FM_ALWAYS_INLINE __m512 load_e4m3(const uint8_t *p)
-{
-    const __m128i v = _mm_loadu_si128((const __m128i *)p);
-    const __m256i wide = _mm256_slli_epi16(_mm256_cvtepu8_epi16(v), 8);
-    const __m256i sign = _mm256_set1_epi16((int16_t)0x8000);
-    const __m256i mag = _mm256_and_si256(_mm256_srli_epi16(wide, 1), _mm256_set1_epi16(0x3f80));
-    const __m128i low = _mm_set1_epi8(0x7f);
-    const __mmask16 is_nan = _mm_cmpeq_epi8_mask(_mm_and_si128(v, low), low);
-    const __m256i half = _mm256_mask_mov_epi16(_mm256_or_si256(_mm256_and_si256(wide, sign), mag),
-                                               is_nan, _mm256_set1_epi16(0x7e00));
-    return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
-}
-
-static FM_ALWAYS_INLINE float add_lanes(__m512 v)
-{
-    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
-}
-
-static FM_ALWAYS_INLINE void e4m3_tile(const fm_matrix *w, int64_t row, const void *const *act,
-                                       float *const *y, const int nr, const int nt)
-{
-    const uint8_t *const src = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes;
-    const int64_t columns = w->type->block_elems;
-    __m512 acc[2][4];
-    FM_UNROLL
-    for (int r = 0; r < nr; r++) {
-        FM_UNROLL
-        for (int t = 0; t < nt; t++) acc[r][t] = _mm512_setzero_ps();
-    }
-    for (int64_t b = 0; b < w->n_in / columns; b++) {
-        __m512 s[2][4];
-        FM_UNROLL
-        for (int r = 0; r < nr; r++) {
-            FM_UNROLL
-            for (int t = 0; t < nt; t++) s[r][t] = _mm512_setzero_ps();
-        }
-        for (int64_t i = b * columns; i < (b + 1) * columns; i += 16) {
-            __m512 x[4];
-            FM_UNROLL
-            for (int t = 0; t < nt; t++) x[t] = _mm512_loadu_ps((const float *)act[t] + i);
-            FM_UNROLL
-            for (int r = 0; r < nr; r++) {
-                const __m512 v = load_e4m3(src + (uint64_t)r * w->row_bytes + i);
-                FM_UNROLL
-                for (int t = 0; t < nt; t++) s[r][t] = _mm512_fmadd_ps(v, x[t], s[r][t]);
-            }
-        }
-        FM_UNROLL
-        for (int r = 0; r < nr; r++) {
-            const __m512 d = _mm512_set1_ps(
-                fm_scale_load((fm_scale)w->type->scale, fm_planar_aux(w, 0, row + r, b)));
-            FM_UNROLL
-            for (int t = 0; t < nt; t++) acc[r][t] = _mm512_fmadd_ps(d, s[r][t], acc[r][t]);
-        }
-    }
-    FM_UNROLL
-    for (int r = 0; r < nr; r++) {
-        FM_UNROLL
-        for (int t = 0; t < nt; t++) y[t][row + r] = add_lanes(acc[r][t]);
-    }
-}
-
-static void e4m3_rows(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                      float *const *y, int64_t n_tok)
-{
-    int64_t row = row0;
-    for (; row + 2 <= row1; row += 2) {
-        int64_t t = 0;
-        for (; t + 4 <= n_tok; t += 4) e4m3_tile(w, row, act + t, y + t, 2, 4);
-        for (; t < n_tok; t++) e4m3_tile(w, row, act + t, y + t, 2, 1);
-    }
-    for (; row < row1; row++)
-        for (int64_t t = 0; t < n_tok; t++) e4m3_tile(w, row, act + t, y + t, 1, 1);
-}
-
 void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                              float *const *y, int64_t n_tok)
 {
     if (w->type->code == FM_CODE_E4M3) {
-        e4m3_rows(w, row0, row1, act, y, n_tok);
+        fm_matmul_e4m3_avx512(w, row0, row1, act, y, n_tok);
         return;
     }
     const int64_t panels = fm_matrix_panel_rows(w);

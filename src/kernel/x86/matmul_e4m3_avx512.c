@@ -1,0 +1,42 @@
+/* Products with E4M3 weights, for AVX-512. */
+#include "kernel/generic/matmul_planar.h"
+#include "kernel/x86/matmul_avx512.h"
+
+#if defined(__x86_64__)
+
+#include "kernel/ops_vec_avx512.h"
+
+enum { N_BLOCK = 2 /* blocks under way, one token */, N_TOKEN = 4 /* tokens at a time */ };
+
+/* 32 weights, times 2^-8. NaN stays NaN. */
+static FM_ALWAYS_INLINE void take_unit(__m512 v[2], const uint8_t *p)
+{
+    const __m512i code = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+    const __m512i mag_ones = _mm512_or_si512(code, _mm512_set1_epi16((int16_t)0xff80));
+    /* Sign to bit 15, exponent from bit 10 on. */
+    __m512i half = _mm512_and_si512(_mm512_slli_epi16(code, 7), _mm512_set1_epi16((int16_t)0xbf80));
+    const __mmask32 is_nan = _mm512_cmpeq_epi16_mask(mag_ones, _mm512_set1_epi16(-1));
+    half = _mm512_mask_mov_epi16(half, is_nan, _mm512_set1_epi16(0x7e00));
+    v[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(half));
+    v[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(half, 1));
+}
+
+/* Lane i plus lane i + 8, then + 4, + 2, + 1. */
+static FM_ALWAYS_INLINE float add_lanes(const __m512 *lanes)
+{
+    const __m512 v = lanes[0];
+    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
+#include "kernel/x86/matmul_e4m3.inc"
+
+void fm_matmul_e4m3_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                           float *const *y, int64_t n_tok)
+{
+    product_e4m3(w, row0, row1, act, y, n_tok);
+}
+
+#endif
