@@ -462,6 +462,7 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out)
         out->expert_us = r.expert_us;
         out->attention_us = r.attention_us;
         out->head_us = r.head_us;
+        out->disk_wait_us += r.embd_us;
     }
 }
 

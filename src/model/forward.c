@@ -196,7 +196,9 @@ static fm_status embed(fm_run *r, const int32_t *ids, fm_error *err)
         unsigned char *at = r->embd_row;
         for (int k = 0; k < n_plane; k++) {
             const embd_place p = embd_row(r, ids[i], k);
+            const uint64_t t0 = fm_now_us();
             FM_TRY(r->opt.read_embd(r->opt.read_user, at, p.bytes, k, p.offset, err));
+            r->stats.embd_us += fm_now_us() - t0;
             plane[k] = at;
             at += p.bytes;
         }

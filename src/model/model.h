@@ -217,5 +217,6 @@ void fm_run_drop_trace(fm_run *r);
 
 typedef struct {
     uint64_t attention_us, expert_us, head_us; /* without waits for the disk */
+    uint64_t embd_us;                          /* in read_embd               */
 } fm_run_stats;
 void fm_run_stats_get(const fm_run *r, fm_run_stats *out);

@@ -13,6 +13,7 @@
 #include "kernel/kernel.h"
 #include "quant/planar.h"
 #include "support/fixture.h"
+#include "support/random_weights.h"
 
 enum { ROWS = 37, COLS = 128, TOKENS = 9, PLANE_BYTES = 32768 };
 
@@ -266,6 +267,66 @@ static void scales_of_many_rows_may_begin_before_the_matrix(void **state)
     }
 }
 
+/* Rows of several blocks, more tokens than are kept at a time: every set that fuses, every batch, the same bits. */
+static void e4m3_rows_of_many_blocks_agree_in_every_batch(void **state)
+{
+    (void)state;
+    enum { N_OUT = 23, N_IN = 5 * 128, N_TOK = 70 };
+    static uint8_t codes[N_OUT * N_IN], scales[N_OUT * N_IN / 128 * sizeof(float)];
+    static float x[N_TOK][N_IN], want[N_TOK][N_OUT], got[N_TOK][N_OUT];
+    static const vector forms[] = {{"FP8_F32", FM_CODE_E4M3, 128, FM_SCALE_F32},
+                                   {"FP8_BF16", FM_CODE_E4M3, 128, FM_SCALE_BF16},
+                                   {"FP8_E8M0", FM_CODE_E4M3, 128, FM_SCALE_E8M0},
+                                   {"FP8_row_F32", FM_CODE_E4M3, 32, FM_SCALE_F32},
+                                   {"FP8_row_F16", FM_CODE_E4M3, 32, FM_SCALE_F16}};
+    static const int batches[] = {1, 2, 3, 4, 5, 64, 65, N_TOK};
+    random_start(77);
+    for (int t = 0; t < N_TOK; t++) fill_activations(x[t], N_IN, X_RANDOM);
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        const fm_type_traits *type =
+            fm_type_get(fm_planar_id(forms[i].code, forms[i].group, forms[i].scale));
+        uint8_t *const plane[] = {codes, scales};
+        fill_planes(type, plane, N_OUT, N_IN);
+        const fm_matrix w = {.type = type,
+                             .data = codes,
+                             .n_out = N_OUT,
+                             .n_in = N_IN,
+                             .row_bytes = N_IN,
+                             .aux = {scales, NULL},
+                             .aux_row_bytes = fm_plane_row_bytes(type, 1, N_IN)};
+        bool have_fused = false;
+        for (const char *const *name = fm_kernels_available(); *name; name++) {
+            if (strcmp(*name, "reference") == 0) continue;
+            const bool fuses = strcmp(*name, "generic") != 0;
+            const fm_kernels *k = fm_kernels_pick(*name, NULL);
+            for (size_t b = 0; b < sizeof batches / sizeof batches[0]; b++) {
+                memset(got, 0xff, sizeof got);
+                for (int t = 0, n; t < N_TOK; t += n) {
+                    const void *act[N_TOK];
+                    float *y[N_TOK];
+                    n = N_TOK - t < batches[b] ? N_TOK - t : batches[b];
+                    for (int j = 0; j < n; j++) {
+                        act[j] = x[t + j];
+                        y[j] = got[t + j];
+                    }
+                    k->matmul(&w, 0, N_OUT, act, y, n);
+                }
+                if (fuses && !have_fused) {
+                    memcpy(want, got, sizeof want);
+                    have_fused = true;
+                }
+                if (fuses && memcmp(got, want, sizeof want) != 0)
+                    fail_msg("%s: %s, %d tokens: other bits", forms[i].name, *name, batches[b]);
+                for (int j = 0; !fuses && have_fused && j < N_TOK * N_OUT; j++) {
+                    const float a = (&got[0][0])[j], e = (&want[0][0])[j];
+                    if (!(fabsf(a - e) <= 1e-4f * fabsf(e) + 1e-3f * fabsf(want[0][0])))
+                        fail_msg("%s: %g, expected %g", forms[i].name, (double)a, (double)e);
+                }
+            }
+        }
+    }
+}
+
 static void ids_are_unique_and_found(void **state)
 {
     (void)state;
@@ -290,6 +351,7 @@ int main(void)
         cmocka_unit_test(products_agree_in_every_set_layout_and_batch),
         cmocka_unit_test(nan_weights_make_nan_products),
         cmocka_unit_test(scales_of_many_rows_may_begin_before_the_matrix),
+        cmocka_unit_test(e4m3_rows_of_many_blocks_agree_in_every_batch),
         cmocka_unit_test(ids_are_unique_and_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
