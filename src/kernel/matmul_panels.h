@@ -61,8 +61,8 @@ static FM_ALWAYS_INLINE void fm_prefetch_panel(const uint8_t *block, const int b
 typedef enum { FM_READ_IN_ORDER, FM_READ_BY_FIELDS } fm_read_order;
 
 /* True where the processor follows a stream that is read in order, and does little else, as fast as the memory gives
- * it; asking ahead then only takes places among the lines that are waited for. Set by kernel.c before the first
- * product. */
+ * it; asking ahead then only takes places among the lines that are waited for, and several rows side by side are
+ * slower than one after the other. Set by kernel.c before the first product. */
 extern bool fm_follows_streams;
 
 /* Whether a product of nt tokens asks ahead. With several, products stand between the reads. */
@@ -71,7 +71,7 @@ static FM_ALWAYS_INLINE bool fm_asks_ahead(const fm_read_order order, const int 
     return nt > 1 || order == FM_READ_BY_FIELDS || !fm_follows_streams;
 }
 
-/* The same for a row that is read from end to end, a line or less at a time. */
+/* Asks ahead in a row that is read from end to end, a line or less at a time. */
 static FM_ALWAYS_INLINE void fm_prefetch_row(const uint8_t *at)
 {
     fm_prefetch_far(at + (fm_follows_streams ? 512 : FM_PANEL_AHEAD_BYTES));

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "kernel/kernel.h"
+#include "kernel/matmul_panels.h"
 #include "support/random_weights.h"
 
 /* Kernels take up to 32 tokens at a time and make even parts of more: every number near where a tile of tokens or
@@ -506,14 +507,20 @@ static void float_products_are_within_rounding_of_f64_for_any_size(void **state)
                         assert_true(fabs((double)y[t * n_out + row] - e.exact) <=
                                     e.magnitude * 1e-5);
                     }
-                /* One token and one panel at a time: the same bits. */
-                float *const single = fresh_result(&k, &w);
-                for (int64_t t = 0; t < n_tok; t++)
-                    for (int64_t row = 0; row < n_out; row += 16)
-                        multiply(&k, &w, single, row, row + 16 < n_out ? row + 16 : n_out, t,
-                                 t + 1);
-                check_same(single, y, n_tok, n_out, type->name, *name);
-                free(single), free(y), free(k.bytes), free(data), free(x), free(decoded);
+                /* One token and one panel at a time, in either order of rows: the same bits. */
+                const bool follows = fm_follows_streams;
+                for (int other = 0; other < 2; other++) {
+                    fm_follows_streams = other ? !follows : follows;
+                    float *const single = fresh_result(&k, &w);
+                    for (int64_t t = 0; t < n_tok; t++)
+                        for (int64_t row = 0; row < n_out; row += 16)
+                            multiply(&k, &w, single, row, row + 16 < n_out ? row + 16 : n_out, t,
+                                     t + 1);
+                    check_same(single, y, n_tok, n_out, type->name, *name);
+                    free(single);
+                }
+                fm_follows_streams = follows;
+                free(y), free(k.bytes), free(data), free(x), free(decoded);
             }
         }
     }

@@ -64,7 +64,7 @@ static FM_ALWAYS_INLINE void rows_of_token(const fm_matrix *w, int64_t row, cons
         FM_UNROLL
         for (int r = 0; r < nr; r++) {
             const uint8_t *const p = src + (uint64_t)r * w->row_bytes;
-            fm_prefetch_row(p + (size_t)i * elem);
+            if (nr == 1) fm_prefetch_row(p + (size_t)i * elem);
             acc[r][0] = _mm256_fmadd_ps(load(p, i), x0, acc[r][0]);
             acc[r][1] = _mm256_fmadd_ps(load(p, i + 8), x1, acc[r][1]);
         }
@@ -188,7 +188,13 @@ static FM_ALWAYS_INLINE void float_rows(const fm_matrix *w, int64_t row0, int64_
                                         load_fn *load, const size_t elem)
 {
     int64_t row = row0;
-    for (; n_tok >= 3 && row + N_ROW <= row1; row += N_ROW) {
+    const bool side_by_side = n_tok >= 3 || !fm_follows_streams;
+    for (; side_by_side && row + N_ROW <= row1; row += N_ROW) {
+        if (n_tok < 3) {
+            for (int64_t t = 0; t < n_tok; t++)
+                rows_of_token(w, row, act[t], y[t], N_ROW, load, elem);
+            continue;
+        }
         for (int64_t t = 0; t < n_tok; t += MAX_TOK)
             rows_of_tokens(w, row, act + t, y + t, n_tok - t < MAX_TOK ? n_tok - t : MAX_TOK, load,
                            elem);

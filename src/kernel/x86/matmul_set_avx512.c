@@ -92,7 +92,7 @@ static FM_ALWAYS_INLINE void float_rows(const fm_matrix *w, int64_t row0, int64_
                                         load_fn *load, const size_t elem)
 {
     int64_t row = row0;
-    if (n_tok == 1) { /* memory is read in the order in which it lies */
+    if (n_tok == 1 && fm_follows_streams) {
         for (; row < row1; row++) y[0][row] = float_row(w, row, act[0], load, elem);
         return;
     }
