@@ -32,7 +32,8 @@ static void build_tables(void)
      * where they can. */
     const unsigned need_avx2 = FM_CPU_AVX2 | FM_CPU_FMA | FM_CPU_F16C;
     const unsigned have = fm_os_cpu_features();
-    fm_follows_streams = (have & FM_CPU_AMD) != 0; /* measured on Zen 4: docs/experiments.md */
+    /* Measured on Zen 4; without AVX-512 on none. docs/experiments.md */
+    fm_follows_streams = (have & FM_CPU_AMD) && (have & FM_CPU_AVX512VNNI);
     if ((have & need_avx2) == need_avx2) {
         can_run |= 1u << SET_AVX2;
         fm_ops_avx2(&sets[SET_AVX2]);

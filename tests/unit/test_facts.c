@@ -242,6 +242,7 @@ static void this_machine_answers_sensibly(void **state)
     assert_int_equal((cpu & FM_CPU_AVX2) != 0, __builtin_cpu_supports("avx2") != 0);
     assert_int_equal((cpu & FM_CPU_FMA) != 0, __builtin_cpu_supports("fma") != 0);
     assert_int_equal((cpu & FM_CPU_AVX512VNNI) != 0, __builtin_cpu_supports("avx512vnni") != 0);
+    assert_int_equal((cpu & FM_CPU_AMD) != 0, __builtin_cpu_is("amd") != 0);
 #endif
     check_other_processors(cpu);
     void *p = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -8,7 +8,7 @@
 
 enum { N_BLOCK = 2 /* blocks under way, one token */, N_TOKEN = 3 /* tokens at a time */ };
 
-/* 16 weights, times 2^-8. NaN stays NaN. */
+/* 16 weights. NaN stays NaN. */
 static FM_ALWAYS_INLINE void take_unit(__m256 v[2], const uint8_t *p)
 {
     const __m256i code = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
@@ -17,8 +17,9 @@ static FM_ALWAYS_INLINE void take_unit(__m256 v[2], const uint8_t *p)
     __m256i half = _mm256_and_si256(_mm256_slli_epi16(code, 7), _mm256_set1_epi16((int16_t)0xbf80));
     const __m256i is_nan = _mm256_cmpeq_epi16(mag_ones, _mm256_set1_epi16(-1));
     half = _mm256_or_si256(half, _mm256_and_si256(is_nan, _mm256_set1_epi16(0x7e00)));
-    v[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(half));
-    v[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1));
+    const __m256 up = _mm256_set1_ps(256.0f);
+    v[0] = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(half)), up);
+    v[1] = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)), up);
 }
 
 /* Lane i plus lane i + 8, then + 4, + 2, + 1. */

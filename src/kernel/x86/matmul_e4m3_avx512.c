@@ -8,7 +8,7 @@
 
 enum { N_BLOCK = 2 /* blocks under way, one token */, N_TOKEN = 4 /* tokens at a time */ };
 
-/* 32 weights, times 2^-8. NaN stays NaN. */
+/* 32 weights. NaN stays NaN. */
 static FM_ALWAYS_INLINE void take_unit(__m512 v[2], const uint8_t *p)
 {
     const __m512i code = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
@@ -17,8 +17,9 @@ static FM_ALWAYS_INLINE void take_unit(__m512 v[2], const uint8_t *p)
     __m512i half = _mm512_and_si512(_mm512_slli_epi16(code, 7), _mm512_set1_epi16((int16_t)0xbf80));
     const __mmask32 is_nan = _mm512_cmpeq_epi16_mask(mag_ones, _mm512_set1_epi16(-1));
     half = _mm512_mask_mov_epi16(half, is_nan, _mm512_set1_epi16(0x7e00));
-    v[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(half));
-    v[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(half, 1));
+    const __m512 up = _mm512_set1_ps(256.0f);
+    v[0] = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(half)), up);
+    v[1] = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(half, 1)), up);
 }
 
 /* Lane i plus lane i + 8, then + 4, + 2, + 1. */
