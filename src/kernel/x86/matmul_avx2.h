@@ -61,6 +61,15 @@ static inline void fm_matmul_panels_by_token(const fm_matrix *w, int64_t row0, i
         for (int64_t t = 0; t < n_tok; t++) one(y[t] + row, panel, n_block, act + t);
 }
 
+/* The sum of 16 lanes, 8 in each vector, as kernel.h says: lane i plus lane i + 8, then + 4, + 2, + 1. */
+static FM_ALWAYS_INLINE float add_lanes(const __m256 *lanes)
+{
+    const __m256 a = _mm256_add_ps(lanes[0], lanes[1]);
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
 static FM_ALWAYS_INLINE __m256i load_256(const void *p)
 {
     return _mm256_loadu_si256((const __m256i *)p);

@@ -41,6 +41,16 @@ static FM_ALWAYS_INLINE __m512 load_half(const uint8_t *p)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
 
+/* The sum of 16 lanes as kernel.h says: lane i plus lane i + 8, then + 4, + 2, + 1. */
+static FM_ALWAYS_INLINE float add_lanes(const __m512 *lanes)
+{
+    const __m256 a =
+        _mm256_add_ps(_mm512_castps512_ps256(*lanes), _mm512_extractf32x8_ps(*lanes, 1));
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
 /* a | (b & mask) */
 static FM_ALWAYS_INLINE __m512i or_masked(__m512i a, __m512i b, __m512i mask)
 {

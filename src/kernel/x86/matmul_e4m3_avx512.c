@@ -22,16 +22,6 @@ static FM_ALWAYS_INLINE void take_unit(__m512 v[2], const uint8_t *p)
     v[1] = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(half, 1)), up);
 }
 
-/* Lane i plus lane i + 8, then + 4, + 2, + 1. */
-static FM_ALWAYS_INLINE float add_lanes(const __m512 *lanes)
-{
-    const __m512 v = lanes[0];
-    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
-}
-
 #include "kernel/x86/matmul_e4m3.inc"
 
 void fm_matmul_e4m3_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,

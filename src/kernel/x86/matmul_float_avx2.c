@@ -28,15 +28,6 @@ static FM_ALWAYS_INLINE __m256 load_bf16(const uint8_t *p, int64_t i)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
 }
 
-/* Lane i plus lane i + 8 (low and high), then + 4, + 2, + 1. */
-static FM_ALWAYS_INLINE float add_lanes(__m256 low, __m256 high)
-{
-    const __m256 a = _mm256_add_ps(low, high);
-    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
-}
-
 /* 16 weights from src on, of which n are there: the others are 0. */
 static FM_ALWAYS_INLINE void load_last(__m256 v[2], const uint8_t *src, size_t n, load_fn *load,
                                        const size_t elem)
@@ -79,7 +70,7 @@ static FM_ALWAYS_INLINE void rows_of_token(const fm_matrix *w, int64_t row, cons
             acc[r][0] = _mm256_fmadd_ps(v[0], _mm256_loadu_ps(last), acc[r][0]);
             acc[r][1] = _mm256_fmadd_ps(v[1], _mm256_loadu_ps(last + 8), acc[r][1]);
         }
-        y[row + r] = add_lanes(acc[r][0], acc[r][1]);
+        y[row + r] = add_lanes(acc[r]);
     }
 }
 
@@ -179,8 +170,10 @@ static FM_ALWAYS_INLINE void rows_of_tokens(const fm_matrix *w, int64_t row, con
         }
     }
     for (int64_t t = 0; t < n_tok; t++)
-        for (int r = 0; r < N_ROW; r++)
-            y[t][row + r] = add_lanes(_mm256_load_ps(sum[t][r]), _mm256_load_ps(sum[t][r] + 8));
+        for (int r = 0; r < N_ROW; r++) {
+            const __m256 lanes[2] = {_mm256_load_ps(sum[t][r]), _mm256_load_ps(sum[t][r] + 8)};
+            y[t][row + r] = add_lanes(lanes);
+        }
 }
 
 static FM_ALWAYS_INLINE void float_rows(const fm_matrix *w, int64_t row0, int64_t row1,

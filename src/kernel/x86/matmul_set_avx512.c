@@ -30,15 +30,6 @@ static FM_ALWAYS_INLINE __m512 load_bf16(const uint8_t *p, int64_t i, __mmask16 
     return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
 }
 
-/* Lane i plus lane i + 8, then + 4, + 2, + 1. */
-static FM_ALWAYS_INLINE float add_lanes(__m512 v)
-{
-    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
-}
-
 /* nr rows for nt tokens, each pair with a sum of its own. */
 static FM_ALWAYS_INLINE void float_tile(const fm_matrix *w, int64_t row, const void *const *act,
                                         float *const *y, const int nr, const int nt, load_fn *load)
@@ -66,7 +57,7 @@ static FM_ALWAYS_INLINE void float_tile(const fm_matrix *w, int64_t row, const v
     FM_UNROLL
     for (int r = 0; r < nr; r++) {
         FM_UNROLL
-        for (int t = 0; t < nt; t++) y[t][row + r] = add_lanes(acc[r][t]);
+        for (int t = 0; t < nt; t++) y[t][row + r] = add_lanes(&acc[r][t]);
     }
 }
 
@@ -84,7 +75,7 @@ static FM_ALWAYS_INLINE float float_row(const fm_matrix *w, int64_t row, const f
     }
     if (rest)
         acc = _mm512_fmadd_ps(load(src, whole, rest), _mm512_maskz_loadu_ps(rest, x + whole), acc);
-    return add_lanes(acc);
+    return add_lanes(&acc);
 }
 
 static FM_ALWAYS_INLINE void float_rows(const fm_matrix *w, int64_t row0, int64_t row1,
