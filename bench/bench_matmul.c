@@ -5,7 +5,8 @@
  * Matrices of ROWS (512) x 2048. GB/s counts weight bytes: once with one matrix that stays in the
  * cache, once over MIB (512) of different matrices. GMAC/s counts products of a weight and an
  * activation, TOKENS (64) at a time, again from the cache and from memory; an expert of a prompt
- * is a product from memory for some 16 tokens. us/token is the quantization of 2048 activations.
+ * is a product from memory for some 16 tokens. us/token is the quantization of 2048 activations, pack
+ * the rate at which rows from memory are brought into panels, as an expert is that came from disk.
  * Time is this thread's processor time, best of REPEATS (7), so that other programs disturb the
  * numbers less; compare runs, not with wall-clock results. Reads no files; weights are random bytes.
  */
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "kernel/kernel.h"
+#include "quant/planar.h"
 
 enum { N_IN = 2048, N_TOK = 64, MAX_OUT = 1 << 16, MAX_REPEATS = 1001 };
 
@@ -41,13 +43,24 @@ static void fill(uint8_t *p, size_t n)
 typedef struct {
     const fm_kernels *kernels;
     const fm_type_traits *type;
-    uint8_t *weights; /* n_matrix matrices */
-    size_t matrix_bytes;
+    uint8_t *weights; /* n_matrix matrices, plane after plane */
+    size_t plane[FM_MAX_PLANES], matrix_bytes;
     int64_t n_out;
     const void *act[N_TOK];
     float *y[N_TOK];
     int repeats;
 } bench;
+
+/* Where the planes of a matrix begin, and its bytes. */
+static void set_planes(bench *b)
+{
+    b->matrix_bytes = 0;
+    for (int k = 0; k < fm_type_n_plane(b->type); k++) {
+        b->plane[k] = b->matrix_bytes;
+        b->matrix_bytes +=
+            fm_plane_row_bytes(b->type, k, N_IN) * (size_t)fm_plane_rows(b->type, k, b->n_out);
+    }
+}
 
 /* Best seconds of one pass over the first n_matrix matrices. */
 static double time_pass(const bench *b, size_t n_matrix, int n_tok)
@@ -58,16 +71,41 @@ static double time_pass(const bench *b, size_t n_matrix, int n_tok)
     for (int rep = -1; rep < b->repeats; rep++) {
         const double start = now();
         for (size_t i = 0; i < n_matrix * (size_t)times; i++) {
-            const fm_matrix w = {.type = b->type,
-                                 .data = b->weights + i % n_matrix * b->matrix_bytes,
-                                 .n_out = b->n_out,
-                                 .n_in = N_IN,
-                                 .row_bytes = fm_type_row_bytes(b->type, N_IN),
-                                 .layout = b->type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS};
+            const uint8_t *const at = b->weights + i % n_matrix * b->matrix_bytes;
+            const int n_plane = fm_type_n_plane(b->type);
+            const fm_matrix w = {
+                .type = b->type,
+                .data = at,
+                .n_out = b->n_out,
+                .n_in = N_IN,
+                .row_bytes = fm_type_row_bytes(b->type, N_IN),
+                .layout = b->type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS,
+                .aux = {n_plane > 1 ? at + b->plane[1] : NULL,
+                        n_plane > 2 ? at + b->plane[2] : NULL},
+                .aux_row_bytes = n_plane > 1 ? fm_plane_row_bytes(b->type, 1, N_IN) : 0,
+            };
             b->kernels->matmul(&w, 0, b->n_out, b->act, b->y, n_tok);
         }
         const double seconds = (now() - start) / times;
         if (rep <= 0 || seconds < best) best = seconds; /* the first pass only warms up */
+    }
+    return best;
+}
+
+/* Best seconds of bringing n_matrix matrices into panels; what they hold does not matter. */
+static double time_pack(const bench *b, size_t n_matrix, void *scratch)
+{
+    double best = 0;
+    for (int rep = -1; rep < b->repeats; rep++) {
+        const double start = now();
+        for (size_t i = 0; i < n_matrix; i++) {
+            uint8_t *plane[FM_MAX_PLANES] = {0};
+            for (int k = 0; k < fm_type_n_plane(b->type); k++)
+                plane[k] = b->weights + i * b->matrix_bytes + b->plane[k];
+            fm_pack_planes(b->type, plane, 0, b->n_out, N_IN, scratch);
+        }
+        const double seconds = now() - start;
+        if (rep <= 0 || seconds < best) best = seconds;
     }
     return best;
 }
@@ -95,6 +133,16 @@ static int run(const char *set, const char *only_type, int64_t n_out, int n_tok,
                                    FM_TYPE_IQ4_XS, FM_TYPE_IQ3_S,   FM_TYPE_IQ3_XXS, FM_TYPE_IQ2_S,
                                    FM_TYPE_IQ2_XS, FM_TYPE_IQ2_XXS, FM_TYPE_IQ1_M,   FM_TYPE_IQ1_S,
                                    FM_TYPE_F32,    FM_TYPE_F16,     FM_TYPE_BF16};
+    static const struct {
+        fm_code code;
+        uint32_t group;
+        fm_scale scale;
+    } planar[] = {{FM_CODE_U2, 64, FM_SCALE_BF16},   {FM_CODE_U3, 64, FM_SCALE_BF16},
+                  {FM_CODE_U4, 64, FM_SCALE_BF16},   {FM_CODE_U5, 64, FM_SCALE_BF16},
+                  {FM_CODE_U6, 64, FM_SCALE_BF16},   {FM_CODE_U8, 64, FM_SCALE_BF16},
+                  {FM_CODE_I4, 32, FM_SCALE_BF16},   {FM_CODE_E2M1, 32, FM_SCALE_E8M0},
+                  {FM_CODE_E4M3, 128, FM_SCALE_F32}, {FM_CODE_E4M3, 32, FM_SCALE_BF16}};
+    enum { N_ID = sizeof ids / sizeof ids[0], N_PLANAR = sizeof planar / sizeof planar[0] };
     fm_error err = {0};
     const fm_kernels *const kernels = fm_kernels_pick(set, &err);
     if (!kernels) {
@@ -105,7 +153,8 @@ static int run(const char *set, const char *only_type, int64_t n_out, int n_tok,
     float *const y = malloc(sizeof(float) * (size_t)n_out * N_TOK);
     uint8_t *const act = aligned_alloc(64, sizeof(float) * N_IN * N_TOK);
     uint8_t *const weights = aligned_alloc(2 << 20, mib << 20);
-    if (!x || !y || !act || !weights) {
+    uint8_t *const scratch = malloc(sizeof(float) * N_IN * FM_PANEL_ROWS);
+    if (!x || !y || !act || !weights || !scratch) {
         fprintf(stderr, "bench_matmul: not enough memory\n");
         return 1;
     }
@@ -114,16 +163,20 @@ static int run(const char *set, const char *only_type, int64_t n_out, int n_tok,
 #endif
     fill(weights, mib << 20);
     for (int i = 0; i < N_IN; i++) x[i] = (float)((i * 37) % 101 - 50) / 50.0f;
-    printf("%-10s %-8s %12s %12s %12s %12s %12s   (products of %d tokens)\n", "set", "type",
-           "cache GB/s", "memory GB/s", "cache GMAC/s", "mem. GMAC/s", "us/token", n_tok);
-    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+    printf("%-10s %-8s %12s %12s %12s %12s %12s %12s   (products of %d tokens)\n", "set", "type",
+           "cache GB/s", "memory GB/s", "cache GMAC/s", "mem. GMAC/s", "us/token", "pack GB/s",
+           n_tok);
+    for (int i = 0; i < N_ID + N_PLANAR; i++) {
+        const int k = i - N_ID;
         bench b = {.kernels = kernels,
-                   .type = fm_type_get(ids[i]),
+                   .type = k < 0 ? fm_type_get(ids[i])
+                                 : fm_planar_get(fm_planar_id(planar[k].code, planar[k].group,
+                                                              planar[k].scale)),
                    .weights = weights,
                    .repeats = repeats,
                    .n_out = n_out};
         if (only_type && strcmp(only_type, b.type->name) != 0) continue;
-        b.matrix_bytes = fm_type_row_bytes(b.type, N_IN) * (size_t)n_out;
+        set_planes(&b);
         const size_t n_matrix = (mib << 20) / b.matrix_bytes;
         if (n_matrix == 0) continue;
         const fm_act form = kernels->act_form(b.type);
@@ -139,13 +192,17 @@ static int run(const char *set, const char *only_type, int64_t n_out, int n_tok,
         const double batch_memory = time_pass(&b, n_matrix, n_tok);
         const double products = (double)(N_IN * n_out) * n_tok;
         const double quantize = time_quantize(&b, form, act, x);
-        printf("%-10s %-8s %12.1f %12.1f %12.1f %12.1f %12.2f\n", kernels->name, b.type->name,
-               (double)b.matrix_bytes / cached / 1e9,
-               (double)(b.matrix_bytes * n_matrix) / memory / 1e9, products / batch / 1e9,
+        const double total_gb = (double)(b.matrix_bytes * n_matrix) / 1e9;
+        printf("%-10s %-8s %12.1f %12.1f %12.1f %12.1f %12.2f", kernels->name, b.type->name,
+               (double)b.matrix_bytes / cached / 1e9, total_gb / memory, products / batch / 1e9,
                products * (double)n_matrix / batch_memory / 1e9, quantize * 1e6);
+        if (b.type->n_field)
+            printf(" %12.1f\n", total_gb / time_pack(&b, n_matrix, scratch));
+        else
+            printf(" %12s\n", "rows");
         fflush(stdout);
     }
-    free(x), free(y), free(act), free(weights);
+    free(x), free(y), free(act), free(weights), free(scratch);
     return 0;
 }
 

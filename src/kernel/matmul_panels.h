@@ -57,7 +57,8 @@ static FM_ALWAYS_INLINE void fm_prefetch_panel(const uint8_t *block, const int b
     for (int i = 0; i < n_line; i++) fm_prefetch_far(part + 64 * i);
 }
 
-/* How a kernel goes through a block: from its first byte to its last, or through several fields side by side. */
+/* How a kernel goes through a block: from its first byte to its last, or through several fields side by side, or with
+ * much to do for every line. */
 typedef enum { FM_READ_IN_ORDER, FM_READ_BY_FIELDS } fm_read_order;
 
 /* True where the processor follows a stream that is read in order, and does little else, as fast as the memory gives

@@ -10,11 +10,15 @@
 
 typedef uint32_t fm_u32x4 __attribute__((vector_size(16)));
 
-/* Lanes of a (0 to 3) and b (4 to 7). */
+typedef uint8_t fm_u8x16 __attribute__((vector_size(16)));
+
+/* Lanes of a (0 to 3) and b (4 to 7); the same with bytes (0 to 15, 16 to 31). */
 #if defined(__clang__)
 #define FM_LANES(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define FM_BYTES(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
 #define FM_LANES(a, b, ...) __builtin_shuffle(a, b, (fm_u32x4){__VA_ARGS__})
+#define FM_BYTES(a, b, ...) __builtin_shuffle(a, b, (fm_u8x16){__VA_ARGS__})
 #endif
 
 static FM_ALWAYS_INLINE fm_u32x4 fm_load_u32x4(const uint8_t *p)

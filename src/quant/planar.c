@@ -1,4 +1,4 @@
-/* The table of the planar formats, their decoding and their panels; planar.h has the definitions.
+/* The table of the planar formats and their decoding; planar.h has the definitions.
  *
  * Origins: MLX affine, mlx/ops.cpp (quantize, dequantize); pack-quantized, compressed-tensors,
  * compressors/quantized_compressors/pack_quantized.py; MXFP4, OCP Microscaling 1.0; E4M3, Micikevicius et al., FP8
@@ -10,10 +10,7 @@
 
 #include "base/attr.h"
 #include "base/checked.h"
-#include "quant/interleave.h"
 #include "quant/quant_block.h"
-
-enum { E2M1_OFFSET = 12 };
 
 /* The code plane as a type of one field of dwords; see the layout in planar.h. */
 #define CODES(bytes)                                                                               \
@@ -34,23 +31,22 @@ enum { E2M1_OFFSET = 12 };
         .field = CODES(group * bits / 8), .n_plane = n_planes, .code = FM_CODE_##kind,             \
         .scale = FM_SCALE_##sc, .rows_per_scale = rows                                             \
     }
-#define SCALES(nm, kind, group, bits, n_planes, panels)                                            \
-    ROW(nm, kind, group, bits, F32, n_planes, panels, FM_ACT_I15_32, 1),                           \
-        ROW(nm, kind, group, bits, F16, n_planes, panels, FM_ACT_I15_32, 1),                       \
-        ROW(nm, kind, group, bits, BF16, n_planes, panels, FM_ACT_I15_32, 1)
-#define GROUPS(nm, kind, bits, n_planes, panels)                                                   \
-    SCALES(nm " g32", kind, 32, bits, n_planes, panels),                                           \
-        SCALES(nm " g64", kind, 64, bits, n_planes, panels),                                       \
-        SCALES(nm " g128", kind, 128, bits, n_planes, panels)
+#define SCALES(nm, kind, group, bits, n_planes)                                                    \
+    ROW(nm, kind, group, bits, F32, n_planes, 1, FM_ACT_I15_32, 1),                                \
+        ROW(nm, kind, group, bits, F16, n_planes, 1, FM_ACT_I15_32, 1),                            \
+        ROW(nm, kind, group, bits, BF16, n_planes, 1, FM_ACT_I15_32, 1)
+#define GROUPS(nm, kind, bits, n_planes)                                                           \
+    SCALES(nm " g32", kind, 32, bits, n_planes), SCALES(nm " g64", kind, 64, bits, n_planes),      \
+        SCALES(nm " g128", kind, 128, bits, n_planes)
 
 static const fm_type_traits types[] = {
-    GROUPS("MLX2", U2, 2, 3, 1),
-    GROUPS("MLX3", U3, 3, 3, 0),
-    GROUPS("MLX4", U4, 4, 3, 1),
-    GROUPS("MLX5", U5, 5, 3, 1),
-    GROUPS("MLX6", U6, 6, 3, 0),
-    GROUPS("MLX8", U8, 8, 3, 1),
-    GROUPS("INT4", I4, 4, 2, 1),
+    GROUPS("MLX2", U2, 2, 3),
+    GROUPS("MLX3", U3, 3, 3),
+    GROUPS("MLX4", U4, 4, 3),
+    GROUPS("MLX5", U5, 5, 3),
+    GROUPS("MLX6", U6, 6, 3),
+    GROUPS("MLX8", U8, 8, 3),
+    GROUPS("INT4", I4, 4, 2),
     ROW("MXFP4", E2M1, 32, 4, E8M0, 2, 1, FM_ACT_I15_32, 1),
     ROW("FP8", E4M3, 128, 8, F32, 2, 0, FM_ACT_F32, 128),
     ROW("FP8", E4M3, 128, 8, BF16, 2, 0, FM_ACT_F32, 128),
@@ -85,7 +81,7 @@ int fm_code_bits(fm_code code)
 
 int fm_code_offset(fm_code code)
 {
-    return code == FM_CODE_I4 ? 8 : code == FM_CODE_E2M1 ? E2M1_OFFSET : 0;
+    return code == FM_CODE_I4 ? 8 : code == FM_CODE_E2M1 ? FM_E2M1_OFFSET : 0;
 }
 
 uint64_t fm_plane_row_bytes(const fm_type_traits *t, int k, int64_t n_in)
@@ -134,8 +130,6 @@ float fm_e4m3_to_f32(uint8_t v)
 
 /* ---- codes ------------------------------------------------------------------------------- */
 
-static const uint8_t e2m1_values[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-
 /* Codes of `bits` bits, lowest first; a group of 8 columns takes `bits` whole bytes. */
 static FM_ALWAYS_INLINE void unpack_bits(uint8_t q[32], const uint8_t *p, int bits)
 {
@@ -176,41 +170,11 @@ void fm_codes_unpack(fm_code code, uint8_t q[32], const uint8_t *row, int64_t b)
         break;
     case FM_CODE_E2M1:
         unpack_nibbles(q, p);
-        for (int c = 0; c < 32; c++) q[c] = e2m1_values[q[c]];
+        for (int c = 0; c < 32; c++) q[c] = fm_e2m1_unsigned[q[c]];
         break;
     default:
         memcpy(q, p, 32);
     }
-}
-
-void fm_codes_unpack_panel(fm_code code, uint8_t q[32], const uint8_t *panel, int64_t b, int r)
-{
-    const int n_unit = fm_code_bits(code);
-    const uint8_t *const p = panel + b * 4 * n_unit * FM_PANEL_ROWS;
-    uint8_t v[32];
-    for (int u = 0; u < n_unit; u++) memcpy(v + 4 * u, p + 4 * (u * FM_PANEL_ROWS + r), 4);
-    const uint8_t *nibbles = v;
-    switch (code) {
-    case FM_CODE_U2:
-        for (int c = 0; c < 32; c++) q[c] = v[c / 16 * 4 + c % 4] >> (2 * (c / 4 % 4)) & 3;
-        return;
-    case FM_CODE_U8:
-        memcpy(q, v, 32);
-        return;
-    case FM_CODE_U5:
-        nibbles = v + 4;
-        break;
-    default:
-        break;
-    }
-    for (int j = 0; j < 16; j++) {
-        q[j] = nibbles[j] & 15;
-        q[16 + j] = nibbles[j] >> 4;
-    }
-    if (code == FM_CODE_U5)
-        for (int c = 0; c < 32; c++) q[c] = (uint8_t)(q[c] | (v[c / 8] >> (c % 8) & 1) << 4);
-    if (code == FM_CODE_E2M1)
-        for (int c = 0; c < 32; c++) q[c] = e2m1_values[q[c]];
 }
 
 /* ---- decoding ---------------------------------------------------------------------------- */
@@ -247,77 +211,6 @@ void fm_decode_planes(const fm_type_traits *t, float *dst, const void *const *pl
         for (int i = 0; i < 32; i++) {
             const float v = d * (float)(q[i] - offset);
             dst[c + i] = t->n_plane == 3 ? v + m : v;
-        }
-    }
-}
-
-/* ---- panels ------------------------------------------------------------------------------ */
-
-/* Nibbles 2i, 2i + 1 of byte i to byte j = column j | column 16 + j << 4. */
-static FM_ALWAYS_INLINE void join_nibbles(uint8_t *dst, const uint8_t q[32])
-{
-    for (int j = 0; j < 16; j++) dst[j] = (uint8_t)(q[j] | q[16 + j] << 4);
-}
-
-/* One row's codes into the order that panels have; src and dst do not overlap. */
-static void reorder_row(fm_code code, uint8_t *restrict dst, const uint8_t *restrict src,
-                        uint64_t bytes)
-{
-    uint8_t q[32];
-    switch (code) {
-    case FM_CODE_U2:
-        for (uint64_t at = 0; at < bytes; at += 8) {
-            unpack_bits(q, src + at, 2);
-            for (int i = 0; i < 8; i++) {
-                const uint8_t *const c = q + i / 4 * 16 + i % 4;
-                dst[at + (uint64_t)i] = (uint8_t)(c[0] | c[4] << 2 | c[8] << 4 | c[12] << 6);
-            }
-        }
-        break;
-    case FM_CODE_U5:
-        for (uint64_t at = 0; at < bytes; at += 20) {
-            unpack_bits(q, src + at, 5);
-            memset(dst + at, 0, 4);
-            for (int c = 0; c < 32; c++) {
-                dst[at + (uint64_t)c / 8] |= (uint8_t)(q[c] >> 4 << (c % 8));
-                q[c] &= 15;
-            }
-            join_nibbles(dst + at + 4, q);
-        }
-        break;
-    case FM_CODE_U8:
-        memcpy(dst, src, bytes);
-        break;
-    default:
-        for (uint64_t at = 0; at < bytes; at += 16) {
-            unpack_nibbles(q, src + at);
-            join_nibbles(dst + at, q);
-        }
-    }
-}
-
-void fm_pack_planes(const fm_type_traits *t, uint8_t *const *plane, int64_t row0, int64_t n,
-                    int64_t n_in, void *scratch)
-{
-    if (t->n_field == 0) return;
-    const uint64_t codes = fm_type_row_bytes(t, n_in);
-    n = n / FM_PANEL_ROWS * FM_PANEL_ROWS;
-    if (t->n_plane == 0) {
-        uint8_t *const at = plane[0] + (uint64_t)row0 * codes;
-        fm_pack_panels(t, at, at, n, n_in, scratch);
-        return;
-    }
-    const uint64_t aux = fm_plane_row_bytes(t, 1, n_in);
-    const size_t unit = fm_scale_bytes((fm_scale)t->scale);
-    for (int64_t r0 = row0; r0 < row0 + n; r0 += FM_PANEL_ROWS) {
-        uint8_t *const at = plane[0] + (uint64_t)r0 * codes;
-        for (uint64_t r = 0; r < FM_PANEL_ROWS; r++)
-            reorder_row((fm_code)t->code, (uint8_t *)scratch + r * codes, at + r * codes, codes);
-        fm_interleave(at, scratch, codes, codes / 4, 4);
-        for (int k = 1; k < t->n_plane; k++) {
-            uint8_t *const p = plane[k] + (uint64_t)r0 * aux;
-            memcpy(scratch, p, aux * FM_PANEL_ROWS);
-            fm_interleave(p, scratch, aux, aux / unit, unit);
         }
     }
 }

@@ -17,10 +17,12 @@
  * In panels (quant.h) each plane is interleaved by itself and stays where it is: a scale or bias is a field of its
  * own unit; codes are first brought, 32 columns at a time, into the order that the kernels take apart:
  *   8 bits   as they are
- *   5 bits   the fifth bits as one dword, then nibbles as for 4 bits
+ *   6 bits   nibbles as for 4 bits, then the high pairs of bits as for 2
+ *   5 bits   the fifth bits as one dword, byte i of which holds columns 4 u + i in bit u, then nibbles as for 4 bits
  *   4 bits   byte j holds columns j (low) and 16 + j (high)
+ *   3 bits   the low pairs of bits as for 2, then the third bits as the fifth ones of 5
  *   2 bits   byte 4 h + i holds columns 16 h + 4 j + i in bits 2 j and 2 j + 1
- * Codes of 3 and 6 bits and E4M3 have no panels.
+ * E4M3 has no panels.
  */
 #pragma once
 
@@ -41,7 +43,7 @@ typedef enum {
 
 typedef enum { FM_SCALE_F32, FM_SCALE_F16, FM_SCALE_BF16, FM_SCALE_E8M0 } fm_scale;
 
-enum { FM_PLANAR_FIRST_ID = 256 };
+enum { FM_PLANAR_FIRST_ID = 256, FM_E2M1_OFFSET = 12 };
 
 /* Type id of a combination, 0 when it is not one of those above: groups of 32, 64 or 128 columns (E2M1: 32, E4M3:
  * 128, or 32 for one scale to a row), scales of F32, F16 or BF16 (E2M1: E8M0; E4M3 of 128: F32, BF16 or E8M0). */
@@ -92,6 +94,10 @@ void fm_pack_planes(const fm_type_traits *t, uint8_t *const *plane, int64_t row0
 void fm_codes_unpack(fm_code code, uint8_t q[32], const uint8_t *row, int64_t b);
 void fm_codes_unpack_panel(fm_code code, uint8_t q[32], const uint8_t *panel, int64_t b, int r);
 int fm_code_offset(fm_code code);
+
+/* The doubled values of E2M1 by their code, with their offset. */
+static const uint8_t fm_e2m1_unsigned[16] = {12, 13, 14, 15, 16, 18, 20, 24,
+                                             12, 11, 10, 9,  8,  6,  4,  0};
 
 /* float8_e4m3fn to f32, exact; 0x7f and 0xff are NaN. */
 float fm_e4m3_to_f32(uint8_t v);

@@ -330,6 +330,72 @@ static void e4m3_rows_of_many_blocks_agree_in_every_batch(void **state)
     }
 }
 
+/* Codes in rows of several groups, more tokens than are kept at a time: the bits of plain rows. */
+static void code_rows_of_many_blocks_agree_in_every_set_layout_and_batch(void **state)
+{
+    (void)state;
+    enum { N_OUT = 37, MAX_IN = 5 * 128, N_TOK = 70, ACT_BYTES = 2048 };
+    static uint8_t data[2][FM_MAX_PLANES][N_OUT * MAX_IN], scratch[FM_PANEL_ROWS * MAX_IN];
+    static float x[N_TOK][MAX_IN], want[N_TOK][N_OUT], got[N_TOK][N_OUT];
+    static _Alignas(64) uint8_t form[N_TOK][ACT_BYTES];
+    static const int batches[] = {1, 2, 3, 8, 31, N_TOK};
+    const fm_kernels *const generic = fm_kernels_pick("generic", NULL);
+    random_start(79);
+    for (int t = 0; t < N_TOK; t++) fill_activations(x[t], MAX_IN, X_RANDOM);
+    int n_type = 0;
+    for (uint32_t id = FM_PLANAR_FIRST_ID; id < FM_PLANAR_FIRST_ID + 256; id++) {
+        const fm_type_traits *const type = fm_type_get(id);
+        if (!type || type->code == FM_CODE_E4M3) continue;
+        n_type++;
+        const int64_t n_in = MAX_IN / type->block_elems * type->block_elems -
+                             (type->block_elems < 128 ? type->block_elems : 0); /* odd numbers */
+        assert_true(fm_act_bytes(type->act, n_in) <= ACT_BYTES);
+        fm_matrix w[2];
+        uint8_t *plane[2][FM_MAX_PLANES];
+        for (int k = 0; k < FM_MAX_PLANES; k++) {
+            plane[0][k] = data[0][k];
+            plane[1][k] = data[1][k];
+        }
+        fill_planes(type, plane[0], N_OUT, n_in);
+        memcpy(data[1], data[0], sizeof data[0]);
+        fm_pack_planes(type, plane[1], 0, N_OUT, n_in, scratch);
+        for (int layout = 0; layout < 2; layout++)
+            w[layout] = (fm_matrix){.type = type,
+                                    .data = data[layout][0],
+                                    .n_out = N_OUT,
+                                    .n_in = n_in,
+                                    .row_bytes = fm_plane_row_bytes(type, 0, n_in),
+                                    .layout = layout ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS,
+                                    .aux = {data[layout][1], data[layout][2]},
+                                    .aux_row_bytes = fm_plane_row_bytes(type, 1, n_in)};
+        const void *act[N_TOK];
+        float *y[N_TOK];
+        for (int t = 0; t < N_TOK; t++) {
+            generic->quantize(type->act, form[t], x[t], n_in);
+            act[t] = form[t];
+            y[t] = want[t];
+        }
+        generic->matmul(&w[0], 0, N_OUT, act, y, N_TOK);
+        for (int t = 0; t < N_TOK; t++) y[t] = got[t];
+        for (const char *const *name = fm_kernels_available(); *name; name++) {
+            if (strcmp(*name, "reference") == 0) continue;
+            const fm_kernels *const k = fm_kernels_pick(*name, NULL);
+            for (size_t b = 0; b < sizeof batches / sizeof batches[0]; b++) {
+                memset(got, 0xff, sizeof got);
+                for (int t = 0, n; t < N_TOK; t += n) {
+                    n = N_TOK - t < batches[b] ? N_TOK - t : batches[b];
+                    k->matmul(&w[1], 0, 16, act + t, y + t, n);
+                    k->matmul(&w[1], 16, N_OUT, act + t, y + t, n);
+                }
+                if (memcmp(got, want, sizeof want) != 0)
+                    fail_msg("%s group %u scale %d: %s, %d tokens: other bits", type->name,
+                             type->block_elems, type->scale, *name, batches[b]);
+            }
+        }
+    }
+    assert_int_equal(n_type, 7 * 9 + 1);
+}
+
 static void ids_are_unique_and_found(void **state)
 {
     (void)state;
@@ -355,6 +421,7 @@ int main(void)
         cmocka_unit_test(nan_weights_make_nan_products),
         cmocka_unit_test(scales_of_many_rows_may_begin_before_the_matrix),
         cmocka_unit_test(e4m3_rows_of_many_blocks_agree_in_every_batch),
+        cmocka_unit_test(code_rows_of_many_blocks_agree_in_every_set_layout_and_batch),
         cmocka_unit_test(ids_are_unique_and_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -348,7 +348,7 @@ static FM_ALWAYS_INLINE uint8x16_t five_bits(const uint8_t *p, int u)
     return vorrq_u8(unit_nibbles(p + 64, u), vandq_u8(set, vdupq_n_u8(16)));
 }
 
-static FM_ALWAYS_INLINE int8x16_t unit_u5(const uint8_t *p, int u)
+static FM_ALWAYS_INLINE int8x16_t unit_q5_1(const uint8_t *p, int u)
 {
     return vreinterpretq_s8_u8(five_bits(p, u));
 }
@@ -368,9 +368,35 @@ static FM_ALWAYS_INLINE int8x16_t unit_u8(const uint8_t *p, int u)
     return less(vld1q_u8(p + 64 * u), 128);
 }
 
+/* Formats of several planes: pairs of bits and single bits in the order of planar.h, moved to bit `to`. */
+static FM_ALWAYS_INLINE uint8x16_t pair_of_bits(const uint8_t *p, int u, const int to)
+{
+    return move_bits(vld1q_u8(p + 64 * (u / 4)), 2 * (u % 4), to, 3);
+}
+
+static FM_ALWAYS_INLINE uint8x16_t single_bit(const uint8_t *p, int u, const int to)
+{
+    return move_bits(vld1q_u8(p), u, to, 1);
+}
+
 static FM_ALWAYS_INLINE int8x16_t unit_u2(const uint8_t *p, int u)
 {
-    return vreinterpretq_s8_u8(move_bits(vld1q_u8(p + 64 * (u / 4)), 2 * (u % 4), 0, 3));
+    return vreinterpretq_s8_u8(pair_of_bits(p, u, 0));
+}
+
+static FM_ALWAYS_INLINE int8x16_t unit_u3(const uint8_t *p, int u)
+{
+    return vreinterpretq_s8_u8(vorrq_u8(pair_of_bits(p, u, 0), single_bit(p + 2 * 64, u, 2)));
+}
+
+static FM_ALWAYS_INLINE int8x16_t unit_u5(const uint8_t *p, int u)
+{
+    return vreinterpretq_s8_u8(vorrq_u8(unit_nibbles(p + 64, u), single_bit(p, u, 4)));
+}
+
+static FM_ALWAYS_INLINE int8x16_t unit_u6(const uint8_t *p, int u)
+{
+    return vreinterpretq_s8_u8(vorrq_u8(unit_nibbles(p, u), pair_of_bits(p + 4 * 64, u, 4)));
 }
 
 static FM_ALWAYS_INLINE int8x16_t unit_iq4_nl(const uint8_t *p, int u)
@@ -449,8 +475,10 @@ static const shape_32 shape_q8_0 = {34, 2, 0, 0, 0};
 static const shape_32 shape_mxfp4 = {17, 1, 0, 0, 0};
 static const shape_32 shape_iq4_nl = {18, 2, 0, 0, 0};
 static const shape_32 shape_u2 = {0, 0, 1, 0, 2};
+static const shape_32 shape_u3 = {0, 0, 1, 0, 3};
 static const shape_32 shape_u4 = {0, 0, 1, 0, 4};
 static const shape_32 shape_u5 = {0, 0, 1, 0, 5};
+static const shape_32 shape_u6 = {0, 0, 1, 0, 6};
 static const shape_32 shape_u8 = {0, 0, 1, 128, 8};
 static const shape_32 shape_i4 = {0, 0, 0, 0, 4};
 static const shape_32 shape_e2m1 = {0, 0, 0, 0, 4};
@@ -460,15 +488,17 @@ static const shape_32 shape_e2m1 = {0, 0, 0, 0, 4};
     X(q4_0, FM_TYPE_Q4_0, unit_i4, scale_half, no_min)                                             \
     X(q4_1, FM_TYPE_Q4_1, unit_u4, scale_half, min_half)                                           \
     X(q5_0, FM_TYPE_Q5_0, unit_q5_0, scale_half, no_min)                                           \
-    X(q5_1, FM_TYPE_Q5_1, unit_u5, scale_half, min_half)                                           \
+    X(q5_1, FM_TYPE_Q5_1, unit_q5_1, scale_half, min_half)                                         \
     X(q8_0, FM_TYPE_Q8_0, unit_q8_0, scale_half, no_min)                                           \
     X(mxfp4, FM_TYPE_MXFP4, unit_e2m1, scale_e8m0, no_min)                                         \
     X(iq4_nl, FM_TYPE_IQ4_NL, unit_iq4_nl, scale_half, no_min)
 /* name, code, unit, scale, minimum */
 #define FM_FORMATS_PLANAR(X)                                                                       \
     X(u2, FM_CODE_U2, unit_u2, scale_plane, min_plane)                                             \
+    X(u3, FM_CODE_U3, unit_u3, scale_plane, min_plane)                                             \
     X(u4, FM_CODE_U4, unit_u4, scale_plane, min_plane)                                             \
     X(u5, FM_CODE_U5, unit_u5, scale_plane, min_plane)                                             \
+    X(u6, FM_CODE_U6, unit_u6, scale_plane, min_plane)                                             \
     X(u8, FM_CODE_U8, unit_u8, scale_plane, min_plane)                                             \
     X(i4, FM_CODE_I4, unit_i4, scale_plane, no_min)                                                \
     X(e2m1, FM_CODE_E2M1, unit_e2m1, scale_plane, no_min)

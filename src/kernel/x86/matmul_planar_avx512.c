@@ -30,13 +30,37 @@ static FM_ALWAYS_INLINE __m512 load_scale(const uint8_t *p, fm_scale type, const
 /* 32 columns of 16 rows as unsigned bytes, (q + offset) 2^down. */
 typedef void codes_fn(__m512i *w, const uint8_t *p);
 
+/* v with bit `from` of every byte in the place of bit `to`; bits that come from other bytes are to be masked off. */
+static FM_ALWAYS_INLINE __m512i move_bits(__m512i v, const int from, const int to)
+{
+    return from >= to ? _mm512_srli_epi32(v, (unsigned)(from - to))
+                      : _mm512_slli_epi32(v, (unsigned)(to - from));
+}
+
+/* Adds bit u of the bytes of dword p to unit u, as bit `to`. */
+static FM_ALWAYS_INLINE void add_bits(__m512i *w, const uint8_t *p, const int to)
+{
+    const __m512i v = load_512(p), mask = _mm512_set1_epi8((char)(1 << to));
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) w[u] = or_masked(w[u], move_bits(v, u, to), mask);
+}
+
+/* The pair of bits of unit u, at bits `to` and `to` + 1. */
+static FM_ALWAYS_INLINE __m512i move_pair(const uint8_t *p, const int u, const int to)
+{
+    return move_bits(load_512(p + 64 * (u / 4)), 2 * (u % 4), to);
+}
+
 static FM_ALWAYS_INLINE void codes_u2(__m512i *w, const uint8_t *p)
 {
-    const __m512i mask = _mm512_set1_epi8(3);
     FM_UNROLL
-    for (int u = 0; u < 8; u++)
-        w[u] = _mm512_and_si512(
-            _mm512_srli_epi32(load_512(p + 64 * (u / 4)), (unsigned)(2 * (u % 4))), mask);
+    for (int u = 0; u < 8; u++) w[u] = _mm512_and_si512(move_pair(p, u, 0), _mm512_set1_epi8(3));
+}
+
+static FM_ALWAYS_INLINE void codes_u3(__m512i *w, const uint8_t *p)
+{
+    codes_u2(w, p);
+    add_bits(w, p + 2 * 64, 2);
 }
 
 static FM_ALWAYS_INLINE void codes_u4(__m512i *w, const uint8_t *p)
@@ -52,7 +76,15 @@ static FM_ALWAYS_INLINE void codes_i4(__m512i *w, const uint8_t *p)
 static FM_ALWAYS_INLINE void codes_u5(__m512i *w, const uint8_t *p)
 {
     unpack_nibbles(w, p + 64, 0);
-    add_fifth_bits(w, p, 0);
+    add_bits(w, p, 4);
+}
+
+static FM_ALWAYS_INLINE void codes_u6(__m512i *w, const uint8_t *p)
+{
+    unpack_nibbles(w, p, 0);
+    FM_UNROLL
+    for (int u = 0; u < 8; u++)
+        w[u] = or_masked(w[u], move_pair(p + 4 * 64, u, 4), _mm512_set1_epi8(0x30));
 }
 
 static FM_ALWAYS_INLINE void codes_u8(__m512i *w, const uint8_t *p)
@@ -72,6 +104,7 @@ typedef struct {
     int down;       /* they are 2^down times as large   */
     int has_min;
     int is_e2m1;
+    fm_read_order order;
 } shape;
 
 static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, const void *const *act,
@@ -85,7 +118,7 @@ static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, con
     __m512 d = _mm512_setzero_ps(), m = _mm512_setzero_ps();
     int left = 0; /* blocks of this group */
     /* Scales of every block are a second stream. */
-    const fm_read_order order = p->blocks_per_group == 1 ? FM_READ_BY_FIELDS : FM_READ_IN_ORDER;
+    const fm_read_order order = p->blocks_per_group == 1 ? FM_READ_BY_FIELDS : sh.order;
     for (int64_t b = 0; b < p->n_block; b++, at += 4 * sh.bits * FM_PANEL_ROWS) {
         if (left == 0) {
             left = p->blocks_per_group;
@@ -126,12 +159,14 @@ static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, con
     for (int t = 0; t < nt; t++) _mm512_storeu_ps(out + t * FM_PANEL_ROWS, acc[t]);
 }
 
-static const shape shape_u2 = {2, 0, 0, 1, 0};
-static const shape shape_u4 = {4, 0, 0, 1, 0};
-static const shape shape_u5 = {5, 0, 0, 1, 0};
-static const shape shape_u8 = {8, 0, 0, 1, 0};
-static const shape shape_i4 = {4, 1, 4, 0, 0};
-static const shape shape_e2m1 = {4, 1, 3, 0, 1};
+static const shape shape_u2 = {2, 0, 0, 1, 0, FM_READ_BY_FIELDS};
+static const shape shape_u3 = {3, 0, 0, 1, 0, FM_READ_BY_FIELDS};
+static const shape shape_u4 = {4, 0, 0, 1, 0, FM_READ_IN_ORDER};
+static const shape shape_u5 = {5, 0, 0, 1, 0, FM_READ_IN_ORDER};
+static const shape shape_u6 = {6, 0, 0, 1, 0, FM_READ_BY_FIELDS};
+static const shape shape_u8 = {8, 0, 0, 1, 0, FM_READ_IN_ORDER};
+static const shape shape_i4 = {4, 1, 4, 0, 0, FM_READ_IN_ORDER};
+static const shape shape_e2m1 = {4, 1, 3, 0, 1, FM_READ_IN_ORDER};
 
 typedef void (*planar_fn)(float *out, const panel_planes *p, const void *const *act);
 
@@ -142,16 +177,19 @@ typedef void (*planar_fn)(float *out, const panel_planes *p, const void *const *
     }
 #define KERNELS(code) KERNEL(code, 1) KERNEL(code, 2) KERNEL(code, 4) KERNEL(code, 8)
 KERNELS(u2)
+KERNELS(u3)
 KERNELS(u4)
 KERNELS(u5)
+KERNELS(u6)
 KERNELS(u8)
 KERNELS(i4)
 KERNELS(e2m1)
 
 /* By code and log2 of the number of tokens. */
 static const planar_fn kernels[][4] = {
-    [FM_CODE_U2] = {u2_1, u2_2, u2_4, u2_8}, [FM_CODE_U4] = {u4_1, u4_2, u4_4, u4_8},
-    [FM_CODE_U5] = {u5_1, u5_2, u5_4, u5_8}, [FM_CODE_U8] = {u8_1, u8_2, u8_4, u8_8},
+    [FM_CODE_U2] = {u2_1, u2_2, u2_4, u2_8}, [FM_CODE_U3] = {u3_1, u3_2, u3_4, u3_8},
+    [FM_CODE_U4] = {u4_1, u4_2, u4_4, u4_8}, [FM_CODE_U5] = {u5_1, u5_2, u5_4, u5_8},
+    [FM_CODE_U6] = {u6_1, u6_2, u6_4, u6_8}, [FM_CODE_U8] = {u8_1, u8_2, u8_4, u8_8},
     [FM_CODE_I4] = {i4_1, i4_2, i4_4, i4_8}, [FM_CODE_E2M1] = {e2m1_1, e2m1_2, e2m1_4, e2m1_8},
 };
 

@@ -1,0 +1,379 @@
+/* How products of blocks of 32 are computed by AVX2, for the formats of GGUF (matmul_q32_avx2.c) and those of several planes
+ * (matmul_planar_avx2.c). A lane is a row; the two halves of a panel are computed together.
+ *
+ * Weights are brought to unsigned bytes q + offset, and the sum starts at -offset * (sum v). The
+ * largest sum is 32 * 255 * 16256 = 1.33e8, per block, so the row length does not matter.
+ *
+ * One token multiplies planes as long as pairs of products fit 16 bits. For several tokens weights
+ * (q, with its sign) and activations become words, as in matmul_q256_avx2.c: weights once for up to
+ * 32 tokens, activations once per stretch of panels. A block of 32 columns ends with five operations
+ * on floats for every 32 on integers, so what is added to lies in the first cache, not in y, whose
+ * rows are far apart.
+ */
+#pragma once
+
+#include "kernel/x86/matmul_avx2.h"
+
+#if defined(__x86_64__)
+
+#include "quant/planar.h"
+
+/* A panel of 16 rows. */
+typedef struct {
+    const uint8_t *codes;        /* GGUF: the blocks */
+    const uint8_t *scale, *bias; /* planes 1 and 2, if there are */
+    int64_t n_block;             /* of 32 columns */
+    int group_log2;              /* of as many blocks as share a scale, and bias */
+    fm_scale scale_type;
+} panel_32;
+
+static inline panel_32 panel_at(const fm_matrix *w, int64_t row)
+{
+    const int n_plane = fm_type_n_plane(w->type);
+    const uint64_t aux = (uint64_t)row * w->aux_row_bytes;
+    return (panel_32){
+        .codes = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes,
+        .scale = n_plane > 1 ? (const uint8_t *)w->aux[0] + aux : NULL,
+        .bias = n_plane > 2 ? (const uint8_t *)w->aux[1] + aux : NULL,
+        .n_block = w->n_in / 32,
+        .group_log2 = w->type->block_elems == 128  ? 2
+                      : w->type->block_elems == 64 ? 1
+                                                   : 0,
+        .scale_type = (fm_scale)w->type->scale,
+    };
+}
+
+/* Unit u of a half as unsigned bytes (block, half, u). */
+typedef __m256i unit_fn(const uint8_t *, int, int);
+/* Scale resp. minimum of a half: panel, its block b and where that begins. */
+typedef __m256 scale_fn(const panel_32 *p, const uint8_t *block, int64_t b, int half);
+
+typedef struct {
+    int block_bytes; /* of what codes points at, per row */
+    int n_pair;      /* units whose pair sums with the high plane fit 16 bits: 2, 4 or 8; 0: none */
+    int offset;      /* in the unsigned weights */
+    int has_min;
+} shape_32;
+
+/* fm_e8m0_half for 8 exponents. */
+static FM_ALWAYS_INLINE __m256 e8m0_half(const uint8_t *p)
+{
+    const __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+    const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+    const __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+    const __m256i is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, is_small));
+}
+
+/* Doubled values of E2M1 plus 12, so that all are unsigned, by nibble. */
+static FM_ALWAYS_INLINE __m256i book_e2m1_unsigned(void)
+{
+    return _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+}
+
+/* How far ahead of its use a weight is asked for. Less than with AVX-512: processors that have only AVX2 have smaller
+ * second-level caches, and what is asked for too early has left them again, or its page has left the TLB. */
+enum { AHEAD_BYTES = 2048 };
+
+static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *block, const int bytes)
+{
+    FM_UNROLL
+    for (int i = 0; i < bytes / 64; i++)
+        _mm_prefetch((const char *)(block + AHEAD_BYTES + 64 * i), _MM_HINT_T1);
+}
+
+/* ---- one token --------------------------------------------------------------------------- */
+
+/* v of columns 4u and 4u + 2, 4u + 1 and 4u + 3, as words. */
+static FM_ALWAYS_INLINE void words_of(int32_t even[8], int32_t odd[8], const fm_act_i15_32 *x)
+{
+    const __m256i hi = load_256(x->hi), lo = load_256(x->lo);
+    const __m256i hi_even = _mm256_srai_epi16(_mm256_slli_epi16(hi, 8), 8 - FM_ACT_32_SHIFT);
+    const __m256i hi_odd = _mm256_slli_epi16(_mm256_srai_epi16(hi, 8), FM_ACT_32_SHIFT);
+    const __m256i lo_even = _mm256_srai_epi16(_mm256_slli_epi16(lo, 8), 8);
+    _mm256_storeu_si256((__m256i *)even, _mm256_add_epi16(hi_even, lo_even));
+    _mm256_storeu_si256((__m256i *)odd, _mm256_add_epi16(hi_odd, _mm256_srai_epi16(lo, 8)));
+    in_memory(even);
+    in_memory(odd);
+}
+
+/* Sum of w v of a block for both halves; unsigned weights with products of planes. */
+static FM_ALWAYS_INLINE void sum_planes(__m256i s[2], const uint8_t *panel, const fm_act_i15_32 *x,
+                                        const shape_32 shape, unit_fn *unit)
+{
+    /* The low plane is half as large. */
+    const int n_low = shape.n_pair < 4 ? 2 * shape.n_pair : 8;
+    __m256i hi[2], lo[2], all[2];
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) {
+        const __m256i x_hi = repeat_32(x->hi + 4 * u), x_lo = repeat_32(x->lo + 4 * u);
+        FM_UNROLL
+        for (int half = 0; half < 2; half++) {
+            const __m256i w = unit(panel, half, u);
+            const __m256i p = _mm256_maddubs_epi16(w, x_hi), q = _mm256_maddubs_epi16(w, x_lo);
+            hi[half] = u % shape.n_pair == 0 ? p : settled(_mm256_add_epi16(hi[half], p));
+            lo[half] = u % n_low == 0 ? q : settled(_mm256_add_epi16(lo[half], q));
+            if (u % shape.n_pair == shape.n_pair - 1) {
+                const __m256i sum =
+                    _mm256_madd_epi16(hi[half], _mm256_set1_epi16(1 << FM_ACT_32_SHIFT));
+                all[half] = u < shape.n_pair ? sum : settled(_mm256_add_epi32(all[half], sum));
+            }
+            if (u % n_low == n_low - 1)
+                all[half] = settled(
+                    _mm256_add_epi32(all[half], _mm256_madd_epi16(lo[half], _mm256_set1_epi16(1))));
+        }
+    }
+    s[0] = all[0];
+    s[1] = all[1];
+}
+
+/* The same with weights above what a pair of products leaves room for (n_pair 0): words times
+ * words. */
+static FM_ALWAYS_INLINE void sum_words(__m256i s[2], const uint8_t *panel, const fm_act_i15_32 *x,
+                                       unit_fn *unit)
+{
+    int32_t even[8], odd[8];
+    words_of(even, odd, x);
+    s[0] = s[1] = _mm256_setzero_si256();
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) {
+        const __m256i x_even = repeat_32(even + u), x_odd = repeat_32(odd + u);
+        FM_UNROLL
+        for (int half = 0; half < 2; half++) {
+            const __m256i w = unit(panel, half, u);
+            s[half] = settled(_mm256_add_epi32(s[half], _mm256_madd_epi16(even_bytes(w), x_even)));
+            s[half] = settled(_mm256_add_epi32(s[half], _mm256_madd_epi16(odd_bytes(w), x_odd)));
+        }
+    }
+}
+
+/* One token: both halves together, so that an activation is spread over the lanes once for 16
+ * rows. */
+static FM_ALWAYS_INLINE void one_32(float *out, const panel_32 *p, const fm_act_i15_32 *x,
+                                    const shape_32 shape, unit_fn *unit, scale_fn *scale,
+                                    scale_fn *minimum)
+{
+    const int bytes = shape.block_bytes * FM_PANEL_ROWS;
+    const uint8_t *block = p->codes;
+    __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int64_t b = 0; b < p->n_block; b++, block += bytes, x++) {
+        __m256i s[2];
+        ask_ahead(block, bytes);
+        if (shape.n_pair == 0)
+            sum_words(s, block, x, unit);
+        else
+            sum_planes(s, block, x, shape, unit);
+        const __m256i start = _mm256_set1_epi32(shape.offset * x->nsum);
+        FM_UNROLL
+        for (int half = 0; half < 2; half++) {
+            if (shape.offset != 0) s[half] = _mm256_add_epi32(s[half], start);
+            const __m256 d = scale(p, block, b, half);
+            __m256 term =
+                _mm256_mul_ps(_mm256_mul_ps(d, _mm256_set1_ps(x->d)), _mm256_cvtepi32_ps(s[half]));
+            if (shape.has_min)
+                term = _mm256_add_ps(
+                    term, _mm256_mul_ps(minimum(p, block, b, half), _mm256_set1_ps(x->dsum)));
+            acc[half] = _mm256_add_ps(acc[half], term);
+        }
+    }
+    _mm256_storeu_ps(out, acc[0]);
+    _mm256_storeu_ps(out + 8, acc[1]);
+}
+
+/* Unit u of 8 in 16 bytes of nibbles per row. */
+static FM_ALWAYS_INLINE __m256i unit_nibbles(const uint8_t *qs, int half, int u)
+{
+    const __m256i v = load_256(qs + 64 * (u % 4) + 32 * half);
+    return u < 4 ? low_nibbles(v) : high_nibbles(v);
+}
+
+/* ---- several tokens ------------------------------------------------------------------------ */
+
+enum {
+    MAX_TOK = 32,      /* tokens for which weights are taken apart once                     */
+    MAX_BLOCKS = 2048, /* blocks of activations that are kept as words at a time            */
+    BLOCKS_AT_ONCE = 4 /* of weights                                                        */
+};
+
+/* A block of 16 rows taken apart. */
+typedef struct {
+    __m256i w[8][2][2]; /* unit; columns 4u and 4u + 2, 4u + 1 and 4u + 3; half */
+    __m256 d[2], m[2];
+} block_words;
+
+/* A block of activations. */
+typedef struct {
+    int32_t even[8], odd[8]; /* v of columns 4u and 4u + 2, 4u + 1 and 4u + 3 */
+    float d, dsum;
+} act_words;
+
+/* Block b of token t is x[stride t + b]. */
+typedef void tile_fn(float (*acc)[FM_PANEL_ROWS], const block_words *w, int n, const act_words *x,
+                     int64_t stride);
+
+/* What a format supplies. */
+typedef struct {
+    void (*one)(float *out, const panel_32 *p, const fm_act_i15_32 *x);
+    int least; /* tokens for which words are faster than one token after the other */
+    void (*unpack)(block_words *dst, const panel_32 *p, int64_t b);
+    tile_fn *tile[4]; /* for 1, 2, 3, 4 tokens */
+} format_32;
+
+static FM_ALWAYS_INLINE void unpack_32(block_words *dst, const panel_32 *p, int64_t b,
+                                       const shape_32 shape, unit_fn *unit, scale_fn *scale,
+                                       scale_fn *minimum)
+{
+    const int bytes = shape.block_bytes * FM_PANEL_ROWS;
+    const uint8_t *const block = p->codes + b * bytes;
+    ask_ahead(block, bytes);
+    FM_UNROLL
+    for (int half = 0; half < 2; half++) {
+        dst->d[half] = scale(p, block, b, half);
+        if (shape.has_min) dst->m[half] = minimum(p, block, b, half);
+        FM_UNROLL
+        for (int u = 0; u < 8; u++) {
+            const __m256i w = unit(block, half, u), off = _mm256_set1_epi8((char)shape.offset);
+            if (shape.offset == 0) {
+                dst->w[u][0][half] = even_bytes(w);
+                dst->w[u][1][half] = odd_bytes(w);
+                continue;
+            }
+            /* From 128 to the sign and back is nothing, which compilers see in xor. */
+            const __m256i q =
+                shape.offset == 128 ? _mm256_xor_si256(w, off) : _mm256_sub_epi8(w, off);
+            dst->w[u][0][half] = _mm256_srai_epi16(_mm256_slli_epi16(q, 8), 8);
+            dst->w[u][1][half] = _mm256_srai_epi16(q, 8);
+        }
+    }
+}
+
+/* n blocks of 16 rows for nt tokens, added to acc [nt][16]. */
+static FM_ALWAYS_INLINE void tile_32(float (*acc)[FM_PANEL_ROWS], const block_words *w, int n,
+                                     const act_words *x, int64_t stride, const int nt,
+                                     const int has_min)
+{
+    for (int b = 0; b < n; b++, w++, x++) {
+        __m256i sum[4][2];
+        FM_UNROLL
+        for (int u = 0; u < 8; u++) {
+            FM_UNROLL
+            for (int odd = 0; odd < 2; odd++) {
+                const __m256i w0 = w->w[u][odd][0], w1 = w->w[u][odd][1];
+                FM_UNROLL
+                for (int t = 0; t < nt; t++) {
+                    const __m256i v =
+                        repeat_32(odd ? x[stride * t].odd + u : x[stride * t].even + u);
+                    const __m256i p0 = _mm256_madd_epi16(w0, v), p1 = _mm256_madd_epi16(w1, v);
+                    const int first = u == 0 && odd == 0;
+                    sum[t][0] = first ? p0 : settled(_mm256_add_epi32(sum[t][0], p0));
+                    sum[t][1] = first ? p1 : settled(_mm256_add_epi32(sum[t][1], p1));
+                }
+            }
+        }
+        in_memory(acc);
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            const __m256 dx = _mm256_set1_ps(x[stride * t].d),
+                         dsum = _mm256_set1_ps(x[stride * t].dsum);
+            FM_UNROLL
+            for (int half = 0; half < 2; half++) {
+                float *const dst = acc[t] + 8 * half;
+                __m256 term =
+                    _mm256_mul_ps(_mm256_mul_ps(w->d[half], dx), _mm256_cvtepi32_ps(sum[t][half]));
+                if (has_min) term = _mm256_add_ps(term, _mm256_mul_ps(w->m[half], dsum));
+                _mm256_store_ps(dst, _mm256_add_ps(_mm256_load_ps(dst), term));
+            }
+        }
+    }
+}
+
+static void prepare(act_words *dst, const fm_act_i15_32 *x)
+{
+    words_of(dst->even, dst->odd, x);
+    dst->d = x->d;
+    dst->dsum = x->dsum;
+}
+
+/* While block b of one token is made words, the next token's, which lies elsewhere, is asked for. */
+static FM_ALWAYS_INLINE void ask_for_next_token(const void *const *act, int64_t t, int64_t nt,
+                                                int64_t b)
+{
+    if (t + 1 < nt)
+        _mm_prefetch((const char *)((const fm_act_i15_32 *)act[t + 1] + b), _MM_HINT_T0);
+}
+
+/* Panels [row0, row1) for up to MAX_TOK tokens. As many columns at a time as there is room for
+ * their activations; between them the sums wait in y. */
+static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t nt, const void *format)
+{
+    const format_32 *const f = format;
+    const int64_t n_block = w->n_in / 32, step = MAX_BLOCKS / nt;
+    act_words x[MAX_BLOCKS];
+    block_words words[BLOCKS_AT_ONCE];
+    _Alignas(64) float acc[MAX_TOK][FM_PANEL_ROWS];
+    for (int64_t b0 = 0; b0 < n_block; b0 += step) {
+        const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
+        for (int64_t t = 0; t < nt; t++)
+            for (int64_t b = b0; b < b1; b++) {
+                ask_for_next_token(act, t, nt, b);
+                prepare(&x[step * t + b - b0], (const fm_act_i15_32 *)act[t] + b);
+            }
+        for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS) {
+            const panel_32 panel = panel_at(w, row);
+            fm_get_sums(acc, y, row, nt, b0 == 0);
+            for (int64_t b = b0; b < b1; b += BLOCKS_AT_ONCE) {
+                const int n = b1 - b < BLOCKS_AT_ONCE ? (int)(b1 - b) : BLOCKS_AT_ONCE;
+                for (int i = 0; i < n; i++) f->unpack(&words[i], &panel, b + i);
+                for (int64_t t = 0; t < nt; t += 4)
+                    f->tile[nt - t < 4 ? nt - t - 1 : 3](acc + t, words, n, &x[step * t + b - b0],
+                                                         step);
+            }
+            fm_put_sums(y, row, nt, acc);
+        }
+    }
+}
+
+#define TILE(form, nt, has_min)                                                                    \
+    static void tile_##form##_##nt(float(*acc)[FM_PANEL_ROWS], const block_words *w, int n,        \
+                                   const act_words *x, int64_t stride)                             \
+    {                                                                                              \
+        tile_32(acc, w, n, x, stride, nt, has_min);                                                \
+    }
+#define TILES(form, has_min)                                                                       \
+    TILE(form, 1, has_min) TILE(form, 2, has_min) TILE(form, 3, has_min) TILE(form, 4, has_min)
+TILES(plain, 0)
+TILES(min, 1)
+
+#define TILES_OF(form)                                                                             \
+    {                                                                                              \
+        tile_##form##_1, tile_##form##_2, tile_##form##_3, tile_##form##_4                         \
+    }
+
+/* The functions of a format. */
+#define FORMAT(name, scale, minimum)                                                               \
+    static void name##_one(float *out, const panel_32 *p, const fm_act_i15_32 *x)                  \
+    {                                                                                              \
+        one_32(out, p, x, shape_##name, unit_##name, scale, minimum);                              \
+    }                                                                                              \
+    static void unpack_##name(block_words *dst, const panel_32 *p, int64_t b)                      \
+    {                                                                                              \
+        unpack_32(dst, p, b, shape_##name, unit_##name, scale, minimum);                           \
+    }
+
+/* Panels [row0, row1). */
+static void panels_32(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                      float *const *y, int64_t n_tok, const format_32 *f)
+{
+    if (n_tok >= f->least) {
+        fm_matmul_by_stretch(w, row0, row1, act, y, n_tok, MAX_TOK, few_tokens, f);
+        return;
+    }
+    /* Every panel for one token after the other: it comes from memory once. */
+    for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS) {
+        const panel_32 panel = panel_at(w, row);
+        for (int64_t t = 0; t < n_tok; t++) f->one(y[t] + row, &panel, act[t]);
+    }
+}
+#endif
