@@ -42,7 +42,7 @@ static void build_tables(void)
         if (have & FM_CPU_AVX512VNNI) {
             can_run |= 1u << SET_AVX512;
             fm_ops_avx512(&sets[SET_AVX512]);
-            fm_matmul_avx512(&sets[SET_AVX512]);
+            fm_matmul_avx512(&sets[SET_AVX512], have & FM_CPU_AVX512VBMI);
             sets[SET_AMX] = sets[SET_AVX512];
             if ((have & FM_CPU_AMX_INT8) && fm_matmul_amx(&sets[SET_AMX])) can_run |= 1u << SET_AMX;
         }

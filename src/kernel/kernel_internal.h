@@ -20,7 +20,7 @@ void fm_ops_neon(fm_kernels *k);
 void fm_matmul_reference(fm_kernels *k);
 void fm_matmul_generic(fm_kernels *k);
 void fm_matmul_avx2(fm_kernels *k);
-void fm_matmul_avx512(fm_kernels *k);
+void fm_matmul_avx512(fm_kernels *k, bool has_vbmi); /* and BMI2 */
 void fm_matmul_neon(fm_kernels *k);
 
 /* Products of several tokens, into a table of the avx512 resp. neon set; false, and nothing done, when the compiler knew
@@ -36,7 +36,12 @@ void fm_quantize_avx512(fm_act form, void *dst, const float *x, int64_t n);
 /* act_form of every set that computes with quantized activations: t->act. */
 fm_act fm_act_form_of_type(const fm_type_traits *t);
 
-/* Products with the formats of code books, which have no panels, of both x86 sets: matmul_book_avx2.c. False for other
- * formats, and nothing done. */
+/* Makes the books of matmul_book_vbmi.c; before the first product, once. */
+void fm_matmul_book_init_vbmi(void);
+
+/* Products with the formats of code books, which have no panels: matmul_book_<set>.c. False for other formats, and nothing
+ * done. */
 bool fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok);
+bool fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                           float *const *y, int64_t n_tok);

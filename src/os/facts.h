@@ -14,7 +14,8 @@ typedef struct {
 void fm_os_memory(fm_mem_facts *out);
 
 int fm_os_cpu_count(void); /* processors this process may use (affinity and cgroup quota) */
-uint64_t fm_os_last_cache(void); /* bytes of all last-level caches of these processors; 0: unknown */
+uint64_t
+fm_os_last_cache(void);        /* bytes of all last-level caches of these processors; 0: unknown */
 uint64_t fm_os_peak_rss(void); /* VmHWM in bytes */
 uint64_t fm_os_memlock_limit(void); /* bytes, UINT64_MAX unlimited */
 
@@ -26,9 +27,10 @@ enum {
     FM_CPU_F16C = 4,
     FM_CPU_FMA = 8,
     FM_CPU_AMX_INT8 = 16,
-    FM_CPU_DOTPROD = 32, /* 64-bit ARM: sdot, udot     */
-    FM_CPU_I8MM = 64,    /* 64-bit ARM: smmla, usdot     */
-    FM_CPU_AMD = 128,    /* the maker                    */
+    FM_CPU_DOTPROD = 32,     /* 64-bit ARM: sdot, udot     */
+    FM_CPU_I8MM = 64,        /* 64-bit ARM: smmla, usdot     */
+    FM_CPU_AMD = 128,        /* the maker                    */
+    FM_CPU_AVX512VBMI = 256, /* with BMI2 */
 };
 unsigned fm_os_cpu_features(void);
 

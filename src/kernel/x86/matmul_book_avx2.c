@@ -1,42 +1,29 @@
-/* Products with the formats of code books for AVX2. A lane is a column: rows are not interleaved.
- *
- * A group of 32 columns becomes two vectors of words that have their scale in them: those of even and those of odd
- * columns. vpmaddubsw makes them: an unsigned scale beside 0 takes one of two signed bytes. Activations are words too,
- * put together from their planes once per call. One token multiplies the words at once; for several tokens they are
- * kept, and 4 rows meet 2 tokens in registers.
- *
- * Ranges: a weight times its scale is at most 31 * 43 (IQ2) and fits a word; two of their products with 13 bits, and all
- * sums, fit 32 bits, see quant.h.
+/* Products with the formats of code books for AVX2: a vector is a group of 32 columns, 4 rows meet 2 tokens. The books are
+ * kept as bytes, so that an entry is one load; they are made from the lists of quant/code_books.h when the kernel tables
+ * are built.
  */
 #include "kernel/x86/matmul_book_avx2.h"
 #include "kernel/kernel_internal.h"
 
 #if defined(__x86_64__)
 
-enum {
-    MAX_TOK = 16,    /* tokens for which a block is taken apart once             */
-    MAX_BLOCKS = 64, /* blocks of activations that are kept as words at a time   */
-    TILE_ROWS = 4,
-    TILE_TOKENS = 2,
-    ONE_BLOCKS = 8, /* blocks of a row whose sums are added up together */
-    AHEAD_BYTES = 1024
-};
+enum { N_VECTOR = 8, TILE_ROWS = 4, TILE_TOKENS = 2 };
 
-/* 256 columns: of 32 those with even numbers, then those with odd numbers. */
 typedef struct {
-    __m256i w[8][2];
-} words_256;
+    __m256i w[N_VECTOR][2];
+} words;
 
-/* What a format supplies. */
+/* What a block is taken apart into. */
 typedef struct {
-    void (*one)(const fm_matrix *w, int64_t row0, int64_t row1, int64_t b0, int64_t b1,
-                const words_256 *x, const float *dx, float *y);
-    /* TILE_ROWS blocks and their halves d; asks for those that lie `ahead` bytes behind them. */
-    void (*unpack)(words_256 *dst, uint16_t *half, const uint8_t *const *block, size_t ahead);
-    float factor; /* of d: quant_block_iq.h */
-} format_book;
+    book_head head;
+    __m256i index[4]; /* u16, see index_at; not where a block has them as bytes */
+} book_taken;
 
-static book_tables books;
+/* Entries of 8 and of 4 columns: weights without sign as in quant_block_iq.h; IQ1: 8 times the code. */
+static struct {
+    uint64_t iq2_xxs[256], iq2_xs[512], iq2_s[1024], iq1[2048];
+    uint32_t iq3_xxs[256 + 3], iq3_s[512 + 3]; /* an entry is read as 16 bytes */
+} books;
 
 static uint64_t entry_of(uint32_t codes, int n, int bits, const int8_t *value)
 {
@@ -62,10 +49,7 @@ void fm_matmul_book_init_avx2(void)
     for (int i = 0; i < 2048; i++) books.iq1[i] = entry_of(fm_book_iq1[i], 8, 2, iq1);
 }
 
-/* ---- parts --------------------------------------------------------------------------------- */
-
-/* v of 256 columns. */
-static void activation_words(words_256 *dst, const fm_act_i13_256 *x)
+static void activation_words(words *dst, const fm_act_i13_256 *x)
 {
     FM_UNROLL
     for (int k = 0; k < 8; k++) {
@@ -78,128 +62,230 @@ static void activation_words(words_256 *dst, const fm_act_i13_256 *x)
     }
 }
 
-/* Weights times scales of group k. */
-static FM_ALWAYS_INLINE void group_words(__m256i w[2], const book_head *h, const uint8_t *block,
-                                         int k, book_group_fn *group)
+/* ---- indices and entries ------------------------------------------------------------------ */
+
+/* Bytes 0 to 3 of every lane, each to 8 bytes: the first two in the first lane. */
+static FM_ALWAYS_INLINE __m256i spread_8(__m256i v)
 {
-    const __m256i q = group(&books, h, block, k);
+    const __m256i from =
+        _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
+    return _mm256_shuffle_epi8(v, from);
+}
+
+/* Bit c in byte c of 8. */
+static FM_ALWAYS_INLINE __m256i bit_of_8(void)
+{
+    return _mm256_set1_epi64x((long long)0x8040201008040201u);
+}
+
+/* 32 indices from low and high bytes. */
+static FM_ALWAYS_INLINE void put_indices(__m256i index[2], __m256i low, __m256i high)
+{
+    index[0] = _mm256_unpacklo_epi8(low, high);
+    index[1] = _mm256_unpackhi_epi8(low, high);
+}
+
+/* Index i of those that put_indices put. */
+static FM_ALWAYS_INLINE size_t index_at(const book_taken *h, int i)
+{
+    const int place = (i & ~31) | (i >> 3 & 1) << 4 | (i >> 4 & 1) << 3 | (i & 7);
+    return fm_quant_le16((const uint8_t *)h->index + 2 * place);
+}
+
+/* vmovhps and vpunpckldq take one load each, which vpinsrq and vpinsrd do not. */
+static FM_ALWAYS_INLINE __m128i two_of_8(const uint64_t *book, size_t a, size_t b)
+{
+    const __m128 low = _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(book + a)));
+    return _mm_castps_si128(_mm_loadh_pi(low, (const __m64 *)(book + b)));
+}
+
+/* Reads 12 bytes behind an entry. Not _mm_loadu_si32, which GCC has, and right, since 11.3. */
+static FM_ALWAYS_INLINE __m128i two_of_4(const uint32_t *book, size_t a, size_t b)
+{
+    return _mm_unpacklo_epi32(_mm_cvtsi32_si128((int)book[a]),
+                              _mm_loadu_si128((const __m128i *)(book + b)));
+}
+
+static FM_ALWAYS_INLINE __m128i four_of_4(const uint32_t *book, size_t a, size_t b, size_t c,
+                                          size_t d)
+{
+    return _mm_unpacklo_epi64(two_of_4(book, a, b), two_of_4(book, c, d));
+}
+
+static FM_ALWAYS_INLINE __m256i entries_of_8(const uint64_t *book, const book_taken *h, int k)
+{
+    return joined(two_of_8(book, index_at(h, 4 * k), index_at(h, 4 * k + 1)),
+                  two_of_8(book, index_at(h, 4 * k + 2), index_at(h, 4 * k + 3)));
+}
+
+/* Two functions for each format: take_<type>() puts the indices of the block at p, use_<type>() gives the entries of group k. */
+typedef void take_fn(book_taken *h, const uint8_t *p);
+typedef __m256i use_fn(const book_taken *h, const uint8_t *p, int k);
+
+static FM_ALWAYS_INLINE void take_bytes(book_taken *h, const uint8_t *p)
+{
+    (void)h, (void)p;
+}
+#define take_iq2_xxs take_bytes
+#define take_iq3_xxs take_bytes
+
+static FM_ALWAYS_INLINE __m256i use_iq2_xxs(const book_taken *h, const uint8_t *p, int k)
+{
+    (void)h;
+    const uint8_t *const q = p + 2 + 8 * k;
+    return joined(two_of_8(books.iq2_xxs, q[0], q[1]), two_of_8(books.iq2_xxs, q[2], q[3]));
+}
+
+static FM_ALWAYS_INLINE void take_iq2_xs(book_taken *h, const uint8_t *p)
+{
+    /* Where put_indices puts them. */
+    const __m256i a = load_256(p + 2), b = load_256(p + 34), low = _mm256_set1_epi16(511);
+    h->index[0] = _mm256_and_si256(_mm256_permute2x128_si256(a, b, 0x20), low);
+    h->index[1] = _mm256_and_si256(_mm256_permute2x128_si256(a, b, 0x31), low);
+}
+
+static FM_ALWAYS_INLINE __m256i use_iq2_xs(const book_taken *h, const uint8_t *p, int k)
+{
+    (void)p;
+    return entries_of_8(books.iq2_xs, h, k);
+}
+
+static FM_ALWAYS_INLINE void take_iq2_s(book_taken *h, const uint8_t *p)
+{
+    /* Byte i / 4 of qh to place i, then its bit pair i % 4. */
+    const __m256i from = _mm256_set_epi64x(0x0707070706060606, 0x0505050504040404,
+                                           0x0303030302020202, 0x0101010100000000);
+    const __m128i qh = _mm_loadl_epi64((const __m128i *)(p + 66));
+    __m256i v = _mm256_shuffle_epi8(_mm256_broadcastq_epi64(qh), from);
+    v = _mm256_blend_epi16(v, _mm256_srli_epi16(v, 4), 0xaa);
+    v = _mm256_blendv_epi8(v, _mm256_srli_epi16(v, 2), _mm256_set1_epi16((int16_t)0xff00));
+    put_indices(h->index, load_256(p + 2), _mm256_and_si256(v, _mm256_set1_epi8(3)));
+}
+
+static FM_ALWAYS_INLINE __m256i use_iq2_s(const book_taken *h, const uint8_t *p, int k)
+{
+    (void)p;
+    return entries_of_8(books.iq2_s, h, k);
+}
+
+static FM_ALWAYS_INLINE __m256i use_iq3_xxs(const book_taken *h, const uint8_t *p, int k)
+{
+    (void)h;
+    const uint8_t *const q = p + 2 + 8 * k;
+    return joined(four_of_4(books.iq3_xxs, q[0], q[1], q[2], q[3]),
+                  four_of_4(books.iq3_xxs, q[4], q[5], q[6], q[7]));
+}
+
+static FM_ALWAYS_INLINE void take_iq3_s(book_taken *h, const uint8_t *p)
+{
+    FM_UNROLL
+    for (int i = 0; i < 2; i++) {
+        const __m256i v = _mm256_and_si256(spread_8(repeat_32(p + 66 + 4 * i)), bit_of_8());
+        put_indices(h->index + 2 * i, load_256(p + 2 + 32 * i),
+                    _mm256_min_epu8(v, _mm256_set1_epi8(1)));
+    }
+}
+
+static FM_ALWAYS_INLINE __m256i use_iq3_s(const book_taken *h, const uint8_t *p, int k)
+{
+    (void)p;
+    const int i = 8 * k;
+    return joined(four_of_4(books.iq3_s, index_at(h, i), index_at(h, i + 1), index_at(h, i + 2),
+                            index_at(h, i + 3)),
+                  four_of_4(books.iq3_s, index_at(h, i + 4), index_at(h, i + 5), index_at(h, i + 6),
+                            index_at(h, i + 7)));
+}
+
+static FM_ALWAYS_INLINE void take_iq1_s(book_taken *h, const uint8_t *p)
+{
+    /* Word k to the places of its four indices; of each, bits 3 j to 3 j + 2. */
+    const __m128i qh = _mm_loadu_si128((const __m128i *)(p + 34));
+    const __m256i twice = _mm256_slli_epi16(_mm256_broadcastsi128_si256(qh), 1);
+    const __m256i from = _mm256_set_epi64x(0x0706070607060706, 0x0504050405040504,
+                                           0x0302030203020302, 0x0100010001000100);
+    const __m256i right = _mm256_set1_epi64x(0x0040020010008000 /* by 1, 4, 7, 10 */);
+    const __m256i seven = _mm256_set1_epi16(7);
+    const __m256i a =
+        _mm256_and_si256(_mm256_mulhi_epu16(_mm256_shuffle_epi8(twice, from), right), seven);
+    const __m256i b = _mm256_and_si256(
+        _mm256_mulhi_epu16(_mm256_shuffle_epi8(twice, _mm256_add_epi8(from, _mm256_set1_epi8(8))),
+                           right),
+        seven);
+    put_indices(h->index, load_256(p + 2),
+                _mm256_permute4x64_epi64(_mm256_packus_epi16(a, b), 0xd8));
+}
+
+static FM_ALWAYS_INLINE __m256i use_iq1_s(const book_taken *h, const uint8_t *p, int k)
+{
+    (void)p;
+    return entries_of_8(books.iq1, h, k);
+}
+#define use_iq1_m use_iq1_s
+
+static FM_ALWAYS_INLINE void take_iq1_m(book_taken *h, const uint8_t *p)
+{
+    const __m256i nibble = nibbles_in_order(_mm_loadu_si128((const __m128i *)(p + 32)));
+    put_indices(h->index, load_256(p), _mm256_and_si256(nibble, _mm256_set1_epi8(7)));
+}
+
+/* ---- parts of matmul_book.inc -------------------------------------------------------------- */
+
+static FM_ALWAYS_INLINE void take_blocks(book_taken *h, uint16_t *half, const uint8_t *const *block,
+                                         int n, book_head_fn *head, take_fn *take)
+{
+    for (int i = 0; i < n; i++) {
+        half[i] = head(&h[i].head, block[i]);
+        take(&h[i], block[i]);
+    }
+}
+
+/* The weights of group k, negative where the column's bit is set. */
+static FM_ALWAYS_INLINE __m256i with_signs(__m256i w, const book_head *h, int k)
+{
+    const __m256i v = spread_8(repeat_32((const uint8_t *)&h->sign + 4 * k));
+    const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(v, bit_of_8()), bit_of_8());
+    return _mm256_sub_epi8(_mm256_xor_si256(w, set), set);
+}
+
+static FM_ALWAYS_INLINE void weight_words(__m256i w[2], const book_taken *h, const uint8_t *block,
+                                          int k, const book_sign sign, use_fn *use)
+{
+    __m256i q = use(h, block, k);
+    if (sign == SIGN_BITS)
+        q = with_signs(q, &h->head, k);
+    else if (sign == DELTA_OF_GROUP)
+        q = _mm256_add_epi8(q, _mm256_shuffle_epi8(h->head.sign, _mm256_set1_epi8((char)k)));
+    else
+        q = _mm256_add_epi8(q, spread_8(repeat_32((const uint8_t *)&h->head.sign + 4 * k)));
     const __m256i take = _mm256_set1_epi16((int16_t)(0x8000 | k));
-    const __m256i scale = _mm256_shuffle_epi8(h->scale, take);
+    const __m256i scale = _mm256_shuffle_epi8(h->head.scale, take);
     w[0] = _mm256_maddubs_epi16(scale, q);
     w[1] = _mm256_maddubs_epi16(_mm256_slli_epi16(scale, 8), q);
 }
 
-/* Lane i is the sum of the lanes of s[i]. */
-static FM_ALWAYS_INLINE __m256i add_lanes_of_8(const __m256i s[8])
+static FM_ALWAYS_INLINE __m256i dot_block(const book_taken *h, const uint8_t *block, const words *x,
+                                          const book_sign sign, use_fn *use)
 {
-    __m256i pair[4], four[2];
+    __m256i s[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     FM_UNROLL
-    for (int i = 0; i < 4; i++)
-        pair[i] = _mm256_add_epi32(_mm256_unpacklo_epi32(s[2 * i], s[2 * i + 1]),
-                                   _mm256_unpackhi_epi32(s[2 * i], s[2 * i + 1]));
+    for (int k = 0; k < N_VECTOR; k++) {
+        __m256i q[2];
+        weight_words(q, h, block, k, sign, use);
+        s[0] = settled(_mm256_add_epi32(s[0], _mm256_madd_epi16(q[0], x->w[k][0])));
+        s[1] = settled(_mm256_add_epi32(s[1], _mm256_madd_epi16(q[1], x->w[k][1])));
+    }
+    return _mm256_add_epi32(s[0], s[1]);
+}
+
+static void tile(float *acc, const words *w, const words *const *x, __m128 d, const float *dx)
+{
+    __m256i sum[TILE_TOKENS * TILE_ROWS];
     FM_UNROLL
-    for (int i = 0; i < 2; i++)
-        four[i] = _mm256_add_epi32(_mm256_unpacklo_epi64(pair[2 * i], pair[2 * i + 1]),
-                                   _mm256_unpackhi_epi64(pair[2 * i], pair[2 * i + 1]));
-    return _mm256_add_epi32(_mm256_permute2x128_si256(four[0], four[1], 0x20),
-                            _mm256_permute2x128_si256(four[0], four[1], 0x31));
-}
-
-/* ---- one token ----------------------------------------------------------------------------- */
-
-/* Blocks [b0, b1) of rows [row0, row1), whose activations are x and dx; added to y unless b0 is 0. */
-static FM_ALWAYS_INLINE void one_token(const fm_matrix *w, int64_t row0, int64_t row1, int64_t b0,
-                                       int64_t b1, const words_256 *x, const float *dx, float *y,
-                                       const int block_bytes, const float factor,
-                                       book_head_fn *head, book_group_fn *group)
-{
-    for (int64_t row = row0; row < row1; row++) {
-        const uint8_t *p = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes +
-                           (uint64_t)b0 * (uint64_t)block_bytes;
-        float acc = b0 == 0 ? 0.0f : y[row];
-        for (int64_t b = 0; b < b1 - b0; b += ONE_BLOCKS) {
-            const int n = b1 - b0 - b < ONE_BLOCKS ? (int)(b1 - b0 - b) : ONE_BLOCKS;
-            uint16_t half[ONE_BLOCKS] = {0};
-            __m256i sum[ONE_BLOCKS];
-            float term[ONE_BLOCKS];
-            book_head h[ONE_BLOCKS];
-            /* Heads first: their chains of operations are long, and groups that wait for them would fill the
-             * processor's queues. */
-            for (int i = 0; i < n; i++) {
-                _mm_prefetch((const char *)p + i * block_bytes + AHEAD_BYTES, _MM_HINT_T0);
-                half[i] = head(&h[i], p + i * block_bytes);
-            }
-            in_memory(h);
-            for (int i = n; i < ONE_BLOCKS; i++) sum[i] = _mm256_setzero_si256();
-            for (int i = 0; i < n; i++, p += block_bytes) {
-                const words_256 *const v = x + b + i;
-                __m256i s[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-                FM_UNROLL
-                for (int k = 0; k < 8; k++) {
-                    __m256i q[2];
-                    group_words(q, &h[i], p, k, group);
-                    s[0] = settled(_mm256_add_epi32(s[0], _mm256_madd_epi16(q[0], v->w[k][0])));
-                    s[1] = settled(_mm256_add_epi32(s[1], _mm256_madd_epi16(q[1], v->w[k][1])));
-                }
-                sum[i] = _mm256_add_epi32(s[0], s[1]);
-            }
-            const __m256 d = _mm256_mul_ps(_mm256_set1_ps(factor), load_half((uint8_t *)half));
-            const __m256 total = _mm256_cvtepi32_ps(add_lanes_of_8(sum));
-            _mm256_storeu_ps(term, _mm256_mul_ps(_mm256_mul_ps(d, _mm256_loadu_ps(dx + b)), total));
-            for (int i = 0; i < n; i++) acc = acc + term[i];
-        }
-        y[row] = acc;
-    }
-}
-
-static void one_token_rows(const fm_matrix *w, int64_t row0, int64_t row1, const void *act,
-                           float *y, const format_book *f)
-{
-    const int64_t n_block = w->n_in / 256;
-    words_256 x[MAX_BLOCKS];
-    float dx[MAX_BLOCKS] = {0};
-    for (int64_t b0 = 0; b0 < n_block; b0 += MAX_BLOCKS) {
-        const int64_t b1 = b0 + MAX_BLOCKS < n_block ? b0 + MAX_BLOCKS : n_block;
-        for (int64_t b = b0; b < b1; b++) {
-            const fm_act_i13_256 *const a = (const fm_act_i13_256 *)act + b;
-            activation_words(&x[b - b0], a);
-            dx[b - b0] = a->d;
-        }
-        f->one(w, row0, row1, b0, b1, x, dx, y);
-    }
-}
-
-/* ---- several tokens ------------------------------------------------------------------------ */
-
-static FM_ALWAYS_INLINE void unpack_blocks(words_256 *dst, uint16_t *half,
-                                           const uint8_t *const *block, size_t ahead,
-                                           const int block_bytes, book_head_fn *head,
-                                           book_group_fn *group)
-{
-    book_head h[TILE_ROWS]; /* first, as above */
-    for (int r = 0; r < TILE_ROWS; r++) {
-        FM_UNROLL
-        for (int i = 0; i < block_bytes; i += 64)
-            _mm_prefetch((const char *)block[r] + ahead + i, _MM_HINT_T0);
-        half[r] = head(&h[r], block[r]);
-    }
-    in_memory(h);
-    for (int r = 0; r < TILE_ROWS; r++) {
-        FM_UNROLL
-        for (int k = 0; k < 8; k++) group_words(dst[r].w[k], &h[r], block[r], k, group);
-    }
-}
-
-/* The sums of one block: 4 rows with x0, then with x1. */
-static __m256i tile(const words_256 *w, const words_256 *x0, const words_256 *x1)
-{
-    __m256i sum[TILE_ROWS * TILE_TOKENS];
-    FM_UNROLL
-    for (int i = 0; i < TILE_ROWS * TILE_TOKENS; i++) sum[i] = _mm256_setzero_si256();
-    for (int k = 0; k < 8; k++) {
+    for (int i = 0; i < TILE_TOKENS * TILE_ROWS; i++) sum[i] = _mm256_setzero_si256();
+    for (int k = 0; k < N_VECTOR; k++) {
         FM_UNROLL
         for (int odd = 0; odd < 2; odd++) {
-            const __m256i v0 = x0->w[k][odd], v1 = x1->w[k][odd];
+            const __m256i v0 = x[0]->w[k][odd], v1 = x[1]->w[k][odd];
             FM_UNROLL
             for (int r = 0; r < TILE_ROWS; r++) {
                 const __m256i q = w[r].w[k][odd];
@@ -208,120 +294,18 @@ static __m256i tile(const words_256 *w, const words_256 *x0, const words_256 *x1
             }
         }
     }
-    return add_lanes_of_8(sum);
+    const __m256 scale = _mm256_mul_ps(_mm256_set_m128(d, d),
+                                       _mm256_set_m128(_mm_set1_ps(dx[1]), _mm_set1_ps(dx[0])));
+    const __m256 term = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(add_lanes_of_8(sum)));
+    _mm256_store_ps(acc, _mm256_add_ps(_mm256_load_ps(acc), term));
 }
 
-/* TILE_ROWS results of a token, of which n are in the matrix. */
-static FM_ALWAYS_INLINE __m128 load_rows(const float *y, int n)
-{
-    float v[TILE_ROWS] = {0};
-    memcpy(v, y, (size_t)n * sizeof *v);
-    return _mm_loadu_ps(v);
-}
-
-static FM_ALWAYS_INLINE void store_rows(float *y, __m128 v, int n)
-{
-    float out[TILE_ROWS];
-    _mm_storeu_ps(out, v);
-    memcpy(y, out, (size_t)n * sizeof *out);
-}
-
-/* Rows for up to MAX_TOK tokens. As many columns at a time as there is room for their activations;
- * between them the sums wait in y. */
-static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                       float *const *y, int64_t nt, const void *format)
-{
-    const format_book *const f = format;
-    const int64_t n_block = w->n_in / 256, step = MAX_BLOCKS / nt;
-    const size_t bytes = w->type->block_bytes;
-    words_256 x[MAX_BLOCKS], words[TILE_ROWS];
-    float dx[MAX_BLOCKS];
-    for (int64_t b0 = 0; b0 < n_block; b0 += step) {
-        const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
-        for (int64_t b = b0; b < b1; b++) {
-            for (int64_t t = 0; t < nt; t++) {
-                const fm_act_i13_256 *const a = (const fm_act_i13_256 *)act[t] + b;
-                activation_words(&x[(b - b0) * nt + t], a);
-                dx[(b - b0) * nt + t] = a->d;
-            }
-        }
-        for (int64_t row = row0; row < row1; row += TILE_ROWS) {
-            const int n = row1 - row < TILE_ROWS ? (int)(row1 - row) : TILE_ROWS;
-            /* Lanes: 4 rows of a token, 4 of the next, which is the same one again at the end. */
-            __m256 acc[MAX_TOK / TILE_TOKENS];
-            for (int64_t t = 0; t < nt; t += TILE_TOKENS) {
-                const int64_t u = t + 1 < nt ? t + 1 : t;
-                acc[t / 2] =
-                    b0 == 0 ? _mm256_setzero_ps()
-                            : _mm256_set_m128(load_rows(y[u] + row, n), load_rows(y[t] + row, n));
-            }
-            for (int64_t b = b0; b < b1; b++) {
-                const uint8_t *block[TILE_ROWS];
-                uint16_t half[2 * TILE_ROWS];
-                for (int r = 0; r < TILE_ROWS; r++)
-                    block[r] = (const uint8_t *)w->data +
-                               (uint64_t)(row + (r < n ? r : 0)) * w->row_bytes +
-                               (uint64_t)b * bytes;
-                f->unpack(words, half, block, TILE_ROWS * w->row_bytes);
-                memcpy(half + TILE_ROWS, half, TILE_ROWS * sizeof *half);
-                const __m256 d =
-                    _mm256_mul_ps(_mm256_set1_ps(f->factor), load_half((uint8_t *)half));
-                for (int64_t t = 0; t < nt; t += TILE_TOKENS) {
-                    const int64_t i = (b - b0) * nt + t, j = t + 1 < nt ? i + 1 : i;
-                    const __m256 sum = _mm256_cvtepi32_ps(tile(words, &x[i], &x[j]));
-                    const __m256 both = _mm256_set_m128(_mm_set1_ps(dx[j]), _mm_set1_ps(dx[i]));
-                    acc[t / 2] =
-                        _mm256_add_ps(acc[t / 2], _mm256_mul_ps(_mm256_mul_ps(d, both), sum));
-                }
-            }
-            for (int64_t t = 0; t < nt; t += TILE_TOKENS) {
-                store_rows(y[t] + row, _mm256_castps256_ps128(acc[t / 2]), n);
-                if (t + 1 < nt) store_rows(y[t + 1] + row, _mm256_extractf128_ps(acc[t / 2], 1), n);
-            }
-        }
-    }
-}
-
-/* ---- the formats --------------------------------------------------------------------------- */
-
-#define FORMAT(type, block_bytes, factor)                                                          \
-    static void one_##type(const fm_matrix *w, int64_t row0, int64_t row1, int64_t b0, int64_t b1, \
-                           const words_256 *x, const float *dx, float *y)                          \
-    {                                                                                              \
-        one_token(w, row0, row1, b0, b1, x, dx, y, block_bytes, factor, head_##type,               \
-                  group_##type);                                                                   \
-    }                                                                                              \
-    static void unpack_##type(words_256 *dst, uint16_t *half, const uint8_t *const *block,         \
-                              size_t ahead)                                                        \
-    {                                                                                              \
-        unpack_blocks(dst, half, block, ahead, block_bytes, head_##type, group_##type);            \
-    }                                                                                              \
-    static const format_book format_##type = {one_##type, unpack_##type, factor};
-FORMAT(iq2_xxs, 66, 0.125f)
-FORMAT(iq2_xs, 74, 0.125f)
-FORMAT(iq2_s, 82, 0.125f)
-FORMAT(iq3_xxs, 98, 0.5f)
-FORMAT(iq3_s, 110, 1.0f)
-FORMAT(iq1_s, 50, 0.125f)
-FORMAT(iq1_m, 56, 0.125f)
-
-/* By type id. */
-static const format_book *const formats[FM_KERNEL_TYPES] = {
-    [FM_TYPE_IQ2_XXS] = &format_iq2_xxs, [FM_TYPE_IQ2_XS] = &format_iq2_xs,
-    [FM_TYPE_IQ2_S] = &format_iq2_s,     [FM_TYPE_IQ3_XXS] = &format_iq3_xxs,
-    [FM_TYPE_IQ3_S] = &format_iq3_s,     [FM_TYPE_IQ1_S] = &format_iq1_s,
-    [FM_TYPE_IQ1_M] = &format_iq1_m};
+#include "kernel/x86/matmul_book.inc"
 
 bool fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok)
 {
-    const format_book *const f = formats[w->type->id];
-    if (!f) return false;
-    if (n_tok == 1)
-        one_token_rows(w, row0, row1, act[0], y[0], f);
-    else
-        fm_matmul_by_stretch(w, row0, row1, act, y, n_tok, MAX_TOK, few_tokens, f);
-    return true;
+    return matmul_book(w, row0, row1, act, y, n_tok);
 }
 
 #endif

@@ -118,6 +118,10 @@ static void rows_bf16(const fm_matrix *w, int64_t row0, int64_t row1, const void
 static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
     [FM_TYPE_F32] = rows_f32, [FM_TYPE_F16] = rows_f16, [FM_TYPE_BF16] = rows_bf16};
 
+/* Products with the formats of code books, by what the processor has. */
+static bool (*matmul_book)(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                           float *const *y, int64_t n_tok) = fm_matmul_book_avx2;
+
 void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                        float *const *y, int64_t n_tok)
 {
@@ -134,7 +138,7 @@ void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const voi
         fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx512);
         break;
     case FM_ACT_I13_256:
-        if (fm_matmul_book_avx2(w, row0, row1, act, y, n_tok)) break;
+        if (matmul_book(w, row0, row1, act, y, n_tok)) break;
         fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx512);
         break;
     default: float_kernels[w->type->id](w, row0, row1, act, y, n_tok);
@@ -219,8 +223,12 @@ void fm_quantize_avx512(fm_act form, void *dst, const float *x, int64_t n)
     fm_quantize_row(form, dst, x, n, quantize_32, quantize_256);
 }
 
-void fm_matmul_avx512(fm_kernels *k)
+void fm_matmul_avx512(fm_kernels *k, bool has_vbmi)
 {
+    if (has_vbmi) {
+        fm_matmul_book_init_vbmi();
+        matmul_book = fm_matmul_book_vbmi;
+    }
     k->act_form = fm_act_form_of_type;
     k->quantize = fm_quantize_avx512;
     k->matmul = fm_product_avx512;
