@@ -27,6 +27,7 @@ same "fields of the contract" "$(json_get "$out" '[k for k in ("gen_tok_s prompt
 same "rates" "$(json_get "$out" 'all(j[k] > 0 for k in ("gen_tok_s", "prompt_tok_s", "ttft_ms", "disk_probe_gb_s", "mem_probe_gb_s", "bound_tok_s"))')" True
 same "spread" "$(json_get "$out" 'all(p["tok_s_min"] <= p["tok_s"] <= p["tok_s_max"] for p in (j["prompt"], j["generation"]))')" True
 same "shares add up" "$(json_get "$out" 'all(0.99 < sum(p[k + "_share"] for k in ("wait", "expert", "attention", "head", "rest")) < 1.01 for p in (j["prompt"], j["generation"]))')" True
+same "rate while busy" "$(json_get "$out" 'all(abs(p["disk_busy_gb_s"] * p["disk_busy_share"] - p["disk_gb_s"]) <= 1e-2 * p["disk_gb_s"] + 1e-4 for p in (j["prompt"], j["generation"]))')" True
 same "tokens" "$(json_get "$out" '(j["prompt"]["tokens"], j["generation"]["tokens"], len(j["repeats"]))')" "(160, 24, 2)"
 same "hits" "$(json_get "$out" 'abs(j["generation"]["expert_hits"] / (j["generation"]["expert_hits"] + j["generation"]["prefetch_used"] + j["generation"]["expert_misses"]) - j["hit_rate"]) < 1e-4')" True
 same "memory" "$(json_get "$out" '0 < j["peak_rss_bytes"] <= j["memory_budget_bytes"] == 16 << 20')" True
@@ -53,6 +54,7 @@ for options in "--memory 64M" "--memory 64M --threads 1" "--memory 16M --cold --
     same "token_hash with $options" "$(json_get "$out" 'j["token_hash"]')" "$hash"
 done
 status 0 "$flashmoe" bench $m $small --memory 64M --json -q
+same "no reads" "$(json_get "$out" 'j["generation"]["disk_busy_gb_s"]')" None
 same "everything fits" "$(json_get "$out" '(j["hit_rate"], j["bytes_per_token"])')" "(1, 0)"
 status 0 "$flashmoe" bench $m $small --memory 64M --json -q --cold
 same "cold" "$(json_get "$out" 'j["cache_state"] == "cold" and j["prompt"]["expert_hits"] == 0 and j["repeats"][1]["load_ms"] > 0')" True
