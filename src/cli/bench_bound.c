@@ -76,6 +76,11 @@ fm_bench_bound fm_bench_bound_prompt(double disk_bytes, double disk_gb_s, double
     return b;
 }
 
+bool fm_bench_probe_was_slow(double probe_gb_s, double busy_gb_s)
+{
+    return probe_gb_s > 0 && busy_gb_s > 1.1 * probe_gb_s;
+}
+
 static int by_value(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;

@@ -39,5 +39,9 @@ double fm_bench_layer_s(const fm_bench_token *token, int32_t n_miss);
 fm_bench_bound fm_bench_bound_prompt(double disk_bytes, double disk_gb_s, double touched_bytes,
                                      double memory_gb_s, double arithmetic_s);
 
+/* Whether the disk gave so much more while it was busy than in the probes that these met a slow moment: a tenth may be
+ * chance. NAN, or 0 for a probe: not measured. */
+bool fm_bench_probe_was_slow(double probe_gb_s, double busy_gb_s);
+
 /* Of n > 0 values, which are sorted in place. */
 double fm_bench_median(double *values, int n);

@@ -292,11 +292,9 @@ static void print_bounds(const report *r, const figures *f, bool is_prompt)
            number((char[FM_CLI_FIGURE]){0}, f->wasted_per_token / 1e6));
     printf("  disk busy   %9s   then it gave %s GB/s\n", number(a, 1e3 * f->busy / f->tok_s),
            number(b, f->busy_gb_s));
-    /* A tenth more may be chance. */
-    if (r->disk_gb_s > 0 && f->busy_gb_s > 1.1 * r->disk_gb_s)
-        printf("  note                    the probes found less, a slow moment of the disk: its "
-               "term is "
-               "too long, the bounds are too low\n");
+    if (fm_bench_probe_was_slow(r->disk_gb_s, f->busy_gb_s))
+        printf("  note                    the probes found less, a slow moment of the disk: bounds "
+               "that it decides are too low\n");
     if (is_prompt) {
         printf("  memory      %9s   weights touched, once per pass\n",
                number(a, f->bound.memory_s * 1e3));

@@ -36,7 +36,8 @@ void fm_quantize_avx512(fm_act form, void *dst, const float *x, int64_t n);
 /* act_form of every set that computes with quantized activations: t->act. */
 fm_act fm_act_form_of_type(const fm_type_traits *t);
 
-/* Makes the books of matmul_book_vbmi.c; before the first product, once. */
+/* Makes fm_book_entries (book_entries.h) resp. the books of matmul_book_vbmi.c; before the first product, once. */
+void fm_book_entries_init(void);
 void fm_matmul_book_init_vbmi(void);
 
 /* Products with the formats of code books, which have no panels: matmul_book_<set>.c. False for other formats, and nothing
@@ -44,4 +45,4 @@ void fm_matmul_book_init_vbmi(void);
 bool fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok);
 bool fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                           float *const *y, int64_t n_tok);
+                         float *const *y, int64_t n_tok);

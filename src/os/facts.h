@@ -14,8 +14,7 @@ typedef struct {
 void fm_os_memory(fm_mem_facts *out);
 
 int fm_os_cpu_count(void); /* processors this process may use (affinity and cgroup quota) */
-uint64_t
-fm_os_last_cache(void);        /* bytes of all last-level caches of these processors; 0: unknown */
+uint64_t fm_os_last_cache(void); /* bytes of all last-level caches of these processors; 0: unknown */
 uint64_t fm_os_peak_rss(void); /* VmHWM in bytes */
 uint64_t fm_os_memlock_limit(void); /* bytes, UINT64_MAX unlimited */
 

@@ -17,6 +17,7 @@
 #include "quant/quant_block.h"
 
 #define FM_IQ2_VALUES {8, 25, 43, 43} /* no entry of a book has the fourth code */
+#define FM_IQ1_VALUES {-8, 0, 8, 16}  /* 8 times the code, without the eighth */
 #define FM_IQ3_XXS_HALVES {2, 6, 10, 14, 18, 22, 26, 31}
 #define FM_IQ3_S_VALUES {1, 3, 5, 7, 9, 11, 13, 15}
 

@@ -134,6 +134,16 @@ static void a_prompt_takes_the_longest_term(void **state)
     near_ms(fm_bench_bound_prompt(2e6, 1, 50e6, 10, 0.007).dependent_s, 7);
 }
 
+static void a_probe_met_a_slow_moment_when_the_runs_got_more(void **state)
+{
+    (void)state;
+    assert_true(fm_bench_probe_was_slow(1.0, 1.11));
+    assert_false(fm_bench_probe_was_slow(1.0, 1.09));
+    assert_false(fm_bench_probe_was_slow(1.0, 0.5));
+    assert_false(fm_bench_probe_was_slow(0.0, 1.0)); /* no probe */
+    assert_false(fm_bench_probe_was_slow(1.0, NAN)); /* no reads */
+}
+
 static void medians(void **state)
 {
     (void)state;
@@ -156,6 +166,7 @@ int main(void)
         cmocka_unit_test(no_expert_is_known_while_the_head_is_computed),
         cmocka_unit_test(what_was_not_measured_is_not_a_number),
         cmocka_unit_test(a_prompt_takes_the_longest_term),
+        cmocka_unit_test(a_probe_met_a_slow_moment_when_the_runs_got_more),
         cmocka_unit_test(medians),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -330,68 +330,101 @@ static void e4m3_rows_of_many_blocks_agree_in_every_batch(void **state)
     }
 }
 
-/* Codes in rows of several groups, more tokens than are kept at a time: the bits of plain rows. */
+enum { CODE_ROWS = 37, CODE_COLS = 5 * 128, CODE_TOKENS = 70 };
+
+/* In memory of their own, so that a byte beside a plane is found. */
+static void *exactly(size_t n)
+{
+    void *p = malloc(n);
+    assert_non_null(p);
+    return p;
+}
+
+/* One type: products in every set, layout and batch have the bits of plain rows. */
+static void check_codes(const fm_type_traits *type, const void *const *act, int64_t n_in, bool full)
+{
+    static float want[CODE_TOKENS][CODE_ROWS], got[CODE_TOKENS][CODE_ROWS];
+    static const int batches[] = {1, 2, 3, 8, 31, CODE_TOKENS};
+    const int n_plane = fm_type_n_plane(type);
+    fm_matrix w[2];
+    uint8_t *plane[2][FM_MAX_PLANES] = {{NULL}};
+    for (int layout = 0; layout < 2; layout++) {
+        for (int k = 0; k < n_plane; k++) {
+            const size_t n = CODE_ROWS * (size_t)fm_plane_row_bytes(type, k, n_in);
+            plane[layout][k] = exactly(n);
+            if (layout == 1) memcpy(plane[1][k], plane[0][k], n);
+        }
+        if (layout == 0) fill_planes(type, plane[0], CODE_ROWS, n_in);
+        if (layout == 0 && full)
+            memset(plane[0][0], 0xff, CODE_ROWS * (size_t)fm_plane_row_bytes(type, 0, n_in));
+        w[layout] = (fm_matrix){.type = type,
+                                .data = plane[layout][0],
+                                .n_out = CODE_ROWS,
+                                .n_in = n_in,
+                                .row_bytes = fm_plane_row_bytes(type, 0, n_in),
+                                .layout = layout ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS,
+                                .aux = {plane[layout][1], plane[layout][2]},
+                                .aux_row_bytes = fm_plane_row_bytes(type, 1, n_in)};
+    }
+    void *const scratch = exactly(FM_PANEL_ROWS * (size_t)fm_plane_row_bytes(type, 0, n_in));
+    fm_pack_planes(type, plane[1], 0, CODE_ROWS, n_in, scratch);
+    free(scratch);
+    float *y[CODE_TOKENS];
+    for (int t = 0; t < CODE_TOKENS; t++) y[t] = want[t];
+    fm_kernels_pick("generic", NULL)->matmul(&w[0], 0, CODE_ROWS, act, y, CODE_TOKENS);
+    for (int t = 0; t < CODE_TOKENS; t++) y[t] = got[t];
+    for (const char *const *name = fm_kernels_available(); *name; name++) {
+        if (strcmp(*name, "reference") == 0) continue;
+        const fm_kernels *const k = fm_kernels_pick(*name, NULL);
+        for (size_t b = 0; b < 2 * sizeof batches / sizeof batches[0]; b++) {
+            memset(got, 0xff, sizeof got);
+            for (int t = 0, n; t < CODE_TOKENS; t += n) {
+                n = CODE_TOKENS - t < batches[b / 2] ? CODE_TOKENS - t : batches[b / 2];
+                k->matmul(&w[b % 2], 0, 16, act + t, y + t, n);
+                k->matmul(&w[b % 2], 16, CODE_ROWS, act + t, y + t, n);
+            }
+            if (memcmp(got, want, sizeof want) != 0)
+                fail_msg("%s scale %d%s: %s, layout %d, %d tokens: other bits", type->name,
+                         type->scale, full ? " all bits set" : "", *name, (int)(b % 2),
+                         batches[b / 2]);
+        }
+    }
+    for (int k = 0; k < n_plane; k++) {
+        free(plane[0][k]);
+        free(plane[1][k]);
+    }
+}
+
+/* Rows of several groups, more tokens than are kept at a time; codes and activations at their limits. */
 static void code_rows_of_many_blocks_agree_in_every_set_layout_and_batch(void **state)
 {
     (void)state;
-    enum { N_OUT = 37, MAX_IN = 5 * 128, N_TOK = 70, ACT_BYTES = 2048 };
-    static uint8_t data[2][FM_MAX_PLANES][N_OUT * MAX_IN], scratch[FM_PANEL_ROWS * MAX_IN];
-    static float x[N_TOK][MAX_IN], want[N_TOK][N_OUT], got[N_TOK][N_OUT];
-    static _Alignas(64) uint8_t form[N_TOK][ACT_BYTES];
-    static const int batches[] = {1, 2, 3, 8, 31, N_TOK};
-    const fm_kernels *const generic = fm_kernels_pick("generic", NULL);
+    static float x[CODE_TOKENS][CODE_COLS];
     random_start(79);
-    for (int t = 0; t < N_TOK; t++) fill_activations(x[t], MAX_IN, X_RANDOM);
+    for (int t = 0; t < CODE_TOKENS; t++) {
+        fill_activations(x[t], CODE_COLS, X_RANDOM);
+        /* Beside 1.0 this is 16192 = 127 * 128 - 64, and its negative -126 * 128 - 64: the largest planes. */
+        for (int c = 0; c < CODE_COLS && t % 3 != 0; c++)
+            x[t][c] = c % 32 == 7 ? 1.0f : (t % 3 == 1 ? 16192.0f : -16192.0f) / 16256.0f;
+    }
     int n_type = 0;
     for (uint32_t id = FM_PLANAR_FIRST_ID; id < FM_PLANAR_FIRST_ID + 256; id++) {
         const fm_type_traits *const type = fm_type_get(id);
         if (!type || type->code == FM_CODE_E4M3) continue;
         n_type++;
-        const int64_t n_in = MAX_IN / type->block_elems * type->block_elems -
-                             (type->block_elems < 128 ? type->block_elems : 0); /* odd numbers */
-        assert_true(fm_act_bytes(type->act, n_in) <= ACT_BYTES);
-        fm_matrix w[2];
-        uint8_t *plane[2][FM_MAX_PLANES];
-        for (int k = 0; k < FM_MAX_PLANES; k++) {
-            plane[0][k] = data[0][k];
-            plane[1][k] = data[1][k];
+        const int64_t n_in = /* an odd number of groups */
+            CODE_COLS - (type->block_elems < 128 ? type->block_elems : 0);
+        const void *act[CODE_TOKENS];
+        for (int t = 0; t < CODE_TOKENS; t++) {
+            void *const form = exactly(fm_act_bytes(type->act, n_in));
+            fm_kernels_pick("generic", NULL)->quantize(type->act, form, x[t], n_in);
+            act[t] = form;
         }
-        fill_planes(type, plane[0], N_OUT, n_in);
-        memcpy(data[1], data[0], sizeof data[0]);
-        fm_pack_planes(type, plane[1], 0, N_OUT, n_in, scratch);
-        for (int layout = 0; layout < 2; layout++)
-            w[layout] = (fm_matrix){.type = type,
-                                    .data = data[layout][0],
-                                    .n_out = N_OUT,
-                                    .n_in = n_in,
-                                    .row_bytes = fm_plane_row_bytes(type, 0, n_in),
-                                    .layout = layout ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS,
-                                    .aux = {data[layout][1], data[layout][2]},
-                                    .aux_row_bytes = fm_plane_row_bytes(type, 1, n_in)};
-        const void *act[N_TOK];
-        float *y[N_TOK];
-        for (int t = 0; t < N_TOK; t++) {
-            generic->quantize(type->act, form[t], x[t], n_in);
-            act[t] = form[t];
-            y[t] = want[t];
-        }
-        generic->matmul(&w[0], 0, N_OUT, act, y, N_TOK);
-        for (int t = 0; t < N_TOK; t++) y[t] = got[t];
-        for (const char *const *name = fm_kernels_available(); *name; name++) {
-            if (strcmp(*name, "reference") == 0) continue;
-            const fm_kernels *const k = fm_kernels_pick(*name, NULL);
-            for (size_t b = 0; b < sizeof batches / sizeof batches[0]; b++) {
-                memset(got, 0xff, sizeof got);
-                for (int t = 0, n; t < N_TOK; t += n) {
-                    n = N_TOK - t < batches[b] ? N_TOK - t : batches[b];
-                    k->matmul(&w[1], 0, 16, act + t, y + t, n);
-                    k->matmul(&w[1], 16, N_OUT, act + t, y + t, n);
-                }
-                if (memcmp(got, want, sizeof want) != 0)
-                    fail_msg("%s group %u scale %d: %s, %d tokens: other bits", type->name,
-                             type->block_elems, type->scale, *name, batches[b]);
-            }
-        }
+        const fm_act_i15_32 *const first = act[1], *const second = act[2];
+        assert_true(first->hi[0] == 127 && first->lo[0] == -64 && second->lo[0] == -64);
+        check_codes(type, act, n_in, false);
+        check_codes(type, act, n_in, true);
+        for (int t = 0; t < CODE_TOKENS; t++) free((void *)(uintptr_t)act[t]);
     }
     assert_int_equal(n_type, 7 * 9 + 1);
 }

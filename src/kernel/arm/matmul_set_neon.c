@@ -23,8 +23,9 @@ void fm_product_neon(const fm_matrix *w, int64_t row0, int64_t row1, const void 
         return;
     }
     const int64_t panels = fm_matrix_panel_rows(w);
-    const int64_t split = row1 < panels ? row1 : panels;
-    if (row0 < split && fm_panel_one_neon(type)) {
+    int64_t split = row1 < panels ? row1 : panels;
+    if (fm_is_of_books(type)) split = row0 + (row1 - row0) / FM_PANEL_ROWS * FM_PANEL_ROWS;
+    if (row0 < split && (fm_panel_one_neon(type) || fm_is_of_books(type))) {
         tiles(w, row0, split, act, y, n_tok);
         row0 = split;
     }
@@ -98,6 +99,7 @@ void fm_matmul_neon(fm_kernels *k)
     k->act_form = fm_act_form_of_type;
     k->quantize = quantize;
     k->matmul = matmul;
+    fm_book_entries_init();
 }
 
 #endif

@@ -1,5 +1,6 @@
 /* Plain row kernels of the formats of several planes (quant/planar.h), for either layout: the whole of what the
- * set "generic" does with them, and in the vector sets the rows past the last whole panel. Static and compiled per set, as matmul_rows.h. */
+ * set "generic" does with them, and in the vector sets the rows past the last whole panel. Static and
+ * compiled per set, as matmul_rows.h. */
 #pragma once
 
 #include "kernel/generic/matmul_rows.h"

@@ -4,8 +4,8 @@
  * vpmaddubsw adds two products of an unsigned weight and a signed activation into 16 bits with
  * saturation. Weights of n bits give at most 2 * (2^n - 1) * 127 with the high plane, so how many
  * such pairs a 16-bit sum can take without saturating is: 4 bits 8, 5 bits 4, 6 bits 2 (and 24, for
- * MXFP4, 5). The low plane is at most 64 in blocks of 32 and 16 in blocks of 256, so there it is 8
- * pairs for up to 5 bits, and 16 for 6 bits. vpmaddwd joins the pairs to 32 bits, and its second
+ * MXFP4, 5). The low plane is at most 64 in blocks of 32, so there it is 8 pairs for up to 5 bits and 4 for
+ * 6 bits, and at most 16 in blocks of 256: 16 pairs for up to 6 bits. vpmaddwd joins the pairs to 32 bits, and its second
  * factor brings in the 2^s of the high plane. */
 #pragma once
 
@@ -38,9 +38,6 @@ void fm_panel_q6_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
 void fm_panel_iq4_xs_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
                               const void *const *act);
 
-/* Makes the books of matmul_book_avx2.c; before the first product, once. */
-void fm_matmul_book_init_avx2(void);
-
 /* Products with formats of several planes: matmul_planar_avx2.c. */
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok);
@@ -48,18 +45,6 @@ void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const
 /* Products with E4M3 weights: matmul_e4m3_avx2.c. */
 void fm_matmul_e4m3_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok);
-
-/* Panels [row0, row1), every one for one token after the other: it comes from memory once. */
-static inline void fm_matmul_panels_by_token(const fm_matrix *w, int64_t row0, int64_t row1,
-                                             const void *const *act, float *const *y, int64_t n_tok,
-                                             fm_panel_fn one)
-{
-    const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
-    const int64_t n_block = w->n_in / w->type->block_elems;
-    const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
-    for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes)
-        for (int64_t t = 0; t < n_tok; t++) one(y[t] + row, panel, n_block, act + t);
-}
 
 /* The sum of 16 lanes, 8 in each vector, as kernel.h says: lane i plus lane i + 8, then + 4, + 2, + 1. */
 static FM_ALWAYS_INLINE float add_lanes(const __m256 *lanes)

@@ -1,8 +1,8 @@
-/* Products with the formats of code books for AVX2: a vector is a group of 32 columns, 4 rows meet 2 tokens. The books are
- * kept as bytes, so that an entry is one load; they are made from the lists of quant/code_books.h when the kernel tables
- * are built.
+/* Products with the formats of code books for AVX2: a vector is a group of 32 columns, 4 rows meet 2 tokens. An entry is one
+ * load.
  */
-#include "kernel/x86/matmul_book_avx2.h"
+#include "kernel/x86/matmul_book.h"
+#include "kernel/book_entries.h"
 #include "kernel/kernel_internal.h"
 
 #if defined(__x86_64__)
@@ -18,36 +18,6 @@ typedef struct {
     book_head head;
     __m256i index[4]; /* u16, see index_at; not where a block has them as bytes */
 } book_taken;
-
-/* Entries of 8 and of 4 columns: weights without sign as in quant_block_iq.h; IQ1: 8 times the code. */
-static struct {
-    uint64_t iq2_xxs[256], iq2_xs[512], iq2_s[1024], iq1[2048];
-    uint32_t iq3_xxs[256 + 3], iq3_s[512 + 3]; /* an entry is read as 16 bytes */
-} books;
-
-static uint64_t entry_of(uint32_t codes, int n, int bits, const int8_t *value)
-{
-    uint64_t entry = 0;
-    for (int c = 0; c < n; c++)
-        entry |= (uint64_t)(uint8_t)value[codes >> (bits * c) & ((1u << bits) - 1)] << (8 * c);
-    return entry;
-}
-
-void fm_matmul_book_init_avx2(void)
-{
-    static const int8_t iq2[] = FM_IQ2_VALUES, iq3_xxs[] = FM_IQ3_XXS_HALVES;
-    static const int8_t iq3_s[] = FM_IQ3_S_VALUES, iq1[] = {-8, 0, 8, 16};
-    for (int i = 0; i < 256; i++) {
-        books.iq2_xxs[i] = entry_of(fm_book_iq2_xxs[i], 8, 2, iq2);
-        books.iq3_xxs[i] = (uint32_t)entry_of(fm_book_iq3_xxs[i], 4, 4, iq3_xxs);
-    }
-    for (int i = 0; i < 512; i++) {
-        books.iq2_xs[i] = entry_of(fm_book_iq2_xs[i], 8, 2, iq2);
-        books.iq3_s[i] = (uint32_t)entry_of(fm_book_iq3_s[i], 4, 4, iq3_s);
-    }
-    for (int i = 0; i < 1024; i++) books.iq2_s[i] = entry_of(fm_book_iq2_s[i], 8, 2, iq2);
-    for (int i = 0; i < 2048; i++) books.iq1[i] = entry_of(fm_book_iq1[i], 8, 2, iq1);
-}
 
 static void activation_words(words *dst, const fm_act_i13_256 *x)
 {
@@ -133,7 +103,8 @@ static FM_ALWAYS_INLINE __m256i use_iq2_xxs(const book_taken *h, const uint8_t *
 {
     (void)h;
     const uint8_t *const q = p + 2 + 8 * k;
-    return joined(two_of_8(books.iq2_xxs, q[0], q[1]), two_of_8(books.iq2_xxs, q[2], q[3]));
+    return joined(two_of_8(fm_book_entries.iq2_xxs, q[0], q[1]),
+                  two_of_8(fm_book_entries.iq2_xxs, q[2], q[3]));
 }
 
 static FM_ALWAYS_INLINE void take_iq2_xs(book_taken *h, const uint8_t *p)
@@ -147,7 +118,7 @@ static FM_ALWAYS_INLINE void take_iq2_xs(book_taken *h, const uint8_t *p)
 static FM_ALWAYS_INLINE __m256i use_iq2_xs(const book_taken *h, const uint8_t *p, int k)
 {
     (void)p;
-    return entries_of_8(books.iq2_xs, h, k);
+    return entries_of_8(fm_book_entries.iq2_xs, h, k);
 }
 
 static FM_ALWAYS_INLINE void take_iq2_s(book_taken *h, const uint8_t *p)
@@ -165,15 +136,15 @@ static FM_ALWAYS_INLINE void take_iq2_s(book_taken *h, const uint8_t *p)
 static FM_ALWAYS_INLINE __m256i use_iq2_s(const book_taken *h, const uint8_t *p, int k)
 {
     (void)p;
-    return entries_of_8(books.iq2_s, h, k);
+    return entries_of_8(fm_book_entries.iq2_s, h, k);
 }
 
 static FM_ALWAYS_INLINE __m256i use_iq3_xxs(const book_taken *h, const uint8_t *p, int k)
 {
     (void)h;
     const uint8_t *const q = p + 2 + 8 * k;
-    return joined(four_of_4(books.iq3_xxs, q[0], q[1], q[2], q[3]),
-                  four_of_4(books.iq3_xxs, q[4], q[5], q[6], q[7]));
+    return joined(four_of_4(fm_book_entries.iq3_xxs, q[0], q[1], q[2], q[3]),
+                  four_of_4(fm_book_entries.iq3_xxs, q[4], q[5], q[6], q[7]));
 }
 
 static FM_ALWAYS_INLINE void take_iq3_s(book_taken *h, const uint8_t *p)
@@ -190,10 +161,10 @@ static FM_ALWAYS_INLINE __m256i use_iq3_s(const book_taken *h, const uint8_t *p,
 {
     (void)p;
     const int i = 8 * k;
-    return joined(four_of_4(books.iq3_s, index_at(h, i), index_at(h, i + 1), index_at(h, i + 2),
-                            index_at(h, i + 3)),
-                  four_of_4(books.iq3_s, index_at(h, i + 4), index_at(h, i + 5), index_at(h, i + 6),
-                            index_at(h, i + 7)));
+    return joined(four_of_4(fm_book_entries.iq3_s, index_at(h, i), index_at(h, i + 1),
+                            index_at(h, i + 2), index_at(h, i + 3)),
+                  four_of_4(fm_book_entries.iq3_s, index_at(h, i + 4), index_at(h, i + 5),
+                            index_at(h, i + 6), index_at(h, i + 7)));
 }
 
 static FM_ALWAYS_INLINE void take_iq1_s(book_taken *h, const uint8_t *p)
@@ -218,7 +189,7 @@ static FM_ALWAYS_INLINE void take_iq1_s(book_taken *h, const uint8_t *p)
 static FM_ALWAYS_INLINE __m256i use_iq1_s(const book_taken *h, const uint8_t *p, int k)
 {
     (void)p;
-    return entries_of_8(books.iq1, h, k);
+    return entries_of_8(fm_book_entries.iq1, h, k);
 }
 #define use_iq1_m use_iq1_s
 
@@ -300,6 +271,9 @@ static void tile(float *acc, const words *w, const words *const *x, __m128 d, co
     _mm256_store_ps(acc, _mm256_add_ps(_mm256_load_ps(acc), term));
 }
 
+#define ONE_TOKEN_FORMATS(X)                                                                       \
+    FM_BOOK_FORMATS_IQ1(X)                                                                         \
+    FM_BOOK_FORMATS_IQ23(X)
 #include "kernel/x86/matmul_book.inc"
 
 bool fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,

@@ -2,11 +2,11 @@
  * 4 tokens.
  *
  * vpermi2b looks 64 indices up among 128 bytes at once, so books are kept as the codes of quant/code_books.h, low and high
- * bytes apart: 2 to 4 KB at most, and no load for each index. A pair of such bytes is an entry: vpmultishiftqb spreads its
+ * bytes apart: 0.5 to 4 KB, and no load for each index. A pair of such bytes is an entry: vpmultishiftqb spreads its
  * codes to bytes, vpermb makes them weights. 64 indices are two blocks of entries of 8 columns, or one with entries of 4.
  * Signs are masks.
  */
-#include "kernel/x86/matmul_book_avx2.h"
+#include "kernel/x86/matmul_book.h"
 #include "kernel/kernel_internal.h"
 
 #if defined(__x86_64__)
@@ -228,7 +228,7 @@ static FM_ALWAYS_INLINE __m512i use_iq2(const book_taken *h, int k)
 
 static FM_ALWAYS_INLINE __m512i use_iq1_s(const book_taken *h, int k)
 {
-    static const int8_t value[] = {-8, 0, 8, 16};
+    static const int8_t value[] = FM_IQ1_VALUES;
     return columns_of_8(h, k, value);
 }
 #define use_iq1_m use_iq1_s
@@ -354,15 +354,15 @@ static void tile(float *acc, const words *w, const words *const *x, __m128 d, co
     _mm512_store_ps(acc, _mm512_add_ps(_mm512_load_ps(acc), term));
 }
 
+/* One token does not pay for a book of 2,048: 32 vpermi2b take longer than 64 loads. */
+#define ONE_TOKEN_FORMATS FM_BOOK_FORMATS_IQ23
 #include "kernel/x86/matmul_book.inc"
 
 bool fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok)
 {
-    /* One token does not pay for a book of 2,048: 32 vpermi2b take longer than 64 loads. */
-    if (n_tok == 1 && (w->type->id == FM_TYPE_IQ1_S || w->type->id == FM_TYPE_IQ1_M))
-        return fm_matmul_book_avx2(w, row0, row1, act, y, n_tok);
-    return matmul_book(w, row0, row1, act, y, n_tok);
+    return matmul_book(w, row0, row1, act, y, n_tok) ||
+           fm_matmul_book_avx2(w, row0, row1, act, y, n_tok);
 }
 
 #endif

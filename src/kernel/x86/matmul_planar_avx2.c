@@ -109,7 +109,7 @@ static const shape_32 shape_u5 = {20, 4, 0, 1};
 static const shape_32 shape_u6 = {24, 2, 0, 1};
 static const shape_32 shape_u8 = {32, 0, 0, 1};
 static const shape_32 shape_i4 = {16, 8, 8, 0};
-static const shape_32 shape_e2m1 = {16, 4, 12, 0};
+static const shape_32 shape_e2m1 = {16, 4, FM_E2M1_OFFSET, 0};
 
 FORMAT(u2, scale_plane, bias_plane)
 FORMAT(u3, scale_plane, bias_plane)

@@ -191,6 +191,17 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     }
 }
 
+/* Panels [row0, row1), every one for one token after the other: it comes from memory once. */
+static void panels_by_token(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                            float *const *y, int64_t n_tok, fm_panel_fn one)
+{
+    const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
+    const int64_t n_block = w->n_in / w->type->block_elems;
+    const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
+    for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes)
+        for (int64_t t = 0; t < n_tok; t++) one(y[t] + row, panel, n_block, act + t);
+}
+
 void fm_matmul_256_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                         float *const *y, int64_t n_tok)
 {
@@ -199,7 +210,7 @@ void fm_matmul_256_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const vo
     const int64_t split = row1 < panel_end ? row1 : panel_end;
     if (row0 < split && f->one) {
         if (n_tok < f->least)
-            fm_matmul_panels_by_token(w, row0, split, act, y, n_tok, f->one);
+            panels_by_token(w, row0, split, act, y, n_tok, f->one);
         else
             fm_matmul_by_stretch(w, row0, split, act, y, n_tok, MAX_TOK, few_tokens, f);
         row0 = split;

@@ -77,7 +77,7 @@ static const shape_32 shape_q4_1 = {20, 8, 0, 1};
 static const shape_32 shape_q5_0 = {22, 4, 16, 0};
 static const shape_32 shape_q5_1 = {24, 4, 0, 1};
 static const shape_32 shape_q8_0 = {34, 0, 128, 0};
-static const shape_32 shape_mxfp4 = {17, 4, 12, 0};
+static const shape_32 shape_mxfp4 = {17, 4, FM_E2M1_OFFSET, 0};
 static const shape_32 shape_iq4_nl = {18, 0, 128, 0};
 
 FORMAT(q4_0, scale_half, min_half)

@@ -68,8 +68,7 @@ static FM_ALWAYS_INLINE __m256 e8m0_half(const uint8_t *p)
 /* Doubled values of E2M1 plus 12, so that all are unsigned, by nibble. */
 static FM_ALWAYS_INLINE __m256i book_e2m1_unsigned(void)
 {
-    return _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)fm_e2m1_unsigned));
 }
 
 /* How far ahead of its use a weight is asked for. Less than with AVX-512: processors that have only AVX2 have smaller

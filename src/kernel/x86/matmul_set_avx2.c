@@ -101,7 +101,7 @@ void fm_matmul_avx2(fm_kernels *k)
     k->act_form = fm_act_form_of_type;
     k->quantize = fm_quantize_avx2;
     k->matmul = matmul;
-    fm_matmul_book_init_avx2();
+    fm_book_entries_init();
 }
 
 #endif

@@ -170,13 +170,14 @@ static FM_ALWAYS_INLINE uint16_t head_iq1_m(book_head *h, const uint8_t *p)
 
 /* ---- the formats: type, bytes of a block, factor of d (quant_block_iq.h), sign ------------- */
 
-#define FM_BOOK_FORMATS(X)                                                                         \
+#define FM_BOOK_FORMATS_IQ1(X)                                                                     \
+    X(iq1_s, IQ1_S, 50, 0.125f, DELTA_OF_GROUP)                                                    \
+    X(iq1_m, IQ1_M, 56, 0.125f, DELTA_OF_INDEX)
+#define FM_BOOK_FORMATS_IQ23(X)                                                                    \
     X(iq2_xxs, IQ2_XXS, 66, 0.125f, SIGN_BITS)                                                     \
     X(iq2_xs, IQ2_XS, 74, 0.125f, SIGN_BITS)                                                       \
     X(iq2_s, IQ2_S, 82, 0.125f, SIGN_BITS)                                                         \
     X(iq3_xxs, IQ3_XXS, 98, 0.5f, SIGN_BITS)                                                       \
-    X(iq3_s, IQ3_S, 110, 1.0f, SIGN_BITS)                                                          \
-    X(iq1_s, IQ1_S, 50, 0.125f, DELTA_OF_GROUP)                                                    \
-    X(iq1_m, IQ1_M, 56, 0.125f, DELTA_OF_INDEX)
+    X(iq3_s, IQ3_S, 110, 1.0f, SIGN_BITS)
 
 #endif
