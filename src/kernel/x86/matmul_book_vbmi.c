@@ -143,32 +143,32 @@ static FM_ALWAYS_INLINE void take_iq2_s(book_taken *a, book_taken *b, const uint
                 two_of_32(load_256(p + 2), load_256(q + 2)), bit);
 }
 
-static FM_ALWAYS_INLINE void take_iq1_s(book_taken *a, book_taken *b, const uint8_t *p,
-                                        const uint8_t *q)
+/* IQ1: 32 low bytes at qs, three high bits of each index at qh, where `of` says of 16 of them in 8 bytes. */
+static FM_ALWAYS_INLINE void take_iq1(book_taken *a, book_taken *b, const uint8_t *p,
+                                      const uint8_t *q, const int qs, const int qh,
+                                      const uint64_t of)
 {
     __mmask64 bit[3];
     FM_UNROLL
-    for (int k = 0; k < 3; k++) {
-        const uint64_t of = 0x0249024902490249u << k; /* four times three bits of a word */
-        bit[k] = _pext_u64(load_u64(p + 34), of) | _pext_u64(load_u64(p + 42), of) << 16 |
-                 _pext_u64(load_u64(q + 34), of) << 32 | _pext_u64(load_u64(q + 42), of) << 48;
-    }
+    for (int k = 0; k < 3; k++)
+        bit[k] = _pext_u64(load_u64(p + qh), of << k) |
+                 _pext_u64(load_u64(p + qh + 8), of << k) << 16 |
+                 _pext_u64(load_u64(q + qh), of << k) << 32 |
+                 _pext_u64(load_u64(q + qh + 8), of << k) << 48;
     put_entries(&a->entry[0], &b->entry[0], books.iq1[0], 2048,
-                two_of_32(load_256(p + 2), load_256(q + 2)), bit);
+                two_of_32(load_256(p + qs), load_256(q + qs)), bit);
+}
+
+static FM_ALWAYS_INLINE void take_iq1_s(book_taken *a, book_taken *b, const uint8_t *p,
+                                        const uint8_t *q)
+{
+    take_iq1(a, b, p, q, 2, 34, 0x0249024902490249u); /* four times three bits of a word */
 }
 
 static FM_ALWAYS_INLINE void take_iq1_m(book_taken *a, book_taken *b, const uint8_t *p,
                                         const uint8_t *q)
 {
-    __mmask64 bit[3];
-    FM_UNROLL
-    for (int k = 0; k < 3; k++) {
-        const uint64_t of = 0x1111111111111111u << k; /* of nibbles */
-        bit[k] = _pext_u64(load_u64(p + 32), of) | _pext_u64(load_u64(p + 40), of) << 16 |
-                 _pext_u64(load_u64(q + 32), of) << 32 | _pext_u64(load_u64(q + 40), of) << 48;
-    }
-    put_entries(&a->entry[0], &b->entry[0], books.iq1[0], 2048, two_of_32(load_256(p), load_256(q)),
-                bit);
+    take_iq1(a, b, p, q, 0, 32, 0x1111111111111111u); /* of nibbles */
 }
 
 static FM_ALWAYS_INLINE void take_iq3_xxs(book_taken *a, book_taken *b, const uint8_t *p,
