@@ -251,7 +251,7 @@ static void out_rows(const moe_set *s, const moe_job *j, int64_t row0, int64_t r
             act[i] = form == FM_ACT_F32
                          ? (const void *)(r->ff_gate + row * r->ff_max)
                          : r->ff_act.form[form] + (size_t)row * r->ff_act.form_bytes[form];
-            y[i] = j->out + j->pair[i0 + i] * r->hp->n_embd;
+            y[i] = j->out + (int64_t)j->pair[i0 + i] * r->hp->n_embd;
         }
         r->k->matmul(&j->down, row0, row1, act, y, n);
         add_bias(r, y, j->down_bias, n, row0, row1);
@@ -316,7 +316,7 @@ static void add_so_far(const moe_set *s)
         const moe_job *j = &s->job[i];
         const int32_t pair = *j->pair;
         r->k->axpy(s->so_far, j->routed ? r->weights[pair] : shared_weight(r, s->l, 0),
-                   j->out + pair * r->hp->n_embd, r->hp->n_embd);
+                   j->out + (int64_t)pair * r->hp->n_embd, r->hp->n_embd);
     }
 }
 
@@ -539,6 +539,8 @@ fm_status fm_block_moe(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *con
     route_job route = {r, l, ptr};
     fm_pool_run(r->pool, route_item, &route,
                 (r->n_tok + ROUTER_TOKENS_PER_ITEM - 1) / ROUTER_TOKENS_PER_ITEM);
+    /* Of a product that was broken off some scores are an older layer's: nothing is read or remembered for them. */
+    if (fm_run_stops(r, 0)) return fm_fail(err, FM_E_CANCELLED, "stopped");
     if (r->opt.trace) fm_route_trace_layer(r->opt.trace, layer, r->ids);
     const int32_t n_need = group(r);
 
