@@ -261,6 +261,8 @@ static void start_hints(fm_store *s)
     /* A guess beside the experts of one token would delay them: it takes its share of the disk, and some
      * disks (virtual ones, for instance) report nothing until all that they were given is read. */
     if (d->active && d->kind == FM_DEMAND_TOKEN && d->n_reading > 0) return;
+    /* Streamed layers have the disk to themselves: a guess queued behind one would be waited for behind it. */
+    if (fm_trunk_is_reading(s)) return;
     while (h->next < h->n && h->n_reading < h->most_reading && h->n_slot < h->n_max) {
         const int32_t expert = h->id[h->next];
         if (*fm_slot_entry(s, h->layer, expert) < 0) {

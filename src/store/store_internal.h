@@ -208,6 +208,7 @@ void fm_trunk_teardown(fm_store *s);
 void fm_trunk_load_arrived(fm_store *s, int32_t unit, const fm_io_done *done);
 void fm_trunk_ring_arrived(fm_store *s, int32_t buffer, const fm_io_done *done);
 void fm_trunk_feed(fm_store *s); /* read-ahead of streamed units */
+bool fm_trunk_is_reading(const fm_store *s); /* a streamed unit is on its way */
 
 /* Slots (store_experts.c). */
 int32_t *fm_slot_entry(fm_store *s, int32_t layer, int32_t expert);

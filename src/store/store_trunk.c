@@ -298,6 +298,13 @@ void fm_trunk_ring_arrived(fm_store *s, int32_t buffer, const fm_io_done *done)
     settle_buffer(b);
 }
 
+bool fm_trunk_is_reading(const fm_store *s)
+{
+    for (int32_t i = 0; i < s->n_ring; i++)
+        if (s->ring[i].state == FM_RING_READING) return true;
+    return false;
+}
+
 void fm_trunk_feed(fm_store *s)
 {
     if (!s->trunk_loaded || s->n_ring == 0) return;
@@ -349,7 +356,10 @@ static void aim_ring(fm_store *s, int32_t unit)
         if (b->state == FM_RING_EMPTY) continue;
         if (!under_way || steps_ahead(s, unit, b->unit) >= s->n_ring) drop_buffer(s, b);
     }
-    if (!under_way) s->ring_next_unit = unit;
+    if (!under_way) {
+        fm_io_drop_waiting(s->io, PRIORITY_AHEAD); /* all of it for units that were skipped */
+        s->ring_next_unit = unit;
+    }
     fm_trunk_feed(s);
 }
 
@@ -359,6 +369,20 @@ static bool all_buffers_held(const fm_store *s)
         if (s->ring[i].n_hold == 0) return false;
     }
     return true;
+}
+
+/* The buffer that holds a streamed unit, read or failed. */
+static fm_status wait_for_unit(fm_store *s, int32_t unit, fm_ring_buffer **out, fm_error *err)
+{
+    aim_ring(s, unit);
+    while ((*out = find_buffer(s, unit)) == NULL || (*out)->state == FM_RING_READING) {
+        if (!*out && all_buffers_held(s)) {
+            return fm_fail(err, FM_E_LIMIT, "trunk unit %d: all %d ring buffers are on loan", unit,
+                           s->n_ring);
+        }
+        (void)fm_store_pump(s, true);
+    }
+    return FM_OK;
 }
 
 fm_status fm_trunk_acquire(fm_store *s, int32_t unit, uint8_t *const **ptr, fm_error *err)
@@ -372,20 +396,16 @@ fm_status fm_trunk_acquire(fm_store *s, int32_t unit, uint8_t *const **ptr, fm_e
         *ptr = s->unit[unit].ptr;
         return FM_OK;
     }
-    aim_ring(s, unit);
     fm_ring_buffer *b;
-    while ((b = find_buffer(s, unit)) == NULL || b->state == FM_RING_READING) {
-        if (!b && all_buffers_held(s)) {
-            return fm_fail(err, FM_E_LIMIT, "trunk unit %d: all %d ring buffers are on loan", unit,
-                           s->n_ring);
-        }
-        (void)fm_store_pump(s, true);
-    }
-    if (b->failed) {
-        if (err) *err = b->error;
-        const fm_status st = b->error.code;
-        drop_buffer(s, b); /* so that the next acquire reads it again */
-        return st;
+    for (int attempt = 0;; attempt++) {
+        FM_TRY(wait_for_unit(s, unit, &b, err));
+        if (!b->failed) break;
+        const fm_error why = b->error;
+        drop_buffer(s, b);
+        /* It may have failed long ago, while nobody asked for it: only a read begun now counts. */
+        if (attempt == 0) continue;
+        if (err) *err = why;
+        return why.code;
     }
     if (!b->prepared && s->prepare) s->prepare(s->prepare_user, unit, b->ptr);
     b->prepared = true;
