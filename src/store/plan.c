@@ -1,9 +1,10 @@
 /* The memory plan: who gets how much of the budget, decided before anything is allocated.
  *
- * The order of precedence is: what cannot shrink; the whole trunk and the fewest slots, with the
- * batch as large as that allows; then as many trunk units as fit, from the first, the others
- * through a ring. A trunk byte is touched by every token, a slot only sometimes, so slots get what
- * is left when the trunk is settled. All sums saturate, so a checkpoint with absurd sizes does not
+ * The order of precedence is: what cannot shrink and the fewest slots; a modest batch, at most a sixteenth of
+ * the budget; the whole trunk, with the batch as large as that allows, or as many trunk units as fit, from the
+ * first, the others through a ring. A trunk byte is touched by every token, a slot only sometimes, so slots get
+ * what is left when the trunk is settled. A prompt reads streamed units and nearly all experts once per pass, so
+ * passes of 64 tokens instead of 512 would read eight times as much, and the trunk's last bytes save far less. All sums saturate, so a checkpoint with absurd sizes does not
  * fit instead of wrapping around.
  */
 #include "store/store.h"
@@ -19,6 +20,8 @@
 
 enum {
     BATCH_STEP = 64, /* also the smallest batch worth having */
+    BATCH_MODEST = 512, /* goes before the last units of the trunk... */
+    BATCH_SHARE = 16,   /* ...within this part of the budget */
     RING_MIN = 2,    /* one unit computes while the next one arrives */
     RING_GOOD = 3,   /* evens out units of different size and demands in between */
     MIN_SLOTS = 2,   /* one expert computes while the next one arrives */
@@ -309,16 +312,26 @@ static fm_status refuse(const fm_plan_input *in, const fm_plan *least, fm_error 
     return fm_fail(err, FM_E_NOMEM, "%s", text);
 }
 
-/* The largest batch not above in->n_batch with which `others` fits; 0: none does. */
+/* The largest batch not above in->n_batch with which `others` fits, at least `smallest`. */
 static int32_t largest_batch(const fm_plan_input *in, uint64_t others, int32_t smallest)
 {
-    for (int32_t n = in->n_batch; n >= smallest;) {
-        if (add(others, scratch_bytes(in, n)) <= in->budget_bytes) return n;
-        if (n == smallest) break;
+    int32_t n = in->n_batch;
+    while (n > smallest && add(others, scratch_bytes(in, n)) > in->budget_bytes) {
         n = (n - 1) / BATCH_STEP * BATCH_STEP;
         if (n < smallest) n = smallest;
     }
-    return 0;
+    return n;
+}
+
+/* Bytes that a batch above the smallest may have before the trunk: a share, not whole steps of the batch, so
+ * that more memory never means a smaller trunk. */
+static uint64_t batch_reserve(const fm_plan_input *in, int32_t smallest, uint64_t min_memory)
+{
+    const int32_t modest = in->n_batch < BATCH_MODEST ? in->n_batch : BATCH_MODEST;
+    uint64_t reserve = scratch_bytes(in, modest) - scratch_bytes(in, smallest);
+    if (reserve > in->budget_bytes / BATCH_SHARE) reserve = in->budget_bytes / BATCH_SHARE;
+    if (reserve > in->budget_bytes - min_memory) reserve = in->budget_bytes - min_memory;
+    return reserve;
 }
 
 static fm_status check_input(const fm_plan_input *in, fm_error *err)
@@ -366,12 +379,11 @@ fm_status fm_plan_make(fm_store_plan *out, const fm_plan_input *in, fm_error *er
         goto done;
     }
 
-    out->n_batch = largest_batch(in, add(settled, trunk_whole), smallest);
-    if (out->n_batch == 0) {
-        out->n_batch = smallest;
-        const uint64_t others = settled + scratch_bytes(in, smallest);
-        (void)split_trunk(&trunk, in, in->budget_bytes - others, &trunk_least);
-    }
+    const uint64_t before_trunk = settled + scratch_bytes(in, smallest) +
+                                  batch_reserve(in, smallest, report->min_memory_bytes);
+    if (add(before_trunk, trunk_whole) > in->budget_bytes)
+        (void)split_trunk(&trunk, in, in->budget_bytes - before_trunk, &trunk_least);
+    out->n_batch = largest_batch(in, add(settled, split_cost(&trunk)), smallest);
     const uint64_t others =
         fixed_bytes(in) + scratch_bytes(in, out->n_batch) + split_cost(&trunk);
     int64_t n_slot[FM_SLOT_CLASSES] = {0};

@@ -73,7 +73,8 @@ typedef struct {
     uint64_t state_bytes;    /* recurrent state                                   */
     uint64_t importance_bytes; /* sums over activations; 0: none are gathered     */
     /* scratch grows with the batch: fixed + per_token * n_batch. The planner shrinks n_batch in
-     * steps of 64 (never below min(64, n_batch)) before it streams the trunk. */
+     * steps of 64, never below min(64, n_batch), before it streams the trunk; up to 512 tokens not below
+     * what a sixteenth of the budget allows. */
     uint64_t scratch_fixed_bytes, scratch_token_bytes;
     int32_t n_batch;
     int32_t n_ctx;

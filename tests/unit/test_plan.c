@@ -276,25 +276,43 @@ static void too_small_budget_lists_the_lines_and_a_way_out(void **state)
     assert_non_null(strstr(err.msg, "--memory"));
 }
 
-static void batch_shrinks_before_the_trunk_is_streamed(void **state)
+/* A modest batch comes before the last units of the trunk, but takes a sixteenth of the budget at most. */
+static void a_modest_batch_goes_before_the_trunk(void **state)
 {
     (void)state;
     model m;
     fm_store_plan p;
     typical(&m);
-    m.in.scratch_token_bytes = MIB;
+    m.in.scratch_token_bytes = 300 * 1024;
+    m.in.n_batch = 1024;
+    const uint64_t least = smallest(&m);
+    bool saw_small = false, saw_streamed_512 = false, saw_whole_small = false;
     int32_t last_batch = 0;
-    bool saw_small_batch_with_whole_trunk = false;
-    for (uint64_t budget = smallest(&m); budget < smallest(&m) + 1000 * MIB; budget += 3 * MIB) {
+    for (uint64_t budget = least; budget < least + 3000 * MIB; budget += 3 * MIB) {
         assert_int_equal(plan_with(&p, &m, budget, NULL), FM_OK);
         check_invariants(&p, &m);
-        if (p.n_ring > 0) assert_int_equal(p.n_batch, 64);
-        if (p.n_ring == 0 && p.n_batch < 512) saw_small_batch_with_whole_trunk = true;
-        assert_true(p.n_batch >= last_batch);
+        uint64_t share = budget / 16;
+        if (share > budget - least) share = budget - least;
+        if (share > (512 - 64) * m.in.scratch_token_bytes)
+            share = (512 - 64) * m.in.scratch_token_bytes;
+        const int32_t promised = 64 + (int32_t)(share / m.in.scratch_token_bytes) / 64 * 64;
+        assert_true(p.n_batch >= promised);
+        saw_small |= p.n_ring > 0 && p.n_batch < 128;
+        saw_streamed_512 |= p.n_ring > 0 && p.n_batch >= 512;
+        saw_whole_small |= p.n_ring == 0 && p.n_batch < 512;
         last_batch = p.n_batch;
     }
-    assert_true(saw_small_batch_with_whole_trunk);
-    assert_int_equal(last_batch, 512);
+    assert_true(saw_small && saw_whole_small && !saw_streamed_512); /* the trunk is 200 MiB */
+    assert_int_equal(last_batch, 1024);
+
+    typical(&m); /* a trunk of 20 GiB: long passes although most of it is streamed */
+    for (int i = 0; i < 10; i++) set_unit(&m, i, 4, 512 * MIB);
+    m.in.scratch_token_bytes = 500 * 1024;
+    assert_int_equal(plan_with(&p, &m, 8192 * MIB, NULL), FM_OK);
+    check_invariants(&p, &m);
+    assert_true(p.n_ring > 0);
+    assert_in_range(p.n_resident_unit, 1, 9);
+    assert_int_equal(p.n_batch, 512);
 }
 
 /* -1, 0, 1 on (resident units, ring, batch, slots): what a larger budget must not lower. */
@@ -441,7 +459,7 @@ int main(void)
         cmocka_unit_test(ample_budget_holds_everything_and_takes_no_more),
         cmocka_unit_test(smallest_budget_is_exact),
         cmocka_unit_test(too_small_budget_lists_the_lines_and_a_way_out),
-        cmocka_unit_test(batch_shrinks_before_the_trunk_is_streamed),
+        cmocka_unit_test(a_modest_batch_goes_before_the_trunk),
         cmocka_unit_test(more_memory_never_gives_a_worse_plan),
         cmocka_unit_test(order_of_layers_does_not_matter),
         cmocka_unit_test(classes_hold_the_same_share_of_their_experts),
