@@ -99,6 +99,13 @@ static double median_rate(const fm_io_candidate *c)
     return rate[n / 2];
 }
 
+/* Requests whose pieces fill the depth; one at least. */
+static uint64_t requests_for(uint64_t room, int depth, uint64_t split_bytes)
+{
+    const uint64_t piece = room < split_bytes ? room : split_bytes;
+    return ((uint64_t)depth * piece + room - 1) / room;
+}
+
 /* Rounds over all candidates, as far as the time and the unread places go. */
 static fm_status measure(tuning *u, fm_io_candidate *c, int n, uint64_t end_us, fm_error *err)
 {
@@ -125,8 +132,10 @@ static fm_status measure(tuning *u, fm_io_candidate *c, int n, uint64_t end_us, 
             fm_disk_probe_result result;
             FM_TRY(fm_probe_disk(&result, &probe, err));
             u->places += result.requests;
-            /* Fewer requests than the depth never showed it. */
-            if (result.requests >= (uint64_t)c[i].depth) c[i].rate[round] = result.gb_s;
+            /* Fewer requests than fill the depth never showed it. */
+            if (result.requests >=
+                requests_for(fm_io_room(t->read_bytes), c[i].depth, c[i].split_bytes))
+                c[i].rate[round] = result.gb_s;
         }
     }
     return FM_OK;
@@ -141,7 +150,8 @@ static fm_status tune(tuning *u, fm_io_choice *out, fm_error *err)
     fm_io_candidate c[CANDIDATES_MAX];
     int n = 0;
     for (size_t i = 0; i < sizeof depths / sizeof *depths; i++) {
-        if (i > 0 && (uint64_t)depths[i] * room > t->buffer_bytes) continue;
+        if (i > 0 && requests_for(room, depths[i], FM_IO_DEFAULT_SPLIT) * room > t->buffer_bytes)
+            continue;
         c[n++] = (fm_io_candidate){.depth = depths[i], .split_bytes = FM_IO_DEFAULT_SPLIT};
     }
     FM_TRY(measure(u, c, n, t->max_us / 2, err));
@@ -277,7 +287,8 @@ fm_status fm_io_choose(fm_io_choice *out, const fm_io_tune *t, fm_error *err)
     }
     if (recall(out, t, path, key)) return FM_OK;
     const uint64_t room = fm_io_room(t->read_bytes);
-    if (t->max_us == 0 || t->read_bytes == 0 || t->buffer_bytes < FM_IO_DEFAULT_DEPTH * room)
+    if (t->max_us == 0 || t->read_bytes == 0 ||
+        t->buffer_bytes / room < requests_for(room, FM_IO_DEFAULT_DEPTH, FM_IO_DEFAULT_SPLIT))
         return FM_OK;
     fm_io_choice found = *out;
     /* Written before it is known: where that fails, measuring would cost every start the same again. */

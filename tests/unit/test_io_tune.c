@@ -209,6 +209,20 @@ static void what_cannot_be_kept_is_not_measured(void **state)
     assert_string_equal(kept_file(), "");
 }
 
+/* The device sees pieces: eight parts of 5 MiB need not fit for eight of them to be under way. */
+static void large_parts_are_measured_in_little_memory(void **state)
+{
+    (void)state;
+    fm_error err = {0};
+    fm_io_choice a;
+    fm_io_tune t = a_tune();
+    t.read_bytes = 5 << 20; /* the file has four */
+    t.buffer_bytes = 16 << 20;
+    assert_int_equal(fm_io_choose(&a, &t, &err), FM_OK);
+    assert_int_equal(a.origin, FM_IO_MEASURED);
+    assert_true(a.gb_s > 0);
+}
+
 /* A read that fails is for who needs the data; nothing is kept of such a measurement. */
 static void failing_reads_give_the_defaults(void **state)
 {
@@ -258,6 +272,7 @@ int main(void)
         KEPT(measured_once_then_remembered),
         KEPT(a_damaged_file_is_named_and_replaced),
         KEPT(what_cannot_be_kept_is_not_measured),
+        KEPT(large_parts_are_measured_in_little_memory),
         KEPT(failing_reads_give_the_defaults),
         KEPT(stopping_leaves_nothing),
     };
