@@ -207,11 +207,6 @@ uint64_t fm_io_bytes_read(const fm_io *io)
     return io->bytes_read;
 }
 
-void fm_io_register(fm_io *io, void *base, uint64_t bytes)
-{
-    if (io->ops->add_buffer) io->ops->add_buffer(io->back, base, bytes);
-}
-
 /* ---- files ------------------------------------------------------------------------------- */
 
 static void say_buffered(fm_io *io, const char *path)

@@ -30,7 +30,7 @@ enum { FM_IO_PRIORITIES = 3 };
 
 typedef struct {
     uint64_t tag;
-    fm_status status; /* FM_OK, or what fm_io_wait's err describes when it is the failed one */
+    fm_status status; /* FM_OK, or why the read failed */
     fm_error error;   /* filled when status != FM_OK: file, offset, bytes, errno             */
 } fm_io_done;
 
@@ -59,10 +59,6 @@ static inline uint64_t fm_io_room(uint64_t bytes)
 {
     return (bytes + 2 * FM_IO_ALIGN - 1) & ~(uint64_t)(FM_IO_ALIGN - 1);
 }
-
-/* Registers a long-lived buffer range with the kernel where that helps; refusal (RLIMIT_MEMLOCK) is
- * logged once and not an error. */
-void fm_io_register(fm_io *io, void *base, uint64_t bytes);
 
 /* Queues reads; more than the depth is fine. They go to the device, by priority and then in order, with
  * fm_io_start() or fm_io_reap(), all that may in one system call; that call takes tens of microseconds, so a thread

@@ -64,7 +64,6 @@ typedef struct {
     /* Reports finished pieces with fm_io_piece_done(). Blocks for at least one when `wait`. */
     void (*reap)(fm_io_back *b, bool wait);
     void (*add_file)(fm_io_back *b, struct fm_io_file *file);     /* may be NULL */
-    void (*add_buffer)(fm_io_back *b, void *base, uint64_t bytes); /* may be NULL */
 } fm_io_ops;
 
 extern const fm_io_ops fm_io_ops_uring, fm_io_ops_pread, fm_io_ops_mmap;
@@ -95,7 +94,7 @@ struct fm_io {
 
     uint64_t bytes_read;
     uint64_t busy_us, busy_since_us; /* since: while n_with_device > 0 */
-    bool said_buffered, said_no_register;
+    bool said_buffered;
 };
 
 /* Called by reap() for each piece that came back; pieces[piece].result is set. */

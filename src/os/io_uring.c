@@ -1,5 +1,5 @@
 /* io_uring back end: pieces become read operations of one ring, submitted and reaped by the thread
- * that uses the engine. Buffers and files are registered with the ring when the kernel allows it.
+ * that uses the engine. Files are registered with the ring when the kernel allows it.
  *
  * The ring is not bound to one thread (IORING_SETUP_SINGLE_ISSUER, DEFER_TASKRUN): an engine may
  * be opened by one thread and used by another, and reads may be under way in between.
@@ -10,39 +10,26 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <liburing.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 
 #include "base/spin.h"
 #include "os/fault.h"
 
 enum {
     MAX_FILES = 256,
-    MAX_BUFFERS = 256,
-    /* The kernel's limit for one registered buffer. */
-    MAX_BUFFER_BYTES = 1 << 30,
     CQE_BATCH = 32,
     PAUSES_PER_LOOK = 32,
     /* Failing system calls in a row after which the ring is given up. */
     MAX_RING_ERRORS = 100,
 };
 
-typedef struct {
-    uint8_t *base;
-    uint64_t bytes;
-} ring_buffer;
-
 struct fm_io_back {
     fm_io *io;
     struct io_uring ring;
-    bool has_ring, has_file_table, has_buffer_table;
+    bool has_ring, has_file_table;
     int n_file;
-    int n_buffer;
-    ring_buffer buffers[MAX_BUFFERS]; /* sorted by base */
-    int buffer_index[MAX_BUFFERS];
     int n_in_ring; /* started and not yet completed */
     int n_ring_error, broken_errno;
     fm_spin spin;
@@ -99,7 +86,6 @@ static fm_status uring_create(fm_io_back **out, fm_io *io, fm_error *err)
         return fm_fail(err, FM_E_UNSUPPORTED, "this kernel's io_uring has no read operation");
     }
     b->has_file_table = io_uring_register_files_sparse(&b->ring, MAX_FILES) == 0;
-    b->has_buffer_table = io_uring_register_buffers_sparse(&b->ring, MAX_BUFFERS) == 0;
     *out = b;
     return FM_OK;
 }
@@ -109,62 +95,6 @@ static void uring_add_file(fm_io_back *b, struct fm_io_file *file)
     if (!b->has_file_table || b->n_file == MAX_FILES) return;
     if (io_uring_register_files_update(&b->ring, (unsigned)b->n_file, &file->fd, 1) != 1) return;
     file->registered = b->n_file++;
-}
-
-static void say_not_registered(fm_io *io, uint64_t bytes, int os_errno)
-{
-    if (io->said_no_register) return;
-    io->said_no_register = true;
-    fm_io_log(io, FM_LOG_INFO,
-              "%" PRIu64
-              " MiB of read buffers are not registered with the kernel (%s); reads work, "
-              "with a little more work per read",
-              bytes >> 20,
-              os_errno == ENOMEM ? "the limit on locked memory, ulimit -l" : strerror(os_errno));
-}
-
-static void uring_add_buffer(fm_io_back *b, void *base, uint64_t bytes)
-{
-    uint8_t *at = base;
-    for (uint64_t done = 0; done < bytes;) {
-        const uint64_t n = bytes - done < MAX_BUFFER_BYTES ? bytes - done : MAX_BUFFER_BYTES;
-        const struct iovec part = {at + done, n};
-        const __u64 tag = 0;
-        int rc = -ENOSPC;
-        if (b->has_buffer_table && b->n_buffer < MAX_BUFFERS) {
-            rc = io_uring_register_buffers_update_tag(&b->ring, (unsigned)b->n_buffer, &part, &tag,
-                                                      1);
-        }
-        if (rc != 1) {
-            say_not_registered(b->io, bytes - done, rc < 0 ? -rc : EINVAL);
-            return;
-        }
-        int slot = b->n_buffer;
-        for (; slot > 0 && b->buffers[slot - 1].base > at + done; slot--) {
-            b->buffers[slot] = b->buffers[slot - 1];
-            b->buffer_index[slot] = b->buffer_index[slot - 1];
-        }
-        b->buffers[slot] = (ring_buffer){at + done, n};
-        b->buffer_index[slot] = b->n_buffer++;
-        done += n;
-    }
-}
-
-/* Index of the registered buffer that holds all of [p, p + bytes), -1: none. */
-static int find_buffer(const fm_io_back *b, const uint8_t *p, uint64_t bytes)
-{
-    int lo = 0, hi = b->n_buffer;
-    while (lo < hi) {
-        const int mid = (lo + hi) / 2;
-        if (b->buffers[mid].base <= p)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    if (lo == 0) return -1;
-    const ring_buffer *r = &b->buffers[lo - 1];
-    const uint64_t at = (uint64_t)(p - r->base);
-    return at < r->bytes && bytes <= r->bytes - at ? b->buffer_index[lo - 1] : -1;
 }
 
 static void uring_start(fm_io_back *b, int32_t piece)
@@ -183,12 +113,7 @@ static void uring_start(fm_io_back *b, int32_t piece)
     const uint64_t offset = p->offset + p->done;
     const bool fixed_file = p->file->registered >= 0;
     const int fd = fixed_file ? p->file->registered : p->file->fd;
-    const int buffer = find_buffer(b, buf, n);
-    if (buffer >= 0) {
-        io_uring_prep_read_fixed(sqe, fd, buf, n, offset, buffer);
-    } else {
-        io_uring_prep_read(sqe, fd, buf, n, offset);
-    }
+    io_uring_prep_read(sqe, fd, buf, n, offset);
     if (fixed_file) sqe->flags |= IOSQE_FIXED_FILE;
     sqe->user_data = (uint64_t)(uint32_t)piece;
 }
@@ -288,7 +213,6 @@ const fm_io_ops fm_io_ops_uring = {
     .flush = uring_flush,
     .reap = uring_reap,
     .add_file = uring_add_file,
-    .add_buffer = uring_add_buffer,
 };
 
 #else

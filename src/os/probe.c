@@ -296,10 +296,7 @@ fm_status fm_probe_disk(fm_disk_probe_result *out, const fm_disk_probe *probe, f
     for (int32_t i = 0; i < probe->n_file && st == FM_OK; i++)
         st = fm_io_open(d.io, &d.file[i], probe->path[i], probe->file_bytes[i], err);
     if (st == FM_OK) st = make_buffers(&d, &ledger, &line, err);
-    if (st == FM_OK) {
-        fm_io_register(d.io, d.buffer, d.n_room * d.room);
-        st = read_places(&d, out, err);
-    }
+    if (st == FM_OK) st = read_places(&d, out, err);
     fm_io_destroy(d.io); /* waits: nobody writes to the buffer any more */
     if (line >= 0 && d.buffer) fm_ledger_free(&ledger, line, d.buffer, (size_t)(d.n_room * d.room));
     free(d.file);

@@ -451,42 +451,6 @@ static void first_priority_overtakes_waiting_guesses(void **state)
     }
 }
 
-static void registered_buffers_read_the_same(void **state)
-{
-    (void)state;
-    log_record log;
-    const fm_io_file *file;
-    fm_io *io = open_engine("uring", 4, &file, &log);
-    if (!io) return;
-    enum { N = 16 };
-    const uint64_t room = fm_io_room(MAX_BYTES);
-    uint8_t *block = NULL;
-    assert_int_equal(posix_memalign((void **)&block, FM_IO_ALIGN, N * room), 0);
-    fm_io_register(io, block + 2 * room, 5 * room); /* out of order, with gaps */
-    fm_io_register(io, block, room);
-    fm_io_register(io, block + 9 * room, 3 * room);
-    for (int round = 0; round < 4; round++) {
-        for (int i = 0; i < N; i++) {
-            const fm_io_read rd = {.file = file,
-                                   .offset = (uint64_t)(round * 4001 + i * 100003),
-                                   .bytes = MAX_BYTES - (uint64_t)i * 777,
-                                   .base = block + (uint64_t)i * room,
-                                   .tag = (uint64_t)i};
-            assert_int_equal(fm_io_submit(io, &rd, 1, NULL), FM_OK);
-        }
-        fm_io_done d[N];
-        for (int n = 0; n < N;) n += fm_io_reap(io, d + n, N - n, true);
-        for (int i = 0; i < N; i++) {
-            assert_int_equal(d[i].status, FM_OK);
-            assert_bytes(block + (uint64_t)i * room, (uint64_t)(round * 4001 + i * 100003),
-                         MAX_BYTES - (uint64_t)i * 777);
-        }
-    }
-    assert_true(log.n_line <= 1);
-    fm_io_destroy(io);
-    free(block);
-}
-
 static void file_without_direct_io_is_read_buffered_and_said_once(void **state)
 {
     (void)state;
@@ -652,7 +616,6 @@ int main(void)
         cmocka_unit_test(malformed_reads_are_refused),
         cmocka_unit_test(destroy_with_reads_under_way_is_safe),
         cmocka_unit_test(first_priority_overtakes_waiting_guesses),
-        cmocka_unit_test(registered_buffers_read_the_same),
         cmocka_unit_test(file_without_direct_io_is_read_buffered_and_said_once),
         cmocka_unit_test(passing_errors_are_tried_again),
         cmocka_unit_test(direct_read_that_is_refused_becomes_a_buffered_one),
