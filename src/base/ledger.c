@@ -13,13 +13,25 @@
 
 enum { PAGE = 4096, HUGE_PAGE = 2 << 20 };
 
+static int find(const fm_ledger *l, const char *name)
+{
+    for (int i = 0; i < l->n_line; i++)
+        if (strcmp(l->lines[i].name, name) == 0) return i;
+    return -1;
+}
+
+int fm_ledger_line_of(fm_ledger *l, const char *name, uint64_t need_bytes)
+{
+    const int at = find(l, name);
+    return at >= 0 ? at : fm_ledger_open(l, name, need_bytes);
+}
+
 int fm_ledger_open(fm_ledger *l, const char *name, uint64_t limit_bytes)
 {
-    for (int i = 0; i < l->n_line; i++) {
-        if (strcmp(l->lines[i].name, name) == 0) {
-            l->lines[i].limit_bytes = limit_bytes;
-            return i;
-        }
+    const int at = find(l, name);
+    if (at >= 0) {
+        l->lines[at].limit_bytes = limit_bytes;
+        return at;
     }
     if (l->n_line == FM_LEDGER_LINES) return -1;
     fm_ledger_line *line = &l->lines[l->n_line];

@@ -11,6 +11,18 @@
 
 #define FM_LEDGER_LINES 24
 
+/* Names of the plan's lines, which the engine opens here with the plan's bytes before anything is taken from them. */
+#define FM_LINE_PROGRAM "program"
+#define FM_LINE_METADATA "metadata and tokenizer"
+#define FM_LINE_TRUNK "trunk (resident)"
+#define FM_LINE_RING "trunk ring"
+#define FM_LINE_KV "attention cache"
+#define FM_LINE_INDEX "index keys"
+#define FM_LINE_STATE "recurrent state"
+#define FM_LINE_SCRATCH "scratch"
+#define FM_LINE_IMPORTANCE "importance sums"
+#define FM_LINE_SLOTS "expert slots"
+
 typedef struct {
     char name[48];
     uint64_t limit_bytes;
@@ -22,8 +34,11 @@ typedef struct fm_ledger {
     int n_line;
 } fm_ledger;
 
-/* Opens a line, or raises the limit of the line that has this name. Returns its index, -1 full. */
+/* Opens a line, or sets the limit of the line that has this name. Returns its index, -1 full. */
 int fm_ledger_open(fm_ledger *l, const char *name, uint64_t limit_bytes);
+
+/* The line of this name with the limit that it has; opened with need_bytes where no plan was made. -1: full. */
+int fm_ledger_line_of(fm_ledger *l, const char *name, uint64_t need_bytes);
 
 /* Page-aligned zeroed memory, charged to `line`; NULL with *err filled when the line is full or
  * the system refuses. `huge`: ask for transparent huge pages. */

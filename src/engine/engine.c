@@ -182,9 +182,21 @@ static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error
     return st;
 }
 
+/* What is allocated later finds its line with the plan's limit and cannot pass it. */
+static fm_status open_ledger(fm_engine *e, fm_error *err)
+{
+    const fm_plan *plan = &e->plan.report;
+    for (int32_t i = 0; i < plan->n_line; i++)
+        if (fm_ledger_open(&e->ledger, plan->lines[i].name, plan->lines[i].bytes) < 0)
+            return fm_fail(err, FM_E_LIMIT, "memory ledger: no line left for '%s'",
+                           plan->lines[i].name);
+    return FM_OK;
+}
+
 static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
 {
     const fm_model *m = e->model;
+    FM_TRY(open_ledger(e, err));
     FM_TRY(fm_pool_create(&e->pool, e->n_thread, err));
     fm_pool_limit(e->pool, fm_os_cpu_count()); /* the pool knows neither affinity nor quota */
     FM_TRY(open_embd(e, err));

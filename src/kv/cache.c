@@ -93,14 +93,14 @@ fm_status fm_kv_create(fm_kv **out, const fm_kv_shape *shape, fm_ledger *ledger,
     kv->cache_bytes = fm_kv_cache_bytes(shape);
     kv->index_bytes = fm_kv_index_bytes(shape);
     kv->state_bytes = fm_kv_state_bytes(shape);
-    kv->cache_line = fm_ledger_open(ledger, "attention cache", kv->cache_bytes);
-    kv->state_line = fm_ledger_open(ledger, "recurrent state", kv->state_bytes);
+    kv->cache_line = fm_ledger_line_of(ledger, FM_LINE_KV, kv->cache_bytes);
+    kv->state_line = fm_ledger_line_of(ledger, FM_LINE_STATE, kv->state_bytes);
     if (kv->cache_bytes) {
         kv->cache = fm_ledger_alloc(ledger, kv->cache_line, kv->cache_bytes, 1, err);
         if (!kv->cache) goto fail;
     }
     if (kv->index_bytes) {
-        kv->index_line = fm_ledger_open(ledger, "index keys", kv->index_bytes);
+        kv->index_line = fm_ledger_line_of(ledger, FM_LINE_INDEX, kv->index_bytes);
         kv->index = fm_ledger_alloc(ledger, kv->index_line, kv->index_bytes, 1, err);
         if (!kv->index) goto fail;
     }

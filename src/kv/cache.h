@@ -45,8 +45,8 @@ uint64_t fm_kv_state_bytes(const fm_kv_shape *s);
  * these n_seen are chosen; recurrent state twice, because it is read and written. */
 uint64_t fm_kv_touched_bytes(const fm_kv_shape *s, int64_t pos, int64_t n_seen, int64_t n_window);
 
-/* Takes these from the ledger's lines "attention cache", "index keys" and "recurrent state", zeroed. The caller owns *out; the ledger must outlive it. FM_E_NOMEM when the
- * ledger or the system refuses; then *out is NULL. */
+/* Takes these from the ledger's lines FM_LINE_KV, FM_LINE_INDEX and FM_LINE_STATE, zeroed. The caller owns *out; the
+ * ledger must outlive it. FM_E_NOMEM when the ledger or the system refuses; then *out is NULL. */
 fm_status fm_kv_create(fm_kv **out, const fm_kv_shape *shape, fm_ledger *ledger, fm_error *err);
 void fm_kv_destroy(fm_kv *kv); /* NULL is fine */
 void fm_kv_reset(fm_kv *kv);   /* recurrent state to zero; attention needs nothing */

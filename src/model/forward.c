@@ -76,8 +76,12 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     r->ff_max = (int64_t)fm_round_up((uint64_t)max_i64(hp->n_ff_expert, hp->n_ff_shared), 16);
     int64_t ff_floats = r->ff_rows * r->ff_max;
     if (hp->n_ff_dense) {
-        ff_floats = max_i64(ff_floats, hp->n_ff_dense);
-        r->dense_rows = ff_floats / hp->n_ff_dense < B ? ff_floats / hp->n_ff_dense : B;
+        /* Tokens of a dense layer at a time, so many per 64 of the pass: the plan counts on scratch that grows in a
+         * straight line with the pass. */
+        const int64_t per_64 = 64 * r->ff_max / hp->n_ff_dense;
+        const int64_t rows = B < 64 ? ff_floats / hp->n_ff_dense : B / 64 * per_64;
+        r->dense_rows = rows < 1 ? 1 : rows < B ? rows : B;
+        ff_floats += hp->n_ff_dense;
         fm_acts_layout(&r->dense_act, a, r->dense_rows, hp->n_ff_dense);
     }
     r->ff_gate = FLOATS(ff_floats);
@@ -120,7 +124,7 @@ fm_status fm_run_create(fm_run **out, const fm_run_options *opt, fm_ledger *ledg
     r->n_thread = fm_pool_size(opt->pool);
     r->ledger = ledger;
     r->arena.size = fm_run_bytes(opt->model, opt->n_batch, opt->n_ctx, r->n_thread);
-    r->ledger_line = fm_ledger_open(ledger, "scratch", r->arena.size);
+    r->ledger_line = fm_ledger_line_of(ledger, FM_LINE_SCRATCH, r->arena.size);
     r->arena.base = fm_ledger_alloc(ledger, r->ledger_line, r->arena.size, 1, err);
     if (!r->arena.base) {
         free(r);

@@ -128,7 +128,7 @@ fm_status fm_input_sums_create(fm_input_sums **out, const fm_model *m, fm_ledger
     imp->model = m;
     imp->ledger = ledger;
     imp->arena.size = fm_input_sums_bytes(m);
-    imp->line = fm_ledger_open(ledger, FM_LINE_IMPORTANCE, imp->arena.size);
+    imp->line = fm_ledger_line_of(ledger, FM_LINE_IMPORTANCE, imp->arena.size);
     imp->arena.base = fm_ledger_alloc(ledger, imp->line, imp->arena.size, 1, err);
     if (!imp->arena.base) {
         free(imp);

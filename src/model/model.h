@@ -188,7 +188,7 @@ typedef struct {
 /* Bytes of working memory for these sizes. */
 uint64_t fm_run_bytes(const fm_model *m, int32_t n_batch, int64_t n_ctx, int n_thread);
 
-/* Working memory comes from the ledger's line "scratch". */
+/* Working memory comes from the ledger's line FM_LINE_SCRATCH. */
 fm_status fm_run_create(fm_run **out, const fm_run_options *opt, fm_ledger *ledger, fm_error *err);
 void fm_run_destroy(fm_run *r);
 

@@ -53,14 +53,14 @@ static fm_status open_files(fm_store *s, const fm_store_options *opt, fm_error *
     return FM_OK;
 }
 
-/* Opens a line under the plan's name, with the plan's limit. */
+/* The line under the plan's name, with the plan's limit. */
 static fm_status open_line(fm_store *s, const char *name, int *line, fm_error *err)
 {
     *line = -1;
     for (int32_t i = 0; i < s->plan.report.n_line; i++) {
         const fm_plan_line *l = &s->plan.report.lines[i];
         if (strcmp(l->name, name) != 0) continue;
-        *line = fm_ledger_open(s->ledger, name, l->bytes);
+        *line = fm_ledger_line_of(s->ledger, name, l->bytes);
         if (*line < 0)
             return fm_fail(err, FM_E_LIMIT, "memory ledger: no line left for '%s'", name);
     }

@@ -44,20 +44,6 @@ typedef struct {
 
 /* ---- plan -------------------------------------------------------------------------------- */
 
-/* Names of the plan's lines, which are the ledger's lines too: open each line of the report with
- * fm_ledger_open(ledger, line.name, line.bytes) and charge what you allocate to it. The store
- * charges FM_LINE_TRUNK (which also has room for always_bytes), FM_LINE_RING and FM_LINE_SLOTS. */
-#define FM_LINE_PROGRAM "program"
-#define FM_LINE_METADATA "metadata and tokenizer"
-#define FM_LINE_TRUNK "trunk (resident)"
-#define FM_LINE_RING "trunk ring"
-#define FM_LINE_KV "attention cache"
-#define FM_LINE_INDEX "index keys"
-#define FM_LINE_STATE "recurrent state"
-#define FM_LINE_SCRATCH "scratch"
-#define FM_LINE_IMPORTANCE "importance sums"
-#define FM_LINE_SLOTS "expert slots"
-
 typedef struct {
     const fm_expert_layer *layer;
     int32_t n_layer;

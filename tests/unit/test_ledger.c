@@ -60,6 +60,10 @@ static void reopening_a_line_changes_its_limit_not_its_use(void **state)
     assert_int_equal(fm_ledger_charge(&l, a, 70, NULL), FM_OK);
     assert_int_equal(fm_ledger_charge(&l, a, -150, NULL), FM_OK);
     assert_int_equal(fm_ledger_open(&l, "a", 10), a);
+    assert_int_equal(fm_ledger_line_of(&l, "a", 1000), a); /* who needs more does not get it */
+    assert_int_equal(l.lines[a].limit_bytes, 10);
+    const int c = fm_ledger_line_of(&l, "c", 30);
+    assert_int_equal(l.lines[c].limit_bytes, 30);
     assert_int_equal(fm_ledger_charge(&l, a, 11, NULL), FM_E_NOMEM);
 }
 
