@@ -307,10 +307,7 @@ static void cut_piece(fm_io *io, int32_t request)
  * that a demand never waits behind a stock of guesses. */
 static void feed_device(fm_io *io)
 {
-    while (io->again.head >= 0) {
-        const int32_t at = io->again.head;
-        io->again.head = io->pieces[at].next;
-        if (io->again.head < 0) io->again.tail = -1;
+    for (int32_t at; (at = fm_io_piece_pop(io, &io->again)) >= 0;) {
         io->pieces[at].next = -1;
         io->ops->start(io->back, at); /* it was never counted out */
     }
@@ -359,17 +356,6 @@ void fm_io_drop_waiting(fm_io *io, int priority)
         fail_request(io, at, ECANCELED, false, r->cursor); /* takes it out of the list */
         if (r->n_piece == 0) request_push(io, &io->finished, at);
     }
-}
-
-static void retry_piece(fm_io *io, int32_t at)
-{
-    io->pieces[at].next = -1;
-    if (io->again.tail >= 0) {
-        io->pieces[io->again.tail].next = at;
-    } else {
-        io->again.head = at;
-    }
-    io->again.tail = at;
 }
 
 static void end_piece(fm_io *io, int32_t at)
@@ -423,7 +409,7 @@ void fm_io_piece_done(fm_io *io, int32_t at)
     const int64_t result = p->result;
     if (result < 0) {
         if (error_is_passing(io, p, (int)-result)) {
-            retry_piece(io, at);
+            fm_io_piece_push(io, &io->again, at);
             return;
         }
         fail_request(io, p->request, (int)-result, false, p->offset + p->done);
@@ -446,7 +432,7 @@ void fm_io_piece_done(fm_io *io, int32_t at)
         end_piece(io, at);
         return;
     }
-    retry_piece(io, at);
+    fm_io_piece_push(io, &io->again, at);
 }
 
 /* ---- requests ---------------------------------------------------------------------------- */

@@ -97,6 +97,28 @@ struct fm_io {
     bool said_buffered;
 };
 
+/* Lists of pieces, linked by their `next`. */
+static inline void fm_io_piece_push(fm_io *io, fm_io_list *list, int32_t at)
+{
+    io->pieces[at].next = -1;
+    if (list->tail >= 0) {
+        io->pieces[list->tail].next = at;
+    } else {
+        list->head = at;
+    }
+    list->tail = at;
+}
+
+/* -1: the list is empty. */
+static inline int32_t fm_io_piece_pop(fm_io *io, fm_io_list *list)
+{
+    const int32_t at = list->head;
+    if (at < 0) return -1;
+    list->head = io->pieces[at].next;
+    if (list->head < 0) list->tail = -1;
+    return at;
+}
+
 /* Called by reap() for each piece that came back; pieces[piece].result is set. */
 void fm_io_piece_done(fm_io *io, int32_t piece);
 

@@ -35,26 +35,6 @@ struct fm_io_back {
     int n_held; /* submitter only: with the threads or on `done` */
 };
 
-static void list_push(fm_io *io, fm_io_list *list, int32_t at)
-{
-    io->pieces[at].next = -1;
-    if (list->tail >= 0) {
-        io->pieces[list->tail].next = at;
-    } else {
-        list->head = at;
-    }
-    list->tail = at;
-}
-
-static int32_t list_pop(fm_io *io, fm_io_list *list)
-{
-    const int32_t at = list->head;
-    if (at < 0) return -1;
-    list->head = io->pieces[at].next;
-    if (list->head < 0) list->tail = -1;
-    return at;
-}
-
 static int64_t read_with_pread(const fm_io_piece *p)
 {
     const ssize_t got = pread(p->file->fd, p->buf + p->done, p->bytes - p->done,
@@ -91,7 +71,7 @@ static void *reader_main(void *arg)
     fm_io_back *b = arg;
     pthread_mutex_lock(&b->mu);
     for (;;) {
-        const int32_t at = list_pop(b->io, &b->todo);
+        const int32_t at = fm_io_piece_pop(b->io, &b->todo);
         if (at < 0) {
             if (b->stop) break;
             b->n_idle++;
@@ -103,7 +83,7 @@ static void *reader_main(void *arg)
         fm_io_piece *p = &b->io->pieces[at];
         p->result = fm_fault_read(p->file, p->offset + p->done, p->buf + p->done, b->read(p));
         pthread_mutex_lock(&b->mu);
-        list_push(b->io, &b->done, at);
+        fm_io_piece_push(b->io, &b->done, at);
         if (b->submitter_waits) pthread_cond_signal(&b->piece_done);
     }
     pthread_mutex_unlock(&b->mu);
@@ -171,7 +151,7 @@ static fm_status mmap_create(fm_io_back **out, fm_io *io, fm_error *err)
 static void threads_start(fm_io_back *b, int32_t piece)
 {
     pthread_mutex_lock(&b->mu);
-    list_push(b->io, &b->todo, piece);
+    fm_io_piece_push(b->io, &b->todo, piece);
     if (b->n_idle > 0) pthread_cond_signal(&b->piece_came);
     pthread_mutex_unlock(&b->mu);
     b->n_held++;
