@@ -355,16 +355,6 @@ static void print_table(const report *r, const fm_bench_run *run, const fm_cli_o
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
 
-static void put_text(fm_json_out *j, const char *key, const char *text)
-{
-    fm_json_text(j, key, text, strlen(text));
-}
-
-static void put_count(fm_json_out *j, const char *key, int64_t n)
-{
-    fm_json_u64(j, key, n > 0 ? (uint64_t)n : 0);
-}
-
 /* What was not measured is null. */
 static void put_phase(fm_json_out *j, const figures *f, bool is_prompt)
 {
@@ -416,7 +406,7 @@ static void put_repeats(fm_json_out *j, const fm_bench_run *run)
         fm_json_real(j, "load_ms", run->is_cold ? (double)r->load_us / 1e3 : NAN);
         fm_json_u64(j, "prompt_bytes_read", r->prompt.bytes_read);
         fm_json_u64(j, "gen_bytes_read", r->gen.bytes_read);
-        fm_json_text(j, "token_hash", hash, strlen(hash));
+        fm_json_string(j, "token_hash", hash);
         fm_json_close(j, '}');
     }
     fm_json_close(j, ']');
@@ -444,29 +434,29 @@ static void print_json(const report *r, const fm_bench_run *run, const fm_cli_op
     const fm_model_info *m = &run->info;
     fm_json_out out = {.out = stdout}, *j = &out;
     fm_json_open(j, NULL, '{');
-    put_text(j, "version", FM_VERSION);
-    put_text(j, "model", run->name);
-    put_text(j, "family", run->family);
+    fm_json_string(j, "version", FM_VERSION);
+    fm_json_string(j, "model", run->name);
+    fm_json_string(j, "family", run->family);
     fm_json_u64(j, "file_bytes", m->file_bytes);
-    put_count(j, "prompt_tokens", o->bench_prompt);
-    put_count(j, "gen_tokens", o->bench_gen);
-    put_count(j, "repeat", run->n_repeat);
-    put_text(j, "cache_state", r->state);
-    put_text(j, "cache_state_how", r->state_how);
-    put_text(j, "warm_start", o->warm_start ? o->warm_start : "off");
-    put_count(j, "threads", m->n_threads);
-    put_text(j, "kernels", run->kernels);
-    put_text(j, "io", run->io);
-    put_count(j, "io_depth", m->io_depth);
+    fm_json_count(j, "prompt_tokens", o->bench_prompt);
+    fm_json_count(j, "gen_tokens", o->bench_gen);
+    fm_json_count(j, "repeat", run->n_repeat);
+    fm_json_string(j, "cache_state", r->state);
+    fm_json_string(j, "cache_state_how", r->state_how);
+    fm_json_string(j, "warm_start", o->warm_start ? o->warm_start : "off");
+    fm_json_count(j, "threads", m->n_threads);
+    fm_json_string(j, "kernels", run->kernels);
+    fm_json_string(j, "io", run->io);
+    fm_json_count(j, "io_depth", m->io_depth);
     fm_json_u64(j, "io_split", m->io_split);
-    put_text(j, "io_origin", m->io_origin);
-    put_count(j, "context", run->plan.n_ctx);
-    put_count(j, "batch", run->plan.n_batch);
-    put_count(j, "experts_used", m->n_expert_used);
-    put_count(j, "expert_slots", run->plan.expert_slots);
-    put_count(j, "experts_total", run->plan.experts_total);
-    put_count(j, "trunk_units", run->plan.trunk_units);
-    put_count(j, "trunk_resident", run->plan.trunk_resident);
+    fm_json_string(j, "io_origin", m->io_origin);
+    fm_json_count(j, "context", run->plan.n_ctx);
+    fm_json_count(j, "batch", run->plan.n_batch);
+    fm_json_count(j, "experts_used", m->n_expert_used);
+    fm_json_count(j, "expert_slots", run->plan.expert_slots);
+    fm_json_count(j, "experts_total", run->plan.experts_total);
+    fm_json_count(j, "trunk_units", run->plan.trunk_units);
+    fm_json_count(j, "trunk_resident", run->plan.trunk_resident);
 
     fm_json_real(j, "gen_tok_s", r->gen.tok_s);
     fm_json_real(j, "prompt_tok_s", r->prompt.tok_s);
@@ -489,7 +479,7 @@ static void print_json(const report *r, const fm_bench_run *run, const fm_cli_op
     fm_json_real(j, "prompt_bound_ratio", r->prompt.bound_ratio);
     fm_json_u64(j, "peak_rss_bytes", run->peak_rss_bytes);
     fm_json_u64(j, "memory_budget_bytes", run->plan.budget_bytes);
-    put_text(j, "token_hash", r->hash);
+    fm_json_string(j, "token_hash", r->hash);
     put_phase(j, &r->prompt, true);
     put_phase(j, &r->gen, false);
     put_repeats(j, run);

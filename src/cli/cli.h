@@ -151,7 +151,7 @@ typedef struct {
     const char *what; /* "prompt" */
     bool is_bytes;    /* else tokens */
     uint64_t started_us, shown_us;
-    uint64_t done; /* as last reported, shown or not */
+    uint64_t done;    /* as last reported, shown or not */
     uint64_t skipped; /* of `done`, what was done before the clock started */
     bool is_terminal, is_done;
 } fm_cli_progress;
@@ -167,6 +167,7 @@ void fm_cli_progress_clear(void);
 bool fm_cli_on_quantize(void *user, fm_quantize_phase phase, uint64_t done, uint64_t total,
                         uint64_t resumed);
 bool fm_cli_on_eval(void *user, int64_t done, int64_t total);
+bool fm_cli_on_token(void *user, int64_t done, int64_t total); /* shows nothing, user is not used */
 bool fm_cli_on_load(void *user, uint64_t done, uint64_t total);
 
 /* ---- tables and figures (cli_report.c) --------------------------------------------------------- */
@@ -192,7 +193,9 @@ void fm_json_open(fm_json_out *j, const char *key,
                   char bracket);                  /* '{' or '['; key NULL in arrays */
 void fm_json_close(fm_json_out *j, char bracket); /* '}' or ']'; newline at the end */
 void fm_json_text(fm_json_out *j, const char *key, const char *text, size_t n);
+void fm_json_string(fm_json_out *j, const char *key, const char *text); /* up to its NUL */
 void fm_json_u64(fm_json_out *j, const char *key, uint64_t value);
+void fm_json_count(fm_json_out *j, const char *key, int64_t n);   /* below 0: 0 */
 void fm_json_real(fm_json_out *j, const char *key, double value); /* not finite: null */
 
 /* ---- commands ------------------------------------------------------------------------------------ */

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/random.h"
 #include "cli/bench.h"
 #include "os/probe.h"
 
@@ -34,15 +35,6 @@ typedef struct {
 
 /* ---- ids ------------------------------------------------------------------------------------ */
 
-/* splitmix64: every seed gives a full-length sequence, the next one as well. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
 /* Ids of plain text, the same ones for the same model and repeat. Each repeat has its own: with the
  * same ids again, a warm cache would hold exactly what they need. */
 static void draw_ids(bench *b, int repeat)
@@ -53,9 +45,9 @@ static void draw_ids(bench *b, int repeat)
     uint64_t state = (uint64_t)(int64_t)repeat * 1000003 + 42;
     const int64_t n = (int64_t)b->o->bench_prompt + b->o->bench_gen;
     for (int64_t i = 0; i < n; i++) {
-        int32_t id = (int32_t)(next_random(&state) % (uint64_t)n_id);
+        int32_t id = (int32_t)(fm_splitmix64(&state) % (uint64_t)n_id);
         for (int tries = 0; tok && tries < 16 && fm_token_is_special(tok, id); tries++)
-            id = (int32_t)(next_random(&state) % (uint64_t)n_id);
+            id = (int32_t)(fm_splitmix64(&state) % (uint64_t)n_id);
         b->ids[i] = id;
     }
 }
@@ -77,21 +69,12 @@ static fm_status top_id(int32_t *id, const bench *b, fm_error *err)
         "fault of the engine");
 }
 
-/* Little-endian int32, whatever the machine. */
-static uint64_t hash_id(uint64_t hash, int32_t id)
-{
-    const uint32_t u = (uint32_t)id;
-    const unsigned char bytes[4] = {(unsigned char)u, (unsigned char)(u >> 8),
-                                    (unsigned char)(u >> 16), (unsigned char)(u >> 24)};
-    return fm_fnv1a(hash, bytes, sizeof bytes);
-}
-
 static fm_status hash_top_id(bench *b, fm_bench_repeat *r, fm_error *err)
 {
     int32_t id;
     FM_TRY(top_id(&id, b, err));
-    r->token_hash = hash_id(r->token_hash, id);
-    b->run.token_hash = hash_id(b->run.token_hash, id);
+    r->token_hash = fm_fnv1a_id(r->token_hash, id);
+    b->run.token_hash = fm_fnv1a_id(b->run.token_hash, id);
     return FM_OK;
 }
 
@@ -139,17 +122,11 @@ static fm_status run_prompt(bench *b, fm_bench_repeat *r, fm_error *err)
     return FM_OK;
 }
 
-static bool on_token(void *user, int64_t done, int64_t total)
-{
-    (void)user, (void)done, (void)total;
-    return !fm_cli_is_interrupted();
-}
-
 static fm_status run_generation(bench *b, fm_bench_repeat *r, fm_error *err)
 {
     fm_cli_progress progress;
     fm_cli_progress_start(&progress, b->o, "generation", false);
-    const fm_eval_options eval = {.struct_size = sizeof eval, .progress = on_token};
+    const fm_eval_options eval = {.struct_size = sizeof eval, .progress = fm_cli_on_token};
     const int32_t *ids = b->ids + b->o->bench_prompt;
     fm_stats before, after;
     fm_engine_stats(b->engine, &before);

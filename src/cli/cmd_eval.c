@@ -311,8 +311,8 @@ static void print_json(const evaluation *e, const eval_figures *f, const fm_engi
         fm_json_real(&j, "same_top", f->same_top);
         fm_json_real(&j, "same_top_error", f->same_top_error);
         fm_json_open(&j, "reference", '{');
-        fm_json_text(&j, "name", ref->name, strlen(ref->name));
-        fm_json_text(&j, "family", ref->architecture, strlen(ref->architecture));
+        fm_json_string(&j, "name", ref->name);
+        fm_json_string(&j, "family", ref->architecture);
         fm_json_u64(&j, "experts_used", (uint64_t)ref->n_expert_used);
         fm_json_u64(&j, "same_model", ref->identity == s->identity);
         fm_json_close(&j, '}');

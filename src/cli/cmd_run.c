@@ -153,15 +153,6 @@ static void fill_sampler_options(fm_sampler_options *s, const fm_cli_options *o)
     if (o->has_seed) s->seed = o->seed;
 }
 
-/* Little-endian int32, whatever the machine. */
-static uint64_t hash_id(uint64_t hash, int32_t id)
-{
-    const uint32_t u = (uint32_t)id;
-    const unsigned char bytes[4] = {(unsigned char)u, (unsigned char)(u >> 8),
-                                    (unsigned char)(u >> 16), (unsigned char)(u >> 24)};
-    return fm_fnv1a(hash, bytes, sizeof bytes);
-}
-
 /* Control tokens are not text; everything else goes through the filters. */
 static bool put_token(answer *a, const fm_tokenizer *tok, int32_t id)
 {
@@ -192,7 +183,7 @@ static fm_status generate(answer *a, run_figures *f, fm_session *session, fm_sam
         if (f->first_token_us == 0) f->first_token_us = f->prompt_us + (fm_now_us() - started);
         if (fm_token_is_end(tok, id)) break;
         f->generated_tokens++;
-        f->token_hash = hash_id(f->token_hash, id);
+        f->token_hash = fm_fnv1a_id(f->token_hash, id);
         if (!put_token(a, tok, id) || a->stops.is_stopped) break;
         if (f->generated_tokens == most) break;
         if (fm_session_n_past(session) >= info.n_ctx) {
@@ -205,12 +196,6 @@ static fm_status generate(answer *a, run_figures *f, fm_session *session, fm_sam
     }
     f->gen_us = fm_now_us() - started;
     return st;
-}
-
-static bool on_token_progress(void *user, int64_t done, int64_t total)
-{
-    (void)user, (void)done, (void)total;
-    return !fm_cli_is_interrupted();
 }
 
 /* ---- figures -------------------------------------------------------------------------------- */
@@ -278,7 +263,7 @@ static void print_json(const run_figures *f, const answer *a)
     fm_json_real(&j, "disk_wait_ms", (double)f->disk_wait_us / 1e3);
     fm_json_u64(&j, "peak_rss_bytes", f->peak_rss_bytes);
     fm_json_u64(&j, "memory_budget_bytes", f->memory_budget_bytes);
-    fm_json_text(&j, "token_hash", hash, strlen(hash));
+    fm_json_string(&j, "token_hash", hash);
     fm_json_text(&j, "text", a->text ? a->text : "", a->n_text);
     fm_json_close(&j, '}');
 }
@@ -314,7 +299,7 @@ static int run_session(fm_session *session, fm_sampler *sampler, const fm_engine
         fm_fail(&err, FM_E_NOMEM, "no memory for the stop strings");
         return fm_cli_fail(&err);
     }
-    const fm_eval_options eval = {.struct_size = sizeof eval, .progress = on_token_progress};
+    const fm_eval_options eval = {.struct_size = sizeof eval, .progress = fm_cli_on_token};
     for (size_t i = 0; i < n_ids; i++) fm_sampler_accept(sampler, ids[i]);
     fm_status st = evaluate_prompt(&f, session, o, ids, n_ids, &err);
     if (st == FM_OK) st = generate(&a, &f, session, sampler, engine, o, &eval, &err);
