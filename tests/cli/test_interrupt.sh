@@ -14,7 +14,7 @@ stop_once() {
     shift
     : >"$out"
     : >"$err"
-    FM_FAULT=read:slow:us=5000 "$@" >"$out" 2>"$err" </dev/null &
+    FM_FAULT=read:slow:us=${slow_us:-5000} "$@" >"$out" 2>"$err" </dev/null &
     pid=$!
     deadline=$(($(date +%s) + 60))
     until grep -qE "$pattern" "$err" "$out" 2>/dev/null; do
@@ -64,6 +64,11 @@ interrupt . "$faulty" logits "$m" --ids-file "$dir/ids" --memory "$smallest" \
     --batch 32 --out "$dir/l.npy"
 [ -e "$dir/l.npy" ] && fail "an unfinished file under its final name"
 [ -z "$(find "$dir" -name 'l.npy*')" ] || fail "temporary file left: $(find "$dir" -name 'l.npy*')"
+
+# While bench loads once more: no prompt is needed to notice.
+slow_us=15000 interrupt '^repeat 1 of 2' "$faulty" bench "$m" --cold --repeat 2 --prompt 1 --gen 0 --json
+says "$err" '^flashmoe: interrupted'
+[ -s "$out" ] && fail "figures of a stopped run"
 
 # While standard input is awaited.
 mkfifo "$dir/fifo"
