@@ -261,8 +261,9 @@ static void print_setup(const report *r, const fm_bench_run *run, const fm_cli_o
 {
     const fm_model_info *m = &run->info;
     char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE], d[FM_CLI_FIGURE];
-    printf("model       %s (%s), %s\n", run->name[0] ? run->name : "(no name)", run->family,
-           fm_figure_bytes(a, m->file_bytes));
+    char name[FM_CLI_NAME];
+    printf("model       %s (%s), %s\n", run->name[0] ? fm_cli_name(name, run->name) : "(no name)",
+           run->family, fm_figure_bytes(a, m->file_bytes));
     printf("workload    prompt of %s tokens, generation of %s, %d %s; fixed ids\n",
            fm_cli_count(a, (uint64_t)o->bench_prompt), fm_cli_count(b, (uint64_t)o->bench_gen),
            run->n_repeat, run->n_repeat == 1 ? "repeat" : "repeats");

@@ -176,6 +176,11 @@ bool fm_cli_on_load(void *user, uint64_t done, uint64_t total);
 const char *fm_cli_count(char out[FM_CLI_FIGURE], uint64_t n);       /* "25,013"   */
 const char *fm_cli_seconds(char out[FM_CLI_FIGURE], double seconds); /* "1 min 05 s" */
 
+/* A name from a file, fit for a terminal: bytes that are not UTF-8 become U+FFFD, control characters '?',
+ * and a very long one is cut. */
+#define FM_CLI_NAME 400
+const char *fm_cli_name(char out[FM_CLI_NAME], const char *name);
+
 /* info may be NULL: without the line about reads */
 void fm_cli_print_plan(FILE *out, const fm_plan *plan, const fm_model_info *info);
 

@@ -280,8 +280,10 @@ static void print_table(const evaluation *e, const eval_figures *f)
            fm_eval_mean_value(&e->divergence), fm_eval_mean_error(&e->divergence), f->kl_median,
            f->kl_p99, f->kl_max);
     printf("same top token  %.3f +- %.3f %%\n", 100 * f->same_top, 100 * f->same_top_error);
-    printf("reference       %s (%s, %d experts per token)%s\n", *ref->name ? ref->name : "unnamed",
-           ref->architecture, (int)ref->n_expert_used,
+    char name[FM_CLI_NAME], architecture[FM_CLI_NAME];
+    printf("reference       %s (%s, %d experts per token)%s\n",
+           *ref->name ? fm_cli_name(name, ref->name) : "unnamed",
+           fm_cli_name(architecture, ref->architecture), (int)ref->n_expert_used,
            ref->identity == s->identity ? ", the same model" : "");
 }
 

@@ -21,9 +21,9 @@ static void print_skipped(const char *what, int64_t n, uint64_t bytes)
 
 static void print_info(const fm_model_info *m, const fm_type_use *types, size_t n_type)
 {
-    char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE], line[256];
+    char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE], line[512], name[FM_CLI_NAME];
 
-    print_row("model", m->name[0] ? m->name : "(no name)");
+    print_row("model", m->name[0] ? fm_cli_name(name, m->name) : "(no name)");
     print_row("family", m->architecture);
     snprintf(line, sizeof line, "%.3g B, %.3g B active per token", (double)m->n_param / 1e9,
              (double)m->n_param_active / 1e9);
@@ -74,7 +74,7 @@ static void print_info(const fm_model_info *m, const fm_type_use *types, size_t 
     snprintf(line, sizeof line, "%s tokens as trained",
              fm_cli_count(a, (uint64_t)(m->n_ctx_train > 0 ? m->n_ctx_train : 0)));
     print_row("context", line);
-    snprintf(line, sizeof line, "%s, %s tokens", m->tokenizer,
+    snprintf(line, sizeof line, "%s, %s tokens", fm_cli_name(name, m->tokenizer),
              fm_cli_count(a, (uint64_t)(m->n_vocab > 0 ? m->n_vocab : 0)));
     print_row("tokenizer", line);
     for (size_t i = 0; i < n_type; i++) {
