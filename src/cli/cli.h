@@ -130,8 +130,8 @@ bool fm_cli_is_interrupted(void);
 /* Prints "flashmoe: MESSAGE" and returns the exit status for err. */
 int fm_cli_fail(const fm_error *err);
 
-/* Flushes standard output; an error of any write since the start gives a message and status 1,
- * otherwise `status` is returned. */
+/* Flushes standard output; an error of any write since the start gives a message and status 1, one that
+ * Ctrl-C ended FM_EXIT_INTERRUPTED, otherwise `status` is returned. */
 int fm_cli_finish(int status);
 
 /* Engine options from the command line, with log and load progress on standard error. */

@@ -133,6 +133,8 @@ fm_status fm_cli_read_file(char **text, size_t *n, const char *path, fm_error *e
     const bool is_stdin = strcmp(path, "-") == 0;
     const char *name = is_stdin ? "standard input" : path;
     FILE *f = is_stdin ? stdin : fopen(path, "rb");
+    if (!f && fm_cli_is_interrupted()) /* while a named pipe waited for its writer */
+        return fm_fail(err, FM_E_CANCELLED, "interrupted");
     if (!f) return fm_fail_errno(err, errno, "%s", name);
 
     fm_status st = FM_OK;

@@ -303,18 +303,19 @@ static int run_session(fm_session *session, fm_sampler *sampler, const fm_engine
     for (size_t i = 0; i < n_ids; i++) fm_sampler_accept(sampler, ids[i]);
     fm_status st = evaluate_prompt(&f, session, o, ids, n_ids, &err);
     if (st == FM_OK) st = generate(&a, &f, session, sampler, engine, o, &eval, &err);
-    const bool is_interrupted = st == FM_E_CANCELLED;
     int status = FM_EXIT_OK;
-    if (st == FM_OK || is_interrupted) {
+    if (st == FM_OK || st == FM_E_CANCELLED) {
         if (!a.has_failed) finish_answer(&a);
         collect_figures(&f, engine, &before);
         if (o->is_json && !a.has_failed) print_json(&f, &a);
         print_summary(o, &f);
-        if (is_interrupted) status = FM_EXIT_INTERRUPTED;
+        /* Ctrl-C also ends a write that waits for its reader. */
+        if (st == FM_E_CANCELLED || (a.has_failed && fm_cli_is_interrupted()))
+            status = FM_EXIT_INTERRUPTED;
     } else {
         status = fm_cli_fail(&err);
     }
-    if (a.has_failed) {
+    if (a.has_failed && !fm_cli_is_interrupted()) {
         fm_fail_errno(&err, a.write_errno, "writing the answer");
         status = fm_cli_fail(&err);
         clearerr(stdout); /* reported */

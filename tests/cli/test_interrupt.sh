@@ -82,4 +82,33 @@ wait $pid
 same "status while reading standard input" $? 130
 kill $feeder
 wait $feeder 2>/dev/null
+
+# While a named pipe waits for a writer, and while nobody reads what is written.
+mkfifo "$dir/nobody" "$dir/full"
+"$flashmoe" run "$m" -f "$dir/nobody" >"$out" 2>"$err" &
+pid=$!
+sleep 0.3
+kill -INT $pid
+wait $pid
+same "status while a pipe is opened" $? 130
+says "$err" '^flashmoe: interrupted'
+exec 3<>"$dir/full"
+dd if=/dev/zero of="$dir/full" bs=4096 oflag=nonblock 2>/dev/null
+for words in "run --raw -p x -n 3 --seed 1" "run --raw -p x -n 3 --seed 1 --json -q" "tokenize -f $dir/prompt" \
+    "tokenize -f $dir/prompt --json"; do
+    # shellcheck disable=SC2086
+    "$flashmoe" ${words%% *} "$m" ${words#* } >&3 2>"$err" &
+    pid=$!
+    sleep 0.5
+    kill -INT $pid
+    for _ in $(seq 50); do
+        kill -0 $pid 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL $pid 2>/dev/null && fail "still waits for a reader: $words"
+    wait $pid
+    same "status while nobody reads: $words" $? 130
+    says_not "$err" 'Interrupted system call'
+done
+exec 3>&-
 finish
