@@ -120,6 +120,10 @@ fm_status fm_cli_check_ids(const int32_t *ids, size_t n_ids, int32_t n_vocab, co
  * FM_E_CANCELLED when Ctrl-C came while it was read. */
 fm_status fm_cli_read_file(char **text, size_t *n, const char *path, fm_error *err);
 
+/* Whether PATH.PID.tmp can be written and renamed to path: a file that is written at the end should not
+ * fail for its name after hours. Leaves nothing behind. */
+fm_status fm_cli_check_writable(const char *path, fm_error *err);
+
 /* ---- Ctrl-C and the end of a command (cli_common.c) ------------------------------------------ */
 
 /* From now on the first Ctrl-C only sets the flag, and a second one ends the program. A reader that

@@ -116,6 +116,15 @@ static fm_status read_prompt(char **text, size_t *n, const fm_cli_options *o, fm
     return FM_OK;
 }
 
+/* What is wrong with it whatever the model is. */
+static fm_status check_prompt(const fm_cli_options *o, const char *text, size_t n, fm_error *err)
+{
+    if (o->is_raw && n == 0) return fm_fail(err, FM_E_ARG, "the prompt is empty");
+    if (!o->is_raw && memchr(text, '\0', n))
+        return fm_fail(err, FM_E_ARG, "the prompt holds a NUL byte; give it with --raw");
+    return FM_OK;
+}
+
 static fm_status tokenize_prompt(int32_t **ids, size_t *n_ids, const fm_engine *engine,
                                  const fm_cli_options *o, const char *text, size_t n, fm_error *err)
 {
@@ -123,9 +132,6 @@ static fm_status tokenize_prompt(int32_t **ids, size_t *n_ids, const fm_engine *
         FM_TRY(fm_tokenize(fm_engine_tokenizer(engine), ids, n_ids, text, n, FM_TOKENIZE_SPECIAL,
                            err));
     } else {
-        if (memchr(text, '\0', n)) {
-            return fm_fail(err, FM_E_ARG, "the prompt holds a NUL byte; give it with --raw");
-        }
         const fm_message message = {.role = "user", .content = text};
         FM_TRY(fm_chat_tokenize(engine, ids, n_ids, &message, 1, true, err));
     }
@@ -348,6 +354,7 @@ int fm_cmd_run(const fm_cli_options *o)
     fm_sampler_destroy(sampler);
     sampler = NULL;
     if (read_prompt(&text, &n_text, o, &err) != FM_OK) return fm_cli_fail(&err);
+    if (check_prompt(o, text, n_text, &err) != FM_OK) goto failed;
 
     fm_engine_options opt;
     fm_cli_engine_options(&opt, o);
