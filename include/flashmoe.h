@@ -61,7 +61,7 @@ typedef enum { FM_PREFETCH_AUTO, FM_PREFETCH_ON, FM_PREFETCH_OFF } fm_prefetch;
 
 typedef struct {
     size_t struct_size;       /* set by fm_engine_options_init()                           */
-    const char *model_path;   /* GGUF file or first shard                                  */
+    const char *model_path;   /* GGUF file or first shard, or Hugging Face directory       */
     uint64_t memory_budget;   /* bytes for everything this process holds; 0: what is free  */
     int32_t n_threads;        /* 0: the cores this process may use                         */
     int32_t n_ctx;            /* tokens a session can hold; 0: a default that fits         */
@@ -413,7 +413,7 @@ fm_status fm_engine_write_importance(const fm_engine *engine, const char *path, 
  * engine does the same, but can only log a failure. Without a trace_path: nothing. */
 fm_status fm_engine_finish_trace(fm_engine *engine, fm_error *err);
 
-/* True when the build carries fault injection or debug checks, for --version. */
+/* "release", "debug checks" or "fault injection": how this was built, for --version. */
 const char *fm_build_info(void);
 
 #ifdef __cplusplus

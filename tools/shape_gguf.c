@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/random.h"
 #include "format/gguf_write.h"
 #include "quant/f16.h"
 #include "quant/quant.h"
@@ -112,17 +113,9 @@ typedef struct {
 
 /* ---- random numbers ---------------------------------------------------------------------- */
 
-static uint64_t next_u64(uint64_t *s) /* splitmix64 */
-{
-    uint64_t z = (*s += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
 static double uniform(uint64_t *s)
 {
-    return (double)(next_u64(s) >> 11) * 0x1p-53;
+    return (double)(fm_splitmix64(s) >> 11) * 0x1p-53;
 }
 
 static double normal(uint64_t *s)
@@ -266,7 +259,7 @@ static void random_block(const fm_type_traits *type, unsigned char *b, double st
 {
     const double jitter = 0.8 + 0.4 * uniform(s);
     for (int i = 0; i < type->block_bytes; i += 8) {
-        const uint64_t r = next_u64(s);
+        const uint64_t r = fm_splitmix64(s);
         memcpy(b + i, &r, type->block_bytes - i < 8 ? (size_t)(type->block_bytes - i) : 8);
     }
     switch (type->id) {
@@ -289,10 +282,10 @@ static void random_block(const fm_type_traits *type, unsigned char *b, double st
             if (b[i] == 0x80) b[i] = 0x81;
         break;
     case FM_TYPE_Q4_0:
-        store_f16(b, (next_u64(s) & 1 ? 1 : -1) * jitter * std / 4.64);
+        store_f16(b, (fm_splitmix64(s) & 1 ? 1 : -1) * jitter * std / 4.64);
         break;
     case FM_TYPE_Q5_0:
-        store_f16(b, (next_u64(s) & 1 ? 1 : -1) * jitter * std / 9.25);
+        store_f16(b, (fm_splitmix64(s) & 1 ? 1 : -1) * jitter * std / 9.25);
         break;
     case FM_TYPE_Q4_1: /* d q + m with m = -7.5 d */
         store_f16(b, jitter * std / 4.61);
@@ -324,7 +317,7 @@ static void random_block(const fm_type_traits *type, unsigned char *b, double st
                      rms = type->id == FM_TYPE_Q4_K ? 4.61 : 9.23;
         const double d = jitter * std / (rms * 51.9);
         unsigned m[8];
-        for (int i = 0; i < 8; i++) m[i] = 40 + (unsigned)(next_u64(s) % 24);
+        for (int i = 0; i < 8; i++) m[i] = 40 + (unsigned)(fm_splitmix64(s) % 24);
         for (int i = 0; i < 4; i++) {
             b[4 + i] = b[8 + i] = (unsigned char)(m[i] | (m[i + 4] >> 4) << 6);
             b[12 + i] = (unsigned char)((m[i + 4] & 15) | (m[i + 4] & 15) << 4);
@@ -335,8 +328,8 @@ static void random_block(const fm_type_traits *type, unsigned char *b, double st
     }
     case FM_TYPE_Q6_K:
         for (int i = 0; i < 16; i++) {
-            const int sc = 40 + (int)(next_u64(s) % 24);
-            b[192 + i] = (unsigned char)(next_u64(s) & 1 ? sc : -sc);
+            const int sc = 40 + (int)(fm_splitmix64(s) % 24);
+            b[192 + i] = (unsigned char)(fm_splitmix64(s) & 1 ? sc : -sc);
         }
         store_f16(b + 208, jitter * std / (18.5 * 51.9));
         break;
@@ -366,7 +359,7 @@ static void random_block(const fm_type_traits *type, unsigned char *b, double st
         break;
     }
     case FM_TYPE_IQ4_NL: /* rms of the 16 values is 67.5 */
-        store_f16(b, (next_u64(s) & 1 ? 1 : -1) * jitter * std / 67.5);
+        store_f16(b, (fm_splitmix64(s) & 1 ? 1 : -1) * jitter * std / 67.5);
         break;
     case FM_TYPE_IQ4_XS: /* scales of 6 bits less 32 */
         store_f16(b, jitter * std / (67.5 * 18.5));
@@ -409,7 +402,7 @@ static fm_status write_pooled(job *j, fm_gguf_writer *w, const tensor *t, fm_err
     const uint64_t slice = t->bytes / (uint64_t)t->dim[2]; /* every expert starts somewhere else */
     for (int64_t e = 0; e < t->dim[2]; e++) {
         const size_t n_block = j->pool_of[p].bytes / t->type->block_bytes;
-        size_t at = (size_t)(next_u64(&seed) % n_block) * t->type->block_bytes;
+        size_t at = (size_t)(fm_splitmix64(&seed) % n_block) * t->type->block_bytes;
         for (uint64_t left = slice; left > 0;) {
             size_t n = j->pool_of[p].bytes - at;
             if (n > left) n = (size_t)left;

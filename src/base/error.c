@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/quote.h"
+
 fm_status fm_fail(fm_error *err, fm_status code, const char *fmt, ...)
 {
     if (!err) return code;
@@ -15,6 +17,7 @@ fm_status fm_fail(fm_error *err, fm_status code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
     va_end(ap);
+    fm_quote_in_place(err->msg);
     return code;
 }
 
@@ -28,6 +31,7 @@ fm_status fm_fail_errno(fm_error *err, int os_errno, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
     va_end(ap);
+    fm_quote_in_place(err->msg);
     const size_t n = strlen(err->msg);
     char text[128];
     /* strerror_r has two incompatible forms; the POSIX one is asked for by the build flags. */
@@ -46,6 +50,7 @@ fm_status fm_fail_context(fm_error *err, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
     va_end(ap);
+    fm_quote_in_place(err->msg);
     const size_t n = strlen(err->msg);
     snprintf(err->msg + n, sizeof err->msg - n, ": %s", old);
     return err->code;

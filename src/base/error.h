@@ -6,7 +6,7 @@
 
 #include "base/attr.h"
 
-/* Fills *err (may be NULL) and returns code. */
+/* Fills *err (may be NULL) and returns code. Control characters besides newline and tab become '?'. */
 fm_status fm_fail(fm_error *err, fm_status code, const char *fmt, ...) FM_PRINTF(3, 4);
 
 /* As fm_fail with FM_E_IO; appends ": " and the text of os_errno, and keeps the number. */

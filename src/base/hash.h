@@ -12,3 +12,12 @@ static inline uint64_t fm_fnv1a(uint64_t h, const void *data, size_t n)
     for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * UINT64_C(0x100000001b3);
     return h;
 }
+
+/* Of a token id: little-endian int32, whatever the machine. */
+static inline uint64_t fm_fnv1a_id(uint64_t h, int32_t id)
+{
+    const uint32_t u = (uint32_t)id;
+    const unsigned char bytes[4] = {(unsigned char)u, (unsigned char)(u >> 8),
+                                    (unsigned char)(u >> 16), (unsigned char)(u >> 24)};
+    return fm_fnv1a(h, bytes, sizeof bytes);
+}

@@ -32,14 +32,14 @@ enum {
 
 /* Everything measured; strings of the engine are copied. */
 typedef struct {
-    char name[96], family[32], kernels[16], io[16];
+    char name[96], family[32], kernels[16], io[16], io_origin[16];
     fm_model_info info; /* its strings are gone with the engine */
     fm_plan plan;
     bool is_cold;
     fm_bench_repeat *repeat; /* [n_repeat] */
     int n_repeat;
-    uint64_t token_hash; /* over all repeats */
-    uint64_t peak_rss_bytes, load_us;
+    uint64_t token_hash;              /* over all repeats */
+    uint64_t peak_rss_bytes, load_us; /* load_us: of the engine that is or was open */
 
     double memory_gb_s[FM_BENCH_PROBES]; /* before and after the runs */
     uint64_t memory_probe_bytes;

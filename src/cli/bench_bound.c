@@ -2,7 +2,8 @@
 #include "cli/bench_bound.h"
 
 #include <math.h>
-#include <stdlib.h>
+
+#include "cli/eval_stats.h"
 
 static double larger(double a, double b)
 {
@@ -81,14 +82,8 @@ bool fm_bench_probe_was_slow(double probe_gb_s, double busy_gb_s)
     return probe_gb_s > 0 && busy_gb_s > 1.1 * probe_gb_s;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 double fm_bench_median(double *values, int n)
 {
-    qsort(values, (size_t)n, sizeof *values, by_value);
+    fm_eval_sort(values, (uint64_t)n);
     return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }

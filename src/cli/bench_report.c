@@ -26,6 +26,7 @@ typedef struct {
 typedef struct {
     figures prompt, gen;             /* tokens 0: not measured */
     double ttft_ms;                  /* median                 */
+    double load_ms;                  /* median of cold repeats; warm: of the one engine */
     double start_ms, start_bound_ms; /* median of cold repeats; NAN: the caches were warm */
     double disk_gb_s, memory_gb_s;
     double touched_trunk, touched_experts, touched_context; /* bytes per token of generation */
@@ -172,6 +173,15 @@ static void bound_prompt(report *r, const fm_bench_run *run)
     fill_ratios(f);
 }
 
+static void fill_load(report *r, const fm_bench_run *run)
+{
+    double ms[FM_BENCH_REPEATS_MAX];
+    r->load_ms = (double)run->load_us / 1e3;
+    if (!run->is_cold) return;
+    for (int i = 0; i < run->n_repeat; i++) ms[i] = (double)run->repeat[i].load_us / 1e3;
+    r->load_ms = fm_bench_median(ms, run->n_repeat);
+}
+
 /* The disk's time for what a cold start cannot do without: the resident trunk, and what the prompt needed. */
 static void fill_start(report *r, const fm_bench_run *run)
 {
@@ -210,6 +220,7 @@ static void fill_report(report *r, const fm_bench_run *run)
         for (int i = 0; i < run->n_repeat; i++) ms[i] = (double)run->repeat[i].ttft_us / 1e3;
         r->ttft_ms = fm_bench_median(ms, run->n_repeat);
     }
+    fill_load(r, run);
     fill_start(r, run);
     bound_prompt(r, run);
     bound_generation(r, run);
@@ -250,15 +261,16 @@ static void print_setup(const report *r, const fm_bench_run *run, const fm_cli_o
 {
     const fm_model_info *m = &run->info;
     char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE], d[FM_CLI_FIGURE];
-    printf("model       %s (%s), %s\n", run->name[0] ? run->name : "(no name)", run->family,
-           fm_figure_bytes(a, m->file_bytes));
+    char name[FM_CLI_NAME];
+    printf("model       %s (%s), %s\n", run->name[0] ? fm_cli_name(name, run->name) : "(no name)",
+           run->family, fm_figure_bytes(a, m->file_bytes));
     printf("workload    prompt of %s tokens, generation of %s, %d %s; fixed ids\n",
            fm_cli_count(a, (uint64_t)o->bench_prompt), fm_cli_count(b, (uint64_t)o->bench_gen),
            run->n_repeat, run->n_repeat == 1 ? "repeat" : "repeats");
     printf("machine     %d threads, %s; passes of %d tokens, %d experts per token\n",
            (int)m->n_threads, run->kernels, (int)run->plan.n_batch, (int)m->n_expert_used);
     printf("reads       %s, %d at a time, cut at %s (%s)\n", run->io, (int)m->io_depth,
-           fm_figure_bytes(a, m->io_split), m->io_origin);
+           fm_figure_bytes(a, m->io_split), run->io_origin);
     printf("memory      %s %s, peak %s; %s of %s experts fit\n",
            fm_figure_bytes(a, run->plan.budget_bytes), run->plan.budget_given ? "given" : "free",
            fm_figure_bytes(b, run->peak_rss_bytes),
@@ -325,7 +337,7 @@ static void print_table(const report *r, const fm_bench_run *run, const fm_cli_o
     print_phase(&r->gen);
     if (r->prompt.sum.tokens > 0) {
         printf("first token %s s after the start of the prompt; loading took %s s\n",
-               number(a, r->ttft_ms / 1e3), number(b, (double)run->load_us / 1e6));
+               number(a, r->ttft_ms / 1e3), number(b, r->load_ms / 1e3));
     }
     if (isfinite(r->start_ms)) {
         printf("cold start  %s s from opening the model to the first token; the disk's part of it "
@@ -354,16 +366,6 @@ static void print_table(const report *r, const fm_bench_run *run, const fm_cli_o
 }
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
-
-static void put_text(fm_json_out *j, const char *key, const char *text)
-{
-    fm_json_text(j, key, text, strlen(text));
-}
-
-static void put_count(fm_json_out *j, const char *key, int64_t n)
-{
-    fm_json_u64(j, key, n > 0 ? (uint64_t)n : 0);
-}
 
 /* What was not measured is null. */
 static void put_phase(fm_json_out *j, const figures *f, bool is_prompt)
@@ -416,7 +418,7 @@ static void put_repeats(fm_json_out *j, const fm_bench_run *run)
         fm_json_real(j, "load_ms", run->is_cold ? (double)r->load_us / 1e3 : NAN);
         fm_json_u64(j, "prompt_bytes_read", r->prompt.bytes_read);
         fm_json_u64(j, "gen_bytes_read", r->gen.bytes_read);
-        fm_json_text(j, "token_hash", hash, strlen(hash));
+        fm_json_string(j, "token_hash", hash);
         fm_json_close(j, '}');
     }
     fm_json_close(j, ']');
@@ -444,34 +446,34 @@ static void print_json(const report *r, const fm_bench_run *run, const fm_cli_op
     const fm_model_info *m = &run->info;
     fm_json_out out = {.out = stdout}, *j = &out;
     fm_json_open(j, NULL, '{');
-    put_text(j, "version", FM_VERSION);
-    put_text(j, "model", run->name);
-    put_text(j, "family", run->family);
+    fm_json_string(j, "version", FM_VERSION);
+    fm_json_string(j, "model", run->name);
+    fm_json_string(j, "family", run->family);
     fm_json_u64(j, "file_bytes", m->file_bytes);
-    put_count(j, "prompt_tokens", o->bench_prompt);
-    put_count(j, "gen_tokens", o->bench_gen);
-    put_count(j, "repeat", run->n_repeat);
-    put_text(j, "cache_state", r->state);
-    put_text(j, "cache_state_how", r->state_how);
-    put_text(j, "warm_start", o->warm_start ? o->warm_start : "off");
-    put_count(j, "threads", m->n_threads);
-    put_text(j, "kernels", run->kernels);
-    put_text(j, "io", run->io);
-    put_count(j, "io_depth", m->io_depth);
+    fm_json_count(j, "prompt_tokens", o->bench_prompt);
+    fm_json_count(j, "gen_tokens", o->bench_gen);
+    fm_json_count(j, "repeat", run->n_repeat);
+    fm_json_string(j, "cache_state", r->state);
+    fm_json_string(j, "cache_state_how", r->state_how);
+    fm_json_string(j, "warm_start", o->warm_start ? o->warm_start : "off");
+    fm_json_count(j, "threads", m->n_threads);
+    fm_json_string(j, "kernels", run->kernels);
+    fm_json_string(j, "io", run->io);
+    fm_json_count(j, "io_depth", m->io_depth);
     fm_json_u64(j, "io_split", m->io_split);
-    put_text(j, "io_origin", m->io_origin);
-    put_count(j, "context", run->plan.n_ctx);
-    put_count(j, "batch", run->plan.n_batch);
-    put_count(j, "experts_used", m->n_expert_used);
-    put_count(j, "expert_slots", run->plan.expert_slots);
-    put_count(j, "experts_total", run->plan.experts_total);
-    put_count(j, "trunk_units", run->plan.trunk_units);
-    put_count(j, "trunk_resident", run->plan.trunk_resident);
+    fm_json_string(j, "io_origin", run->io_origin);
+    fm_json_count(j, "context", run->plan.n_ctx);
+    fm_json_count(j, "batch", run->plan.n_batch);
+    fm_json_count(j, "experts_used", m->n_expert_used);
+    fm_json_count(j, "expert_slots", run->plan.expert_slots);
+    fm_json_count(j, "experts_total", run->plan.experts_total);
+    fm_json_count(j, "trunk_units", run->plan.trunk_units);
+    fm_json_count(j, "trunk_resident", run->plan.trunk_resident);
 
     fm_json_real(j, "gen_tok_s", r->gen.tok_s);
     fm_json_real(j, "prompt_tok_s", r->prompt.tok_s);
     fm_json_real(j, "ttft_ms", r->ttft_ms);
-    fm_json_real(j, "load_ms", (double)run->load_us / 1e3);
+    fm_json_real(j, "load_ms", r->load_ms);
     fm_json_real(j, "start_to_first_token_ms", r->start_ms);
     fm_json_real(j, "start_bound_ms", r->start_bound_ms);
     fm_json_real(j, "start_bound_ratio", r->start_ms / r->start_bound_ms);
@@ -489,7 +491,7 @@ static void print_json(const report *r, const fm_bench_run *run, const fm_cli_op
     fm_json_real(j, "prompt_bound_ratio", r->prompt.bound_ratio);
     fm_json_u64(j, "peak_rss_bytes", run->peak_rss_bytes);
     fm_json_u64(j, "memory_budget_bytes", run->plan.budget_bytes);
-    put_text(j, "token_hash", r->hash);
+    fm_json_string(j, "token_hash", r->hash);
     put_phase(j, &r->prompt, true);
     put_phase(j, &r->gen, false);
     put_repeats(j, run);

@@ -120,6 +120,10 @@ fm_status fm_cli_check_ids(const int32_t *ids, size_t n_ids, int32_t n_vocab, co
  * FM_E_CANCELLED when Ctrl-C came while it was read. */
 fm_status fm_cli_read_file(char **text, size_t *n, const char *path, fm_error *err);
 
+/* Whether PATH.PID.tmp can be written and renamed to path: a file that is written at the end should not
+ * fail for its name after hours. Leaves nothing behind. */
+fm_status fm_cli_check_writable(const char *path, fm_error *err);
+
 /* ---- Ctrl-C and the end of a command (cli_common.c) ------------------------------------------ */
 
 /* From now on the first Ctrl-C only sets the flag, and a second one ends the program. A reader that
@@ -130,8 +134,8 @@ bool fm_cli_is_interrupted(void);
 /* Prints "flashmoe: MESSAGE" and returns the exit status for err. */
 int fm_cli_fail(const fm_error *err);
 
-/* Flushes standard output; an error of any write since the start gives a message and status 1,
- * otherwise `status` is returned. */
+/* Flushes standard output; an error of any write since the start gives a message and status 1, one that
+ * Ctrl-C ended FM_EXIT_INTERRUPTED, otherwise `status` is returned. */
 int fm_cli_finish(int status);
 
 /* Engine options from the command line, with log and load progress on standard error. */
@@ -151,7 +155,7 @@ typedef struct {
     const char *what; /* "prompt" */
     bool is_bytes;    /* else tokens */
     uint64_t started_us, shown_us;
-    uint64_t done; /* as last reported, shown or not */
+    uint64_t done;    /* as last reported, shown or not */
     uint64_t skipped; /* of `done`, what was done before the clock started */
     bool is_terminal, is_done;
 } fm_cli_progress;
@@ -167,6 +171,7 @@ void fm_cli_progress_clear(void);
 bool fm_cli_on_quantize(void *user, fm_quantize_phase phase, uint64_t done, uint64_t total,
                         uint64_t resumed);
 bool fm_cli_on_eval(void *user, int64_t done, int64_t total);
+bool fm_cli_on_token(void *user, int64_t done, int64_t total); /* shows nothing, user is not used */
 bool fm_cli_on_load(void *user, uint64_t done, uint64_t total);
 
 /* ---- tables and figures (cli_report.c) --------------------------------------------------------- */
@@ -174,6 +179,11 @@ bool fm_cli_on_load(void *user, uint64_t done, uint64_t total);
 #define FM_CLI_FIGURE 32
 const char *fm_cli_count(char out[FM_CLI_FIGURE], uint64_t n);       /* "25,013"   */
 const char *fm_cli_seconds(char out[FM_CLI_FIGURE], double seconds); /* "1 min 05 s" */
+
+/* A name from a file, fit for a terminal: bytes that are not UTF-8 become U+FFFD, control characters '?',
+ * and a very long one is cut. */
+#define FM_CLI_NAME 400
+const char *fm_cli_name(char out[FM_CLI_NAME], const char *name);
 
 /* info may be NULL: without the line about reads */
 void fm_cli_print_plan(FILE *out, const fm_plan *plan, const fm_model_info *info);
@@ -192,7 +202,9 @@ void fm_json_open(fm_json_out *j, const char *key,
                   char bracket);                  /* '{' or '['; key NULL in arrays */
 void fm_json_close(fm_json_out *j, char bracket); /* '}' or ']'; newline at the end */
 void fm_json_text(fm_json_out *j, const char *key, const char *text, size_t n);
+void fm_json_string(fm_json_out *j, const char *key, const char *text); /* up to its NUL */
 void fm_json_u64(fm_json_out *j, const char *key, uint64_t value);
+void fm_json_count(fm_json_out *j, const char *key, int64_t n);   /* below 0: 0 */
 void fm_json_real(fm_json_out *j, const char *key, double value); /* not finite: null */
 
 /* ---- commands ------------------------------------------------------------------------------------ */

@@ -46,11 +46,21 @@ int fm_cli_fail(const fm_error *err)
     return FM_EXIT_FAILURE;
 }
 
+/* Standard output did not take a write because Ctrl-C came while it waited for its reader. What is left in the buffer
+ * would wait for it again at exit. */
+static int finish_interrupted(void)
+{
+    close(STDOUT_FILENO);
+    return FM_EXIT_INTERRUPTED;
+}
+
 int fm_cli_finish(int status)
 {
+    if (is_interrupted && ferror(stdout)) return finish_interrupted();
     errno = 0;
     const bool is_flushed = fflush(stdout) == 0;
     if (is_flushed && !ferror(stdout)) return status;
+    if (is_interrupted && errno == EINTR) return finish_interrupted();
     fm_cli_progress_clear();
     /* When an earlier write failed, its errno is gone, but the same write fails again. */
     if (is_flushed) {

@@ -80,10 +80,20 @@ void fm_json_text(fm_json_out *j, const char *key, const char *text, size_t n)
     write_string(j->out, text, n);
 }
 
+void fm_json_string(fm_json_out *j, const char *key, const char *text)
+{
+    fm_json_text(j, key, text, strlen(text));
+}
+
 void fm_json_u64(fm_json_out *j, const char *key, uint64_t value)
 {
     write_lead(j, key);
     fprintf(j->out, "%" PRIu64, value);
+}
+
+void fm_json_count(fm_json_out *j, const char *key, int64_t n)
+{
+    fm_json_u64(j, key, n > 0 ? (uint64_t)n : 0);
 }
 
 void fm_json_real(fm_json_out *j, const char *key, double value)

@@ -38,9 +38,11 @@ typedef struct {
 static const option OPTIONS[] = {
     {"input", "-p", "--prompt", "TEXT", OPT_TEXT, FIELD(prompt), FM_CMD_RUN | FM_CMD_TOKENIZE,
      0, 0, NULL, "the text"},
-    {"input", "-f", "--file", "FILE", OPT_TEXT, FIELD(prompt_file), FM_CMD_RUN | FM_CMD_TOKENIZE,
+    {"input", "-f", "--file", "FILE", OPT_TEXT, FIELD(prompt_file), FM_CMD_RUN,
      0, 0, NULL, "the text from a file, - for standard input; with -p as well,\n"
                  "the file comes first and TEXT starts on a new line"},
+    {"input", "-f", "--file", "FILE", OPT_TEXT, FIELD(prompt_file), FM_CMD_TOKENIZE,
+     0, 0, NULL, "the text from a file, - for standard input"},
     {"input", NULL, "--raw", NULL, OPT_FLAG, FIELD(is_raw), FM_CMD_RUN,
      0, 0, NULL, "evaluate the text as it is, special tokens included, instead of\n"
                  "as one user turn of a chat"},
@@ -372,7 +374,7 @@ int fm_cli_parse(fm_cli_options *o, const fm_cli_command *command, int argc, cha
         }
     }
     if ((!o->model || !*o->model) && !o->template_file)
-        return fm_cli_usage_error(o, "which model? give its file");
+        return fm_cli_usage_error(o, "which model? give its file or directory");
     return FM_EXIT_OK;
 }
 

@@ -3,10 +3,13 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 
@@ -126,6 +129,25 @@ fm_status fm_cli_check_ids(const int32_t *ids, size_t n_ids, int32_t n_vocab, co
     return FM_OK;
 }
 
+fm_status fm_cli_check_writable(const char *path, fm_error *err)
+{
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode))
+        return fm_fail_errno(err, EISDIR, "%s", path);
+    const size_t n = strlen(path) + 32;
+    char *temp = malloc(n);
+    if (!temp) return fm_fail(err, FM_E_NOMEM, "%s: no memory for its name", path);
+    snprintf(temp, n, "%s.%ld.tmp", path, (long)getpid());
+    const int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    const int os_errno = errno;
+    if (fd >= 0) {
+        close(fd);
+        unlink(temp);
+    }
+    free(temp);
+    return fd >= 0 ? FM_OK : fm_fail_errno(err, os_errno, "%s", path);
+}
+
 fm_status fm_cli_read_file(char **text, size_t *n, const char *path, fm_error *err)
 {
     *text = NULL;
@@ -133,6 +155,8 @@ fm_status fm_cli_read_file(char **text, size_t *n, const char *path, fm_error *e
     const bool is_stdin = strcmp(path, "-") == 0;
     const char *name = is_stdin ? "standard input" : path;
     FILE *f = is_stdin ? stdin : fopen(path, "rb");
+    if (!f && fm_cli_is_interrupted()) /* while a named pipe waited for its writer */
+        return fm_fail(err, FM_E_CANCELLED, "interrupted");
     if (!f) return fm_fail_errno(err, errno, "%s", name);
 
     fm_status st = FM_OK;

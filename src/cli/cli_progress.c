@@ -61,7 +61,8 @@ static void print_progress(const fm_cli_progress *p, uint64_t done, uint64_t tot
     if (p->is_bytes) {
         fprintf(stderr, "%s %s of %s, %.0f %%, ", p->what, fm_figure_bytes(a, done),
                 fm_figure_bytes(b, total), percent);
-        fprintf(stderr, rate < 1e8 ? "%.1f MB/s" : "%.2f GB/s", rate < 1e8 ? rate / 1e6 : rate / 1e9);
+        fprintf(stderr, rate < 1e8 ? "%.1f MB/s" : "%.2f GB/s",
+                rate < 1e8 ? rate / 1e6 : rate / 1e9);
     } else {
         fprintf(stderr, "%s %s of %s tokens, %.1f %%, %.1f tok/s", p->what, fm_cli_count(a, done),
                 fm_cli_count(b, total), percent, rate);
@@ -110,6 +111,12 @@ bool fm_cli_on_eval(void *user, int64_t done, int64_t total)
     if (fm_cli_is_interrupted()) return false;
     fm_cli_progress_show(user, (uint64_t)done, (uint64_t)total);
     return true;
+}
+
+bool fm_cli_on_token(void *user, int64_t done, int64_t total)
+{
+    (void)user, (void)done, (void)total;
+    return !fm_cli_is_interrupted();
 }
 
 bool fm_cli_on_load(void *user, uint64_t done, uint64_t total)

@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/quote.h"
+
 const char *fm_cli_count(char out[FM_CLI_FIGURE], uint64_t n)
 {
     char digits[24];
@@ -28,6 +30,15 @@ const char *fm_cli_seconds(char out[FM_CLI_FIGURE], double seconds)
     } else {
         snprintf(out, FM_CLI_FIGURE, "%lld h %02lld min", whole / 3600, whole / 60 % 60);
     }
+    return out;
+}
+
+const char *fm_cli_name(char out[FM_CLI_NAME], const char *name)
+{
+    fm_utf8_stream utf8 = {0};
+    const size_t n = fm_utf8_push(&utf8, out, name, strnlen(name, (FM_CLI_NAME - 1) / 3 - 3), true);
+    out[n] = '\0';
+    fm_quote_in_place(out);
     return out;
 }
 

@@ -1,13 +1,10 @@
 /* flashmoe eval: perplexity of a text, divergence from reference logits, importance sums. */
 #include "cli/cli.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -27,6 +24,7 @@ typedef struct {
     const fm_cli_options *o;
     const eval_text *text;
     fm_logits_file reference, saved; /* file NULL: none */
+    int32_t *reference_ids;          /* until they are compared with the text's */
     float *reference_row;            /* [n_vocab] */
     int32_t *window;                 /* [n_ctx] ids */
     int64_t at_window;
@@ -147,13 +145,11 @@ static fm_status check_reference(const evaluation *e, const int32_t *ids, const 
     return compare_ids(e, ids, engine, err);
 }
 
-static fm_status open_reference(evaluation *e, const fm_engine *engine, fm_error *err)
+static fm_status use_reference(evaluation *e, const fm_engine *engine, fm_error *err)
 {
-    int32_t *ids;
-    FM_TRY(fm_logits_open(&e->reference, e->o->against, &ids, err));
-    const fm_status st = check_reference(e, ids, engine, err);
-    free(ids);
-    FM_TRY(st);
+    FM_TRY(check_reference(e, e->reference_ids, engine, err));
+    free(e->reference_ids);
+    e->reference_ids = NULL;
     const fm_eval_shape *s = &e->text->shape;
     const uint64_t scored = (uint64_t)s->n_window * (uint64_t)s->n_row;
     e->reference_row = malloc((size_t)s->n_vocab * sizeof *e->reference_row);
@@ -280,8 +276,10 @@ static void print_table(const evaluation *e, const eval_figures *f)
            fm_eval_mean_value(&e->divergence), fm_eval_mean_error(&e->divergence), f->kl_median,
            f->kl_p99, f->kl_max);
     printf("same top token  %.3f +- %.3f %%\n", 100 * f->same_top, 100 * f->same_top_error);
-    printf("reference       %s (%s, %d experts per token)%s\n", *ref->name ? ref->name : "unnamed",
-           ref->architecture, (int)ref->n_expert_used,
+    char name[FM_CLI_NAME], architecture[FM_CLI_NAME];
+    printf("reference       %s (%s, %d experts per token)%s\n",
+           *ref->name ? fm_cli_name(name, ref->name) : "unnamed",
+           fm_cli_name(architecture, ref->architecture), (int)ref->n_expert_used,
            ref->identity == s->identity ? ", the same model" : "");
 }
 
@@ -311,8 +309,8 @@ static void print_json(const evaluation *e, const eval_figures *f, const fm_engi
         fm_json_real(&j, "same_top", f->same_top);
         fm_json_real(&j, "same_top_error", f->same_top_error);
         fm_json_open(&j, "reference", '{');
-        fm_json_text(&j, "name", ref->name, strlen(ref->name));
-        fm_json_text(&j, "family", ref->architecture, strlen(ref->architecture));
+        fm_json_string(&j, "name", ref->name);
+        fm_json_string(&j, "family", ref->architecture);
         fm_json_u64(&j, "experts_used", (uint64_t)ref->n_expert_used);
         fm_json_u64(&j, "same_model", ref->identity == s->identity);
         fm_json_close(&j, '}');
@@ -340,28 +338,20 @@ static int check_usage(const fm_cli_options *o)
     return FM_EXIT_OK;
 }
 
-/* A file that is written at the end should not fail for its name after hours. */
-static fm_status check_writable(const char *path, fm_error *err)
+/* What needs no model, before a large one is loaded. */
+static fm_status check_files(evaluation *e, fm_error *err)
 {
-    const size_t n = strlen(path) + 32;
-    char *temp = malloc(n);
-    if (!temp) return fm_fail(err, FM_E_NOMEM, "%s: no memory for its name", path);
-    snprintf(temp, n, "%s.%ld.tmp", path, (long)getpid());
-    const int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    const int os_errno = errno;
-    if (fd >= 0) {
-        close(fd);
-        unlink(temp);
-    }
-    free(temp);
-    return fd >= 0 ? FM_OK : fm_fail_errno(err, os_errno, "%s", path);
+    const fm_cli_options *o = e->o;
+    if (o->importance_path) FM_TRY(fm_cli_check_writable(o->importance_path, err));
+    if (o->save_logits) FM_TRY(fm_cli_check_writable(o->save_logits, err));
+    if (!o->against) return FM_OK;
+    return fm_logits_open(&e->reference, o->against, &e->reference_ids, err);
 }
 
 static fm_status open_outputs(evaluation *e, const fm_engine *engine, fm_error *err)
 {
     const fm_cli_options *o = e->o;
-    if (o->importance_path) FM_TRY(check_writable(o->importance_path, err));
-    if (o->against) FM_TRY(open_reference(e, engine, err));
+    if (o->against) FM_TRY(use_reference(e, engine, err));
     if (!o->save_logits) return FM_OK;
     const fm_eval_shape *s = &e->text->shape;
     char size[FM_CLI_FIGURE], rows[FM_CLI_FIGURE];
@@ -413,6 +403,7 @@ int fm_cmd_eval(const fm_cli_options *o)
     evaluation e = {.o = o, .text = &text};
 
     fm_status st = fm_cli_read_file(&bytes, &n_bytes, o->text_path, &err);
+    if (st == FM_OK) st = check_files(&e, &err);
     if (st == FM_OK) {
         fm_engine_options opt;
         fm_cli_engine_options(&opt, o);
@@ -437,6 +428,7 @@ int fm_cmd_eval(const fm_cli_options *o)
     const int status = report(&e, engine, st, &err, us);
     fm_logits_destroy(&e.saved);
     fm_logits_destroy(&e.reference);
+    free(e.reference_ids);
     free(e.reference_row);
     free(e.divergences);
     free(e.window);

@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 static void print_row(const char *name, const char *value)
 {
@@ -22,9 +21,9 @@ static void print_skipped(const char *what, int64_t n, uint64_t bytes)
 
 static void print_info(const fm_model_info *m, const fm_type_use *types, size_t n_type)
 {
-    char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE], line[256];
+    char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE], line[512], name[FM_CLI_NAME];
 
-    print_row("model", m->name[0] ? m->name : "(no name)");
+    print_row("model", m->name[0] ? fm_cli_name(name, m->name) : "(no name)");
     print_row("family", m->architecture);
     snprintf(line, sizeof line, "%.3g B, %.3g B active per token", (double)m->n_param / 1e9,
              (double)m->n_param_active / 1e9);
@@ -75,7 +74,7 @@ static void print_info(const fm_model_info *m, const fm_type_use *types, size_t 
     snprintf(line, sizeof line, "%s tokens as trained",
              fm_cli_count(a, (uint64_t)(m->n_ctx_train > 0 ? m->n_ctx_train : 0)));
     print_row("context", line);
-    snprintf(line, sizeof line, "%s, %s tokens", m->tokenizer,
+    snprintf(line, sizeof line, "%s, %s tokens", fm_cli_name(name, m->tokenizer),
              fm_cli_count(a, (uint64_t)(m->n_vocab > 0 ? m->n_vocab : 0)));
     print_row("tokenizer", line);
     for (size_t i = 0; i < n_type; i++) {
@@ -86,46 +85,36 @@ static void print_info(const fm_model_info *m, const fm_type_use *types, size_t 
     }
 }
 
-static void json_string(fm_json_out *j, const char *key, const char *text)
-{
-    fm_json_text(j, key, text, strlen(text));
-}
-
-static void json_count(fm_json_out *j, const char *key, int64_t n)
-{
-    fm_json_u64(j, key, n > 0 ? (uint64_t)n : 0);
-}
-
 static void print_info_json(const fm_model_info *m, const fm_type_use *types, size_t n_type)
 {
     fm_json_out j = {.out = stdout};
     fm_json_open(&j, NULL, '{');
-    json_string(&j, "name", m->name);
-    json_string(&j, "family", m->architecture);
+    fm_json_string(&j, "name", m->name);
+    fm_json_string(&j, "family", m->architecture);
     fm_json_u64(&j, "parameters", m->n_param);
     fm_json_u64(&j, "active_parameters", m->n_param_active);
-    json_count(&j, "layers", m->n_layer);
-    json_count(&j, "full_attention_layers", m->n_full_attention_layer);
-    json_count(&j, "linear_attention_layers", m->n_linear_attention_layer);
-    json_count(&j, "moe_layers", m->n_moe_layer);
-    json_count(&j, "window_layers", m->n_window_layer);
-    json_count(&j, "window", m->window);
-    json_count(&j, "draft_layers", m->n_draft_layer);
-    json_count(&j, "vision_tensors", m->n_vision_tensor);
+    fm_json_count(&j, "layers", m->n_layer);
+    fm_json_count(&j, "full_attention_layers", m->n_full_attention_layer);
+    fm_json_count(&j, "linear_attention_layers", m->n_linear_attention_layer);
+    fm_json_count(&j, "moe_layers", m->n_moe_layer);
+    fm_json_count(&j, "window_layers", m->n_window_layer);
+    fm_json_count(&j, "window", m->window);
+    fm_json_count(&j, "draft_layers", m->n_draft_layer);
+    fm_json_count(&j, "vision_tensors", m->n_vision_tensor);
     fm_json_u64(&j, "vision_bytes", m->vision_bytes);
-    json_count(&j, "draft_tensors", m->n_draft_tensor);
+    fm_json_count(&j, "draft_tensors", m->n_draft_tensor);
     fm_json_u64(&j, "draft_bytes", m->draft_bytes);
-    json_count(&j, "embedding", m->n_embd);
-    json_count(&j, "heads", m->n_head);
-    json_count(&j, "kv_heads", m->n_head_kv);
-    json_count(&j, "latent", m->n_latent);
-    json_count(&j, "latent_rope", m->n_latent_rot);
-    json_count(&j, "experts", m->n_expert);
-    json_count(&j, "experts_used", m->n_expert_used_trained);
-    json_count(&j, "context", m->n_ctx_train);
-    json_string(&j, "tokenizer", m->tokenizer);
-    json_count(&j, "vocabulary", m->n_vocab);
-    json_count(&j, "shards", m->n_shard);
+    fm_json_count(&j, "embedding", m->n_embd);
+    fm_json_count(&j, "heads", m->n_head);
+    fm_json_count(&j, "kv_heads", m->n_head_kv);
+    fm_json_count(&j, "latent", m->n_latent);
+    fm_json_count(&j, "latent_rope", m->n_latent_rot);
+    fm_json_count(&j, "experts", m->n_expert);
+    fm_json_count(&j, "experts_used", m->n_expert_used_trained);
+    fm_json_count(&j, "context", m->n_ctx_train);
+    fm_json_string(&j, "tokenizer", m->tokenizer);
+    fm_json_count(&j, "vocabulary", m->n_vocab);
+    fm_json_count(&j, "shards", m->n_shard);
     fm_json_u64(&j, "file_bytes", m->file_bytes);
     fm_json_u64(&j, "trunk_bytes", m->trunk_bytes);
     fm_json_u64(&j, "expert_bytes", m->expert_bytes);
@@ -135,7 +124,7 @@ static void print_info_json(const fm_model_info *m, const fm_type_use *types, si
     fm_json_open(&j, "types", '[');
     for (size_t i = 0; i < n_type; i++) {
         fm_json_open(&j, NULL, '{');
-        json_string(&j, "type", types[i].type);
+        fm_json_string(&j, "type", types[i].type);
         fm_json_u64(&j, "tensors", types[i].n_tensor);
         fm_json_u64(&j, "trunk_bytes", types[i].bytes_trunk);
         fm_json_u64(&j, "expert_bytes", types[i].bytes_expert);
@@ -179,7 +168,7 @@ static void print_plan_json(const fm_plan *plan, const fm_model_info *info)
     fm_json_open(&j, "lines", '[');
     for (int32_t i = 0; i < plan->n_line; i++) {
         fm_json_open(&j, NULL, '{');
-        json_string(&j, "name", plan->lines[i].name);
+        fm_json_string(&j, "name", plan->lines[i].name);
         fm_json_u64(&j, "bytes", plan->lines[i].bytes);
         fm_json_close(&j, '}');
     }
@@ -187,15 +176,15 @@ static void print_plan_json(const fm_plan *plan, const fm_model_info *info)
     fm_json_u64(&j, "total_bytes", plan->total_bytes);
     fm_json_u64(&j, "budget_bytes", plan->budget_bytes);
     fm_json_u64(&j, "min_memory_bytes", plan->min_memory_bytes);
-    json_count(&j, "expert_slots", plan->expert_slots);
-    json_count(&j, "experts_total", plan->experts_total);
-    json_count(&j, "trunk_units", plan->trunk_units);
-    json_count(&j, "trunk_resident", plan->trunk_resident);
-    json_count(&j, "context", plan->n_ctx);
-    json_count(&j, "batch", plan->n_batch);
-    json_count(&j, "io_depth", info->io_depth);
+    fm_json_count(&j, "expert_slots", plan->expert_slots);
+    fm_json_count(&j, "experts_total", plan->experts_total);
+    fm_json_count(&j, "trunk_units", plan->trunk_units);
+    fm_json_count(&j, "trunk_resident", plan->trunk_resident);
+    fm_json_count(&j, "context", plan->n_ctx);
+    fm_json_count(&j, "batch", plan->n_batch);
+    fm_json_count(&j, "io_depth", info->io_depth);
     fm_json_u64(&j, "io_split", info->io_split);
-    json_string(&j, "io_origin", info->io_origin);
+    fm_json_string(&j, "io_origin", info->io_origin);
     fm_json_close(&j, '}');
 }
 

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "cli/npy.h"
@@ -41,6 +42,15 @@ static fm_status read_ids(int32_t **ids, size_t *n_ids, const fm_cli_options *o,
         st = fm_fail(err, FM_E_LIMIT, "%s: %zu ids are too many", o->ids_file, *n_ids);
     }
     return st;
+}
+
+/* Pipes and devices are opened when there is something to write, and not before. */
+static fm_status check_out(const char *path, fm_error *err)
+{
+    struct stat info;
+    const bool is_there = stat(path, &info) == 0;
+    if (is_there && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) return FM_OK;
+    return fm_cli_check_writable(path, err);
 }
 
 static fm_status write_logits(fm_session *session, const fm_cli_options *o, const int32_t *ids,
@@ -86,6 +96,7 @@ int fm_cmd_logits(const fm_cli_options *o)
 
     /* Their number decides the context, so they come before the engine and its plan. */
     fm_status st = read_ids(&ids, &n_ids, o, &err);
+    if (st == FM_OK) st = check_out(o->out_path, &err);
     if (st == FM_OK) {
         fm_engine_options opt;
         fm_cli_engine_options(&opt, o);

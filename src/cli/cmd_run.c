@@ -116,6 +116,15 @@ static fm_status read_prompt(char **text, size_t *n, const fm_cli_options *o, fm
     return FM_OK;
 }
 
+/* What is wrong with it whatever the model is. */
+static fm_status check_prompt(const fm_cli_options *o, const char *text, size_t n, fm_error *err)
+{
+    if (o->is_raw && n == 0) return fm_fail(err, FM_E_ARG, "the prompt is empty");
+    if (!o->is_raw && memchr(text, '\0', n))
+        return fm_fail(err, FM_E_ARG, "the prompt holds a NUL byte; give it with --raw");
+    return FM_OK;
+}
+
 static fm_status tokenize_prompt(int32_t **ids, size_t *n_ids, const fm_engine *engine,
                                  const fm_cli_options *o, const char *text, size_t n, fm_error *err)
 {
@@ -123,9 +132,6 @@ static fm_status tokenize_prompt(int32_t **ids, size_t *n_ids, const fm_engine *
         FM_TRY(fm_tokenize(fm_engine_tokenizer(engine), ids, n_ids, text, n, FM_TOKENIZE_SPECIAL,
                            err));
     } else {
-        if (memchr(text, '\0', n)) {
-            return fm_fail(err, FM_E_ARG, "the prompt holds a NUL byte; give it with --raw");
-        }
         const fm_message message = {.role = "user", .content = text};
         FM_TRY(fm_chat_tokenize(engine, ids, n_ids, &message, 1, true, err));
     }
@@ -151,15 +157,6 @@ static void fill_sampler_options(fm_sampler_options *s, const fm_cli_options *o)
     s->min_p = o->min_p;
     s->repeat_penalty = o->repeat_penalty;
     if (o->has_seed) s->seed = o->seed;
-}
-
-/* Little-endian int32, whatever the machine. */
-static uint64_t hash_id(uint64_t hash, int32_t id)
-{
-    const uint32_t u = (uint32_t)id;
-    const unsigned char bytes[4] = {(unsigned char)u, (unsigned char)(u >> 8),
-                                    (unsigned char)(u >> 16), (unsigned char)(u >> 24)};
-    return fm_fnv1a(hash, bytes, sizeof bytes);
 }
 
 /* Control tokens are not text; everything else goes through the filters. */
@@ -192,7 +189,7 @@ static fm_status generate(answer *a, run_figures *f, fm_session *session, fm_sam
         if (f->first_token_us == 0) f->first_token_us = f->prompt_us + (fm_now_us() - started);
         if (fm_token_is_end(tok, id)) break;
         f->generated_tokens++;
-        f->token_hash = hash_id(f->token_hash, id);
+        f->token_hash = fm_fnv1a_id(f->token_hash, id);
         if (!put_token(a, tok, id) || a->stops.is_stopped) break;
         if (f->generated_tokens == most) break;
         if (fm_session_n_past(session) >= info.n_ctx) {
@@ -205,12 +202,6 @@ static fm_status generate(answer *a, run_figures *f, fm_session *session, fm_sam
     }
     f->gen_us = fm_now_us() - started;
     return st;
-}
-
-static bool on_token_progress(void *user, int64_t done, int64_t total)
-{
-    (void)user, (void)done, (void)total;
-    return !fm_cli_is_interrupted();
 }
 
 /* ---- figures -------------------------------------------------------------------------------- */
@@ -278,7 +269,7 @@ static void print_json(const run_figures *f, const answer *a)
     fm_json_real(&j, "disk_wait_ms", (double)f->disk_wait_us / 1e3);
     fm_json_u64(&j, "peak_rss_bytes", f->peak_rss_bytes);
     fm_json_u64(&j, "memory_budget_bytes", f->memory_budget_bytes);
-    fm_json_text(&j, "token_hash", hash, strlen(hash));
+    fm_json_string(&j, "token_hash", hash);
     fm_json_text(&j, "text", a->text ? a->text : "", a->n_text);
     fm_json_close(&j, '}');
 }
@@ -314,22 +305,23 @@ static int run_session(fm_session *session, fm_sampler *sampler, const fm_engine
         fm_fail(&err, FM_E_NOMEM, "no memory for the stop strings");
         return fm_cli_fail(&err);
     }
-    const fm_eval_options eval = {.struct_size = sizeof eval, .progress = on_token_progress};
+    const fm_eval_options eval = {.struct_size = sizeof eval, .progress = fm_cli_on_token};
     for (size_t i = 0; i < n_ids; i++) fm_sampler_accept(sampler, ids[i]);
     fm_status st = evaluate_prompt(&f, session, o, ids, n_ids, &err);
     if (st == FM_OK) st = generate(&a, &f, session, sampler, engine, o, &eval, &err);
-    const bool is_interrupted = st == FM_E_CANCELLED;
     int status = FM_EXIT_OK;
-    if (st == FM_OK || is_interrupted) {
+    if (st == FM_OK || st == FM_E_CANCELLED) {
         if (!a.has_failed) finish_answer(&a);
         collect_figures(&f, engine, &before);
         if (o->is_json && !a.has_failed) print_json(&f, &a);
         print_summary(o, &f);
-        if (is_interrupted) status = FM_EXIT_INTERRUPTED;
+        /* Ctrl-C also ends a write that waits for its reader. */
+        if (st == FM_E_CANCELLED || (a.has_failed && fm_cli_is_interrupted()))
+            status = FM_EXIT_INTERRUPTED;
     } else {
         status = fm_cli_fail(&err);
     }
-    if (a.has_failed) {
+    if (a.has_failed && !fm_cli_is_interrupted()) {
         fm_fail_errno(&err, a.write_errno, "writing the answer");
         status = fm_cli_fail(&err);
         clearerr(stdout); /* reported */
@@ -362,6 +354,7 @@ int fm_cmd_run(const fm_cli_options *o)
     fm_sampler_destroy(sampler);
     sampler = NULL;
     if (read_prompt(&text, &n_text, o, &err) != FM_OK) return fm_cli_fail(&err);
+    if (check_prompt(o, text, n_text, &err) != FM_OK) goto failed;
 
     fm_engine_options opt;
     fm_cli_engine_options(&opt, o);

@@ -11,10 +11,10 @@ static void print_ids_json(const fm_tokenizer *tok, const int32_t *ids, size_t n
     fm_json_out j = {.out = stdout};
     fm_json_open(&j, NULL, '{');
     fm_json_open(&j, "ids", '[');
-    for (size_t i = 0; i < n_ids; i++) fm_json_u64(&j, NULL, (uint64_t)ids[i]);
+    for (size_t i = 0; i < n_ids && !ferror(stdout); i++) fm_json_u64(&j, NULL, (uint64_t)ids[i]);
     fm_json_close(&j, ']');
     fm_json_open(&j, "tokens", '[');
-    for (size_t i = 0; i < n_ids; i++) {
+    for (size_t i = 0; i < n_ids && !ferror(stdout); i++) {
         size_t n = 0;
         const char *bytes = fm_token_bytes(tok, ids[i], &n);
         fm_json_text(&j, NULL, bytes ? bytes : "", bytes ? n : 0);
@@ -26,7 +26,7 @@ static void print_ids_json(const fm_tokenizer *tok, const int32_t *ids, size_t n
 /* One token a line: its id, a tab, its bytes with everything unprintable escaped. */
 static void print_ids(const fm_tokenizer *tok, const int32_t *ids, size_t n_ids)
 {
-    for (size_t i = 0; i < n_ids; i++) {
+    for (size_t i = 0; i < n_ids && !ferror(stdout); i++) {
         size_t n = 0;
         const char *bytes = fm_token_bytes(tok, ids[i], &n);
         printf("%d\t\"", (int)ids[i]);
@@ -98,13 +98,16 @@ static fm_status encode_text(const fm_tokenizer *tok, const fm_cli_options *o, c
     int32_t *ids;
     size_t n_ids;
     FM_TRY(fm_tokenize(tok, &ids, &n_ids, text, n, o->no_special ? 0 : FM_TOKENIZE_SPECIAL, err));
-    if (o->is_json) {
+    fm_status st = FM_OK;
+    if (fm_cli_is_interrupted()) {
+        st = fm_fail(err, FM_E_CANCELLED, "interrupted");
+    } else if (o->is_json) {
         print_ids_json(tok, ids, n_ids);
     } else {
         print_ids(tok, ids, n_ids);
     }
     free(ids);
-    return FM_OK;
+    return st;
 }
 
 int fm_cmd_tokenize(const fm_cli_options *o)
@@ -119,6 +122,7 @@ int fm_cmd_tokenize(const fm_cli_options *o)
     char *text = NULL;
     size_t n = o->prompt ? strlen(o->prompt) : 0;
     fm_status st = fm_tokenizer_open(&tok, o->model, &err);
+    if (st == FM_OK && fm_cli_is_interrupted()) st = fm_fail(&err, FM_E_CANCELLED, "interrupted");
     if (st == FM_OK && o->prompt_file) st = fm_cli_read_file(&text, &n, o->prompt_file, &err);
     if (st == FM_OK && o->decode_ids) {
         st = decode_ids(tok, o, &err);

@@ -15,8 +15,8 @@ static void print_overview(FILE *out)
 {
     fputs("usage: flashmoe COMMAND MODEL [options]\n"
           "\n"
-          "Runs Mixture-of-Experts models that are larger than memory. MODEL is a GGUF file, or\n"
-          "the first file of a set (-00001-of-000NN.gguf).\n"
+          "Runs Mixture-of-Experts models that are larger than memory. MODEL is a GGUF file,\n"
+          "the first file of a set (-00001-of-000NN.gguf), or a Hugging Face directory.\n"
           "\n",
           out);
     for (const fm_cli_command *c = fm_cli_commands; c->name; c++) {

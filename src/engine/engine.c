@@ -401,6 +401,7 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
 
 const char *fm_engine_file(const fm_engine *e, int32_t index, uint64_t *bytes)
 {
+    if (fm_checkpoint_directory(e->checkpoint)) index++; /* past config.json, as n_shard */
     if (bytes) *bytes = fm_checkpoint_file_bytes(e->checkpoint, index);
     return fm_checkpoint_file(e->checkpoint, index);
 }

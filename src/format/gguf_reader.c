@@ -23,10 +23,7 @@ fm_status fm_gguf_reader_open(fm_gguf_reader *r, const char *path, fm_error *err
     /* Before open(), which would wait for a writer on a named pipe. */
     if (stat(path, &st) != 0) return fm_fail_errno(err, errno, "%s", path);
     if (S_ISDIR(st.st_mode))
-        return fm_fail(err, FM_E_UNSUPPORTED,
-                       "%s: is a directory; Hugging Face directories are not supported yet, give a "
-                       "GGUF file",
-                       path);
+        return fm_fail(err, FM_E_FORMAT, "%s: is a directory, expected a GGUF file", path);
     if (!S_ISREG(st.st_mode)) return fm_fail(err, FM_E_FORMAT, "%s: is not a regular file", path);
     r->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (r->fd < 0) return fm_fail_errno(err, errno, "%s", path);

@@ -12,6 +12,10 @@
 
 enum { NAME_MAX_BYTES = 96, NONE = -1 };
 
+/* Every part is a stored tensor at least, so a directory that lacks some has fewer parts than this for each of its
+ * tensors, and is told which is missing; one that claims more would only cost memory. */
+enum { PARTS_PER_TENSOR = 16 };
+
 /* What a stored tensor is to its module. */
 typedef enum { ROLE_CODES, ROLE_SCALES, ROLE_BIASES, ROLE_BIAS, ROLE_SHAPE } role;
 
@@ -47,6 +51,7 @@ typedef struct {
     bool norms_have_one; /* converted by MLX */
     assembly *list;
     uint32_t n, cap;
+    uint64_t n_part; /* of the whole list */
     fm_name_index index;
 } mapper;
 
@@ -122,6 +127,11 @@ static fm_status find_assembly(mapper *m, const char *name, const fm_hf_name *en
 {
     uint32_t i = fm_name_index_find(&m->index, assembly_name, m, name);
     if (i == UINT32_MAX) {
+        m->n_part += (uint64_t)n_part;
+        if (m->n_part > (uint64_t)m->raw->n * PARTS_PER_TENSOR)
+            return fm_fail(m->err, FM_E_FORMAT,
+                           "%s: %s of %d experts, but only %u tensors are stored", m->c->directory,
+                           name, n_part, m->raw->n);
         if (m->n == m->cap) {
             const uint32_t cap = m->cap ? 2 * m->cap : 256;
             assembly *grown = realloc(m->list, cap * sizeof *grown);
@@ -308,7 +318,7 @@ static fm_status planar_type(mapper *m, const fm_raw_tensor *codes, const fm_raw
     fm_scale scale;
     fm_raw_tensor flat = *codes;
     /* gpt-oss: [expert][row][block][16 bytes] */
-    if (codes->dtype == FM_DT_U8 && codes->n_dim == scales->n_dim + 1) {
+    if (codes->dtype == FM_DT_U8 && scales->n_dim > 0 && codes->n_dim == scales->n_dim + 1) {
         flat.n_dim--;
         flat.dim[flat.n_dim - 1] *= codes->dim[flat.n_dim];
     }

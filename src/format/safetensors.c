@@ -149,6 +149,13 @@ fm_status fm_safetensors_parse(fm_raw_set *s, int32_t file, const char *path, co
     return st;
 }
 
+/* After a read that gave less than the file had when it was opened. */
+static fm_status fail_read(FILE *f, const char *path, fm_error *err)
+{
+    if (ferror(f)) return fm_fail_errno(err, errno, "%s", path);
+    return fm_fail(err, FM_E_IO, "%s: the file became shorter while it was read", path);
+}
+
 fm_status fm_read_small_file(const char *path, uint64_t max, char **data, size_t *n, fm_error *err)
 {
     *data = NULL;
@@ -167,7 +174,7 @@ fm_status fm_read_small_file(const char *path, uint64_t max, char **data, size_t
         if (!*data)
             status = fm_fail(err, FM_E_NOMEM, "%s: no memory for %zu bytes", path, *n);
         else if (fread(*data, 1, *n, f) != *n)
-            status = fm_fail(err, FM_E_IO, "%s: the file became shorter while it was read", path);
+            status = fail_read(f, path, err);
         else
             (*data)[*n] = 0;
     }
@@ -194,7 +201,12 @@ fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, uin
         goto done;
     }
     *file_bytes = (uint64_t)st.st_size;
-    if (fread(head, 1, 8, f) != 8) {
+    const size_t n_head = fread(head, 1, 8, f);
+    if (n_head != 8 && (ferror(f) || *file_bytes >= 8)) {
+        status = fail_read(f, path, err);
+        goto done;
+    }
+    if (n_head != 8 || *file_bytes < 8) {
         status =
             fm_fail(err, FM_E_FORMAT, "%s: %" PRIu64 " bytes are too short for a safetensors file",
                     path, *file_bytes);
@@ -213,7 +225,7 @@ fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, uin
         status =
             fm_fail(err, FM_E_NOMEM, "%s: no memory for a header of %" PRIu64 " bytes", path, len);
     } else if (fread(json, 1, (size_t)len, f) != len) {
-        status = fm_fail(err, FM_E_IO, "%s: the file became shorter while it was read", path);
+        status = fail_read(f, path, err);
     } else {
         status = fm_safetensors_parse(s, file, path, json, (size_t)len, 8 + len, *file_bytes, err);
     }

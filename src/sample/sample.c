@@ -17,6 +17,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/random.h"
 
 typedef struct {
     float logit;
@@ -37,14 +38,6 @@ struct fm_sampler {
 };
 
 /* ---- random numbers: xoshiro256** seeded by splitmix64, Blackman and Vigna (2018), public domain */
-
-static uint64_t splitmix64(uint64_t *state)
-{
-    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
 
 static uint64_t rotate_left(uint64_t x, int k)
 {
@@ -76,8 +69,8 @@ static uint64_t fresh_seed(const void *salt)
     clock_gettime(CLOCK_REALTIME, &real);
     clock_gettime(CLOCK_MONOTONIC, &mono);
     uint64_t state = (uint64_t)real.tv_sec * UINT64_C(1000000000) + (uint64_t)real.tv_nsec;
-    state ^= splitmix64(&state) ^ (uint64_t)mono.tv_nsec << 32 ^ (uint64_t)(uintptr_t)salt;
-    return splitmix64(&state);
+    state ^= fm_splitmix64(&state) ^ (uint64_t)mono.tv_nsec << 32 ^ (uint64_t)(uintptr_t)salt;
+    return fm_splitmix64(&state);
 }
 
 /* ---- selection ---------------------------------------------------------------------------- */
@@ -319,7 +312,7 @@ fm_status fm_sampler_create(fm_sampler **out, int32_t n_vocab, const fm_sampler_
         return fm_fail(err, FM_E_NOMEM, "sampler: no memory for a vocabulary of %d", (int)n_vocab);
     }
     uint64_t state = opt->seed;
-    for (int i = 0; i < 4; i++) s->rng[i] = splitmix64(&state);
+    for (int i = 0; i < 4; i++) s->rng[i] = fm_splitmix64(&state);
     *out = s;
     return FM_OK;
 }

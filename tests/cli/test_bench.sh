@@ -59,6 +59,8 @@ same "everything fits" "$(json_get "$out" '(j["hit_rate"], j["bytes_per_token"])
 status 0 "$flashmoe" bench $m $small --memory 64M --json -q --cold
 same "cold" "$(json_get "$out" 'j["cache_state"] == "cold" and j["prompt"]["expert_hits"] == 0 and j["repeats"][1]["load_ms"] > 0')" True
 same "cold start" "$(json_get "$out" 'j["start_to_first_token_ms"] >= j["ttft_ms"] > 0 and j["start_bound_ms"] > 0 and abs(j["start_bound_ratio"] - j["start_to_first_token_ms"] / j["start_bound_ms"]) < 1e-3 * j["start_bound_ratio"]')" True
+status 0 "$flashmoe" bench $m --prompt 80 --gen 0 --repeat 3 --memory 64M --json -q --cold
+same "loading is the median" "$(json_get "$out" 'j["load_ms"] == sorted(r["load_ms"] for r in j["repeats"])[1]')" True
 same "no cold start when warm" "$(json_get "$dir/a.json" 'j["start_to_first_token_ms"]')" None
 status 0 "$flashmoe" bench $m --prompt 80 --gen 12 --repeat 1 --memory 64M --json -q
 same "the first repeat is the same in shorter runs" "$(json_get "$out" 'j["repeats"][0]["token_hash"]')" \

@@ -26,6 +26,13 @@ has_all=$("$flashmoe" plan "$m" --memory $budget --ctx 64 --json | python3 -c 'i
     status 0 "$flashmoe" plan "$m" --memory $budget --ctx 64 --split 64K --json
     same "plan" "$(json_get "$out" '(j["io_depth"], j["io_split"], j["io_origin"])')" "(8, 65536, 'given')"
 
+    # bench measures before it opens the engine that it times; that is still measured now.
+    status 0 "$flashmoe" bench "$m" --memory $budget --ctx 64 --prompt 4 --gen 0 --repeat 1 --json
+    same "measured by bench" "$(json_get "$out" 'j["io_origin"]') $(grep -c 'measuring how' "$err")" "measured 1"
+    status 0 "$flashmoe" bench "$m" --memory $budget --ctx 64 --prompt 4 --gen 0 --repeat 1 --json -q
+    same "and remembered" "$(json_get "$out" 'j["io_origin"]')" remembered
+    rm -r "$XDG_CACHE_HOME"
+
     for options in "" "--depth 3" "--split 4K" "--depth 33 --split 8K" "--io pread --split 16K"; do
         status 0 "$flashmoe" $logits --memory $budget $options --out "$dir/few.npy"
         cmp -s "$dir/all.npy" "$dir/few.npy" || fail "other logits with '$options'"

@@ -108,6 +108,15 @@ says "$err" 'trained for 2048'
 failure eval_ --save-logits "$dir/no/such/folder"
 failure eval_ --collect-importance "$dir/no/such/folder"
 [ -e "$dir/no" ] && fail "made a folder"
+# Before the model is even looked for: a large one takes a while to load.
+for option in --save-logits --collect-importance; do
+    failure "$flashmoe" eval "$dir/none.gguf" --text "$text" $option "$dir/no/such/folder"
+    says "$err" 'no/such/folder: No such file'
+    failure "$flashmoe" eval "$dir/none.gguf" --text "$text" $option "$dir"
+    says "$err" 'Is a directory'
+done
+failure "$flashmoe" eval "$dir/none.gguf" --text "$text" --against "$text"
+says "$err" 'no file of reference logits'
 usage_error "$flashmoe" eval "$m"
 usage_error eval_ --save-logits a --against b
 usage_error eval_ --stride 256

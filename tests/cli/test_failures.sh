@@ -30,6 +30,9 @@ status 0 "$flashmoe" run "$dir/s-00001-of-00003.gguf" --memory 64M -p x -n 2
 rm "$dir/s-00002-of-00003.gguf"
 failure "$flashmoe" run "$dir/s-00001-of-00003.gguf" --memory 64M -p x -n 2
 says "$err" 's-00002-of-00003'
+mkdir "$dir/s-00002-of-00003.gguf"
+failure "$flashmoe" run "$dir/s-00001-of-00003.gguf" --memory 64M -p x -n 2
+says "$err" 's-00002-of-00003.gguf: is a directory, expected a GGUF file'
 
 # A disk that fails: transient errors are survived, lasting ones end the answer with place and errno.
 smallest=$(json_get <("$flashmoe" plan "$m" --json --ctx 256) 'j["min_memory_bytes"]')

@@ -14,7 +14,7 @@ stop_once() {
     shift
     : >"$out"
     : >"$err"
-    FM_FAULT=read:slow:us=5000 "$@" >"$out" 2>"$err" </dev/null &
+    FM_FAULT=read:slow:us=${slow_us:-5000} "$@" >"$out" 2>"$err" </dev/null &
     pid=$!
     deadline=$(($(date +%s) + 60))
     until grep -qE "$pattern" "$err" "$out" 2>/dev/null; do
@@ -65,6 +65,11 @@ interrupt . "$faulty" logits "$m" --ids-file "$dir/ids" --memory "$smallest" \
 [ -e "$dir/l.npy" ] && fail "an unfinished file under its final name"
 [ -z "$(find "$dir" -name 'l.npy*')" ] || fail "temporary file left: $(find "$dir" -name 'l.npy*')"
 
+# While bench loads once more: no prompt is needed to notice.
+slow_us=15000 interrupt '^repeat 1 of 2' "$faulty" bench "$m" --cold --repeat 2 --prompt 1 --gen 0 --json
+says "$err" '^flashmoe: interrupted'
+[ -s "$out" ] && fail "figures of a stopped run"
+
 # While standard input is awaited.
 mkfifo "$dir/fifo"
 sleep 30 >"$dir/fifo" &
@@ -77,4 +82,33 @@ wait $pid
 same "status while reading standard input" $? 130
 kill $feeder
 wait $feeder 2>/dev/null
+
+# While a named pipe waits for a writer, and while nobody reads what is written.
+mkfifo "$dir/nobody" "$dir/full"
+"$flashmoe" run "$m" -f "$dir/nobody" >"$out" 2>"$err" &
+pid=$!
+sleep 0.3
+kill -INT $pid
+wait $pid
+same "status while a pipe is opened" $? 130
+says "$err" '^flashmoe: interrupted'
+exec 3<>"$dir/full"
+dd if=/dev/zero of="$dir/full" bs=4096 oflag=nonblock 2>/dev/null
+for words in "run --raw -p x -n 3 --seed 1" "run --raw -p x -n 3 --seed 1 --json -q" "tokenize -f $dir/prompt" \
+    "tokenize -f $dir/prompt --json"; do
+    # shellcheck disable=SC2086
+    "$flashmoe" ${words%% *} "$m" ${words#* } >&3 2>"$err" &
+    pid=$!
+    sleep 0.5
+    kill -INT $pid
+    for _ in $(seq 50); do
+        kill -0 $pid 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL $pid 2>/dev/null && fail "still waits for a reader: $words"
+    wait $pid
+    same "status while nobody reads: $words" $? 130
+    says_not "$err" 'Interrupted system call'
+done
+exec 3>&-
 finish

@@ -60,6 +60,10 @@ failure logits --ids 1.5 --out "$dir/x.npy"
 failure logits --ids-file "$dir/none" --out "$dir/x.npy"
 failure logits --ids 1 --out "$dir/no/such/folder/x.npy"
 failure logits --ids 1 --out "$dir"
+failure "$flashmoe" logits "$dir/none.gguf" --ids 1 --out "$dir/no/such/folder/x.npy" # before a model is loaded for it
+says "$err" 'folder/x.npy: No such file'
+failure "$flashmoe" logits "$dir/none.gguf" --ids 1 --out "$dir"
+says "$err" 'Is a directory'
 printf '1 2\0003' >"$dir/ids"
 failure logits --ids-file "$dir/ids" --out "$dir/x.npy"
 [ -z "$(find "$dir" -name 'x.npy*' -o -name '*.tmp')" ] || fail "left behind: $(find "$dir" -name '*.tmp')"

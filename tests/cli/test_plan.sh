@@ -9,6 +9,12 @@ same "draft layers" "$(json_get "$out" '(j["layers"], j["moe_layers"], j["draft_
 make_model gpt-oss-a "$dir/window.gguf"
 status 0 "$flashmoe" info "$dir/window.gguf" --json
 same "windows" "$(json_get "$out" '(j["layers"], j["window_layers"], j["window"])')" "(4, 2, 24)"
+# A name from a file does not reach the terminal as it is.
+LC_ALL=C sed 's/tiny gpt-oss-a/t\x1b[2J\xc2\x9bosss\xff\xc3\xa4/' "$dir/window.gguf" >"$dir/name.gguf"
+status 0 "$flashmoe" info "$dir/name.gguf"
+says "$out" "^model +t\?\[2J\?\?osss$(printf '\357\277\275\303\244')$"
+status 0 "$flashmoe" info "$dir/name.gguf" --json
+same "name" "$(json_get "$out" 'ascii(j["name"])')" "'t\\x1b[2J\\x9bosss\\ufffd\\xe4'"
 
 for spec in qwen35moe-a qwen3next-a qwen3moe-a glm4moe-a gpt-oss-a; do
     m=$dir/$spec.gguf

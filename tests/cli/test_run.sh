@@ -49,8 +49,12 @@ failure run -f "$dir/nothing" -n 1
 says "$err" 'nothing: No such file'
 failure run --raw -p "" -n 1
 says "$err" 'prompt is empty'
+failure "$flashmoe" run "$dir/none.gguf" --raw -p ""
+says "$err" 'prompt is empty' # before a model is loaded for it
 printf 'a\0b' >"$dir/prompt"
 failure run -f "$dir/prompt" -n 1
+says "$err" 'NUL'
+failure "$flashmoe" run "$dir/none.gguf" -f "$dir/prompt"
 says "$err" 'NUL'
 status 0 run --raw -f "$dir/prompt" -n 1
 printf '\377\376 broken \303' >"$dir/prompt"

@@ -65,5 +65,10 @@ says "$out" '^flashmoe [0-9]+\.[0-9]+\.[0-9]+'
 status 0 "$flashmoe" version
 status 0 "$flashmoe" help
 for command in run info plan logits tokenize bench template; do says "$out" "^  $command "; done
+says "$out" 'Hugging Face directory'
 status 0 "$flashmoe" --help
+# -f with -p is for run alone.
+status 0 "$flashmoe" help tokenize
+says_not "$out" 'the file comes first'
+usage_error "$flashmoe" tokenize m.gguf -p a -f b
 finish

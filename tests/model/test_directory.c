@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -242,6 +243,34 @@ static void a_damaged_tokenizer_leaves_logits_and_a_warning(void **state)
     free((void *)(uintptr_t)dir);
 }
 
+/* bench probes these: config.json is none of them, and the last shard is. */
+static void the_files_of_a_directory_are_its_shards(void **state)
+{
+    (void)state;
+    const directory_options opt = {.spec = "qwen3moe-b", .format = "plain", .n_shards = 3};
+    fm_engine_options o;
+    fm_engine_options_init(&o);
+    o.model_path = write_named("files", &opt);
+    o.plan_only = true;
+    fm_engine *e;
+    fm_error err = {0};
+    if (fm_engine_open(&e, &o, &err) != FM_OK) fail_msg("%s", err.msg);
+    fm_model_info info;
+    fm_engine_model_info(e, &info);
+    assert_int_equal(info.n_shard, 3);
+    for (int32_t i = 0; i < info.n_shard; i++) {
+        char expected[64];
+        uint64_t bytes = 0;
+        struct stat file;
+        const char *path = fm_engine_file(e, i, &bytes);
+        snprintf(expected, sizeof expected, "model-%05d-of-00003.safetensors", (int)i + 1);
+        assert_string_equal(strrchr(path, '/') + 1, expected);
+        assert_int_equal(stat(path, &file), 0);
+        assert_int_equal(bytes, file.st_size);
+    }
+    fm_engine_close(e);
+}
+
 /* ---- damage ------------------------------------------------------------------------------ */
 
 static void in_directory(char out[1200], const char *directory, const char *name)
@@ -417,6 +446,7 @@ int main(void)
         cmocka_unit_test(quantized_directories_agree_with_transformers_on_decoded_weights),
         cmocka_unit_test(streamed_equals_resident_bit_for_bit),
         cmocka_unit_test(a_damaged_tokenizer_leaves_logits_and_a_warning),
+        cmocka_unit_test(the_files_of_a_directory_are_its_shards),
         cmocka_unit_test(damage_is_refused_with_one_message),
         cmocka_unit_test(damage_in_glm_gptoss_and_mlx_is_refused),
         cmocka_unit_test(damage_of_sparse_attention_is_refused),
