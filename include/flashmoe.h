@@ -66,7 +66,7 @@ typedef struct {
     int32_t n_threads;        /* 0: the cores this process may use                         */
     int32_t n_ctx;            /* tokens a session can hold; 0: a default that fits         */
     int32_t n_expert_used;    /* 0: as trained; other values change the output             */
-    int32_t n_batch;          /* tokens evaluated together; 0: 512 or more, as memory allows */
+    int32_t n_batch;          /* tokens evaluated together; 0: as memory allows, below 512 only where it is short */
     fm_kv_type kv_type;       /* attention cache                                           */
     const char *io_engine;    /* "uring", "pread", "mmap"; NULL: the best available        */
     const char *kernels;      /* "reference", "generic", "avx2", "avx512", "amx", "neon", "i8mm"; NULL: best */

@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -54,9 +55,16 @@ static int finish_interrupted(void)
     return FM_EXIT_INTERRUPTED;
 }
 
+static bool takes_writes(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    return poll(&p, 1, 0) > 0;
+}
+
 int fm_cli_finish(int status)
 {
-    if (is_interrupted && ferror(stdout)) return finish_interrupted();
+    if (is_interrupted && ferror(stdout) && !takes_writes(STDOUT_FILENO))
+        return finish_interrupted();
     errno = 0;
     const bool is_flushed = fflush(stdout) == 0;
     if (is_flushed && !ferror(stdout)) return status;
@@ -68,6 +76,7 @@ int fm_cli_finish(int status)
         fputc('\n', stdout);
         fflush(stdout);
     }
+    if (is_interrupted && !ferror(stdout)) return FM_EXIT_INTERRUPTED; /* nothing else is wrong */
     fprintf(stderr, "flashmoe: writing to standard output: %s\n",
             errno ? strerror(errno) : "failed");
     return FM_EXIT_FAILURE;

@@ -41,7 +41,7 @@ static void write_string(FILE *out, const char *text, size_t n)
     char valid[3 * (PIECE + 3)];
     fm_utf8_stream stream = {0};
     fputc('"', out);
-    for (size_t at = 0; at < n; at += PIECE) {
+    for (size_t at = 0; at < n && !ferror(out); at += PIECE) {
         const size_t piece = n - at < PIECE ? n - at : PIECE;
         write_escaped(out, valid, fm_utf8_push(&stream, valid, text + at, piece, false));
     }

@@ -155,7 +155,7 @@ static const option OPTIONS[] = {
                          "needs)"},
     {"memory and machine", NULL, "--batch", "N", OPT_INT, FIELD(n_batch), ENGINE_COMMANDS,
      1, 1 << 16, NULL, "tokens of a prompt that are evaluated together (default: as the memory\n"
-                       "allows, at least 512; for logits 512)"},
+                       "allows, below 512 only where it is short; for logits 512)"},
     {"memory and machine", NULL, "--kv", "f16|f32", OPT_CHOICE, FIELD(kv), ENGINE_COMMANDS,
      0, 0, "f16", "type of the attention cache"},
     {"memory and machine", "-t", "--threads", "N", OPT_INT, FIELD(n_threads),

@@ -242,6 +242,7 @@ static fm_status open_engine(bench *b, bool is_first, fm_error *err)
     /* What read_facts() measured is what this engine remembers. */
     if (strcmp(b->run.io_origin, "measured") != 0)
         snprintf(b->run.io_origin, sizeof b->run.io_origin, "%s", b->run.info.io_origin);
+    b->run.info.io_origin = b->run.io_origin;
     return FM_OK;
 }
 

@@ -63,6 +63,12 @@ static bool put_valid(answer *a, const char *text, size_t n)
     return true;
 }
 
+/* Ctrl-C also ends a write that waits for its reader. */
+static bool was_cut_off(const answer *a)
+{
+    return a->has_failed && a->write_errno == EINTR && fm_cli_is_interrupted();
+}
+
 static bool put_bytes(void *user, const char *bytes, size_t n)
 {
     enum { PIECE = 256 };
@@ -315,13 +321,11 @@ static int run_session(fm_session *session, fm_sampler *sampler, const fm_engine
         collect_figures(&f, engine, &before);
         if (o->is_json && !a.has_failed) print_json(&f, &a);
         print_summary(o, &f);
-        /* Ctrl-C also ends a write that waits for its reader. */
-        if (st == FM_E_CANCELLED || (a.has_failed && fm_cli_is_interrupted()))
-            status = FM_EXIT_INTERRUPTED;
+        if (st == FM_E_CANCELLED || was_cut_off(&a)) status = FM_EXIT_INTERRUPTED;
     } else {
         status = fm_cli_fail(&err);
     }
-    if (a.has_failed && !fm_cli_is_interrupted()) {
+    if (a.has_failed && !was_cut_off(&a)) {
         fm_fail_errno(&err, a.write_errno, "writing the answer");
         status = fm_cli_fail(&err);
         clearerr(stdout); /* reported */

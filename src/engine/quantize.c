@@ -10,6 +10,7 @@
 #include "base/figure.h"
 #include "base/hash.h"
 #include "base/ledger.h"
+#include "base/quote.h"
 #include "base/pool.h"
 #include "engine/quantize_internal.h"
 #include "format/gguf_types.h"
@@ -58,6 +59,7 @@ static void say(const quantizer *q, fm_log_level level, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(line, sizeof line, fmt, args);
     va_end(args);
+    fm_quote_in_place(line);
     q->o->log(q->o->log_user, level, line);
 }
 

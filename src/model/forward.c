@@ -71,13 +71,13 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     r->expert_out = FLOATS(B * K * H);
     r->shared_out = FLOATS(hp->n_ff_shared ? B * H : 0);
     r->shared_gate = FLOATS(B);
-    /* A token's routed experts and its shared one, or all tokens of one expert. */
-    r->ff_rows = max_i64(B, K + 1);
+    /* A token's routed experts and its shared one, or all tokens of one expert; a sum, because the plan counts on
+     * scratch that grows in a straight line with the pass. */
+    r->ff_rows = B + K;
     r->ff_max = (int64_t)fm_round_up((uint64_t)max_i64(hp->n_ff_expert, hp->n_ff_shared), 16);
     int64_t ff_floats = r->ff_rows * r->ff_max;
     if (hp->n_ff_dense) {
-        /* Tokens of a dense layer at a time, so many per 64 of the pass: the plan counts on scratch that grows in a
-         * straight line with the pass. */
+        /* Tokens of a dense layer at a time, so many per 64 of the pass, for the same reason. */
         const int64_t per_64 = 64 * r->ff_max / hp->n_ff_dense;
         const int64_t rows = B < 64 ? ff_floats / hp->n_ff_dense : B / 64 * per_64;
         r->dense_rows = rows < 1 ? 1 : rows < B ? rows : B;

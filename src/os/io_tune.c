@@ -106,6 +106,13 @@ static uint64_t requests_for(uint64_t room, int depth, uint64_t split_bytes)
     return ((uint64_t)depth * piece + room - 1) / room;
 }
 
+/* There is memory for as many, and for one that waits, so that the device does not run dry in between. */
+static bool can_be_measured(const fm_io_tune *t, int depth, uint64_t split_bytes)
+{
+    const uint64_t room = fm_io_room(t->read_bytes);
+    return t->buffer_bytes / room > requests_for(room, depth, split_bytes);
+}
+
 /* Rounds over all candidates, as far as the time and the unread places go. */
 static fm_status measure(tuning *u, fm_io_candidate *c, int n, uint64_t end_us, fm_error *err)
 {
@@ -150,8 +157,7 @@ static fm_status tune(tuning *u, fm_io_choice *out, fm_error *err)
     fm_io_candidate c[CANDIDATES_MAX];
     int n = 0;
     for (size_t i = 0; i < sizeof depths / sizeof *depths; i++) {
-        if (i > 0 && requests_for(room, depths[i], FM_IO_DEFAULT_SPLIT) * room > t->buffer_bytes)
-            continue;
+        if (i > 0 && !can_be_measured(t, depths[i], FM_IO_DEFAULT_SPLIT)) continue;
         c[n++] = (fm_io_candidate){.depth = depths[i], .split_bytes = FM_IO_DEFAULT_SPLIT};
     }
     FM_TRY(measure(u, c, n, t->max_us / 2, err));
@@ -167,11 +173,12 @@ static fm_status tune(tuning *u, fm_io_choice *out, fm_error *err)
         const bool is_larger = splits[i] > whole;
         if (is_larger && room <= FM_IO_DEFAULT_SPLIT) continue; /* it is read whole already */
         if (!is_larger && whole < 2 * splits[i]) continue;
+        if (!can_be_measured(t, first.depth, splits[i])) continue;
         c[n++] = (fm_io_candidate){.depth = first.depth, .split_bytes = splits[i]};
         if (is_larger) continue;
         /* As many bytes under way as without. */
         const uint64_t more = (uint64_t)first.depth * ((whole + splits[i] - 1) / splits[i]);
-        if (more <= DEPTH_MAX)
+        if (more <= DEPTH_MAX && can_be_measured(t, (int)more, splits[i]))
             c[n++] = (fm_io_candidate){.depth = (int)more, .split_bytes = splits[i]};
     }
     FM_TRY(measure(u, c, n, t->max_us, err));
@@ -286,9 +293,8 @@ fm_status fm_io_choose(fm_io_choice *out, const fm_io_tune *t, fm_error *err)
         return FM_OK;
     }
     if (recall(out, t, path, key)) return FM_OK;
-    const uint64_t room = fm_io_room(t->read_bytes);
     if (t->max_us == 0 || t->read_bytes == 0 ||
-        t->buffer_bytes / room < requests_for(room, FM_IO_DEFAULT_DEPTH, FM_IO_DEFAULT_SPLIT))
+        !can_be_measured(t, FM_IO_DEFAULT_DEPTH, FM_IO_DEFAULT_SPLIT))
         return FM_OK;
     fm_io_choice found = *out;
     /* Written before it is known: where that fails, measuring would cost every start the same again. */

@@ -1,11 +1,12 @@
 /* The memory plan: who gets how much of the budget, decided before anything is allocated.
  *
- * The order of precedence is: what cannot shrink and the fewest slots; a modest batch, at most a sixteenth of
- * the budget; the whole trunk, with the batch as large as that allows, or as many trunk units as fit, from the
- * first, the others through a ring. A trunk byte is touched by every token, a slot only sometimes, so slots get
- * what is left when the trunk is settled. A prompt reads streamed units and nearly all experts once per pass, so
- * passes of 64 tokens instead of 512 would read eight times as much, and the trunk's last bytes save far less. All sums saturate, so a checkpoint with absurd sizes does not
- * fit instead of wrapping around.
+ * The order of precedence is: what cannot shrink and the fewest slots; a modest batch, at most a
+ * sixteenth of the budget; the whole trunk, with the batch as large as that allows, or as many trunk
+ * units as fit, from the first, the others through a ring. A trunk byte is touched by every token, a
+ * slot only sometimes, so slots get what is left when the trunk is settled. A prompt reads streamed
+ * units and nearly all experts once per pass: passes of 64 tokens instead of 512 would read eight
+ * times as much, and the trunk's last bytes save far less. All sums saturate, so a checkpoint with
+ * absurd sizes does not fit instead of wrapping around.
  */
 #include "store/store.h"
 #include "store/store_internal.h"

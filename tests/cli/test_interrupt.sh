@@ -94,8 +94,10 @@ same "status while a pipe is opened" $? 130
 says "$err" '^flashmoe: interrupted'
 exec 3<>"$dir/full"
 dd if=/dev/zero of="$dir/full" bs=4096 oflag=nonblock 2>/dev/null
+many=$(seq -s, 1 40 | sed 's/$/,/' | tr -d '\n'); for _ in 1 2 3 4 5 6 7 8; do many=$many$many; done
+many=${many%,} # 10,240 ids, more text than any buffer holds
 for words in "run --raw -p x -n 3 --seed 1" "run --raw -p x -n 3 --seed 1 --json -q" "tokenize -f $dir/prompt" \
-    "tokenize -f $dir/prompt --json"; do
+    "tokenize -f $dir/prompt --json" "tokenize --decode $many --json"; do
     # shellcheck disable=SC2086
     "$flashmoe" ${words%% *} "$m" ${words#* } >&3 2>"$err" &
     pid=$!

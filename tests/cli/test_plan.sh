@@ -63,4 +63,8 @@ for spec in glm4moe-a deepseek2-a qwen35moe-a; do
         status 0 "$flashmoe" logits "$m" --ids 1,2,3 --out "$dir/x.npy" --batch $batch --ctx 512 --memory 128M
     done
 done
+make_model qwen3moe-c "$dir/many.gguf" # 130 experts
+for batch in 64 128 129 512; do
+    status 0 "$flashmoe" logits "$dir/many.gguf" --experts 129 --ids 1,2,3 --out "$dir/x.npy" --batch $batch --ctx 512 --memory 128M
+done
 finish

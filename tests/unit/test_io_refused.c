@@ -195,6 +195,8 @@ static int without_locked_memory(void)
     fm_io *io;
     CHECK(fm_io_create(&io, &opt, NULL) == FM_OK);
     CHECK(read_works(io, buf) == OK);
+    /* Some kernels count the ring's own memory; then threads read, and that is said. */
+    CHECK(log.n_line == (strcmp(fm_io_name(io), "uring") == 0 ? 0 : 1));
     fm_io_destroy(io);
     return OK;
 }
