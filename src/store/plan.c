@@ -360,9 +360,7 @@ fm_status fm_plan_make(fm_store_plan *out, const fm_plan_input *in, fm_error *er
     const uint64_t settled = add(fixed_bytes(in), slots_min);
     trunk_split trunk = {0};
     uint64_t trunk_least;
-    (void)split_trunk(&trunk, in, UINT64_MAX - 1, &trunk_least);
-    uint64_t trunk_whole = trunk.resident_bytes;
-    if (trunk.n_resident < in->n_unit) trunk_whole = UINT64_MAX; /* more than any machine has */
+    (void)split_trunk(&trunk, in, 0, &trunk_least); /* what the cheapest split costs */
 
     fm_plan *report = &out->report;
     report->budget_bytes = in->budget_bytes;
@@ -382,8 +380,7 @@ fm_status fm_plan_make(fm_store_plan *out, const fm_plan_input *in, fm_error *er
 
     const uint64_t before_trunk = settled + scratch_bytes(in, smallest) +
                                   batch_reserve(in, smallest, report->min_memory_bytes);
-    if (add(before_trunk, trunk_whole) > in->budget_bytes)
-        (void)split_trunk(&trunk, in, in->budget_bytes - before_trunk, &trunk_least);
+    (void)split_trunk(&trunk, in, in->budget_bytes - before_trunk, &trunk_least);
     out->n_batch = largest_batch(in, add(settled, split_cost(&trunk)), smallest);
     const uint64_t others =
         fixed_bytes(in) + scratch_bytes(in, out->n_batch) + split_cost(&trunk);
