@@ -144,7 +144,7 @@ static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, con
             lo[t] = x[t]->lo;
             s[t] = sh.has_offset ? _mm512_set1_epi32(x[t]->nsum) : _mm512_setzero_si512();
         }
-        dot_planes(s, w, 8, hi, lo, nt, FM_ACT_32_SHIFT);
+        dot_planes(s, w, 8, hi, lo, nt, FM_ACT_32_SHIFT, SUM_AS_COMPILED);
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
             if (sh.down != 0) s[t] = _mm512_srai_epi32(s[t], (unsigned)sh.down);

@@ -20,15 +20,21 @@ static FM_ALWAYS_INLINE int32_t minus_sum(const fm_act_i13_256 *x, const shape_2
     return shape.n_unit == 4 ? x->nsum[k] : x->nsum[2 * k] + x->nsum[2 * k + 1];
 }
 
+/* panel, but what is read there is taken apart after what stands before. */
+static FM_ALWAYS_INLINE const uint8_t *from_here(const uint8_t *panel)
+{
+    __asm__ volatile("" : "+r"(panel));
+    return panel;
+}
+
 /* Group k of a block for nt tokens. */
-static FM_ALWAYS_INLINE void add_group(sums_512 *r, const head_512 *h, const uint8_t *panel,
+static FM_ALWAYS_INLINE void add_group(sums_512 *r, __m512i sc, const uint8_t *panel,
                                        const fm_act_i13_256 *const *x, const int nt,
-                                       const shape_256 shape, group_fn *group, int k)
+                                       const shape_256 shape, unit_fn *unit, int k)
 {
     const int column = k * shape.n_unit * 4;
     __m512i w[8], s[8];
     const int8_t *hi[8], *lo[8];
-    group(w, panel, k);
     FM_UNROLL
     for (int t = 0; t < nt; t++) {
         hi[t] = x[t]->hi + column;
@@ -39,18 +45,30 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, const head_512 *h, const uin
     if (shape.scale == SCALE_WEIGHTS && nt > 1) {
         FM_UNROLL
         for (int u = 0; u < shape.n_unit; u++) {
-            w[u] = _mm512_mullo_epi16(w[u], h->sc[k]);
+            w[u] = _mm512_mullo_epi16(unit(from_here(panel), k, u, 1), sc);
             FM_UNROLL
             for (int t = 0; t < nt; t++) {
-                r->sum[t] = _mm512_dpbusd_epi32(r->sum[t], w[u], repeat_32(hi[t] + 4 * u));
-                r->plane_lo[t] =
-                    _mm512_dpbusd_epi32(r->plane_lo[t], w[u], repeat_32(lo[t] + 4 * u));
+                r->sum[t] = add_unit(r->sum[t], w[u], hi[t] + 4 * u, SUM_IN_TURN);
+                r->plane_lo[t] = add_unit(r->plane_lo[t], w[u], lo[t] + 4 * u, SUM_IN_TURN);
             }
         }
         return;
     }
-    dot_planes(s, w, shape.n_unit, hi, lo, nt, FM_ACT_256_SHIFT);
-    const __m512i sc = shape.scale == SCALE_WEIGHTS ? _mm512_srli_epi32(h->sc[k], 16) : h->sc[k];
+    if (nt < shape.in_step) {
+        FM_UNROLL
+        for (int u = 0; u < shape.n_unit; u++) w[u] = unit(panel, k, u, nt > 4);
+        dot_planes(s, w, shape.n_unit, hi, lo, nt, FM_ACT_256_SHIFT, SUM_WHOLE);
+    } else {
+        FM_UNROLL
+        for (int u = 0; u < shape.n_unit; u++) {
+            w[u] = unit(from_here(panel), k, u, 1);
+            add_unit_of_all(s, w[u], hi, u, nt, SUM_IN_TURN);
+        }
+        shift_all(s, nt, FM_ACT_256_SHIFT);
+        FM_UNROLL
+        for (int u = 0; u < shape.n_unit; u++) add_unit_of_all(s, w[u], lo, u, nt, SUM_IN_TURN);
+    }
+    if (shape.scale == SCALE_WEIGHTS) sc = _mm512_srli_epi32(sc, 16);
     FM_UNROLL
     for (int t = 0; t < nt; t++)
         r->sum[t] = _mm512_add_epi32(r->sum[t], _mm512_mullo_epi32(s[t], sc));
@@ -59,19 +77,24 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, const head_512 *h, const uin
 /* Integer sums of one block for nt tokens, then the float step of quant.h. */
 static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t n_block,
                                        const void *const *act, const int nt, const shape_256 shape,
-                                       head_fn *head, group_fn *group)
+                                       scale_fn *scale, minimum_fn *minimum, unit_fn *unit)
 {
     const int n_group = shape.n_group / shape.n_part, bytes = shape.block_bytes * FM_PANEL_ROWS;
+    const bool scales_first = nt <= shape.scales_first;
     for (int i = 0; i < nt * FM_PANEL_ROWS; i++) out[i] = 0.0f;
     for (int64_t b = 0; b < n_block; b++, panel += bytes) {
         const fm_act_i13_256 *x[8];
-        head_512 h;
+        __m512i sc[16], mn[16];
         FM_UNROLL
         for (int t = 0; t < nt; t++) x[t] = (const fm_act_i13_256 *)act[t] + b;
-        head(&h, panel);
+        if (scales_first) {
+            read_scales(sc, panel, shape.n_group, scale);
+            read_minima(mn, panel, shape.min, minimum);
+        }
         FM_UNROLL
         for (int part = 0; part < shape.n_part; part++) {
             sums_512 r;
+            __m512i low[8];
             FM_UNROLL
             for (int t = 0; t < nt; t++) r.sum[t] = r.plane_lo[t] = _mm512_setzero_si512();
             if (nt == 1 && !shape.rolled) {
@@ -81,47 +104,52 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
                 for (int k = 0; k < n_group; k++) {
                     if (fm_asks_ahead(shape.order, nt))
                         fm_prefetch_panel(panel, bytes, n_group * part + k, shape.n_group);
-                    add_group(&r, &h, panel, x, nt, shape, group, n_group * part + k);
+                    add_group(&r, sc[n_group * part + k], panel, x, nt, shape, unit,
+                              n_group * part + k);
                 }
             } else {
+                FM_NO_UNROLL
                 for (int k = n_group * part; k < n_group * (part + 1); k++) {
                     if (fm_asks_ahead(shape.order, nt))
                         fm_prefetch_panel(panel, bytes, k, shape.n_group);
-                    add_group(&r, &h, panel, x, nt, shape, group, k);
+                    add_group(&r, scales_first ? sc[k] : scale(panel, k), panel, x, nt, shape, unit,
+                              k);
                 }
             }
+            sum_minima(low, scales_first ? mn : NULL, panel, x, nt, shape.min, minimum);
+            in_memory(out);
             FM_UNROLL
             for (int t = 0; t < nt; t++) {
                 __m512i sum = r.sum[t];
                 if (shape.scale == SCALE_WEIGHTS && nt > 1)
                     sum = _mm512_add_epi32(_mm512_slli_epi32(sum, FM_ACT_256_SHIFT), r.plane_lo[t]);
-                add_block_256(out + t * FM_PANEL_ROWS, sum, &h, x[t], shape);
+                add_block_256(out + t * FM_PANEL_ROWS, sum, low[t], panel, x[t]->d, shape);
             }
         }
     }
 }
 
-#define KERNEL(type, nt, head, group)                                                              \
+#define KERNEL(type, nt, scale, minimum, unit)                                                     \
     static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
                             const void *const *act)                                                \
     {                                                                                              \
-        panel_256(out, panel, n_block, act, nt, shape_##type, head, group);                        \
+        panel_256(out, panel, n_block, act, nt, shape_##type, scale, minimum, unit);               \
     }
-#define KERNELS(type, head, group)                                                                 \
-    KERNEL(type, 1, head, group)                                                                   \
-    KERNEL(type, 2, head, group)                                                                   \
-    KERNEL(type, 3, head, group)                                                                   \
-    KERNEL(type, 4, head, group)                                                                   \
-    KERNEL(type, 5, head, group)                                                                   \
-    KERNEL(type, 6, head, group)                                                                   \
-    KERNEL(type, 7, head, group)                                                                   \
-    KERNEL(type, 8, head, group)
-KERNELS(q2_k, head_q2_k, group_q2_k)
-KERNELS(q3_k, head_q3_k, group_q3_k)
-KERNELS(q4_k, head_q4_k, group_q4_k)
-KERNELS(q5_k, head_q4_k, group_q5_k)
-KERNELS(q6_k, head_q6_k, group_q6_k)
-KERNELS(iq4_xs, head_iq4_xs, group_iq4_xs)
+#define KERNELS(type, scale, minimum, unit)                                                        \
+    KERNEL(type, 1, scale, minimum, unit)                                                          \
+    KERNEL(type, 2, scale, minimum, unit)                                                          \
+    KERNEL(type, 3, scale, minimum, unit)                                                          \
+    KERNEL(type, 4, scale, minimum, unit)                                                          \
+    KERNEL(type, 5, scale, minimum, unit)                                                          \
+    KERNEL(type, 6, scale, minimum, unit)                                                          \
+    KERNEL(type, 7, scale, minimum, unit)                                                          \
+    KERNEL(type, 8, scale, minimum, unit)
+KERNELS(q2_k, scale_q2_k, minimum_q2_k, unit_q2_k)
+KERNELS(q3_k, scale_q3_k, NULL, unit_q3_k)
+KERNELS(q4_k, scale_6bit, minimum_6bit, unit_q4_k)
+KERNELS(q5_k, scale_6bit, minimum_6bit, unit_q5_k)
+KERNELS(q6_k, scale_q6_k, NULL, unit_q6_k)
+KERNELS(iq4_xs, scale_iq4_xs, NULL, unit_iq4_xs)
 
 const fm_panel_kernels fm_panels_256_avx512[FM_KERNEL_TYPES] = {
     [FM_TYPE_Q2_K] = {{q2_k_1, q2_k_2, q2_k_4, q2_k_8}, {q2_k_3, q2_k_5, q2_k_6, q2_k_7}},

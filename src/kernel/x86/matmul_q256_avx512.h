@@ -1,9 +1,11 @@
-/* How the formats with blocks of 256 are taken apart by AVX-512, 16 rows at a time: heads (scales) and groups of columns;
+/* How the formats with blocks of 256 are taken apart by AVX-512, 16 rows at a time: scales, minima and groups of columns;
  * and the float step of a block. A lane is a row. For the files of the sets avx512 and amx.
  *
- * All formats have the same shape: a head, and groups of 16 or 32 columns whose weights are small unsigned integers
- * with one scale. A format supplies two functions, one that reads the head of 16 blocks and one that takes a group
- * apart.
+ * All formats have the same shape: groups of 16 or 32 columns whose weights are small unsigned integers with one scale
+ * and, in some, a minimum. A format supplies functions that take the scale, the minimum and the weights of a group out
+ * of 16 blocks. They are called where their results are used, because on Zen 4 what they do costs nothing beside the
+ * products, while vectors that are stored until they are needed do; nor do they rotate, shift by counts in a register of
+ * another size or use three operands' logic, for which the units that multiply are needed there.
  */
 #pragma once
 
@@ -11,14 +13,11 @@
 
 #if defined(__x86_64__)
 
-typedef struct {
-    __m512i sc[16]; /* scale of group k: i32, or i16 twice with SCALE_WEIGHTS */
-    __m512i mn[16]; /* minima, in the form that shape_256.min names           */
-    __m512 d, m;
-} head_512;
-
-typedef void head_fn(head_512 *, const uint8_t *);
-typedef void group_fn(__m512i *, const uint8_t *, int);
+/* Of group k of the blocks at p: weights of columns 4u to 4u + 3, for many tokens or few (plus_bits()); its scale, i32, or
+ * i16 twice with SCALE_WEIGHTS; its minimum, in the form that shape_256.min names. */
+typedef __m512i unit_fn(const uint8_t *p, int k, int u, const int many);
+typedef __m512i scale_fn(const uint8_t *p, int k);
+typedef __m512i minimum_fn(const uint8_t *p, int k);
 
 /* Where the scale of a group comes in. */
 typedef enum {
@@ -36,6 +35,7 @@ typedef enum {
 /* Properties of a format that the compiler resolves. */
 typedef struct {
     int block_bytes;
+    int d_at, m_at;      /* where a row's halves d and, with minima, m are in its block      */
     int n_group, n_unit; /* groups per block; units (4 columns) per group                    */
     int offset_32;       /* 32nds of the offset of the unsigned weights: the sum of the high
                             plane starts at so many times -(sum v), and the shift between the
@@ -44,40 +44,98 @@ typedef struct {
     int n_part;          /* float steps per block                                            */
     min_form min;
     scale_place scale;
-    int rolled; /* one token: a loop over the groups, measured faster from memory           */
+    int rolled; /* one token: a loop over the groups, measured faster from memory     */
+    int scales_first; /* with up to so many tokens scales and minima are taken out of a block before its groups
+                         instead of each where it is used, which few products do not hide */
+    int in_step; /* from so many tokens on a unit is taken apart when its turn comes: a whole group is more than the
+                         processor can look ahead to behind many products */
     fm_read_order order;
 } shape_256;
 
-/* What the minima take away: sum_k mn_k sum v, for one token. */
-static FM_ALWAYS_INLINE __m512i sum_minima(const head_512 *h, const fm_act_i13_256 *x,
-                                           const min_form min)
+/* The scales of a block's groups. */
+static FM_ALWAYS_INLINE void read_scales(__m512i *sc, const uint8_t *p, const int n_group,
+                                         scale_fn *scale)
 {
-    __m512i low = _mm512_setzero_si512();
-    if (min == MIN_32) {
-        FM_UNROLL
-        for (int k = 0; k < 8; k++)
-            low = _mm512_dpwssd_epi32(low, h->mn[k], repeat_32(x->sum32[k]));
-    } else {
-        FM_UNROLL
-        for (int k = 0; k < 16; k++)
-            low =
-                _mm512_sub_epi32(low, _mm512_mullo_epi32(h->mn[k], _mm512_set1_epi32(x->nsum[k])));
-    }
-    return low;
+    FM_UNROLL
+    for (int k = 0; k < n_group; k++) sc[k] = scale(p, k);
 }
 
-/* The float step of quant.h: acc [16] += what a block (or part of one) with these integer sums adds for one token. */
-static FM_ALWAYS_INLINE void add_block_256(float *acc, __m512i sum, const head_512 *h,
-                                           const fm_act_i13_256 *x, const shape_256 shape)
+/* The minima of a block's groups, 8 or 16 vectors; none of formats without. */
+static FM_ALWAYS_INLINE void read_minima(__m512i *mn, const uint8_t *p, const min_form min,
+                                         minimum_fn *minimum)
 {
-    const __m512 dx = _mm512_set1_ps(x->d);
+    if (min == MIN_NONE) return;
+    FM_UNROLL
+    for (int k = 0; k < 8; k++) mn[k] = minimum(p, k);
+    if (min == MIN_32) return;
+    FM_UNROLL
+    for (int k = 8; k < 16; k++) mn[k] = minimum(p, k);
+}
+
+/* What the minimum mn of group k takes away from the sums of nt tokens: low[t] += mn sum v. */
+static FM_ALWAYS_INLINE void add_minimum(__m512i *low, __m512i mn, const fm_act_i13_256 *const *x,
+                                         const int nt, const min_form min, int k)
+{
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) {
+        if (min == MIN_32)
+            low[t] = _mm512_dpwssd_epi32(low[t], mn, repeat_32(x[t]->sum32[k]));
+        else
+            low[t] =
+                _mm512_sub_epi32(low[t], _mm512_mullo_epi32(mn, _mm512_set1_epi32(x[t]->nsum[k])));
+    }
+}
+
+/* What the minima take away: low[t] = sum_k mn_k sum v, for nt tokens; 0 in formats without. mn: read_minima(), or NULL:
+ * they are taken out of the blocks at p one by one. */
+static FM_ALWAYS_INLINE void sum_minima(__m512i *low, const __m512i *mn, const uint8_t *p,
+                                        const fm_act_i13_256 *const *x, const int nt,
+                                        const min_form min, minimum_fn *minimum)
+{
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) low[t] = _mm512_setzero_si512();
+    if (min == MIN_NONE) return;
+    FM_UNROLL
+    for (int k = 0; k < 8; k++) add_minimum(low, mn ? mn[k] : minimum(p, k), x, nt, min, k);
+    if (min == MIN_32) return;
+    FM_UNROLL
+    for (int k = 8; k < 16; k++) add_minimum(low, mn ? mn[k] : minimum(p, k), x, nt, min, k);
+}
+
+/* The float step of quant.h: acc [16] += what the blocks at p (or part of them) with these integer sums add for one
+ * token. low: sum_minima(). */
+static FM_ALWAYS_INLINE void add_block_256(float *acc, __m512i sum, __m512i low, const uint8_t *p,
+                                           float dx, const shape_256 shape)
+{
+    const __m512 scale = _mm512_set1_ps(dx), d = load_half(p + shape.d_at * FM_PANEL_ROWS);
     if (shape.down != 0) sum = _mm512_srai_epi32(sum, (unsigned)shape.down);
-    __m512 term = _mm512_mul_ps(_mm512_mul_ps(h->d, dx), _mm512_cvtepi32_ps(sum));
+    __m512 term = _mm512_mul_ps(_mm512_mul_ps(d, scale), _mm512_cvtepi32_ps(sum));
     if (shape.min != MIN_NONE) {
-        const __m512i low = sum_minima(h, x, shape.min);
-        term = _mm512_sub_ps(term, _mm512_mul_ps(_mm512_mul_ps(h->m, dx), _mm512_cvtepi32_ps(low)));
+        const __m512 m = load_half(p + shape.m_at * FM_PANEL_ROWS);
+        term = _mm512_sub_ps(term, _mm512_mul_ps(_mm512_mul_ps(m, scale), _mm512_cvtepi32_ps(low)));
     }
     _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), term));
+}
+
+/* a + (b & mask), which have no bits in common. */
+static FM_ALWAYS_INLINE __m512i plus_masked(__m512i a, __m512i b, __m512i mask)
+{
+    return _mm512_add_epi32(a, _mm512_and_si512(b, mask));
+}
+
+static FM_ALWAYS_INLINE __m512i right(__m512i v, int n)
+{
+    return _mm512_srlv_epi32(v, _mm512_set1_epi32(n));
+}
+
+/* low plus the bits of mask in v once bit `from` of every byte is in the place of bit `to`; low has none of them. */
+static FM_ALWAYS_INLINE __m512i plus_bits(__m512i low, __m512i v, int from, int to, __m512i mask,
+                                          const int many)
+{
+    if (!many) return or_masked(low, _mm512_rorv_epi32(v, _mm512_set1_epi32(from - to)), mask);
+    const __m512i moved = _mm512_sllv_epi32(right(v, from > to ? from - to : 0),
+                                            _mm512_set1_epi32(to > from ? to - from : 0));
+    return plus_masked(low, moved, mask);
 }
 
 /* Bytes of every 32-bit lane rearranged: byte j of the result is byte (pattern >> 8 j) & 0xff of
@@ -111,194 +169,189 @@ static FM_ALWAYS_INLINE __m512i byte_pair_32(__m512i v, int i)
     return _mm512_sllv_epi16(byte_twice_u16(v, i), _mm512_set1_epi32(FM_ACT_256_SHIFT));
 }
 
-/* 6-bit scales and minima of Q4_K and Q5_K; p at the 12 bytes. Group k has 32 columns. */
-static FM_ALWAYS_INLINE void head_6bit(head_512 *h, const uint8_t *p)
+/* Byte k % 4 of the result is field k of 8 fields of 6 bits: the first four are those of low, the others have their low
+ * bits in nibbles and the high ones where low has room. */
+static FM_ALWAYS_INLINE __m512i six_bits(__m512i low, __m512i nibbles, int k)
 {
-    const __m512i a = load_512(p), b = load_512(p + 64), c = load_512(p + 128);
-    const __m512i m6 = _mm512_set1_epi32(0x3f3f3f3f), m4 = _mm512_set1_epi32(0x0f0f0f0f);
-    const __m512i top = _mm512_set1_epi32(0x30303030);
-    const __m512i sc0 = _mm512_and_si512(a, m6), mn0 = _mm512_and_si512(b, m6);
-    const __m512i sc1 = or_masked(_mm512_and_si512(c, m4), _mm512_srli_epi32(a, 2), top);
-    const __m512i mn1 =
-        or_masked(_mm512_and_si512(_mm512_srli_epi32(c, 4), m4), _mm512_srli_epi32(b, 2), top);
-    FM_UNROLL
-    for (int i = 0; i < 4; i++) {
-        h->sc[i] = byte_u32(sc0, i);
-        h->sc[4 + i] = byte_u32(sc1, i);
-        h->mn[i] = byte_pair_32(mn0, i);
-        h->mn[4 + i] = byte_pair_32(mn1, i);
-    }
+    if (k < 4) return _mm512_and_si512(low, _mm512_set1_epi32(0x3f3f3f3f));
+    return plus_masked(_mm512_and_si512(nibbles, _mm512_set1_epi32(0x0f0f0f0f)),
+                       _mm512_srli_epi32(low, 2), _mm512_set1_epi32(0x30303030));
 }
 
-static FM_ALWAYS_INLINE void head_q4_k(head_512 *h, const uint8_t *p)
+/* Q4_K and Q5_K. */
+static FM_ALWAYS_INLINE __m512i scale_6bit(const uint8_t *p, int k)
 {
-    h->d = load_half(p);
-    h->m = load_half(p + 2 * 16);
-    head_6bit(h, p + 4 * 16);
+    const uint8_t *const s = p + 4 * 16;
+    return byte_u32(six_bits(load_512(s), load_512(s + 128), k), k % 4);
 }
 
-/* Columns of group k: nibble k % 2 of units 8 (k / 2) + u of qs. */
-static FM_ALWAYS_INLINE void group_q4_k(__m512i *w, const uint8_t *p, int k)
+static FM_ALWAYS_INLINE __m512i minimum_6bit(const uint8_t *p, int k)
 {
+    const uint8_t *const s = p + 4 * 16;
+    return byte_pair_32(six_bits(load_512(s + 64), _mm512_srli_epi32(load_512(s + 128), 4), k),
+                        k % 4);
+}
+
+/* Nibble k % 2 of unit 8 (k / 2) + u of qs. */
+static FM_ALWAYS_INLINE __m512i unit_q4_k(const uint8_t *p, int k, int u, const int many)
+{
+    (void)many;
     const uint8_t *const qs = p + 16 * 16 + (size_t)(k / 2) * 8 * 64;
-    const __m128i shift = _mm_cvtsi32_si128(4 * (k & 1));
-    FM_UNROLL
-    for (int u = 0; u < 8; u++)
-        w[u] = _mm512_and_si512(_mm512_srl_epi32(load_512(qs + 64 * u), shift),
-                                _mm512_set1_epi32(0x0f0f0f0f));
+    return _mm512_and_si512(right(load_512(qs + 64 * u), 4 * (k & 1)),
+                            _mm512_set1_epi32(0x0f0f0f0f));
 }
 
-/* The fifth bit is bit k of the bytes of qh; rotating by k - 4 puts it on bit 4. */
-static FM_ALWAYS_INLINE void group_q5_k(__m512i *w, const uint8_t *p, int k)
+/* The fifth bit is bit k of the bytes of qh. */
+static FM_ALWAYS_INLINE __m512i unit_q5_k(const uint8_t *p, int k, int u, const int many)
 {
-    const uint8_t *const qh = p + 16 * 16, *const qs = p + 48 * 16 + (size_t)(k / 2) * 8 * 64;
-    const __m128i shift = _mm_cvtsi32_si128(4 * (k & 1));
-    const __m512i turn = _mm512_set1_epi32(k - 4);
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) {
-        const __m512i low = _mm512_and_si512(_mm512_srl_epi32(load_512(qs + 64 * u), shift),
-                                             _mm512_set1_epi32(0x0f0f0f0f));
-        w[u] = or_masked(low, _mm512_rorv_epi32(load_512(qh + 64 * u), turn),
-                         _mm512_set1_epi32(0x10101010));
-    }
+    const __m512i qh = load_512(p + 16 * 16 + 64 * u), low = unit_q4_k(p + 32 * 16, k, u, many);
+    return plus_bits(low, qh, k, 4, _mm512_set1_epi32(0x10101010), many);
 }
 
-static FM_ALWAYS_INLINE void head_q6_k(head_512 *h, const uint8_t *p)
+static FM_ALWAYS_INLINE __m512i scale_q6_k(const uint8_t *p, int k)
 {
-    h->d = load_half(p + 208 * 16);
-    h->m = _mm512_setzero_ps();
-    FM_UNROLL
-    for (int j = 0; j < 4; j++) {
-        const __m512i s = load_512(p + 192 * 16 + 64 * j);
-        FM_UNROLL
-        for (int i = 0; i < 4; i++) h->sc[4 * j + i] = byte_i32(s, i);
-    }
+    return byte_i32(load_512(p + 192 * 16 + 64 * (k / 4)), k % 4);
 }
 
 /* Group k is columns 32 c + 16 g of half n, k = 8 n + 2 c + g: nibble c / 2 of ql, pair c of qh. */
-static FM_ALWAYS_INLINE void group_q6_k(__m512i *w, const uint8_t *p, int k)
+static FM_ALWAYS_INLINE __m512i unit_q6_k(const uint8_t *p, int k, int u, const int many)
 {
     const int n = k >> 3, c = k >> 1 & 3, g = k & 1;
     const uint8_t *const ql = p + (size_t)(16 * n + 8 * (c & 1) + 4 * g) * 64;
     const uint8_t *const qh = p + 128 * 16 + (size_t)(8 * n + 4 * g) * 64;
-    const __m128i shift = _mm_cvtsi32_si128(4 * (c >> 1));
-    const __m512i turn = _mm512_set1_epi32(2 * c - 4);
-    FM_UNROLL
-    for (int u = 0; u < 4; u++) {
-        const __m512i low = _mm512_and_si512(_mm512_srl_epi32(load_512(ql + 64 * u), shift),
-                                             _mm512_set1_epi32(0x0f0f0f0f));
-        w[u] = or_masked(low, _mm512_rorv_epi32(load_512(qh + 64 * u), turn),
-                         _mm512_set1_epi32(0x30303030));
-    }
+    const __m512i low =
+        _mm512_and_si512(right(load_512(ql + 64 * u), 4 * (c >> 1)), _mm512_set1_epi32(0x0f0f0f0f));
+    return plus_bits(low, load_512(qh + 64 * u), 2 * c, 4, _mm512_set1_epi32(0x30303030), many);
 }
 
-static FM_ALWAYS_INLINE void head_q3_k(head_512 *h, const uint8_t *p)
+/* 6 bits less 32: low nibbles of two dwords, then their high ones; bits 4 and 5 are pairs of the third. */
+static FM_ALWAYS_INLINE __m512i scale_q3_k(const uint8_t *p, int k)
 {
     const uint8_t *const s = p + 96 * 16;
-    const __m512i a = load_512(s), b = load_512(s + 64), c = load_512(s + 128);
-    const __m512i m4 = _mm512_set1_epi32(0x0f0f0f0f), top = _mm512_set1_epi32(0x30303030);
-    __m512i six[4]; /* bytes: 6-bit scales of groups 4j .. 4j+3 */
-    six[0] = or_masked(_mm512_and_si512(a, m4), _mm512_slli_epi32(c, 4), top);
-    six[1] = or_masked(_mm512_and_si512(b, m4), _mm512_slli_epi32(c, 2), top);
-    six[2] = or_masked(_mm512_and_si512(_mm512_srli_epi32(a, 4), m4), c, top);
-    six[3] = or_masked(_mm512_and_si512(_mm512_srli_epi32(b, 4), m4), _mm512_srli_epi32(c, 2), top);
-    h->d = load_half(p + 108 * 16);
-    h->m = _mm512_setzero_ps();
-    FM_UNROLL
-    for (int j = 0; j < 4; j++) {
-        const __m512i v = _mm512_sub_epi8(six[j], _mm512_set1_epi8(32));
-        FM_UNROLL
-        for (int i = 0; i < 4; i++) h->sc[4 * j + i] = byte_i32(v, i);
-    }
+    const int j = k / 4;
+    const __m512i low = _mm512_and_si512(right(load_512(s + 64 * (j & 1)), 4 * (j >> 1)),
+                                         _mm512_set1_epi32(0x0f0f0f0f));
+    const __m512i six =
+        plus_bits(low, load_512(s + 128), 2 * j, 4, _mm512_set1_epi32(0x30303030), 1);
+    return byte_i32(_mm512_sub_epi8(six, _mm512_set1_epi8(32)), k % 4);
 }
 
 /* Group k = 8 n + 2 j + g: bit pair j of units 8 n + 4 g + u of qs, bit 4 n + j of hmask. They are
- * turned to bits 3, 4 and 5, so that the offset 4 becomes 32. */
-static FM_ALWAYS_INLINE void group_q3_k(__m512i *w, const uint8_t *p, int k)
+ * moved to bits 3, 4 and 5, so that the offset 4 becomes 32. */
+static FM_ALWAYS_INLINE __m512i unit_q3_k(const uint8_t *p, int k, int u, const int many)
 {
     const int n = k >> 3, j = k >> 1 & 3, g = k & 1;
     const uint8_t *const hm = p + (size_t)g * 4 * 64;
     const uint8_t *const qs = p + 32 * 16 + (size_t)(8 * n + 4 * g) * 64;
-    const __m512i turn_low = _mm512_set1_epi32(2 * j - 3);
-    const __m512i turn_high = _mm512_set1_epi32(4 * n + j - 5);
-    FM_UNROLL
-    for (int u = 0; u < 4; u++) {
-        const __m512i low = _mm512_and_si512(_mm512_rorv_epi32(load_512(qs + 64 * u), turn_low),
-                                             _mm512_set1_epi32(0x18181818));
-        w[u] = or_masked(low, _mm512_rorv_epi32(load_512(hm + 64 * u), turn_high),
-                         _mm512_set1_epi32(0x20202020));
-    }
+    const __m512i low = plus_bits(_mm512_setzero_si512(), load_512(qs + 64 * u), 2 * j, 3,
+                                  _mm512_set1_epi32(0x18181818), many);
+    return plus_bits(low, load_512(hm + 64 * u), 4 * n + j, 5, _mm512_set1_epi32(0x20202020), many);
 }
 
-static FM_ALWAYS_INLINE void head_q2_k(head_512 *h, const uint8_t *p)
+static FM_ALWAYS_INLINE __m512i scale_q2_k(const uint8_t *p, int k)
 {
-    const __m512i m4 = _mm512_set1_epi32(0x0f0f0f0f);
-    h->d = load_half(p + 80 * 16);
-    h->m = load_half(p + 82 * 16);
-    FM_UNROLL
-    for (int j = 0; j < 4; j++) {
-        const __m512i s = load_512(p + 64 * j);
-        const __m512i sc = _mm512_and_si512(s, m4);
-        const __m512i mn = _mm512_and_si512(_mm512_srli_epi32(s, 4), m4);
-        FM_UNROLL
-        for (int i = 0; i < 4; i++) {
-            h->sc[4 * j + i] = byte_twice_u16(sc, i);
-            h->mn[4 * j + i] = byte_u32(mn, i);
-        }
-    }
+    const __m512i s = load_512(p + 64 * (k / 4));
+    return byte_twice_u16(_mm512_and_si512(s, _mm512_set1_epi32(0x0f0f0f0f)), k % 4);
+}
+
+static FM_ALWAYS_INLINE __m512i minimum_q2_k(const uint8_t *p, int k)
+{
+    const __m512i s = _mm512_srli_epi32(load_512(p + 64 * (k / 4)), 4);
+    return byte_u32(_mm512_and_si512(s, _mm512_set1_epi32(0x0f0f0f0f)), k % 4);
 }
 
 /* Two weights of at most 3 lie in each 16-bit word; a product with a scale of at most 15 stays
  * below 256, so a 16-bit multiplication handles both bytes. */
-static FM_ALWAYS_INLINE void group_q2_k(__m512i *w, const uint8_t *p, int k)
+static FM_ALWAYS_INLINE __m512i unit_q2_k(const uint8_t *p, int k, int u, const int many)
 {
+    (void)many;
     const int n = k >> 3, j = k >> 1 & 3, g = k & 1;
     const uint8_t *const qs = p + 16 * 16 + (size_t)(8 * n + 4 * g) * 64;
-    const __m128i shift = _mm_cvtsi32_si128(2 * j);
-    FM_UNROLL
-    for (int u = 0; u < 4; u++)
-        w[u] = _mm512_and_si512(_mm512_srl_epi32(load_512(qs + 64 * u), shift),
-                                _mm512_set1_epi32(0x03030303));
+    return _mm512_and_si512(right(load_512(qs + 64 * u), 2 * j), _mm512_set1_epi32(0x03030303));
 }
 
-static FM_ALWAYS_INLINE void head_iq4_xs(head_512 *h, const uint8_t *p)
+/* 6 bits less 32: nibble k of a dword, pair k of a word. */
+static FM_ALWAYS_INLINE __m512i scale_iq4_xs(const uint8_t *p, int k)
 {
-    const __m512i low = load_512(p + 4 * 16);
     const __m512i high = _mm512_slli_epi32(
         _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p + 2 * 16))), 4);
-    h->d = load_half(p);
-    h->m = _mm512_setzero_ps();
-    FM_UNROLL
-    for (int k = 0; k < 8; k++) {
-        const __m512i nibble =
-            _mm512_and_si512(_mm512_srli_epi32(low, 4 * (unsigned)k), _mm512_set1_epi32(15));
-        const __m512i six =
-            or_masked(nibble, _mm512_srli_epi32(high, 2 * (unsigned)k), _mm512_set1_epi32(0x30));
-        h->sc[k] = _mm512_sub_epi32(six, _mm512_set1_epi32(32));
-    }
+    const __m512i nibble =
+        _mm512_and_si512(right(load_512(p + 4 * 16), 4 * k), _mm512_set1_epi32(15));
+    const __m512i six = plus_masked(nibble, right(high, 2 * k), _mm512_set1_epi32(0x30));
+    return _mm512_sub_epi32(six, _mm512_set1_epi32(32));
 }
 
 /* The book's values plus 128. */
-static FM_ALWAYS_INLINE void group_iq4_xs(__m512i *w, const uint8_t *p, int k)
+static FM_ALWAYS_INLINE __m512i unit_iq4_xs(const uint8_t *p, int k, int u, const int many)
 {
+    (void)many;
     const __m512i value =
         _mm512_xor_si512(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)fm_book_iq4)),
                          _mm512_set1_epi8(-128));
-    const __m512i m4 = _mm512_set1_epi32(0x0f0f0f0f);
-    const uint8_t *const qs = p + 8 * 16 + (size_t)k * 4 * 64;
-    FM_UNROLL
-    for (int u = 0; u < 4; u++) {
-        const __m512i v = load_512(qs + 64 * u);
-        w[u] = _mm512_shuffle_epi8(value, _mm512_and_si512(v, m4));
-        w[4 + u] = _mm512_shuffle_epi8(value, _mm512_and_si512(_mm512_srli_epi32(v, 4), m4));
-    }
+    const __m512i v = load_512(p + 8 * 16 + (size_t)k * 4 * 64 + 64 * (u % 4));
+    return _mm512_shuffle_epi8(value, _mm512_and_si512(u < 4 ? v : _mm512_srli_epi32(v, 4),
+                                                       _mm512_set1_epi32(0x0f0f0f0f)));
 }
 
-static const shape_256 shape_q2_k = {84, 16, 4, 0, 0, 1, MIN_16, SCALE_WEIGHTS, 0, FM_READ_BY_FIELDS};
-static const shape_256 shape_q3_k = {110, 16, 4, 1, 3, 1, MIN_NONE, SCALE_SUM, 0, FM_READ_BY_FIELDS};
-static const shape_256 shape_q4_k = {144, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0, FM_READ_IN_ORDER};
-static const shape_256 shape_q5_k = {176, 8, 8, 0, 0, 1, MIN_32, SCALE_SUM, 0, FM_READ_BY_FIELDS};
-static const shape_256 shape_q6_k = {210, 16, 4, 1, 0, 2, MIN_NONE, SCALE_SUM, 1, FM_READ_BY_FIELDS};
-static const shape_256 shape_iq4_xs = {136, 8, 8, 4, 0, 2, MIN_NONE, SCALE_SUM, 0, FM_READ_IN_ORDER};
+static const shape_256 shape_q2_k = {.block_bytes = 84,
+                                     .d_at = 80,
+                                     .m_at = 82,
+                                     .n_group = 16,
+                                     .n_unit = 4,
+                                     .n_part = 1,
+                                     .min = MIN_16,
+                                     .scale = SCALE_WEIGHTS,
+                                     .scales_first = 2,
+                                     .in_step = 2,
+                                     .order = FM_READ_BY_FIELDS};
+static const shape_256 shape_q3_k = {.block_bytes = 110,
+                                     .d_at = 108,
+                                     .n_group = 16,
+                                     .n_unit = 4,
+                                     .offset_32 = 1,
+                                     .down = 3,
+                                     .n_part = 1,
+                                     .scales_first = 8,
+                                     .in_step = 9,
+                                     .order = FM_READ_BY_FIELDS};
+static const shape_256 shape_q4_k = {.block_bytes = 144,
+                                     .d_at = 0,
+                                     .m_at = 2,
+                                     .n_group = 8,
+                                     .n_unit = 8,
+                                     .n_part = 1,
+                                     .min = MIN_32,
+                                     .scales_first = 2,
+                                     .in_step = 5,
+                                     .order = FM_READ_IN_ORDER};
+static const shape_256 shape_q5_k = {.block_bytes = 176,
+                                     .d_at = 0,
+                                     .m_at = 2,
+                                     .n_group = 8,
+                                     .n_unit = 8,
+                                     .n_part = 1,
+                                     .min = MIN_32,
+                                     .scales_first = 2,
+                                     .in_step = 3,
+                                     .order = FM_READ_BY_FIELDS};
+static const shape_256 shape_q6_k = {.block_bytes = 210,
+                                     .d_at = 208,
+                                     .n_group = 16,
+                                     .n_unit = 4,
+                                     .offset_32 = 1,
+                                     .n_part = 2,
+                                     .rolled = 1,
+                                     .scales_first = 2,
+                                     .in_step = 5,
+                                     .order = FM_READ_BY_FIELDS};
+static const shape_256 shape_iq4_xs = {.block_bytes = 136,
+                                       .d_at = 0,
+                                       .n_group = 8,
+                                       .n_unit = 8,
+                                       .offset_32 = 4,
+                                       .n_part = 2,
+                                       .scales_first = 2,
+                                       .in_step = 3,
+                                       .order = FM_READ_IN_ORDER};
 
 #endif

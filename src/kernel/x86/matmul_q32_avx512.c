@@ -32,7 +32,7 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
             lo[t] = x[t]->lo;
             s[t] = shape.has_offset ? _mm512_set1_epi32(x[t]->nsum) : _mm512_setzero_si512();
         }
-        dot_planes(s, wb.w, 8, hi, lo, nt, FM_ACT_32_SHIFT);
+        dot_planes(s, wb.w, 8, hi, lo, nt, FM_ACT_32_SHIFT, SUM_AS_COMPILED);
         FM_UNROLL
         for (int t = 0; t < nt; t++)
             acc[t] = add_block_32(acc[t], s[t], wb.d, shape.has_min ? wb.m : wb.d, x[t]->d,

@@ -190,10 +190,16 @@ static FM_ALWAYS_INLINE __m512i merge_bytes(__m512i even, __m512i odd)
     return _mm512_ternarylogic_epi32(_mm512_set1_epi16(0xff), even, odd, 0xca);
 }
 
+/* Of a panel's block, for its float steps. */
+typedef struct {
+    const uint8_t *panel;
+    __m512i mn[16];
+} head_256;
+
 /* Groups [k0, k0 + n) of a panel's block. */
-static FM_ALWAYS_INLINE void take_apart_256(work_amx *a, const head_512 *h, const uint8_t *panel,
-                                            const int k0, const int n, const shape_256 shape,
-                                            const fold f, group_fn *group)
+static FM_ALWAYS_INLINE void take_apart_256(work_amx *a, const uint8_t *panel, const int k0,
+                                            const int n, const shape_256 shape, const fold f,
+                                            scale_fn *scale, unit_fn *unit)
 {
     const __m512i offset = _mm512_set1_epi8((char)((32 * shape.offset_32) >> shape.down));
     const int per_chunk = CHUNK / 4 / shape.n_unit;
@@ -201,9 +207,10 @@ static FM_ALWAYS_INLINE void take_apart_256(work_amx *a, const head_512 *h, cons
     for (int k = 0; k < n; k++) {
         int8_t *const to = a->weights[k / per_chunk][0][k % per_chunk * shape.n_unit];
         int8_t *const to_2 = a->weights[k / per_chunk][1][k % per_chunk * shape.n_unit];
-        const __m512i sc = h->sc[k0 + k];
+        const __m512i sc = scale(panel, k0 + k);
         __m512i w[8];
-        group(w, panel, k0 + k);
+        FM_UNROLL
+        for (int u = 0; u < shape.n_unit; u++) w[u] = unit(panel, k0 + k, u, 0);
         FM_UNROLL
         for (int u = 0; u < shape.n_unit; u++) {
             __m512i even, odd;
@@ -241,6 +248,7 @@ static FM_ALWAYS_INLINE void settle_256(work_amx *a, pending_sums *p, const void
 {
     shape_256 scaled = shape;
     scaled.down = 0;
+    const head_256 *const h = p->head;
     TILES_MEET_MEMORY();
     for (; n > 0 && p->at < p->last; n--, p->at++) {
         const int t = p->at - p->first;
@@ -250,8 +258,10 @@ static FM_ALWAYS_INLINE void settle_256(work_amx *a, pending_sums *p, const void
                 sum, shifted_sum(load_512(a->sum[2][t]), load_512(a->sum[3][t]), FM_ACT_256_SHIFT),
                 fold_shift(f));
         if (f == ONE_NEGATIVE) sum = _mm512_sub_epi32(_mm512_setzero_si512(), sum);
-        add_block_256(a->out[p->at], sum, p->head, (const fm_act_i13_256 *)act[p->at] + p->block,
-                      scaled);
+        const fm_act_i13_256 *const x = (const fm_act_i13_256 *)act[p->at] + p->block;
+        __m512i low;
+        sum_minima(&low, h->mn, h->panel, &x, 1, shape.min, NULL);
+        add_block_256(a->out[p->at], sum, low, h->panel, x->d, scaled);
     }
     TILES_MEET_MEMORY();
 }
@@ -302,11 +312,11 @@ static FM_ALWAYS_INLINE void sum_step_256(work_amx *a, int tile, int c, const in
 
 static FM_ALWAYS_INLINE void rows_256(const fm_matrix *w, int64_t row0, int64_t row1,
                                       const void *const *act, float *const *y, int64_t n_tok,
-                                      const shape_256 shape, const fold f, head_fn *head,
-                                      group_fn *group)
+                                      const shape_256 shape, const fold f, scale_fn *scale,
+                                      minimum_fn *minimum, unit_fn *unit)
 {
     work_amx a;
-    head_512 heads[2]; /* of this step and the last one */
+    head_256 heads[2]; /* of this step and the last one */
     const int64_t n_block = w->n_in / 256;
     const int n_group = shape.n_group / shape.n_part, bytes = shape.block_bytes * FM_PANEL_ROWS;
     const int n_chunk = 256 / CHUNK / shape.n_part;
@@ -323,12 +333,13 @@ static FM_ALWAYS_INLINE void rows_256(const fm_matrix *w, int64_t row0, int64_t 
                 pending_sums p = {0};
                 start_rows(&a, y, row, b0 == 0);
                 for (int b = 0; b < n; b++, panel += bytes) {
-                    head_512 *const h = &heads[b & 1];
-                    head(h, panel);
+                    head_256 *const h = &heads[b & 1];
+                    h->panel = panel;
+                    read_minima(h->mn, panel, shape.min, minimum);
                     FM_UNROLL
                     for (int part = 0; part < shape.n_part; part++) {
                         fm_prefetch_panel(panel, bytes, part, shape.n_part);
-                        take_apart_256(&a, h, panel, part * n_group, n_group, shape, f, group);
+                        take_apart_256(&a, panel, part * n_group, n_group, shape, f, scale, unit);
                         for (int i = 0; i < a.n_tile; i++) {
                             sum_step_256(&a, i, 4 * b + n_chunk * part, n_chunk, &p, act, shape, f);
                             p = pending_of(&a, i, h, b0 + b);
@@ -513,18 +524,18 @@ static FM_ALWAYS_INLINE void rows_32(const fm_matrix *w, int64_t row0, int64_t r
 
 /* ---- the set ----------------------------------------------------------------------------- */
 
-#define TILES_256(type, fold, head, group)                                                         \
+#define TILES_256(type, fold, scale, minimum, unit)                                                \
     static void tiles_##type(const fm_matrix *w, int64_t row0, int64_t row1,                       \
                              const void *const *act, float *const *y, int64_t n_tok)               \
     {                                                                                              \
-        rows_256(w, row0, row1, act, y, n_tok, shape_##type, fold, head, group);                   \
+        rows_256(w, row0, row1, act, y, n_tok, shape_##type, fold, scale, minimum, unit);          \
     }
-TILES_256(q2_k, ONE_UNSIGNED, head_q2_k, group_q2_k)
-TILES_256(q3_k, ONE_NEGATIVE, head_q3_k, group_q3_k)
-TILES_256(q4_k, TWO_SCALES, head_q4_k, group_q4_k)
-TILES_256(q5_k, TWO_SCALES, head_q4_k, group_q5_k)
-TILES_256(q6_k, TWO_BYTES, head_q6_k, group_q6_k)
-TILES_256(iq4_xs, TWO_BYTES, head_iq4_xs, group_iq4_xs)
+TILES_256(q2_k, ONE_UNSIGNED, scale_q2_k, minimum_q2_k, unit_q2_k)
+TILES_256(q3_k, ONE_NEGATIVE, scale_q3_k, NULL, unit_q3_k)
+TILES_256(q4_k, TWO_SCALES, scale_6bit, minimum_6bit, unit_q4_k)
+TILES_256(q5_k, TWO_SCALES, scale_6bit, minimum_6bit, unit_q5_k)
+TILES_256(q6_k, TWO_BYTES, scale_q6_k, NULL, unit_q6_k)
+TILES_256(iq4_xs, TWO_BYTES, scale_iq4_xs, NULL, unit_iq4_xs)
 
 #define TILES_32(type, source)                                                                     \
     static void tiles_##type(const fm_matrix *w, int64_t row0, int64_t row1,                       \
