@@ -14,6 +14,7 @@
 
 #include "kernel/kernel.h"
 #include "kernel/matmul_panels.h"
+#include "support/emulated_amx.h"
 #include "support/random_weights.h"
 
 /* Kernels take up to 32 tokens at a time and make even parts of more: every number near where a tile of tokens or
@@ -30,6 +31,27 @@ static void *must_alloc(size_t n)
     void *const p = aligned_alloc(16, (n + 15) / 16 * 16);
     assert_non_null(p);
     return p;
+}
+
+/* ---- sets -------------------------------------------------------------------------------- */
+
+/* All sets that this processor can run, and with AVX-512 the set amx without the unit it is made for; ends with NULL. */
+static const fm_kernels *const *all_sets(void)
+{
+    enum { MAX_SETS = 16 };
+    static const fm_kernels *sets[MAX_SETS + 1];
+    static fm_kernels emulated;
+    int n = 0;
+    if (sets[0]) return sets;
+    for (const char *const *name = fm_kernels_available(); *name; name++) {
+        assert_true(n < MAX_SETS - 1);
+        sets[n++] = fm_kernels_pick(*name, NULL);
+        if (strcmp(*name, "avx512") != 0) continue;
+        emulated = *fm_kernels_pick(*name, NULL);
+        emulated.name = "amx emulated";
+        if (emulated_amx(&emulated)) sets[n++] = &emulated;
+    }
+    return sets;
 }
 
 /* ---- weights ----------------------------------------------------------------------------- */
@@ -198,7 +220,7 @@ static void quantized_activations_are_rounded_to_nearest_even(void **state)
 static void not_finite_activation_gives_nan_and_never_a_wrong_number(void **state)
 {
     (void)state;
-    for (const char *const *name = fm_kernels_available(); *name; name++) {
+    for (const fm_kernels *const *set = all_sets(); *set; set++) {
         for (int t = 0; t < N_QUANTIZED; t++) {
             const fm_type_traits *const type = fm_type_get(quantized[t]);
             const int64_t n_in = 2 * type->block_elems;
@@ -208,7 +230,7 @@ static void not_finite_activation_gives_nan_and_never_a_wrong_number(void **stat
             fill_activations(x, MANY_TOK * n_in, X_RANDOM);
             for (int i = 0; i < MANY_TOK; i++) x[i * n_in + 5] = t & 1 ? NAN : INFINITY;
             make_weights(&w, type, 33, n_in, W_RANDOM);
-            quantize_tokens(&k, fm_kernels_pick(*name, NULL), type);
+            quantize_tokens(&k, *set, type);
             multiply(&k, &w.panels, y, 0, 33, 0, 1);
             for (int i = 0; i < 33; i++) assert_false(isfinite(y[i]));
             multiply(&k, &w.panels, y, 0, 33, 0, MANY_TOK);
@@ -231,14 +253,14 @@ static void check_all_ways(const fm_type_traits *type, weights *w, float *x, int
     for (int64_t t = 0; t < n_tok; t++)
         for (int64_t row = 0; row < n_out; row += 16)
             multiply(&base, &w->rows, want, row, row + 16 < n_out ? row + 16 : n_out, t, t + 1);
-    for (const char *const *name = fm_kernels_available(); *name; name++) {
-        if (strcmp(*name, "reference") == 0) continue;
+    for (const fm_kernels *const *set = all_sets(); *set; set++) {
+        if (strcmp((*set)->name, "reference") == 0) continue;
         tokens k = {.n_in = w->rows.n_in, .n_tok = n_tok, .x = x};
-        quantize_tokens(&k, fm_kernels_pick(*name, NULL), type);
+        quantize_tokens(&k, *set, type);
         const fm_matrix *const layouts[2] = {&w->rows, &w->panels};
         for (int layout = 0; layout < 2; layout++) {
             char what[64];
-            snprintf(what, sizeof what, "%s %s", *name, layout ? "panels" : "rows");
+            snprintf(what, sizeof what, "%s %s", (*set)->name, layout ? "panels" : "rows");
             float *const whole = fresh_result(&k, &w->rows);
             multiply(&k, layouts[layout], whole, 0, n_out, 0, n_tok);
             check_same(whole, want, n_tok, n_out, type->name, what);
