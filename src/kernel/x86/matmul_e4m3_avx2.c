@@ -24,6 +24,83 @@ static FM_ALWAYS_INLINE void take_unit(__m256 v[2], const uint8_t *p)
 
 #include "kernel/x86/matmul_e4m3.inc"
 
+/* Several tokens, a block at a time, whose sums wait in memory: there are registers for those of one block. */
+typedef float lane_sums[N_ROW][16];
+
+/* One block of nr rows, as f32, for nt tokens; one vector of the lanes after the other, for which there are
+ * registers. */
+VEC_INLINE void add_tile(lane_sums *sum, float (*block)[BLOCK], const vec *d, const float *const *x,
+                         const int nr, const int nt, const int columns)
+{
+    for (int lane = 0; lane < 16; lane += VL) {
+        vec s[N_ROW][N_TOKEN];
+        FM_UNROLL
+        for (int r = 0; r < nr; r++) {
+            FM_UNROLL
+            for (int t = 0; t < nt; t++) s[r][t] = vset(0.0f);
+        }
+        for (int c = lane; c < columns; c += 16) {
+            vec v[N_TOKEN];
+            FM_UNROLL
+            for (int t = 0; t < nt; t++) v[t] = vload(x[t] + c);
+            FM_UNROLL
+            for (int r = 0; r < nr; r++) {
+                const vec q = vload(block[r] + c);
+                FM_UNROLL
+                for (int t = 0; t < nt; t++) s[r][t] = vfma(q, v[t], s[r][t]);
+            }
+        }
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            FM_UNROLL
+            for (int r = 0; r < nr; r++)
+                vstore(sum[t][r] + lane, vfma(d[r], s[r][t], vload(sum[t][r] + lane)));
+        }
+    }
+}
+
+/* nr rows for up to MAX_TOK tokens. */
+VEC_INLINE void rows_of_tokens(const fm_matrix *w, int64_t row, const void *const *act,
+                               float *const *y, int64_t n_tok, const int nr, const int columns)
+{
+    _Alignas(64) lane_sums sum[MAX_TOK];
+    _Alignas(64) float block[N_ROW][BLOCK];
+    row_scales scale[N_ROW];
+    for (int r = 0; r < nr; r++) scale[r] = scales_of_row(w, row + r);
+    memset(sum, 0, (size_t)n_tok * sizeof *sum);
+    for (int64_t b = 0; b < w->n_in / columns; b++) {
+        vec d[N_ROW];
+        FM_UNROLL
+        for (int r = 0; r < nr; r++) {
+            const uint8_t *const src =
+                (const uint8_t *)w->data + (uint64_t)(row + r) * w->row_bytes + b * columns;
+            d[r] = block_scale(&scale[r], b);
+            for (int c = 0; c < columns; c += UNIT) {
+                vec v[2];
+                take_unit(v, src + c);
+                vstore(block[r] + c, v[0]);
+                vstore(block[r] + c + VL, v[1]);
+            }
+        }
+        for (int64_t t = 0, nt; t < n_tok; t += nt) {
+            nt = n_tok - t < N_TOKEN ? 1 : N_TOKEN;
+            const float *x[N_TOKEN];
+            for (int64_t i = 0; i < nt; i++) x[i] = (const float *)act[t + i] + b * columns;
+            if (nt == 1)
+                add_tile(sum + t, block, d, x, nr, 1, columns);
+            else
+                add_tile(sum + t, block, d, x, nr, N_TOKEN, columns);
+        }
+    }
+    for (int64_t t = 0; t < n_tok; t++) {
+        for (int r = 0; r < nr; r++) {
+            vec lanes[N_VEC];
+            for (int i = 0; i < N_VEC; i++) lanes[i] = vload(sum[t][r] + i * VL);
+            y[t][row + r] = add_lanes(lanes);
+        }
+    }
+}
+
 void fm_matmul_e4m3_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok)
 {
