@@ -36,9 +36,19 @@ void fm_quantize_avx512(fm_act form, void *dst, const float *x, int64_t n);
 /* act_form of every set that computes with quantized activations: t->act. */
 fm_act fm_act_form_of_type(const fm_type_traits *t);
 
-/* Makes fm_book_entries (book_entries.h) resp. the books of matmul_book_vbmi.c; before the first product, once. */
+/* Makes fm_book_entries (book_entries.h) resp. the tables of matmul_book_vbmi.c and matmul_e4m3_vbmi.c; before the first
+ * product, once. */
 void fm_book_entries_init(void);
 void fm_matmul_book_init_vbmi(void);
+void fm_matmul_e4m3_init_vbmi(void);
+
+/* Products with E4M3 weights: matmul_e4m3_<set>.c. */
+void fm_matmul_e4m3_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                         float *const *y, int64_t n_tok);
+void fm_matmul_e4m3_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                           float *const *y, int64_t n_tok);
+void fm_matmul_e4m3_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                         float *const *y, int64_t n_tok);
 
 /* Products with the formats of code books, which have no panels: matmul_book_<set>.c. False for other formats, and nothing
  * done. */

@@ -42,10 +42,6 @@ void fm_panel_iq4_xs_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok);
 
-/* Products with E4M3 weights: matmul_e4m3_avx2.c. */
-void fm_matmul_e4m3_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                         float *const *y, int64_t n_tok);
-
 /* The sum of 16 lanes, 8 in each vector, as kernel.h says: lane i plus lane i + 8, then + 4, + 2, + 1. */
 static FM_ALWAYS_INLINE float add_lanes(const __m256 *lanes)
 {

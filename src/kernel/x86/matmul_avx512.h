@@ -14,13 +14,9 @@ extern const fm_panel_kernels fm_panels_256_avx512[FM_KERNEL_TYPES];
 void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                        float *const *y, int64_t n_tok);
 
-/* Products with formats of several planes: matmul_planar_avx512.c. */
+/* Products with formats of several planes but E4M3: matmul_planar_avx512.c. */
 void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok);
-
-/* Products with E4M3 weights: matmul_e4m3_avx512.c. */
-void fm_matmul_e4m3_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                           float *const *y, int64_t n_tok);
 
 static FM_ALWAYS_INLINE __m512i load_512(const void *p)
 {

@@ -1,16 +1,22 @@
 /* Products with E4M3 weights, for AVX2. */
 #include "kernel/generic/matmul_planar.h"
+#include "kernel/kernel_internal.h"
 #include "kernel/x86/matmul_avx2.h"
 
 #if defined(__x86_64__)
 
 #include "kernel/ops_vec_avx2.h"
 
-enum { N_BLOCK = 2 /* blocks under way, one token */, N_TOKEN = 3 /* tokens at a time */ };
+enum {
+    UNIT = 16,   /* columns taken apart together  */
+    N_BLOCK = 2, /* blocks under way, one token   */
+    N_TOKEN = 3, /* tokens at a time              */
+};
 
-/* 16 weights. NaN stays NaN. */
-static FM_ALWAYS_INLINE void take_unit(__m256 v[2], const uint8_t *p)
+/* UNIT weights. NaN stays NaN. */
+static FM_ALWAYS_INLINE void take_unit(__m256 v[2], const uint8_t *p, const int n)
 {
+    (void)n;
     const __m256i code = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
     const __m256i mag_ones = _mm256_or_si256(code, _mm256_set1_epi16((int16_t)0xff80));
     /* Sign to bit 15, exponent from bit 10 on. */
@@ -77,7 +83,7 @@ VEC_INLINE void rows_of_tokens(const fm_matrix *w, int64_t row, const void *cons
             d[r] = block_scale(&scale[r], b);
             for (int c = 0; c < columns; c += UNIT) {
                 vec v[2];
-                take_unit(v, src + c);
+                take_unit(v, src + c, UNIT);
                 vstore(block[r] + c, v[0]);
                 vstore(block[r] + c + VL, v[1]);
             }

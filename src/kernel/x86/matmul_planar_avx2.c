@@ -5,6 +5,7 @@
 #if defined(__x86_64__)
 
 #include "kernel/generic/matmul_planar.h"
+#include "kernel/kernel_internal.h"
 
 /* 8 scales or biases of a half, in the plane at p. */
 static FM_ALWAYS_INLINE __m256 load_scale(const panel_32 *p, const uint8_t *plane, int64_t b,

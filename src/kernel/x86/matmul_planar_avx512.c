@@ -230,10 +230,6 @@ static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const voi
 void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                              float *const *y, int64_t n_tok)
 {
-    if (w->type->code == FM_CODE_E4M3) {
-        fm_matmul_e4m3_avx512(w, row0, row1, act, y, n_tok);
-        return;
-    }
     const int64_t panels = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panels ? row1 : panels;
     if (row0 < split) {

@@ -6,6 +6,7 @@
 #include "kernel/generic/matmul_columns.h"
 #include "kernel/quantize_acts.h"
 #include "kernel/x86/matmul_avx512.h"
+#include "quant/planar.h"
 
 #if defined(__x86_64__)
 
@@ -118,7 +119,8 @@ static void rows_bf16(const fm_matrix *w, int64_t row0, int64_t row1, const void
 static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
     [FM_TYPE_F32] = rows_f32, [FM_TYPE_F16] = rows_f16, [FM_TYPE_BF16] = rows_bf16};
 
-/* Products with the formats of code books, by what the processor has. */
+/* Products with E4M3 weights and with the formats of code books, by what the processor has. */
+static fm_matmul_fn matmul_e4m3 = fm_matmul_e4m3_avx512;
 static bool (*matmul_book)(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok) = fm_matmul_book_avx2;
 
@@ -130,7 +132,8 @@ void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const voi
         return;
     }
     if (w->type->n_plane) {
-        fm_matmul_planar_avx512(w, row0, row1, act, y, n_tok);
+        const bool is_e4m3 = w->type->code == FM_CODE_E4M3;
+        (is_e4m3 ? matmul_e4m3 : fm_matmul_planar_avx512)(w, row0, row1, act, y, n_tok);
         return;
     }
     switch (w->type->act) {
@@ -228,6 +231,8 @@ void fm_matmul_avx512(fm_kernels *k, bool has_vbmi)
     if (has_vbmi) {
         fm_matmul_book_init_vbmi();
         matmul_book = fm_matmul_book_vbmi;
+        fm_matmul_e4m3_init_vbmi();
+        matmul_e4m3 = fm_matmul_e4m3_vbmi;
     }
     k->act_form = fm_act_form_of_type;
     k->quantize = fm_quantize_avx512;
