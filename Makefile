@@ -70,20 +70,18 @@ all: $(BUILD)/flashmoe
 # Kernels parse nothing, and clang takes ten minutes for some of them with sanitizers.
 $(BUILD)/src/kernel/x86/%.o $(BUILD)/src/quant/x86/%.o $(BUILD)/src/kernel/arm/%.o: OPT_fuzz := -O1 -g
 
-# One instruction set = one suffix = one flag set. Nothing else in the tree gets these.
-$(BUILD)/%_avx2.o $(BUILD)/t/%_avx2.o: ISA := -mavx2 -mfma -mf16c
-$(BUILD)/%_avx512.o $(BUILD)/t/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq \
-                                                  -mavx512vnni -mfma -mf16c
-$(BUILD)/%_vbmi.o $(BUILD)/t/%_vbmi.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni \
-                                              -mavx512vbmi -mbmi2 -mfma -mf16c
+# One instruction set = one suffix = one flag set. Nothing else in the tree gets these, and no other processor.
+AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
+$(BUILD)/%_avx2.o $(BUILD)/t/%_avx2.o: ISA := $(if $(X86),-mavx2 -mfma -mf16c)
+$(BUILD)/%_avx512.o $(BUILD)/t/%_avx512.o: ISA := $(if $(X86),$(AVX512))
+$(BUILD)/%_vbmi.o $(BUILD)/t/%_vbmi.o: ISA := $(if $(X86),$(AVX512) -mavx512vbmi -mbmi2)
 # Compilers before GCC 11 and clang 12 do not know AMX; the set is left out then.
 AMX := $(if $(X86),$(shell $(CC) -mamx-tile -mamx-int8 -E -x c /dev/null >/dev/null 2>&1 && echo -mamx-tile -mamx-int8))
-$(BUILD)/%_amx.o $(BUILD)/t/%_amx.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni \
-                                            -mfma -mf16c $(AMX)
-$(BUILD)/%_neon.o $(BUILD)/t/%_neon.o: ISA := -march=armv8.2-a+dotprod
+$(BUILD)/%_amx.o $(BUILD)/t/%_amx.o: ISA := $(if $(X86),$(AVX512) $(AMX))
+$(BUILD)/%_neon.o $(BUILD)/t/%_neon.o: ISA := $(if $(ARM),-march=armv8.2-a+dotprod)
 # The same with matrix products of bytes before GCC 10 and clang 11.
 I8MM := $(if $(ARM),$(shell $(CC) -march=armv8.2-a+dotprod+i8mm -E -x c /dev/null >/dev/null 2>&1 && echo +i8mm))
-$(BUILD)/%_i8mm.o $(BUILD)/t/%_i8mm.o: ISA := -march=armv8.2-a+dotprod$(I8MM)
+$(BUILD)/%_i8mm.o $(BUILD)/t/%_i8mm.o: ISA := $(if $(ARM),-march=armv8.2-a+dotprod$(I8MM))
 # Vectors of 32 bytes without AVX: all of them are inlined, so how they would be passed is no matter.
 $(BUILD)/src/quant/encode_generic.o $(BUILD)/t/src/quant/encode_generic.o: ISA := -Wno-psabi
 
@@ -125,7 +123,8 @@ unit: $(UNIT_BIN)
 tools: $(TOOL_BIN)
 test-programs: $(BUILD)/flashmoe $(BUILD)/t/flashmoe $(TEST_BIN) $(FUZZ_BIN) $(TINY_BIN) $(TOOL_BIN) \
                $(BUILD)/alone/arm/kernel_hashes
-alone: $(ALONE_BIN)
+# With what stands in for a part of this processor, which another one must be able to leave out.
+alone: $(ALONE_BIN) $(filter %/emulated_amx.o,$(HELP_OBJ))
 
 # ---- tests: everything in this mode; in release also what the sanitizers are best at -----------
 # Fast programs under address+undefined, and the parts with threads of their own under thread.

@@ -15,6 +15,15 @@
 #define FM_UNLIKELY(x) (x)
 #endif
 
+/* Built with the address sanitizer, which does not see what assembler reads and writes. */
+#if defined(__SANITIZE_ADDRESS__)
+#define FM_ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FM_ADDRESS_SANITIZER 1
+#endif
+#endif
+
 /* Checks of our own code that are too dear for release builds. */
 #ifdef FM_DEBUG
 #include <assert.h>

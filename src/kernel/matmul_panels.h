@@ -16,6 +16,12 @@
 #define FM_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
+/* What p points at is in memory from here on, not in registers that sums need, nor stored once more. */
+static FM_ALWAYS_INLINE void fm_in_memory(const void *p)
+{
+    __asm__ volatile("" : : "r"(p) : "memory");
+}
+
 /* Asks for a line of weights, for the second-level cache. */
 static FM_ALWAYS_INLINE void fm_prefetch_far(const uint8_t *p)
 {

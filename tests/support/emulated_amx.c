@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Eight tiles of up to 16 rows and 64 bytes. Source: Intel 64 and IA-32 Architectures Software Developer's Manual,
@@ -17,7 +18,8 @@ static struct {
 static void load_config(const void *config)
 {
     const uint8_t *const c =
-        config; /* palette, start row, 14 bytes, widths of 16 tiles, rows of 16 tiles */
+        config;             /* palette, start row, 14 bytes, widths of 16 tiles, rows of 16 tiles */
+    if (c[0] != 1) abort(); /* as the processor would, here and below */
     memset(emulated, 0, sizeof emulated);
     for (int i = 0; i < N_TILE; i++) {
         emulated[i].row_bytes = c[16 + 2 * i] | c[17 + 2 * i] << 8;
@@ -50,6 +52,10 @@ static void store(int t, void *to, size_t stride)
 __attribute__((no_sanitize("address", "undefined"))) static void multiply(int sum, int a, int b,
                                                                           bool b_is_signed)
 {
+    if (emulated[sum].n_row != emulated[a].n_row ||
+        emulated[a].row_bytes / 4 != emulated[b].n_row ||
+        emulated[sum].row_bytes != emulated[b].row_bytes)
+        abort();
     for (int m = 0; m < emulated[sum].n_row; m++) {
         uint32_t s[ROW_BYTES / 4];
         memcpy(s, emulated[sum].byte[m], sizeof s);

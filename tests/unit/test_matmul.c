@@ -15,6 +15,7 @@
 #include "kernel/kernel.h"
 #include "kernel/matmul_panels.h"
 #include "support/emulated_amx.h"
+#include "support/kernel_sets.h"
 #include "support/random_weights.h"
 
 /* Kernels take up to 32 tokens at a time and make even parts of more: every number near where a tile of tokens or
@@ -38,19 +39,18 @@ static void *must_alloc(size_t n)
 /* All sets that this processor can run, and with AVX-512 the set amx without the unit it is made for; ends with NULL. */
 static const fm_kernels *const *all_sets(void)
 {
-    enum { MAX_SETS = 16 };
-    static const fm_kernels *sets[MAX_SETS + 1];
-    static fm_kernels emulated;
-    int n = 0;
+    static const fm_kernels *sets[MAX_KERNEL_SETS + 1];
+    static fm_kernels amx;
     if (sets[0]) return sets;
-    for (const char *const *name = fm_kernels_available(); *name; name++) {
-        assert_true(n < MAX_SETS - 1);
-        sets[n++] = fm_kernels_pick(*name, NULL);
-        if (strcmp(*name, "avx512") != 0) continue;
-        emulated = *fm_kernels_pick(*name, NULL);
-        emulated.name = "amx emulated";
-        if (emulated_amx(&emulated)) sets[n++] = &emulated;
+    const fm_kernels *const avx512 = fm_kernels_pick("avx512", NULL);
+    bool have = false;
+    if (avx512) {
+        amx = *avx512;
+        amx.name = "amx emulated";
+        have = emulated_amx(&amx);
     }
+    if (!have) printf("not tested: amx, for want of AVX-512 or of a compiler that knows it\n");
+    list_kernel_sets(sets, have ? &amx : NULL);
     return sets;
 }
 

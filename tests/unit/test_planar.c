@@ -14,6 +14,7 @@
 #include "kernel/kernel_internal.h"
 #include "quant/planar.h"
 #include "support/fixture.h"
+#include "support/kernel_sets.h"
 #include "support/random_weights.h"
 
 enum { ROWS = 37, COLS = 128, TOKENS = 9, PLANE_BYTES = 32768 };
@@ -148,6 +149,37 @@ static void product(float *y, const fm_kernels *k, const fm_matrix *w, const flo
     }
 }
 
+/* ---- sets -------------------------------------------------------------------------------- */
+
+/* Every set, and the E4M3 products that avx512 has for processors without VBMI; ends with NULL. */
+static const fm_kernels *const *sets_for_e4m3(void)
+{
+    static const fm_kernels *sets[MAX_KERNEL_SETS + 1];
+    static fm_kernels plain;
+    const fm_kernels *beside = NULL;
+    if (sets[0]) return sets;
+#if defined(__x86_64__)
+    if (fm_kernels_pick("avx512", NULL)) {
+        plain = *fm_kernels_pick("avx512", NULL);
+        plain.name = "avx512 without VBMI";
+        plain.matmul = fm_matmul_e4m3_avx512;
+        beside = &plain;
+    }
+#else
+    (void)plain;
+#endif
+    list_kernel_sets(sets, beside);
+    return sets;
+}
+
+static const fm_kernels *const *sets_for(const fm_type_traits *type)
+{
+    static const fm_kernels *all[MAX_KERNEL_SETS + 1];
+    if (type->code == FM_CODE_E4M3) return sets_for_e4m3();
+    if (!all[0]) list_kernel_sets(all, NULL);
+    return all;
+}
+
 static void products_agree_in_every_set_layout_and_batch(void **state)
 {
     (void)state;
@@ -177,24 +209,24 @@ static void products_agree_in_every_set_layout_and_batch(void **state)
                     fail_msg("%s: %g, expected %g", vectors[i].name, (double)want[t * ROWS + r],
                              exact);
             }
-        for (const char *const *name = fm_kernels_available(); *name; name++) {
-            if (strcmp(*name, "reference") == 0) continue;
-            const fm_kernels *k = fm_kernels_pick(*name, NULL);
+        for (const fm_kernels *const *set = sets_for(m.type); *set; set++) {
+            const fm_kernels *const k = *set;
+            if (strcmp(k->name, "reference") == 0) continue;
             const bool is_float = m.type->act == FM_ACT_F32;
             for (int layout = 0; layout < 2; layout++) {
                 const fm_matrix w = view(&m, layout);
                 for (int n_tok = 1; n_tok <= TOKENS; n_tok++) {
                     product(got, k, &w, x, n_tok);
                     /* A float format: the vector sets fuse, so that their first result is the measure. */
-                    if (is_float && layout == 0 && n_tok == 1 && *name != generic->name) {
+                    if (is_float && layout == 0 && n_tok == 1 && k != generic) {
                         for (int j = 0; j < TOKENS * ROWS; j++)
                             assert_true(fabsf(got[j] - want[j]) <= 1e-5f * fabsf(want[j]) + 1e-2f);
                         memcpy(want, got, sizeof want);
                         continue;
                     }
-                    if (is_float && strcmp(*name, "generic") == 0) continue;
+                    if (is_float && k == generic) continue;
                     if (memcmp(got, want, sizeof want) != 0)
-                        fail_msg("%s: %s, layout %d, %d tokens: other bits", vectors[i].name, *name,
+                        fail_msg("%s: %s, layout %d, %d tokens: other bits", vectors[i].name, k->name,
                                  layout, n_tok);
                 }
             }
@@ -205,22 +237,30 @@ static void products_agree_in_every_set_layout_and_batch(void **state)
 static void nan_weights_make_nan_products(void **state)
 {
     (void)state;
+    enum { N_TOK = 7 };
     static matrix m;
-    float x[COLS];
+    static float x[COLS], y[N_TOK][ROWS];
     for (int i = 0; i < COLS; i++) x[i] = 1.0f;
     int n = 0;
     for (int i = 0; i < N_VECTOR; i++) {
         if (vectors[i].code != FM_CODE_E4M3) continue;
         n++;
         load(&m, &vectors[i]);
-        for (const char *const *name = fm_kernels_available(); *name; name++) {
-            const fm_kernels *k = fm_kernels_pick(*name, NULL);
-            const fm_matrix w = view(&m, 0);
-            const void *act = x;
-            float y[ROWS], *out = y;
-            k->matmul(&w, 0, ROWS, &act, &out, 1);
-            for (int r = 0; r < ROWS; r++)
-                assert_true(isnan(y[r])); /* every row has a code 0x7f or 0xff */
+        const fm_matrix w = view(&m, 0);
+        for (const fm_kernels *const *set = sets_for_e4m3(); *set; set++) {
+            for (int n_tok = 1; n_tok <= N_TOK; n_tok++) {
+                const void *act[N_TOK];
+                float *out[N_TOK];
+                memset(y, 0, sizeof y);
+                for (int t = 0; t < n_tok; t++) {
+                    act[t] = x;
+                    out[t] = y[t];
+                }
+                (*set)->matmul(&w, 0, ROWS, act, out, n_tok);
+                for (int t = 0; t < n_tok; t++)
+                    for (int r = 0; r < ROWS; r++)
+                        assert_true(isnan(y[t][r])); /* every row has a code 0x7f or 0xff */
+            }
         }
     }
     assert_int_equal(n, 6);
@@ -258,8 +298,8 @@ static void scales_of_many_rows_may_begin_before_the_matrix(void **state)
         out_all[t] = whole[t];
         out_part[t] = part[t];
     }
-    for (const char *const *name = fm_kernels_available(); *name; name++) {
-        const fm_kernels *k = fm_kernels_pick(*name, NULL);
+    for (const fm_kernels *const *set = sets_for_e4m3(); *set; set++) {
+        const fm_kernels *const k = *set;
         k->matmul(&all, 0, ALL, act, out_all, TOKENS);
         k->matmul(&below, 0, PART, act, out_part, TOKENS);
         for (int t = 0; t < TOKENS; t++)
@@ -268,26 +308,12 @@ static void scales_of_many_rows_may_begin_before_the_matrix(void **state)
     }
 }
 
-/* Every set, and the products that avx512 has for processors without VBMI; ends with NULL. */
-static const fm_kernels *const *sets_for_e4m3(void)
+/* In memory of their own, so that a byte beside them is found. */
+static void *exactly(size_t n)
 {
-    enum { MAX_SETS = 16 };
-    static const fm_kernels *sets[MAX_SETS + 1];
-    static fm_kernels plain;
-    int n = 0;
-    for (const char *const *name = fm_kernels_available(); *name; name++) {
-        assert_true(n < MAX_SETS - 1);
-        sets[n++] = fm_kernels_pick(*name, NULL);
-#if defined(__x86_64__)
-        if (strcmp(*name, "avx512") != 0) continue;
-        plain = *fm_kernels_pick(*name, NULL);
-        plain.name = "avx512 without VBMI";
-        plain.matmul = fm_matmul_e4m3_avx512;
-        sets[n++] = &plain;
-#endif
-    }
-    sets[n] = NULL;
-    return sets;
+    void *p = malloc(n);
+    assert_non_null(p);
+    return p;
 }
 
 /* Rows of several blocks, more tokens than are kept at a time: every set that fuses, every batch, the same bits. */
@@ -295,8 +321,7 @@ static void e4m3_rows_of_many_blocks_agree_in_every_batch(void **state)
 {
     (void)state;
     enum { N_OUT = 23, N_IN = 5 * 128, N_TOK = 70 };
-    static uint8_t codes[N_OUT * N_IN], scales[N_OUT * N_IN / 128 * sizeof(float)];
-    static float x[N_TOK][N_IN], want[N_TOK][N_OUT], got[N_TOK][N_OUT];
+    static float want[N_TOK][N_OUT], got[N_TOK][N_OUT];
     static const vector forms[] = {{"FP8_F32", FM_CODE_E4M3, 128, FM_SCALE_F32},
                                    {"FP8_BF16", FM_CODE_E4M3, 128, FM_SCALE_BF16},
                                    {"FP8_E8M0", FM_CODE_E4M3, 128, FM_SCALE_E8M0},
@@ -305,13 +330,20 @@ static void e4m3_rows_of_many_blocks_agree_in_every_batch(void **state)
                                    {"FP8_row_BF16", FM_CODE_E4M3, 32, FM_SCALE_BF16}};
     static const int batches[] = {1, 2, 3, 4, 5, 64, 65, N_TOK};
     random_start(77);
-    for (int t = 0; t < N_TOK; t++) fill_activations(x[t], N_IN, X_RANDOM);
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
         const fm_type_traits *type =
             fm_type_get(fm_planar_id(forms[i].code, forms[i].group, forms[i].scale));
-        uint8_t *const plane[] = {codes, scales};
         const int64_t n_in = forms[i].group == 32 ? N_IN - 32 : N_IN; /* odd numbers of blocks */
+        const size_t scale_bytes =
+            fm_plane_row_bytes(type, 1, n_in) * (size_t)fm_plane_rows(type, 1, N_OUT);
+        uint8_t *const codes = exactly((size_t)(N_OUT * n_in)), *const scales = exactly(scale_bytes);
+        uint8_t *const plane[] = {codes, scales};
+        float *x[N_TOK];
         fill_planes(type, plane, N_OUT, n_in);
+        for (int t = 0; t < N_TOK; t++) {
+            x[t] = exactly((size_t)n_in * sizeof *x[t]);
+            fill_activations(x[t], n_in, X_RANDOM);
+        }
         const fm_matrix w = {.type = type,
                              .data = codes,
                              .n_out = N_OUT,
@@ -350,18 +382,13 @@ static void e4m3_rows_of_many_blocks_agree_in_every_batch(void **state)
                 }
             }
         }
+        for (int t = 0; t < N_TOK; t++) free(x[t]);
+        free(codes);
+        free(scales);
     }
 }
 
 enum { CODE_ROWS = 37, CODE_COLS = 5 * 128, CODE_TOKENS = 70 };
-
-/* In memory of their own, so that a byte beside a plane is found. */
-static void *exactly(size_t n)
-{
-    void *p = malloc(n);
-    assert_non_null(p);
-    return p;
-}
 
 /* One type: products in every set, layout and batch have the bits of plain rows. */
 static void check_codes(const fm_type_traits *type, const void *const *act, int64_t n_in, bool full)

@@ -38,7 +38,7 @@ void fm_panel_q6_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
 void fm_panel_iq4_xs_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
                               const void *const *act);
 
-/* Products with formats of several planes: matmul_planar_avx2.c. */
+/* Products with formats of several planes but E4M3: matmul_planar_avx2.c. */
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok);
 
@@ -87,12 +87,6 @@ static FM_ALWAYS_INLINE __m256i settled(__m256i sum)
 {
     __asm__("" : "+x"(sum));
     return sum;
-}
-
-/* What p points at is in memory from here on, not in registers that the sums need. */
-static FM_ALWAYS_INLINE void in_memory(const void *p)
-{
-    __asm__ volatile("" : : "r"(p) : "memory");
 }
 
 /* Bytes 0 and 2 resp. 1 and 3 of every lane, unsigned, as its two words. */

@@ -31,22 +31,26 @@ static FM_ALWAYS_INLINE __m512i repeat_32(const void *p)
     return _mm512_set1_epi32(v);
 }
 
-/* How a sum is told to the compiler: as it likes; as one instruction, of which GCC makes two, so that the processor sees
- * further ahead; or so and in the order of the source, because the compiler's has too few sums under way. One token waits
- * for memory, and which of the first two reads it in the better order was measured: it is the first for blocks of 32. */
-typedef enum { SUM_AS_COMPILED, SUM_WHOLE, SUM_IN_TURN } sum_form;
+/* What the compiler may do with a sum of products. SUM_AS_COMPILED: anything. SUM_WHOLE: product and spread activation are
+ * one instruction, of which GCC makes two; with half as many in all the processor looks further ahead. SUM_IN_ORDER: one
+ * instruction, in the order of the source; the compiler's order has too few sums under way. One token waits for memory,
+ * and which of the first two reads it in the better order was measured: for blocks of 32 it is the first. */
+typedef enum { SUM_AS_COMPILED, SUM_WHOLE, SUM_IN_ORDER } sum_form;
 
 /* sum plus the products of the four columns of each row in w with the four activations at p. */
 static FM_ALWAYS_INLINE __m512i add_unit(__m512i sum, __m512i w, const int8_t *p,
                                          const sum_form form)
 {
     typedef const int8_t four_bytes[4];
+#if defined(FM_ADDRESS_SANITIZER)
+    return _mm512_dpbusd_epi32(sum, w, repeat_32(p));
+#endif
     switch (form) {
     case SUM_AS_COMPILED: sum = _mm512_dpbusd_epi32(sum, w, repeat_32(p)); break;
     case SUM_WHOLE:
         __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(four_bytes *)p));
         break;
-    case SUM_IN_TURN:
+    case SUM_IN_ORDER:
         __asm__ volatile("vpdpbusd %2%{1to16%}, %1, %0"
                          : "+v"(sum)
                          : "v"(w), "m"(*(four_bytes *)p));
@@ -55,10 +59,18 @@ static FM_ALWAYS_INLINE __m512i add_unit(__m512i sum, __m512i w, const int8_t *p
     return sum;
 }
 
-/* What p points at is in memory from here on: what the compiler keeps of it in registers would be stored twice. */
-static FM_ALWAYS_INLINE void in_memory(const void *p)
+/* add_unit() with unit u of a plane of nt tokens. */
+static FM_ALWAYS_INLINE void add_unit_of_all(__m512i *s, __m512i w, const int8_t *const *plane,
+                                             int u, const int nt, const sum_form form)
 {
-    __asm__ volatile("" : : "r"(p) : "memory");
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) s[t] = add_unit(s[t], w, plane[t] + 4 * u, form);
+}
+
+static FM_ALWAYS_INLINE void shift_all(__m512i *s, const int nt, const int shift)
+{
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) s[t] = _mm512_slli_epi32(s[t], (unsigned)shift);
 }
 
 /* 16 halves, one per row. */
@@ -83,28 +95,14 @@ static FM_ALWAYS_INLINE __m512i or_masked(__m512i a, __m512i b, __m512i mask)
     return _mm512_ternarylogic_epi32(a, b, mask, 0xf8);
 }
 
-/* The same with unit u of a plane of all nt tokens. */
-static FM_ALWAYS_INLINE void add_unit_of_all(__m512i *s, __m512i w, const int8_t *const *plane,
-                                             int u, const int nt, const sum_form form)
-{
-    FM_UNROLL
-    for (int t = 0; t < nt; t++) s[t] = add_unit(s[t], w, plane[t] + 4 * u, form);
-}
-
-static FM_ALWAYS_INLINE void shift_all(__m512i *s, const int nt, const int shift)
-{
-    FM_UNROLL
-    for (int t = 0; t < nt; t++) s[t] = _mm512_slli_epi32(s[t], (unsigned)shift);
-}
-
 /* s[t] <- (s[t] + sum w hi) 2^shift + sum w lo, over n_unit units for nt tokens. The weights stay
  * in registers for both planes; tokens are the inner loop, so that nt sums are under way at once,
- * and where that is too few the planes are summed apart. one: of one token. */
+ * and where that is too few the planes are summed apart. one: the form where nt is 1. */
 static FM_ALWAYS_INLINE void dot_planes(__m512i *s, const __m512i *w, const int n_unit,
                                         const int8_t *const *hi, const int8_t *const *lo,
                                         const int nt, const int shift, const sum_form one)
 {
-    const sum_form form = nt == 1 ? one : SUM_IN_TURN;
+    const sum_form form = nt == 1 ? one : SUM_IN_ORDER;
     if (nt <= 2) {
         __m512i low[2];
         FM_UNROLL

@@ -8,9 +8,9 @@
 #include "kernel/ops_vec_avx2.h"
 
 enum {
-    UNIT = 16,   /* columns taken apart together  */
-    N_BLOCK = 2, /* blocks under way, one token   */
-    N_TOKEN = 3, /* tokens at a time              */
+    UNIT = 16,   /* columns taken apart together */
+    N_BLOCK = 2, /* blocks under way, one token */
+    N_TOKEN = 3, /* tokens at a time */
 };
 
 /* UNIT weights. NaN stays NaN. */
@@ -80,7 +80,7 @@ VEC_INLINE void rows_of_tokens(const fm_matrix *w, int64_t row, const void *cons
         for (int r = 0; r < nr; r++) {
             const uint8_t *const src =
                 (const uint8_t *)w->data + (uint64_t)(row + r) * w->row_bytes + b * columns;
-            d[r] = block_scale(&scale[r], b);
+            d[r] = vset(block_scale(&scale[r], b));
             for (int c = 0; c < columns; c += UNIT) {
                 vec v[2];
                 take_unit(v, src + c, UNIT);

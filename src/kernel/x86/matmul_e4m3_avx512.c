@@ -8,8 +8,8 @@
 #include "kernel/ops_vec_avx512.h"
 
 enum {
-    UNIT = 32 /* columns taken apart together */,
-    N_BLOCK = 2 /* blocks under way, one token */
+    UNIT = 32,   /* columns taken apart together */
+    N_BLOCK = 2, /* blocks under way, one token */
 };
 
 /* UNIT weights. NaN stays NaN. */

@@ -3,14 +3,15 @@
 #include "kernel/generic/matmul_planar.h"
 #include "kernel/kernel_internal.h"
 #include "kernel/x86/matmul_avx512.h"
+#include "quant/f16.h"
 
 #if defined(__x86_64__)
 
 #include "kernel/ops_vec_avx512.h"
 
 enum {
-    UNIT = 64 /* columns taken apart together */,
-    N_BLOCK = 2 /* blocks under way, one token */
+    UNIT = 64,   /* columns taken apart together */
+    N_BLOCK = 2, /* blocks under way, one token */
 };
 
 /* By code: bits 24 to 31, of positive weights and of negative ones; bits 16 to 23, by the lower 7 bits of the code. */

@@ -5,7 +5,6 @@
 #if defined(__x86_64__)
 
 #include "kernel/generic/matmul_planar.h"
-#include "kernel/kernel_internal.h"
 
 /* 8 scales or biases of a half, in the plane at p. */
 static FM_ALWAYS_INLINE __m256 load_scale(const panel_32 *p, const uint8_t *plane, int64_t b,
@@ -136,10 +135,6 @@ static const format_32 formats[] = {
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok)
 {
-    if (w->type->code == FM_CODE_E4M3) {
-        fm_matmul_e4m3_avx2(w, row0, row1, act, y, n_tok);
-        return;
-    }
     const int64_t panel_end = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panel_end ? row1 : panel_end;
     if (row0 < split) {

@@ -48,8 +48,8 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, __m512i sc, const uint8_t *p
             w[u] = _mm512_mullo_epi16(unit(from_here(panel), k, u, 1), sc);
             FM_UNROLL
             for (int t = 0; t < nt; t++) {
-                r->sum[t] = add_unit(r->sum[t], w[u], hi[t] + 4 * u, SUM_IN_TURN);
-                r->plane_lo[t] = add_unit(r->plane_lo[t], w[u], lo[t] + 4 * u, SUM_IN_TURN);
+                r->sum[t] = add_unit(r->sum[t], w[u], hi[t] + 4 * u, SUM_IN_ORDER);
+                r->plane_lo[t] = add_unit(r->plane_lo[t], w[u], lo[t] + 4 * u, SUM_IN_ORDER);
             }
         }
         return;
@@ -62,16 +62,24 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, __m512i sc, const uint8_t *p
         FM_UNROLL
         for (int u = 0; u < shape.n_unit; u++) {
             w[u] = unit(from_here(panel), k, u, 1);
-            add_unit_of_all(s, w[u], hi, u, nt, SUM_IN_TURN);
+            add_unit_of_all(s, w[u], hi, u, nt, SUM_IN_ORDER);
         }
         shift_all(s, nt, FM_ACT_256_SHIFT);
         FM_UNROLL
-        for (int u = 0; u < shape.n_unit; u++) add_unit_of_all(s, w[u], lo, u, nt, SUM_IN_TURN);
+        for (int u = 0; u < shape.n_unit; u++) add_unit_of_all(s, w[u], lo, u, nt, SUM_IN_ORDER);
     }
     if (shape.scale == SCALE_WEIGHTS) sc = _mm512_srli_epi32(sc, 16);
     FM_UNROLL
     for (int t = 0; t < nt; t++)
         r->sum[t] = _mm512_add_epi32(r->sum[t], _mm512_mullo_epi32(s[t], sc));
+}
+
+/* The scales of a block's groups. */
+static FM_ALWAYS_INLINE void read_scales(__m512i *sc, const uint8_t *p, const int n_group,
+                                         scale_fn *scale)
+{
+    FM_UNROLL
+    for (int k = 0; k < n_group; k++) sc[k] = scale(p, k);
 }
 
 /* Integer sums of one block for nt tokens, then the float step of quant.h. */
@@ -101,11 +109,12 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
                 /* Unrolled, so that shifts are constants and weights shared by groups are loaded
                  * once. */
                 FM_UNROLL
-                for (int k = 0; k < n_group; k++) {
+                for (int i = 0; i < n_group; i++) {
+                    const int k = n_group * part + i;
                     if (fm_asks_ahead(shape.order, nt))
-                        fm_prefetch_panel(panel, bytes, n_group * part + k, shape.n_group);
-                    add_group(&r, sc[n_group * part + k], panel, x, nt, shape, unit,
-                              n_group * part + k);
+                        fm_prefetch_panel(panel, bytes, k, shape.n_group);
+                    add_group(&r, scales_first ? sc[k] : scale(panel, k), panel, x, nt, shape, unit,
+                              k);
                 }
             } else {
                 FM_NO_UNROLL
@@ -117,13 +126,14 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
                 }
             }
             sum_minima(low, scales_first ? mn : NULL, panel, x, nt, shape.min, minimum);
-            in_memory(out);
+            const halves_512 h = read_halves(panel, shape);
+            fm_in_memory(out);
             FM_UNROLL
             for (int t = 0; t < nt; t++) {
                 __m512i sum = r.sum[t];
                 if (shape.scale == SCALE_WEIGHTS && nt > 1)
                     sum = _mm512_add_epi32(_mm512_slli_epi32(sum, FM_ACT_256_SHIFT), r.plane_lo[t]);
-                add_block_256(out + t * FM_PANEL_ROWS, sum, low[t], panel, x[t]->d, shape);
+                add_block_256(out + t * FM_PANEL_ROWS, sum, low[t], h, x[t]->d, shape);
             }
         }
     }

@@ -3,9 +3,9 @@
  *
  * All formats have the same shape: groups of 16 or 32 columns whose weights are small unsigned integers with one scale
  * and, in some, a minimum. A format supplies functions that take the scale, the minimum and the weights of a group out
- * of 16 blocks. They are called where their results are used, because on Zen 4 what they do costs nothing beside the
- * products, while vectors that are stored until they are needed do; nor do they rotate, shift by counts in a register of
- * another size or use three operands' logic, for which the units that multiply are needed there.
+ * of 16 blocks. With many tokens they are called where their results are used and do what costs nothing beside the
+ * products on Zen 4: vectors that are stored until they are needed do cost, and rotations, shifts by a count in a register
+ * of another size and three operands' logic need the units that multiply.
  */
 #pragma once
 
@@ -52,14 +52,6 @@ typedef struct {
     fm_read_order order;
 } shape_256;
 
-/* The scales of a block's groups. */
-static FM_ALWAYS_INLINE void read_scales(__m512i *sc, const uint8_t *p, const int n_group,
-                                         scale_fn *scale)
-{
-    FM_UNROLL
-    for (int k = 0; k < n_group; k++) sc[k] = scale(p, k);
-}
-
 /* The minima of a block's groups, 8 or 16 vectors; none of formats without. */
 static FM_ALWAYS_INLINE void read_minima(__m512i *mn, const uint8_t *p, const min_form min,
                                          minimum_fn *minimum)
@@ -102,18 +94,29 @@ static FM_ALWAYS_INLINE void sum_minima(__m512i *low, const __m512i *mn, const u
     for (int k = 8; k < 16; k++) add_minimum(low, mn ? mn[k] : minimum(p, k), x, nt, min, k);
 }
 
-/* The float step of quant.h: acc [16] += what the blocks at p (or part of them) with these integer sums add for one
- * token. low: sum_minima(). */
-static FM_ALWAYS_INLINE void add_block_256(float *acc, __m512i sum, __m512i low, const uint8_t *p,
+/* What the float step of a block needs of it but minima. */
+typedef struct {
+    __m512 d, m; /* m: of formats with minima */
+} halves_512;
+
+static FM_ALWAYS_INLINE halves_512 read_halves(const uint8_t *p, const shape_256 shape)
+{
+    halves_512 h = {.d = load_half(p + shape.d_at * FM_PANEL_ROWS), .m = _mm512_setzero_ps()};
+    if (shape.min != MIN_NONE) h.m = load_half(p + shape.m_at * FM_PANEL_ROWS);
+    return h;
+}
+
+/* The float step of quant.h: acc [16] += what blocks (or part of them) with these halves and integer sums add for one
+ * token, whose block of activations has scale dx. low: sum_minima(). */
+static FM_ALWAYS_INLINE void add_block_256(float *acc, __m512i sum, __m512i low, halves_512 h,
                                            float dx, const shape_256 shape)
 {
-    const __m512 scale = _mm512_set1_ps(dx), d = load_half(p + shape.d_at * FM_PANEL_ROWS);
+    const __m512 scale = _mm512_set1_ps(dx);
     if (shape.down != 0) sum = _mm512_srai_epi32(sum, (unsigned)shape.down);
-    __m512 term = _mm512_mul_ps(_mm512_mul_ps(d, scale), _mm512_cvtepi32_ps(sum));
-    if (shape.min != MIN_NONE) {
-        const __m512 m = load_half(p + shape.m_at * FM_PANEL_ROWS);
-        term = _mm512_sub_ps(term, _mm512_mul_ps(_mm512_mul_ps(m, scale), _mm512_cvtepi32_ps(low)));
-    }
+    __m512 term = _mm512_mul_ps(_mm512_mul_ps(h.d, scale), _mm512_cvtepi32_ps(sum));
+    if (shape.min != MIN_NONE)
+        term =
+            _mm512_sub_ps(term, _mm512_mul_ps(_mm512_mul_ps(h.m, scale), _mm512_cvtepi32_ps(low)));
     _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), term));
 }
 

@@ -95,8 +95,8 @@ static FM_ALWAYS_INLINE void one_256(float *out, const uint8_t *panel, int64_t n
         prepare(&xp, x, shape, shape.n_pair == 0);
         head(&h[0], panel, 0);
         head(&h[1], panel, 1);
-        in_memory(h);
-        in_memory(&xp);
+        fm_in_memory(h);
+        fm_in_memory(&xp);
         FM_UNROLL
         for (int part = 0; part < shape.n_part; part++) {
             const int g0 = n_group * part, g1 = g0 + n_group;

@@ -93,8 +93,8 @@ static FM_ALWAYS_INLINE void words_of(int32_t even[8], int32_t odd[8], const fm_
     const __m256i lo_even = _mm256_srai_epi16(_mm256_slli_epi16(lo, 8), 8);
     _mm256_storeu_si256((__m256i *)even, _mm256_add_epi16(hi_even, lo_even));
     _mm256_storeu_si256((__m256i *)odd, _mm256_add_epi16(hi_odd, _mm256_srai_epi16(lo, 8)));
-    in_memory(even);
-    in_memory(odd);
+    fm_in_memory(even);
+    fm_in_memory(odd);
 }
 
 /* Sum of w v of a block for both halves; unsigned weights with products of planes. */
@@ -270,7 +270,7 @@ static FM_ALWAYS_INLINE void tile_32(float (*acc)[FM_PANEL_ROWS], const block_wo
                 }
             }
         }
-        in_memory(acc);
+        fm_in_memory(acc);
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
             const __m256 dx = _mm256_set1_ps(x[stride * t].d),

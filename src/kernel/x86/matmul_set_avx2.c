@@ -4,6 +4,7 @@
 #include "kernel/generic/matmul_columns.h"
 #include "kernel/quantize_acts.h"
 #include "kernel/x86/matmul_avx2.h"
+#include "quant/planar.h"
 
 #if defined(__x86_64__)
 
@@ -17,7 +18,8 @@ static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *c
         return;
     }
     if (w->type->n_plane) {
-        fm_matmul_planar_avx2(w, row0, row1, act, y, n_tok);
+        const bool is_e4m3 = w->type->code == FM_CODE_E4M3;
+        (is_e4m3 ? fm_matmul_e4m3_avx2 : fm_matmul_planar_avx2)(w, row0, row1, act, y, n_tok);
         return;
     }
     switch (w->type->act) {

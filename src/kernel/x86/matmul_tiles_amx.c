@@ -114,7 +114,7 @@ static int8_t *act_row(work_amx *a, int t)
  * between the multiplications of the next step and its stores: those take long and need no vectors, and what they
  * stored should be read much later. */
 typedef struct {
-    const void *head; /* scales of the step                        */
+    const void *head; /* what the float step needs of the weights  */
     int64_t block;    /* in the rows; of 32 columns: in work_amx.d */
     int first, at, last;
 } pending_sums;
@@ -190,9 +190,9 @@ static FM_ALWAYS_INLINE __m512i merge_bytes(__m512i even, __m512i odd)
     return _mm512_ternarylogic_epi32(_mm512_set1_epi16(0xff), even, odd, 0xca);
 }
 
-/* Of a panel's block, for its float steps. */
+/* What the float steps of a panel's block need of it. */
 typedef struct {
-    const uint8_t *panel;
+    halves_512 halves;
     __m512i mn[16];
 } head_256;
 
@@ -260,8 +260,8 @@ static FM_ALWAYS_INLINE void settle_256(work_amx *a, pending_sums *p, const void
         if (f == ONE_NEGATIVE) sum = _mm512_sub_epi32(_mm512_setzero_si512(), sum);
         const fm_act_i13_256 *const x = (const fm_act_i13_256 *)act[p->at] + p->block;
         __m512i low;
-        sum_minima(&low, h->mn, h->panel, &x, 1, shape.min, NULL);
-        add_block_256(a->out[p->at], sum, low, h->panel, x->d, scaled);
+        sum_minima(&low, h->mn, NULL, &x, 1, shape.min, NULL);
+        add_block_256(a->out[p->at], sum, low, h->halves, x->d, scaled);
     }
     TILES_MEET_MEMORY();
 }
@@ -334,7 +334,7 @@ static FM_ALWAYS_INLINE void rows_256(const fm_matrix *w, int64_t row0, int64_t 
                 start_rows(&a, y, row, b0 == 0);
                 for (int b = 0; b < n; b++, panel += bytes) {
                     head_256 *const h = &heads[b & 1];
-                    h->panel = panel;
+                    h->halves = read_halves(panel, shape);
                     read_minima(h->mn, panel, shape.min, minimum);
                     FM_UNROLL
                     for (int part = 0; part < shape.n_part; part++) {
