@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,11 +16,18 @@ static struct {
     int n_row, row_bytes;
 } emulated[N_TILE];
 
+/* What the processor would not carry out ends the test. */
+static void refuse(const char *what)
+{
+    fprintf(stderr, "emulated AMX: %s\n", what);
+    abort();
+}
+
 static void load_config(const void *config)
 {
-    const uint8_t *const c =
-        config;             /* palette, start row, 14 bytes, widths of 16 tiles, rows of 16 tiles */
-    if (c[0] != 1) abort(); /* as the processor would, here and below */
+    /* Palette, start row, 14 bytes, widths of 16 tiles, rows of 16 tiles. */
+    const uint8_t *const c = config;
+    if (c[0] != 1) refuse("configuration: palette is not 1");
     memset(emulated, 0, sizeof emulated);
     for (int i = 0; i < N_TILE; i++) {
         emulated[i].row_bytes = c[16 + 2 * i] | c[17 + 2 * i] << 8;
@@ -55,7 +63,7 @@ __attribute__((no_sanitize("address", "undefined"))) static void multiply(int su
     if (emulated[sum].n_row != emulated[a].n_row ||
         emulated[a].row_bytes / 4 != emulated[b].n_row ||
         emulated[sum].row_bytes != emulated[b].row_bytes)
-        abort();
+        refuse("product: shapes of its tiles do not match");
     for (int m = 0; m < emulated[sum].n_row; m++) {
         uint32_t s[ROW_BYTES / 4];
         memcpy(s, emulated[sum].byte[m], sizeof s);

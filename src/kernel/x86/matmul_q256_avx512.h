@@ -44,11 +44,11 @@ typedef struct {
     int n_part;          /* float steps per block                                            */
     min_form min;
     scale_place scale;
-    int rolled; /* one token: a loop over the groups, measured faster from memory     */
+    int rolled;       /* one token: a loop over the groups, measured faster from memory */
     int scales_first; /* with up to so many tokens scales and minima are taken out of a block before its groups
                          instead of each where it is used, which few products do not hide */
-    int in_step; /* from so many tokens on a unit is taken apart when its turn comes: a whole group is more than the
-                         processor can look ahead to behind many products */
+    int in_step;      /* from so many tokens on a unit is taken apart when its turn comes: a whole group is more
+                         than the processor can look ahead to behind many products */
     fm_read_order order;
 } shape_256;
 
