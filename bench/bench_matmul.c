@@ -1,8 +1,8 @@
 /* Speed of one thread's matrix products, per type and kernel set.
  *
- *   bench_matmul [-s SET] [-t TYPE] [-n ROWS] [-k TOKENS] [-r REPEATS] [-m MIB]
+ *   bench_matmul [-s SET] [-8] [-t TYPE] [-n ROWS] [-k TOKENS] [-r REPEATS] [-m MIB]
  *
- * Matrices of ROWS (512) x 2048. GB/s counts weight bytes: once with one matrix that stays in the
+ * Matrices of ROWS (512) x 2048; -8: activations of 8 bits. GB/s counts weight bytes: once with one matrix that stays in the
  * cache, once over MIB (512) of different matrices. GMAC/s counts products of a weight and an
  * activation, TOKENS (64) at a time, again from the cache and from memory; an expert of a prompt
  * is a product from memory for some 16 tokens. us/token is the quantization of 2048 activations, pack
@@ -140,8 +140,8 @@ static double time_quantize(const bench *b, fm_act form, void *dst, const float 
     return best;
 }
 
-static int run(const char *set, const char *only_type, int64_t n_out, int n_tok, int repeats,
-               size_t mib)
+static int run(const char *set, bool int8, const char *only_type, int64_t n_out, int n_tok,
+               int repeats, size_t mib)
 {
     static const uint32_t ids[] = {FM_TYPE_Q4_0,   FM_TYPE_Q4_1,    FM_TYPE_Q5_0,    FM_TYPE_Q5_1,
                                    FM_TYPE_Q8_0,   FM_TYPE_MXFP4,   FM_TYPE_Q2_K,    FM_TYPE_Q3_K,
@@ -160,9 +160,14 @@ static int run(const char *set, const char *only_type, int64_t n_out, int n_tok,
                   {FM_CODE_E4M3, 128, FM_SCALE_F32}, {FM_CODE_E4M3, 32, FM_SCALE_BF16}};
     enum { N_ID = sizeof ids / sizeof ids[0], N_PLANAR = sizeof planar / sizeof planar[0] };
     fm_error err = {0};
-    const fm_kernels *const kernels = fm_kernels_pick(set, &err);
+    const fm_kernels *kernels = fm_kernels_pick(set, &err);
     if (!kernels) {
         fprintf(stderr, "bench_matmul: %s\n", err.msg);
+        return 1;
+    }
+    if (int8) kernels = fm_kernels_int8(kernels);
+    if (!kernels) {
+        fprintf(stderr, "bench_matmul: -8: this set does not round activations\n");
         return 1;
     }
     float *const x = malloc(sizeof(float) * N_IN);
@@ -229,11 +234,15 @@ static int run(const char *set, const char *only_type, int64_t n_out, int n_tok,
 int main(int argc, char **argv)
 {
     const char *set = NULL, *type = NULL;
+    bool int8 = false;
     int repeats = 7, n_tok = N_TOK, option;
     long rows = 512;
     size_t mib = 512;
-    while ((option = getopt(argc, argv, "s:t:n:k:r:m:")) != -1) {
+    while ((option = getopt(argc, argv, "8s:t:n:k:r:m:")) != -1) {
         switch (option) {
+        case '8':
+            int8 = true;
+            break;
         case 's':
             set = optarg;
             break;
@@ -262,5 +271,5 @@ int main(int argc, char **argv)
                 MAX_OUT, N_TOK, MAX_REPEATS);
         return 2;
     }
-    return run(set, type, rows, n_tok, repeats, mib);
+    return run(set, int8, type, rows, n_tok, repeats, mib);
 }

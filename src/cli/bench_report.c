@@ -267,8 +267,10 @@ static void print_setup(const report *r, const fm_bench_run *run, const fm_cli_o
     printf("workload    prompt of %s tokens, generation of %s, %d %s; fixed ids\n",
            fm_cli_count(a, (uint64_t)o->bench_prompt), fm_cli_count(b, (uint64_t)o->bench_gen),
            run->n_repeat, run->n_repeat == 1 ? "repeat" : "repeats");
-    printf("machine     %d threads, %s; passes of %d tokens, %d experts per token\n",
-           (int)m->n_threads, run->kernels, (int)run->plan.n_batch, (int)m->n_expert_used);
+    printf(
+        "machine     %d threads, %s, activations %s; passes of %d tokens, %d experts per token\n",
+        (int)m->n_threads, run->kernels, fm_cli_activations(m->activations), (int)run->plan.n_batch,
+        (int)m->n_expert_used);
     printf("reads       %s, %d at a time, cut at %s (%s)\n", run->io, (int)m->io_depth,
            fm_figure_bytes(a, m->io_split), run->io_origin);
     printf("memory      %s %s, peak %s; %s of %s experts fit\n",
@@ -458,6 +460,7 @@ static void print_json(const report *r, const fm_bench_run *run, const fm_cli_op
     fm_json_string(j, "warm_start", o->warm_start ? o->warm_start : "off");
     fm_json_count(j, "threads", m->n_threads);
     fm_json_string(j, "kernels", run->kernels);
+    fm_json_string(j, "activations", fm_cli_activations(m->activations));
     fm_json_string(j, "io", run->io);
     fm_json_count(j, "io_depth", m->io_depth);
     fm_json_u64(j, "io_split", m->io_split);

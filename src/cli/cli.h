@@ -46,7 +46,7 @@ typedef struct {
 
     uint64_t memory_bytes;                            /* 0: what is free */
     int32_t n_threads, n_ctx, n_batch, n_expert_used; /* 0: automatic */
-    const char *kv, *io, *kernels;                    /* io, kernels NULL: automatic */
+    const char *kv, *io, *kernels, *activations;      /* io, kernels NULL: automatic */
 
     const char *ids, *ids_file, *out_path;
     const char *decode_ids;
@@ -141,7 +141,10 @@ int fm_cli_finish(int status);
 /* Engine options from the command line, with log and load progress on standard error. */
 void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o);
 
-/* Opens the engine and warns when the number of experts is not the trained one. */
+/* The word of --activations for a value of fm_activations. */
+const char *fm_cli_activations(int32_t activations);
+
+/* Opens the engine and warns of options that change the output. */
 fm_status fm_cli_open(fm_engine **out, const fm_engine_options *opt, const fm_cli_options *o,
                       fm_error *err);
 

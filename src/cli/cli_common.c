@@ -90,6 +90,11 @@ static void on_log(void *user, fm_log_level level, const char *line)
     fprintf(stderr, "%s%s\n", level == FM_LOG_WARN ? "flashmoe: warning: " : "", line);
 }
 
+const char *fm_cli_activations(int32_t activations)
+{
+    return activations == FM_ACTIVATIONS_INT8 ? "int8" : "full";
+}
+
 void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o)
 {
     fm_engine_options_init(out);
@@ -106,6 +111,8 @@ void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o)
     if (o->prefetch && strcmp(o->prefetch, "on") == 0) out->prefetch = FM_PREFETCH_ON;
     if (o->prefetch && strcmp(o->prefetch, "off") == 0) out->prefetch = FM_PREFETCH_OFF;
     out->kernels = o->kernels;
+    if (o->activations && strcmp(o->activations, "int8") == 0)
+        out->activations = FM_ACTIVATIONS_INT8;
     out->trace_path = o->trace_path;
     out->warm_start =
         o->warm_start ? strcmp(o->warm_start, "on") == 0 : strcmp(o->command, "run") == 0;
@@ -134,6 +141,11 @@ fm_status fm_cli_open(fm_engine **out, const fm_engine_options *opt, const fm_cl
                 "flashmoe: warning: --experts %d changes the output: the model was trained with %d "
                 "experts per token\n",
                 (int)o->n_expert_used, (int)info.n_expert_used_trained);
+    }
+    if (info.activations == FM_ACTIVATIONS_INT8) {
+        fprintf(stderr,
+                "flashmoe: warning: --activations int8 changes the output: activations that meet "
+                "quantized weights are rounded to 8 bits\n");
     }
     return FM_OK;
 }

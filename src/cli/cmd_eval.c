@@ -46,6 +46,7 @@ static void name_model(fm_eval_shape *s, const fm_model_info *info)
     snprintf(s->architecture, sizeof s->architecture, "%s", info->architecture);
     s->identity = info->identity;
     s->n_expert_used = info->n_expert_used;
+    s->activations = (int32_t)info->activations;
     s->n_vocab = info->n_vocab;
     s->bos_id = info->bos_id;
 }
@@ -277,9 +278,10 @@ static void print_table(const evaluation *e, const eval_figures *f)
            f->kl_p99, f->kl_max);
     printf("same top token  %.3f +- %.3f %%\n", 100 * f->same_top, 100 * f->same_top_error);
     char name[FM_CLI_NAME], architecture[FM_CLI_NAME];
-    printf("reference       %s (%s, %d experts per token)%s\n",
+    printf("reference       %s (%s, %d experts per token, activations %s)%s\n",
            *ref->name ? fm_cli_name(name, ref->name) : "unnamed",
            fm_cli_name(architecture, ref->architecture), (int)ref->n_expert_used,
+           fm_cli_activations(ref->activations),
            ref->identity == s->identity ? ", the same model" : "");
 }
 
@@ -300,6 +302,7 @@ static void print_json(const evaluation *e, const eval_figures *f, const fm_engi
     fm_json_u64(&j, "first_scored", (uint64_t)s->first + 1);
     fm_json_u64(&j, "text_tokens", (uint64_t)e->text->n_id);
     fm_json_u64(&j, "experts_used", (uint64_t)s->n_expert_used);
+    fm_json_string(&j, "activations", fm_cli_activations(s->activations));
     if (e->divergence.n > 0) {
         fm_json_real(&j, "kl_mean", fm_eval_mean_value(&e->divergence));
         fm_json_real(&j, "kl_error", fm_eval_mean_error(&e->divergence));
@@ -312,6 +315,7 @@ static void print_json(const evaluation *e, const eval_figures *f, const fm_engi
         fm_json_string(&j, "name", ref->name);
         fm_json_string(&j, "family", ref->architecture);
         fm_json_u64(&j, "experts_used", (uint64_t)ref->n_expert_used);
+        fm_json_string(&j, "activations", fm_cli_activations(ref->activations));
         fm_json_u64(&j, "same_model", ref->identity == s->identity);
         fm_json_close(&j, '}');
     }

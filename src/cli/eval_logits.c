@@ -30,7 +30,7 @@ enum {
     AT_USED = 52,
     AT_ARCHITECTURE = 56,
     AT_NAME = 120,
-    AT_END = 248,
+    AT_ACTIVATIONS = 248,
 };
 
 /* False when a product overflows. */
@@ -84,7 +84,8 @@ static fm_status write_head(fm_logits_file *f, const int32_t *ids, fm_error *err
     fm_put_le(head + AT_BOS, (uint64_t)(int64_t)s->bos_id, 4);
     fm_put_le(head + AT_USED, (uint64_t)s->n_expert_used, 4);
     memcpy(head + AT_ARCHITECTURE, s->architecture, AT_NAME - AT_ARCHITECTURE);
-    memcpy(head + AT_NAME, s->name, AT_END - AT_NAME);
+    memcpy(head + AT_NAME, s->name, AT_ACTIVATIONS - AT_NAME);
+    fm_put_le(head + AT_ACTIVATIONS, (uint64_t)s->activations, 4);
     FM_TRY(write_bytes(f, head, sizeof head, err));
     for (int64_t i = 0; i < s->n_id; i++) {
         unsigned char id[4];
@@ -223,6 +224,7 @@ static fm_status parse_head(fm_logits_file *f, const unsigned char *head, fm_err
     s->identity = fm_get_le(head + AT_IDENTITY, 8);
     s->bos_id = (int32_t)(uint32_t)fm_get_le(head + AT_BOS, 4);
     s->n_expert_used = (int32_t)(uint32_t)fm_get_le(head + AT_USED, 4);
+    s->activations = (int32_t)(uint32_t)fm_get_le(head + AT_ACTIVATIONS, 4);
     memcpy(s->architecture, head + AT_ARCHITECTURE, sizeof s->architecture);
     memcpy(s->name, head + AT_NAME, sizeof s->name);
     s->architecture[sizeof s->architecture - 1] = s->name[sizeof s->name - 1] = '\0';

@@ -18,6 +18,7 @@ typedef struct {
     int64_t n_id;   /* (n_window - 1) * step + n_ctx                              */
     int32_t bos_id; /* replaces the first id of every window; -1: nothing does    */
     int32_t n_expert_used;
+    int32_t activations; /* fm_activations                                        */
     uint64_t identity;
     char name[128], architecture[64]; /* of the model; cut when longer */
 } fm_eval_shape;

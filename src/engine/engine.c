@@ -63,6 +63,9 @@ static fm_status check_options(const fm_engine_options *o, fm_error *err)
                        o->io_split, FM_IO_ALIGN, IO_SPLIT_MAX);
     if (o->n_expert_used < 0)
         return fm_fail(err, FM_E_ARG, "experts: %d, expected 1 or more", o->n_expert_used);
+    if (o->activations != FM_ACTIVATIONS_FULL && o->activations != FM_ACTIVATIONS_INT8)
+        return fm_fail(err, FM_E_ARG, "activations: %d, expected FM_ACTIVATIONS_FULL or _INT8",
+                       (int)o->activations);
     return FM_OK;
 }
 
@@ -232,6 +235,22 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
     return FM_OK;
 }
 
+static fm_status pick_kernels(fm_engine *e, const fm_engine_options *o, fm_error *err)
+{
+    e->kernels = fm_kernels_pick(o->kernels, err);
+    if (!e->kernels) return err ? err->code : FM_E_ARG;
+    e->activations = o->activations;
+    if (o->activations == FM_ACTIVATIONS_FULL) return FM_OK;
+    const char *const name = e->kernels->name;
+    e->kernels = fm_kernels_int8(e->kernels);
+    if (e->kernels) return FM_OK;
+    return fm_fail(
+        err, FM_E_ARG,
+        "activations of 8 bits: kernels \"%s\" do not round activations; expected another "
+        "set of kernels",
+        name);
+}
+
 fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *err)
 {
     *out = NULL;
@@ -251,9 +270,8 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
                            : fm_fail(err, FM_E_NOMEM, "no memory for the engine");
     if (st == FM_OK) st = read_names(e, err);
     if (st == FM_OK && !o->vocab_only) {
-        e->kernels = fm_kernels_pick(o->kernels, err);
-        st = e->kernels ? fm_model_bind(&e->model, e->checkpoint, o->n_expert_used, err)
-                        : (err ? err->code : FM_E_ARG);
+        st = pick_kernels(e, o, err);
+        if (st == FM_OK) st = fm_model_bind(&e->model, e->checkpoint, o->n_expert_used, err);
     }
     if (st == FM_OK)
         st = make_tokenizer(e, o->need_tokenizer || o->need_chat || o->vocab_only, err);
@@ -350,6 +368,7 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
     out->architecture = e->architecture.data;
     out->tokenizer = e->pre.data;
     out->kernels = e->kernels ? e->kernels->name : "";
+    out->activations = e->activations;
     out->io_engine = e->store ? fm_store_io_name(e->store) : "";
     out->n_threads = e->n_thread;
     out->n_shard = fm_checkpoint_n_file(e->checkpoint);

@@ -23,6 +23,7 @@ struct fm_engine {
     fm_chat_form *chat;
     fm_error chat_error; /* FM_OK, or why its templates or tokens cannot be read */
     const fm_kernels *kernels;
+    fm_activations activations;
     fm_store_plan plan;
     int n_thread;
     int io_depth;

@@ -16,10 +16,32 @@ enum { SET_AMX, SET_AVX512, SET_AVX2, SET_I8MM, SET_NEON, SET_GENERIC, SET_REFER
 static const char *const set_names[SET_COUNT] = {"amx",  "avx512",  "avx2",     "i8mm",
                                                  "neon", "generic", "reference"};
 
-static fm_kernels sets[SET_COUNT];
+static fm_kernels sets[SET_COUNT], sets_int8[SET_COUNT];
 static const char *available[SET_COUNT + 1];
 bool fm_follows_streams;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void build_int8(unsigned can_run)
+{
+    static void (*const change[SET_COUNT])(fm_kernels *) = {
+        [SET_GENERIC] = fm_int8_generic,
+#if defined(__x86_64__)
+        [SET_AMX] = fm_int8_avx512,
+        [SET_AVX512] = fm_int8_avx512,
+        [SET_AVX2] = fm_int8_avx2,
+#elif defined(__aarch64__) && defined(__AARCH64EL__)
+        [SET_I8MM] = fm_int8_neon,
+        [SET_NEON] = fm_int8_neon,
+#endif
+    };
+    for (int i = 0; i < SET_COUNT; i++) {
+        sets_int8[i] = sets[i];
+        if ((can_run & 1u << i) && change[i]) change[i](&sets_int8[i]);
+    }
+#if defined(__x86_64__)
+    if (can_run & 1u << SET_AMX) fm_int8_amx(&sets_int8[SET_AMX]);
+#endif
+}
 
 static void build_tables(void)
 {
@@ -62,6 +84,7 @@ static void build_tables(void)
         sets[i].name = set_names[i];
         if (can_run & 1u << i) available[n++] = set_names[i];
     }
+    build_int8(can_run);
 }
 
 const char *const *fm_kernels_available(void)
@@ -91,5 +114,12 @@ const fm_kernels *fm_kernels_pick(const char *name, fm_error *err)
         return NULL;
     }
     fm_fail(err, FM_E_ARG, "kernels \"%s\": no such set; this processor can run: %s", wanted, list);
+    return NULL;
+}
+
+const fm_kernels *fm_kernels_int8(const fm_kernels *set)
+{
+    for (int s = 0; s < SET_COUNT; s++)
+        if (set == &sets[s] && s != SET_REFERENCE) return &sets_int8[s];
     return NULL;
 }

@@ -28,6 +28,13 @@ void fm_matmul_neon(fm_kernels *k);
 bool fm_matmul_amx(fm_kernels *k);
 bool fm_matmul_i8mm(fm_kernels *k);
 
+/* Change a table of the set to activations of 8 bits (fm_kernels_int8): quantize, and matmul where half the work is left out. */
+void fm_int8_generic(fm_kernels *k);
+void fm_int8_avx2(fm_kernels *k);
+void fm_int8_avx512(fm_kernels *k);
+void fm_int8_neon(fm_kernels *k);
+void fm_int8_amx(fm_kernels *k); /* after fm_int8_avx512() */
+
 /* fm_kernels.quantize, see there. The quantized forms come out bit-identical. */
 void fm_quantize_generic(fm_act form, void *dst, const float *x, int64_t n);
 void fm_quantize_avx2(fm_act form, void *dst, const float *x, int64_t n);

@@ -13,6 +13,8 @@
  * with V the bound:  d = amax / V,  v = round_to_even(x * (1/d)),  hi = (v + 2^(s-1)) >> s, so
  * |hi| <= 127 and -2^(s-1) <= lo < 2^(s-1). No v leaves the range: x * (1/d) is at most
  * V (1 + 2^-22), which rounds to V.
+ * Activations of 8 bits, which a user can ask for, are the same with an empty lower plane:
+ * v = 2^s round_to_even(x * (1/d) * 2^-s), lo = 0. All else stays, so kernels need not know, but may.
  * The integer part of a block is exact; floats are combined per output row in block order, with
  * separate multiply and add (no fused multiply-add):
  *   types of 32, no minimum  acc = acc + (dw * dx) * (float)(sum (q_w - offset) v)

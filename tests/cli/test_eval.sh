@@ -48,6 +48,17 @@ close "2 experts" "$out" same_top 'j["experts_2_against_4"]["same_top"]' 2e-3
 same "same model" "$(json_get "$out" 'j["reference"]["same_model"], j["reference"]["experts_used"], j["experts_used"]')" "(1, 4, 2)"
 says "$err" '--experts 2 changes the output'
 
+# Activations of 8 bits: what they cost, the same everywhere, and less than three experts of four.
+status 0 eval_ --json --activations int8 --save-logits "$dir/int8"
+status 0 eval_ --json --against "$dir/ref" --activations int8
+says "$err" 'warning: --activations int8 changes the output'
+same "int8" "$(json_get "$out" 'j["activations"], j["reference"]["activations"], 1e-5 < j["kl_mean"] < 1.5e-3, j["same_top"] > 0.99')" \
+    "('int8', 'full', True, True)"
+status 0 eval_ --json --against "$dir/int8" --activations int8 --memory 24M --threads 3 --max-tokens 800
+same "int8 elsewhere" "$(json_get "$out" 'j["reference"]["activations"], j["kl_max"], j["same_top"]')" "('int8', 0, 1)"
+failure eval_ --activations int8 --kernels reference
+says "$err" 'activations of 8 bits: kernels "reference" do not round'
+
 # Placement, threads and the length of passes show in nothing: the reference is met exactly.
 for option in "--memory 24M --io pread" "--threads 3 --batch 64"; do
     # shellcheck disable=SC2086
@@ -61,7 +72,7 @@ says "$out" '^perplexity      1\.[0-9]+ \+- '
 says "$out" '^scored          381 tokens: 3 windows of 256, from number 129 on$'
 says "$out" '^KL divergence   0 \+- 0, median 0, 99 % 0, largest 0$'
 says "$out" '^same top token  100.000 \+- 0.000 %$'
-says "$out" '^reference       flashmoe-tale \(qwen35moe, 4 experts per token\), the same model$'
+says "$out" '^reference       flashmoe-tale \(qwen35moe, 4 experts per token, activations full\), the same model$'
 
 # From standard input, with the control tokens as plain text: another text.
 "$flashmoe" eval "$m" --text - --ctx 256 --max-tokens 256 --json -q <"$text" >"$out" 2>"$err" || fail "--text -: $(cat "$err")"

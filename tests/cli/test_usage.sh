@@ -35,7 +35,7 @@ for command in run info plan logits tokenize bench template; do
 done
 # The contract's spellings.
 for option in -p -f -n --temp --top-k --top-p --min-p --seed --repeat-penalty --stop --memory \
-    --threads --ctx --experts --io --kernels --kv; do
+    --threads --ctx --experts --activations --io --kernels --kv; do
     usage_error "$flashmoe" run m.gguf $option
     says "$err" 'needs a value'
 done
@@ -45,7 +45,7 @@ says "$err" 'no prompt'
 for bad in "-n -1" "-n 1.5" "-n x" "--temp hot" "--temp -1" "--temp nan" "--top-p 0" "--top-p 2" \
     "--top-k -1" "--min-p 3" "--repeat-penalty 0" "--seed -1" "--seed 1.5" "--memory 4X" \
     "--memory 0" "--memory -4G" "--memory G" "--threads 0" "--threads 9999" "--ctx 0" "--ctx x" \
-    "--experts 0" "--io disk" "--kernels sse" "--kv q8" "--batch 0"; do
+    "--experts 0" "--io disk" "--kernels sse" "--activations int4" "--kv q8" "--batch 0"; do
     # shellcheck disable=SC2086 # two words
     usage_error "$flashmoe" run m.gguf -p x $bad
     says "$err" "^flashmoe run: .*(${bad%% *}|${bad##--}|${bad#* })"

@@ -92,6 +92,7 @@ __attribute__((no_sanitize("address", "undefined"))) static void multiply(int su
 #define _tile_dpbssd(sum, a, b) multiply(sum, a, b, true)
 #define _tile_dpbsud(sum, a, b) multiply(sum, a, b, false)
 #define fm_matmul_amx emulated_amx
+#define fm_int8_amx emulated_amx_int8
 #include "kernel/x86/matmul_tiles_amx.c"
 
 #else
@@ -100,6 +101,11 @@ bool emulated_amx(fm_kernels *k)
 {
     (void)k;
     return false;
+}
+
+void emulated_amx_int8(fm_kernels *k)
+{
+    (void)k;
 }
 
 #endif

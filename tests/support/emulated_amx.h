@@ -7,3 +7,6 @@
 
 /* Sets k->matmul. May be called only where the set avx512 runs; false where this compiler does not know AMX. */
 bool emulated_amx(fm_kernels *k);
+
+/* The same for activations of 8 bits, if emulated_amx() was true. */
+void emulated_amx_int8(fm_kernels *k);

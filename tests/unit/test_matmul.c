@@ -54,6 +54,32 @@ static const fm_kernels *const *all_sets(void)
     return sets;
 }
 
+/* The same with activations of 8 bits; without reference. */
+static const fm_kernels *const *all_int8_sets(void)
+{
+    static const fm_kernels *sets[MAX_KERNEL_SETS + 1];
+    static fm_kernels amx;
+    if (sets[0]) return sets;
+    int n = 0;
+    for (const fm_kernels *const *set = all_sets(); *set; set++) {
+        if (strcmp((*set)->name, "amx emulated") == 0) {
+            amx = *fm_kernels_int8(fm_kernels_pick("avx512", NULL));
+            amx.name = (*set)->name;
+            emulated_amx_int8(&amx);
+            sets[n++] = &amx;
+        } else if (fm_kernels_int8(*set)) {
+            sets[n++] = fm_kernels_int8(*set);
+        }
+    }
+    return sets;
+}
+
+static const fm_kernels *generic_set(bool int8)
+{
+    const fm_kernels *const set = fm_kernels_pick("generic", NULL);
+    return int8 ? fm_kernels_int8(set) : set;
+}
+
 /* ---- weights ----------------------------------------------------------------------------- */
 
 typedef struct {
@@ -141,27 +167,29 @@ static void check_same(const float *got, const float *want, int64_t n_tok, int64
 
 /* ---- quantization of activations --------------------------------------------------------- */
 
+static void check_quantize(const fm_kernels *set, bool int8)
+{
+    enum { N = 1024 };
+    for (int rep = 0; rep < 40; rep++) {
+        float x[N];
+        fill_activations(x, N, (activation_kind)(rep % X_COUNT));
+        for (fm_act form = 0; form < FM_ACT_COUNT; form++) {
+            const size_t n = fm_act_bytes(form, N);
+            uint8_t *const want = must_alloc(n), *const got = must_alloc(n);
+            memset(want, 1, n), memset(got, 2, n);
+            generic_set(int8)->quantize(form, want, x, N);
+            set->quantize(form, got, x, N);
+            assert_memory_equal(got, want, n);
+            free(want), free(got);
+        }
+    }
+}
+
 static void quantize_is_the_same_bytes_in_every_set(void **state)
 {
     (void)state;
-    enum { N = 1024 };
-    const fm_kernels *const generic = fm_kernels_pick("generic", NULL);
-    for (const char *const *name = fm_kernels_available(); *name; name++) {
-        const fm_kernels *const k = fm_kernels_pick(*name, NULL);
-        for (int rep = 0; rep < 40; rep++) {
-            float x[N];
-            fill_activations(x, N, (activation_kind)(rep % X_COUNT));
-            for (fm_act form = 0; form < FM_ACT_COUNT; form++) {
-                const size_t n = fm_act_bytes(form, N);
-                uint8_t *const want = must_alloc(n), *const got = must_alloc(n);
-                memset(want, 1, n), memset(got, 2, n);
-                generic->quantize(form, want, x, N);
-                k->quantize(form, got, x, N);
-                assert_memory_equal(got, want, n);
-                free(want), free(got);
-            }
-        }
-    }
+    for (const fm_kernels *const *set = all_sets(); *set; set++) check_quantize(*set, false);
+    for (const fm_kernels *const *set = all_int8_sets(); *set; set++) check_quantize(*set, true);
 }
 
 /* v of one plane pair, after checking that the bytes are in range. */
@@ -172,55 +200,60 @@ static int joined(int8_t hi, int8_t lo, int shift)
     return hi * (1 << shift) + lo;
 }
 
-static void quantized_activations_are_rounded_to_nearest_even(void **state)
+/* V and the least step of v: 1, and with activations of 8 bits the weight of the upper plane. */
+static void check_rounding(const fm_kernels *k, int step_32, int step_256)
 {
-    (void)state;
-    for (const char *const *name = fm_kernels_available(); *name; name++) {
-        const fm_kernels *const k = fm_kernels_pick(*name, NULL);
-        for (int rep = 0; rep < 50; rep++) {
-            float x[256];
-            fill_activations(x, 256, rep % 3 ? X_RANDOM : X_SPIKE);
-            if (rep == 0 || rep == 1) /* amax V, so d = 1 in one form: halves are ties */
-                for (int i = 0; i < 256; i++)
-                    x[i] = i % 32 == 0 ? rep ? 4064.0f : -16256.0f : (float)i * 15.5f - 1984.0f;
-            fm_act_i15_32 a[8];
-            fm_act_i13_256 b;
-            k->quantize(FM_ACT_I15_32, a, x, 256);
-            k->quantize(FM_ACT_I13_256, &b, x, 256);
-            float amax256 = 0;
-            for (int i = 0; i < 256; i++) amax256 = fmaxf(amax256, fabsf(x[i]));
-            assert_true(b.d == amax256 / 4064.0f);
-            for (int j = 0; j < 8; j++) {
-                float amax = 0;
-                int sum = 0, sum_b[2] = {0, 0}, sum_hi = 0, sum_lo = 0, top = 0;
-                for (int i = 0; i < 32; i++) amax = fmaxf(amax, fabsf(x[32 * j + i]));
-                assert_true(a[j].d == amax / 16256.0f);
-                for (int i = 0; i < 32; i++) {
-                    const int c = 32 * j + i, va = joined(a[j].hi[i], a[j].lo[i], 7);
-                    const int vb = joined(b.hi[c], b.lo[c], 5);
-                    assert_int_equal(va, (int)nearbyintf(x[c] * (1.0f / a[j].d)));
-                    assert_int_equal(vb, (int)nearbyintf(x[c] * (1.0f / b.d)));
-                    top = abs(va) > top ? abs(va) : top;
-                    sum += va;
-                    sum_b[i / 16] += vb;
-                    sum_hi += b.hi[c];
-                    sum_lo += b.lo[c];
-                }
-                assert_int_equal(top, 16256);
-                assert_int_equal(a[j].nsum, -sum);
-                assert_true(a[j].dsum == a[j].d * (float)sum);
-                for (int i = 0; i < 2; i++) assert_int_equal(b.nsum[2 * j + i], -sum_b[i]);
-                assert_int_equal(b.sum32[j][0], sum_hi);
-                assert_int_equal(b.sum32[j][1], sum_lo);
+    for (int rep = 0; rep < 50; rep++) {
+        float x[256];
+        fill_activations(x, 256, rep % 3 ? X_RANDOM : X_SPIKE);
+        if (rep == 0 || rep == 1) /* amax V, so d = 1 in one form: halves are ties */
+            for (int i = 0; i < 256; i++)
+                x[i] = i % 32 == 0 ? rep ? 4064.0f : -16256.0f : (float)i * 15.5f - 1984.0f;
+        fm_act_i15_32 a[8];
+        fm_act_i13_256 b;
+        k->quantize(FM_ACT_I15_32, a, x, 256);
+        k->quantize(FM_ACT_I13_256, &b, x, 256);
+        float amax256 = 0;
+        for (int i = 0; i < 256; i++) amax256 = fmaxf(amax256, fabsf(x[i]));
+        assert_true(b.d == amax256 / 4064.0f);
+        for (int j = 0; j < 8; j++) {
+            float amax = 0;
+            int sum = 0, sum_b[2] = {0, 0}, sum_hi = 0, sum_lo = 0, top = 0;
+            for (int i = 0; i < 32; i++) amax = fmaxf(amax, fabsf(x[32 * j + i]));
+            assert_true(a[j].d == amax / 16256.0f);
+            for (int i = 0; i < 32; i++) {
+                const int c = 32 * j + i, va = joined(a[j].hi[i], a[j].lo[i], 7);
+                const int vb = joined(b.hi[c], b.lo[c], 5);
+                const float one_a = 1.0f / a[j].d / (float)step_32;
+                const float one_b = 1.0f / b.d / (float)step_256;
+                assert_int_equal(va, step_32 * (int)nearbyintf(x[c] * one_a));
+                assert_int_equal(vb, step_256 * (int)nearbyintf(x[c] * one_b));
+                top = abs(va) > top ? abs(va) : top;
+                sum += va;
+                sum_b[i / 16] += vb;
+                sum_hi += b.hi[c];
+                sum_lo += b.lo[c];
             }
+            assert_int_equal(top, 16256);
+            assert_int_equal(a[j].nsum, -sum);
+            assert_true(a[j].dsum == a[j].d * (float)sum);
+            for (int i = 0; i < 2; i++) assert_int_equal(b.nsum[2 * j + i], -sum_b[i]);
+            assert_int_equal(b.sum32[j][0], sum_hi);
+            assert_int_equal(b.sum32[j][1], sum_lo);
         }
     }
 }
 
-static void not_finite_activation_gives_nan_and_never_a_wrong_number(void **state)
+static void quantized_activations_are_rounded_to_nearest_even(void **state)
 {
     (void)state;
-    for (const fm_kernels *const *set = all_sets(); *set; set++) {
+    for (const fm_kernels *const *set = all_sets(); *set; set++) check_rounding(*set, 1, 1);
+    for (const fm_kernels *const *set = all_int8_sets(); *set; set++) check_rounding(*set, 128, 32);
+}
+
+static void check_not_finite(const fm_kernels *const *set)
+{
+    for (; *set; set++) {
         for (int t = 0; t < N_QUANTIZED; t++) {
             const fm_type_traits *const type = fm_type_get(quantized[t]);
             const int64_t n_in = 2 * type->block_elems;
@@ -241,26 +274,34 @@ static void not_finite_activation_gives_nan_and_never_a_wrong_number(void **stat
     }
 }
 
+static void not_finite_activation_gives_nan_and_never_a_wrong_number(void **state)
+{
+    (void)state;
+    check_not_finite(all_sets());
+    check_not_finite(all_int8_sets());
+}
+
 /* ---- the same bits ----------------------------------------------------------------------- */
 
 /* want: the set "generic" on rows, one token and one panel of rows at a time. */
-static void check_all_ways(const fm_type_traits *type, weights *w, float *x, int64_t n_tok)
+static void check_sets(const fm_type_traits *type, weights *w, float *x, int64_t n_tok, bool int8)
 {
     const int64_t n_out = w->rows.n_out;
     tokens base = {.n_in = w->rows.n_in, .n_tok = n_tok, .x = x};
-    quantize_tokens(&base, fm_kernels_pick("generic", NULL), type);
+    quantize_tokens(&base, generic_set(int8), type);
     float *const want = fresh_result(&base, &w->rows);
     for (int64_t t = 0; t < n_tok; t++)
         for (int64_t row = 0; row < n_out; row += 16)
             multiply(&base, &w->rows, want, row, row + 16 < n_out ? row + 16 : n_out, t, t + 1);
-    for (const fm_kernels *const *set = all_sets(); *set; set++) {
+    for (const fm_kernels *const *set = int8 ? all_int8_sets() : all_sets(); *set; set++) {
         if (strcmp((*set)->name, "reference") == 0) continue;
         tokens k = {.n_in = w->rows.n_in, .n_tok = n_tok, .x = x};
         quantize_tokens(&k, *set, type);
         const fm_matrix *const layouts[2] = {&w->rows, &w->panels};
         for (int layout = 0; layout < 2; layout++) {
             char what[64];
-            snprintf(what, sizeof what, "%s %s", (*set)->name, layout ? "panels" : "rows");
+            snprintf(what, sizeof what, "%s%s %s", (*set)->name, int8 ? " int8" : "",
+                     layout ? "panels" : "rows");
             float *const whole = fresh_result(&k, &w->rows);
             multiply(&k, layouts[layout], whole, 0, n_out, 0, n_tok);
             check_same(whole, want, n_tok, n_out, type->name, what);
@@ -276,6 +317,12 @@ static void check_all_ways(const fm_type_traits *type, weights *w, float *x, int
     }
     free(want);
     free(base.bytes);
+}
+
+static void check_all_ways(const fm_type_traits *type, weights *w, float *x, int64_t n_tok)
+{
+    check_sets(type, w, x, n_tok, false);
+    check_sets(type, w, x, n_tok, true);
 }
 
 static void quantized_products_have_the_same_bits_in_every_set_layout_and_split(void **state)
@@ -348,16 +395,17 @@ static void quantized_products_have_the_same_bits_for_awkward_weights_and_activa
 typedef struct {
     double exact;     /* f64 dot product of decoded weights and f32 activations */
     double magnitude; /* sum |w x|                                             */
-    double act_error; /* sum |w| amax(block of x) / 2V: activation rounding    */
+    double act_error; /* sum |w| amax(block of x) / 2 top: activation rounding */
 } expected;
 
-/* V of the activations that meet type t. */
-static double act_top(const fm_type_traits *t)
+/* Steps from 0 to the largest activation that meets type t. */
+static double act_top(const fm_type_traits *t, bool int8)
 {
-    return t->act == FM_ACT_I15_32 ? 16256 : 4064;
+    return int8 ? 127 : t->act == FM_ACT_I15_32 ? 16256 : 4064;
 }
 
-static expected expect(const fm_matrix *w, int64_t row, const float *x, float *decoded)
+/* top: act_top(). */
+static expected expect(const fm_matrix *w, int64_t row, const float *x, float *decoded, double top)
 {
     const int block = w->type->block_elems;
     expected e = {0};
@@ -369,7 +417,7 @@ static expected expect(const fm_matrix *w, int64_t row, const float *x, float *d
         for (int64_t i = b; i < b + block; i++) {
             e.exact += (double)decoded[i] * x[i];
             e.magnitude += fabs((double)decoded[i] * x[i]);
-            e.act_error += fabs((double)decoded[i]) * amax / (2 * act_top(w->type));
+            e.act_error += fabs((double)decoded[i]) * amax / (2 * top);
         }
     }
     return e;
@@ -418,7 +466,7 @@ static void long_rows_of_extreme_values_do_not_overflow(void **state)
             quantize_tokens(&k, generic, type);
             multiply(&k, &w.rows, y, 0, 16, 0, 3);
             for (int t = 0; t < 3; t++) {
-                const expected e = expect(&w.rows, 3, x + t * N, decoded);
+                const expected e = expect(&w.rows, 3, x + t * N, decoded, 1);
                 /* 1024 float additions; an overflow would be of the order of the sum. */
                 assert_true(fabs((double)y[t * 16 + 3] - e.exact) <= e.magnitude * 1e-4);
             }
@@ -451,45 +499,52 @@ static void extreme_values_have_the_same_bits_for_many_tokens(void **state)
 
 /* Worst case: every activation off by half a step, and float rounding. Typical: errors of single
  * activations are independent, so a row's error relative to |row| |x| stays near
- * amax / rms / (V sqrt(12)), which is 0.5 / V for these inputs: 3e-5 and 1.2e-4. */
+ * amax / rms / (top sqrt(12)), which is 0.5 / top for these inputs: 3e-5 and 1.2e-4, with 8 bits 4e-3. */
+static void check_accuracy(const fm_kernels *set, const fm_type_traits *type, bool int8)
+{
+    enum { N_OUT = 48, N_IN = 1024, N_TOK = 5 };
+    const bool is_reference = strcmp(set->name, "reference") == 0;
+    float *const x = malloc(sizeof(float) * N_TOK * N_IN), decoded[N_IN], y[N_TOK * N_OUT];
+    weights w;
+    tokens k = {.n_in = N_IN, .n_tok = N_TOK, .x = x};
+    fill_activations(x, N_TOK * N_IN, X_RANDOM);
+    make_weights(&w, type, N_OUT, N_IN, W_RANDOM);
+    quantize_tokens(&k, set, type);
+    multiply(&k, &w.panels, y, 0, N_OUT, 0, N_TOK);
+    const double top = act_top(type, int8);
+    double error2 = 0, norm2 = 0;
+    for (int t = 0; t < N_TOK; t++) {
+        double xx = 0;
+        for (int c = 0; c < N_IN; c++) xx += (double)x[t * N_IN + c] * x[t * N_IN + c];
+        for (int row = 0; row < N_OUT; row++) {
+            const expected e = expect(&w.rows, row, x + t * N_IN, decoded, top);
+            const double error = fabs((double)y[t * N_OUT + row] - e.exact);
+            const double rounding = e.magnitude * 1e-5;
+            if (!(error <= rounding + (is_reference ? 0 : e.act_error)))
+                fail_msg("%s %s row %d: off by %g, allowed %g", set->name, type->name, row, error,
+                         rounding + e.act_error);
+            double ww = 0;
+            for (int c = 0; c < N_IN; c++) ww += (double)decoded[c] * decoded[c];
+            error2 += error * error;
+            norm2 += ww * xx;
+        }
+    }
+    assert_true(sqrt(error2 / norm2) < (is_reference ? 1e-6 : 0.6 / top));
+    free(k.bytes);
+    free_weights(&w);
+    free(x);
+}
+
 static void quantized_products_are_within_the_activation_rounding_of_f64(void **state)
 {
     (void)state;
-    enum { N_OUT = 48, N_IN = 1024, N_TOK = 3 };
-    float *const x = malloc(sizeof(float) * N_TOK * N_IN), decoded[N_IN], y[N_TOK * N_OUT];
-    for (const char *const *name = fm_kernels_available(); *name; name++) {
-        const int is_reference = strcmp(*name, "reference") == 0;
-        for (int i = 0; i < N_QUANTIZED; i++) {
-            const fm_type_traits *const type = fm_type_get(quantized[i]);
-            weights w;
-            tokens k = {.n_in = N_IN, .n_tok = N_TOK, .x = x};
-            fill_activations(x, N_TOK * N_IN, X_RANDOM);
-            make_weights(&w, type, N_OUT, N_IN, W_RANDOM);
-            quantize_tokens(&k, fm_kernels_pick(*name, NULL), type);
-            multiply(&k, &w.panels, y, 0, N_OUT, 0, N_TOK);
-            double error2 = 0, norm2 = 0;
-            for (int t = 0; t < N_TOK; t++) {
-                double xx = 0;
-                for (int c = 0; c < N_IN; c++) xx += (double)x[t * N_IN + c] * x[t * N_IN + c];
-                for (int row = 0; row < N_OUT; row++) {
-                    const expected e = expect(&w.rows, row, x + t * N_IN, decoded);
-                    const double error = fabs((double)y[t * N_OUT + row] - e.exact);
-                    const double rounding = e.magnitude * 1e-5;
-                    if (!(error <= rounding + (is_reference ? 0 : e.act_error)))
-                        fail_msg("%s %s row %d: off by %g, allowed %g", *name, type->name, row,
-                                 error, rounding + e.act_error);
-                    double ww = 0;
-                    for (int c = 0; c < N_IN; c++) ww += (double)decoded[c] * decoded[c];
-                    error2 += error * error;
-                    norm2 += ww * xx;
-                }
-            }
-            assert_true(sqrt(error2 / norm2) < (is_reference ? 1e-6 : 0.6 / act_top(type)));
-            free(k.bytes);
-            free_weights(&w);
-        }
+    for (int i = 0; i < N_QUANTIZED; i++) {
+        const fm_type_traits *const type = fm_type_get(quantized[i]);
+        for (const fm_kernels *const *set = all_sets(); *set; set++)
+            check_accuracy(*set, type, false);
+        for (const fm_kernels *const *set = all_int8_sets(); *set; set++)
+            check_accuracy(*set, type, true);
     }
-    free(x);
 }
 
 static void float_products_are_within_rounding_of_f64_for_any_size(void **state)
@@ -525,7 +580,7 @@ static void float_products_are_within_rounding_of_f64_for_any_size(void **state)
                 multiply(&k, &w, y, 0, n_out, 0, n_tok);
                 for (int64_t t = 0; t < n_tok; t++)
                     for (int64_t row = 0; row < n_out; row++) {
-                        const expected e = expect(&w, row, x + t * n_in, decoded);
+                        const expected e = expect(&w, row, x + t * n_in, decoded, 1);
                         assert_true(fabs((double)y[t * n_out + row] - e.exact) <=
                                     e.magnitude * 1e-5);
                     }
@@ -596,6 +651,21 @@ static void reference_takes_plain_activations_and_the_others_what_the_type_says(
     assert_int_equal(fm_kernels_pick("generic", NULL)->act_form(q4_k), FM_ACT_I13_256);
 }
 
+static void every_set_but_reference_has_activations_of_8_bits(void **state)
+{
+    (void)state;
+    for (const char *const *name = fm_kernels_available(); *name; name++) {
+        const fm_kernels *const set = fm_kernels_pick(*name, NULL), *const k = fm_kernels_int8(set);
+        if (strcmp(*name, "reference") == 0) {
+            assert_null(k);
+            continue;
+        }
+        assert_string_equal(k->name, *name);
+        assert_ptr_not_equal(k->quantize, set->quantize);
+        assert_null(fm_kernels_int8(k));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -613,6 +683,7 @@ int main(void)
         cmocka_unit_test(float_products_agree_bit_for_bit_between_avx2_and_avx512),
         cmocka_unit_test(pick_names_what_this_processor_can_run),
         cmocka_unit_test(reference_takes_plain_activations_and_the_others_what_the_type_says),
+        cmocka_unit_test(every_set_but_reference_has_activations_of_8_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

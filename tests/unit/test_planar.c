@@ -391,7 +391,8 @@ static void e4m3_rows_of_many_blocks_agree_in_every_batch(void **state)
 enum { CODE_ROWS = 37, CODE_COLS = 5 * 128, CODE_TOKENS = 70 };
 
 /* One type: products in every set, layout and batch have the bits of plain rows. */
-static void check_codes(const fm_type_traits *type, const void *const *act, int64_t n_in, bool full)
+static void check_codes(const fm_type_traits *type, const void *const *act, int64_t n_in, bool full,
+                        bool int8)
 {
     static float want[CODE_TOKENS][CODE_ROWS], got[CODE_TOKENS][CODE_ROWS];
     static const int batches[] = {1, 2, 3, 8, 31, CODE_TOKENS};
@@ -425,7 +426,8 @@ static void check_codes(const fm_type_traits *type, const void *const *act, int6
     for (int t = 0; t < CODE_TOKENS; t++) y[t] = got[t];
     for (const char *const *name = fm_kernels_available(); *name; name++) {
         if (strcmp(*name, "reference") == 0) continue;
-        const fm_kernels *const k = fm_kernels_pick(*name, NULL);
+        const fm_kernels *k = fm_kernels_pick(*name, NULL);
+        if (int8) k = fm_kernels_int8(k);
         for (size_t b = 0; b < 2 * sizeof batches / sizeof batches[0]; b++) {
             memset(got, 0xff, sizeof got);
             for (int t = 0, n; t < CODE_TOKENS; t += n) {
@@ -434,9 +436,9 @@ static void check_codes(const fm_type_traits *type, const void *const *act, int6
                 k->matmul(&w[b % 2], 16, CODE_ROWS, act + t, y + t, n);
             }
             if (memcmp(got, want, sizeof want) != 0)
-                fail_msg("%s scale %d%s: %s, layout %d, %d tokens: other bits", type->name,
-                         type->scale, full ? " all bits set" : "", *name, (int)(b % 2),
-                         batches[b / 2]);
+                fail_msg("%s scale %d%s: %s%s, layout %d, %d tokens: other bits", type->name,
+                         type->scale, full ? " all bits set" : "", *name, int8 ? " int8" : "",
+                         (int)(b % 2), batches[b / 2]);
         }
     }
     for (int k = 0; k < n_plane; k++) {
@@ -464,17 +466,22 @@ static void code_rows_of_many_blocks_agree_in_every_set_layout_and_batch(void **
         n_type++;
         const int64_t n_in = /* an odd number of groups */
             CODE_COLS - (type->block_elems < 128 ? type->block_elems : 0);
-        const void *act[CODE_TOKENS];
-        for (int t = 0; t < CODE_TOKENS; t++) {
-            void *const form = exactly(fm_act_bytes(type->act, n_in));
-            fm_kernels_pick("generic", NULL)->quantize(type->act, form, x[t], n_in);
-            act[t] = form;
+        for (int int8 = 0; int8 < 2; int8++) {
+            const void *act[CODE_TOKENS];
+            const fm_kernels *generic = fm_kernels_pick("generic", NULL);
+            if (int8) generic = fm_kernels_int8(generic);
+            for (int t = 0; t < CODE_TOKENS; t++) {
+                void *const form = exactly(fm_act_bytes(type->act, n_in));
+                generic->quantize(type->act, form, x[t], n_in);
+                act[t] = form;
+            }
+            const fm_act_i15_32 *const first = act[1], *const second = act[2];
+            const int high = int8 ? 126 : 127, low = int8 ? 0 : -64; /* 126.5 to even */
+            assert_true(first->hi[0] == high && first->lo[0] == low && second->lo[0] == low);
+            check_codes(type, act, n_in, false, int8);
+            check_codes(type, act, n_in, true, int8);
+            for (int t = 0; t < CODE_TOKENS; t++) free((void *)(uintptr_t)act[t]);
         }
-        const fm_act_i15_32 *const first = act[1], *const second = act[2];
-        assert_true(first->hi[0] == 127 && first->lo[0] == -64 && second->lo[0] == -64);
-        check_codes(type, act, n_in, false);
-        check_codes(type, act, n_in, true);
-        for (int t = 0; t < CODE_TOKENS; t++) free((void *)(uintptr_t)act[t]);
     }
     assert_int_equal(n_type, 7 * 9 + 1);
 }

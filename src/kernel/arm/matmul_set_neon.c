@@ -61,14 +61,14 @@ static FM_ALWAYS_INLINE int8x16_t narrow(const int32x4_t v[4])
     return vcombine_s8(vmovn_s16(a), vmovn_s16(b));
 }
 
-/* Rounds 16 columns, to nearest and even, to v = hi 2^shift + lo and returns the sums of v and hi. */
+/* fm_round_16_fn */
 static FM_ALWAYS_INLINE fm_sums_16 round_16(int8_t *hi, int8_t *lo, const float *x, float inverse,
-                                            const int shift)
+                                            const int coarse, const int shift)
 {
     int32x4_t v[4], h[4], l[4];
     FM_UNROLL
     for (int i = 0; i < 4; i++) {
-        v[i] = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4 * i), inverse));
+        v[i] = shift_left(vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4 * i), inverse)), coarse);
         h[i] = vrshlq_s32(v[i], vdupq_n_s32(-shift)); /* to the right */
         l[i] = vsubq_s32(v[i], shift_left(h[i], shift));
     }
@@ -79,19 +79,24 @@ static FM_ALWAYS_INLINE fm_sums_16 round_16(int8_t *hi, int8_t *lo, const float 
     return (fm_sums_16){vaddvq_s32(sum), vaddvq_s32(sum_hi)};
 }
 
-static void quantize_32(fm_act_i15_32 *dst, const float *x)
+static FM_ALWAYS_INLINE void quantize_32(fm_act_i15_32 *dst, const float *x, const int coarse)
 {
-    fm_quantize_32_by_16(dst, x, largest_bits, round_16);
+    fm_quantize_32_by_16(dst, x, coarse, largest_bits, round_16);
 }
 
-static void quantize_256(fm_act_i13_256 *dst, const float *x)
+static FM_ALWAYS_INLINE void quantize_256(fm_act_i13_256 *dst, const float *x, const int coarse)
 {
-    fm_quantize_256_by_16(dst, x, largest_bits, round_16);
+    fm_quantize_256_by_16(dst, x, coarse, largest_bits, round_16);
 }
 
 static void quantize(fm_act form, void *dst, const float *x, int64_t n)
 {
-    fm_quantize_row(form, dst, x, n, quantize_32, quantize_256);
+    fm_quantize_row(form, dst, x, n, 2, quantize_32, quantize_256);
+}
+
+static void quantize_int8(fm_act form, void *dst, const float *x, int64_t n)
+{
+    fm_quantize_row(form, dst, x, n, 1, quantize_32, quantize_256);
 }
 
 void fm_matmul_neon(fm_kernels *k)
@@ -100,6 +105,11 @@ void fm_matmul_neon(fm_kernels *k)
     k->quantize = quantize;
     k->matmul = matmul;
     fm_book_entries_init();
+}
+
+void fm_int8_neon(fm_kernels *k)
+{
+    k->quantize = quantize_int8;
 }
 
 #endif

@@ -13,21 +13,21 @@ fm_act fm_act_form_of_type(const fm_type_traits *t)
 }
 
 /* fm_act_scale() of n activations. */
-static float block_scale(const float *x, int n, int top, float *inverse)
+static float block_scale(const float *x, int n, int top, int coarse, float *inverse)
 {
     uint32_t largest = 0;
     for (int i = 0; i < n; i++) {
         const uint32_t mag = fm_f32_bits(x[i]) & 0x7fffffffu;
         largest = mag > largest ? mag : largest;
     }
-    return fm_act_scale(largest, top, inverse);
+    return fm_act_scale(largest, top, coarse, inverse);
 }
 
 /* Adding 1.5 * 2^23 leaves no fraction bits, so the addition itself rounds to the nearest integer,
  * ties to even. The product is at most 16256 (1 + 2^-22), so no clamp is needed. */
-static int32_t round_to_even(float x, float inverse)
+static int32_t round_to_even(float x, float inverse, int coarse)
 {
-    return (int32_t)(fm_f32_bits(x * inverse + 12582912.0f) - 0x4b400000u);
+    return (int32_t)(fm_f32_bits(x * inverse + 12582912.0f) - 0x4b400000u) * (1 << coarse);
 }
 
 /* Splits v into hi * 2^shift + lo. (A right shift of a negative number is arithmetic on every
@@ -39,13 +39,13 @@ static void split(int8_t *hi, int8_t *lo, int32_t v, int shift)
     *lo = (int8_t)(v - h * (1 << shift));
 }
 
-static void quantize_32(fm_act_i15_32 *dst, const float *x)
+static void quantize_32(fm_act_i15_32 *dst, const float *x, int coarse)
 {
     float inverse;
-    dst->d = block_scale(x, 32, FM_ACT_32_TOP, &inverse);
+    dst->d = block_scale(x, 32, FM_ACT_32_TOP, coarse, &inverse);
     int32_t sum = 0;
     for (int i = 0; i < 32; i++) {
-        const int32_t v = inverse == 0.0f ? 0 : round_to_even(x[i], inverse);
+        const int32_t v = inverse == 0.0f ? 0 : round_to_even(x[i], inverse, coarse);
         split(&dst->hi[i], &dst->lo[i], v, FM_ACT_32_SHIFT);
         sum += v;
     }
@@ -53,15 +53,15 @@ static void quantize_32(fm_act_i15_32 *dst, const float *x)
     dst->nsum = -sum;
 }
 
-static void quantize_256(fm_act_i13_256 *dst, const float *x)
+static void quantize_256(fm_act_i13_256 *dst, const float *x, int coarse)
 {
     float inverse;
-    dst->d = block_scale(x, 256, FM_ACT_256_TOP, &inverse);
+    dst->d = block_scale(x, 256, FM_ACT_256_TOP, coarse, &inverse);
     memset(dst->pad, 0, sizeof dst->pad);
     for (int j = 0; j < 8; j++) {
         int32_t sum[2] = {0, 0}, sum_hi = 0, sum_lo = 0;
         for (int i = 32 * j; i < 32 * j + 32; i++) {
-            const int32_t v = inverse == 0.0f ? 0 : round_to_even(x[i], inverse);
+            const int32_t v = inverse == 0.0f ? 0 : round_to_even(x[i], inverse, coarse);
             split(&dst->hi[i], &dst->lo[i], v, FM_ACT_256_SHIFT);
             sum[i / 16 % 2] += v;
             sum_hi += dst->hi[i];
@@ -76,7 +76,12 @@ static void quantize_256(fm_act_i13_256 *dst, const float *x)
 
 void fm_quantize_generic(fm_act form, void *dst, const float *x, int64_t n)
 {
-    fm_quantize_row(form, dst, x, n, quantize_32, quantize_256);
+    fm_quantize_row(form, dst, x, n, 2, quantize_32, quantize_256);
+}
+
+static void quantize_int8(fm_act form, void *dst, const float *x, int64_t n)
+{
+    fm_quantize_row(form, dst, x, n, 1, quantize_32, quantize_256);
 }
 
 /* One row with f32, f16 or bf16 weights: 16 running sums, column c in sum c % 16. */
@@ -132,4 +137,9 @@ void fm_matmul_generic(fm_kernels *k)
     k->act_form = fm_act_form_of_type;
     k->quantize = fm_quantize_generic;
     k->matmul = matmul;
+}
+
+void fm_int8_generic(fm_kernels *k)
+{
+    k->quantize = quantize_int8;
 }

@@ -6,17 +6,29 @@
 
 #include "kernel/matmul_panels.h"
 
-/* Entries of the types whose activations come in blocks of 32 resp. 256; the others are NULL. */
-extern const fm_panel_kernels fm_panels_32_avx512[FM_KERNEL_TYPES];
-extern const fm_panel_kernels fm_panels_256_avx512[FM_KERNEL_TYPES];
+/* Entries of the types whose activations come in blocks of 32 resp. 256; the others are NULL. [0]: for activations of one
+ * plane, whose few tokens go the way of two; [1]: of two. */
+extern const fm_panel_kernels fm_panels_32_avx512[2][FM_KERNEL_TYPES];
+extern const fm_panel_kernels fm_panels_256_avx512[2][FM_KERNEL_TYPES];
 
-/* The matmul of the avx512 set. */
+/* An entry, of functions called type_tokens_planes. */
+#define FM_PANEL_KERNELS(type, n_plane)                                                            \
+    {                                                                                              \
+        {type##_1_2, type##_2_2, type##_4_##n_plane, type##_8_##n_plane},                          \
+        {                                                                                          \
+            type##_3_2, type##_5_##n_plane, type##_6_##n_plane, type##_7_##n_plane                 \
+        }                                                                                          \
+    }
+
+/* The matmul of the avx512 set, and with activations of 8 bits. */
 void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                        float *const *y, int64_t n_tok);
+void fm_product_avx512_int8(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                            float *const *y, int64_t n_tok);
 
-/* Products with formats of several planes but E4M3: matmul_planar_avx512.c. */
+/* Products with formats of several planes but E4M3, n_plane planes of activations: matmul_planar_avx512.c. */
 void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                         float *const *y, int64_t n_tok);
+                             float *const *y, int64_t n_tok, int n_plane);
 
 static FM_ALWAYS_INLINE __m512i load_512(const void *p)
 {
@@ -46,7 +58,9 @@ static FM_ALWAYS_INLINE __m512i add_unit(__m512i sum, __m512i w, const int8_t *p
     return _mm512_dpbusd_epi32(sum, w, repeat_32(p));
 #endif
     switch (form) {
-    case SUM_AS_COMPILED: sum = _mm512_dpbusd_epi32(sum, w, repeat_32(p)); break;
+    case SUM_AS_COMPILED:
+        sum = _mm512_dpbusd_epi32(sum, w, repeat_32(p));
+        break;
     case SUM_WHOLE:
         __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(four_bytes *)p));
         break;
@@ -95,12 +109,13 @@ static FM_ALWAYS_INLINE __m512i or_masked(__m512i a, __m512i b, __m512i mask)
     return _mm512_ternarylogic_epi32(a, b, mask, 0xf8);
 }
 
-/* s[t] <- (s[t] + sum w hi) 2^shift + sum w lo, over n_unit units for nt tokens. The weights stay
- * in registers for both planes; tokens are the inner loop, so that nt sums are under way at once,
+/* s[t] <- (s[t] + sum w hi) 2^shift + sum w lo, over n_unit units for nt tokens; lo is 0 where n_plane is 1. The weights
+ * stay in registers for both planes; tokens are the inner loop, so that nt sums are under way at once,
  * and where that is too few the planes are summed apart. one: the form where nt is 1. */
 static FM_ALWAYS_INLINE void dot_planes(__m512i *s, const __m512i *w, const int n_unit,
                                         const int8_t *const *hi, const int8_t *const *lo,
-                                        const int nt, const int shift, const sum_form one)
+                                        const int nt, const int n_plane, const int shift,
+                                        const sum_form one)
 {
     const sum_form form = nt == 1 ? one : SUM_IN_ORDER;
     if (nt <= 2) {
@@ -120,6 +135,7 @@ static FM_ALWAYS_INLINE void dot_planes(__m512i *s, const __m512i *w, const int 
     FM_UNROLL
     for (int u = 0; u < n_unit; u++) add_unit_of_all(s, w[u], hi, u, nt, form);
     shift_all(s, nt, shift);
+    if (n_plane == 1) return;
     FM_UNROLL
     for (int u = 0; u < n_unit; u++) add_unit_of_all(s, w[u], lo, u, nt, form);
 }

@@ -108,7 +108,8 @@ typedef struct {
 } shape;
 
 static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, const void *const *act,
-                                          const int nt, const shape sh, codes_fn *codes)
+                                          const int nt, const int n_plane, const shape sh,
+                                          codes_fn *codes)
 {
     __m512 acc[8];
     FM_UNROLL
@@ -144,7 +145,7 @@ static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, con
             lo[t] = x[t]->lo;
             s[t] = sh.has_offset ? _mm512_set1_epi32(x[t]->nsum) : _mm512_setzero_si512();
         }
-        dot_planes(s, w, 8, hi, lo, nt, FM_ACT_32_SHIFT, SUM_AS_COMPILED);
+        dot_planes(s, w, 8, hi, lo, nt, n_plane, FM_ACT_32_SHIFT, SUM_AS_COMPILED);
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
             if (sh.down != 0) s[t] = _mm512_srai_epi32(s[t], (unsigned)sh.down);
@@ -170,12 +171,14 @@ static const shape shape_e2m1 = {4, 1, 3, 0, 1, FM_READ_IN_ORDER};
 
 typedef void (*planar_fn)(float *out, const panel_planes *p, const void *const *act);
 
-#define KERNEL(code, nt)                                                                           \
-    static void code##_##nt(float *out, const panel_planes *p, const void *const *act)             \
+#define KERNEL(code, nt, n_plane)                                                                  \
+    static void code##_##nt##_##n_plane(float *out, const panel_planes *p, const void *const *act) \
     {                                                                                              \
-        panel_planar(out, p, act, nt, shape_##code, codes_##code);                                 \
+        panel_planar(out, p, act, nt, n_plane, shape_##code, codes_##code);                        \
     }
-#define KERNELS(code) KERNEL(code, 1) KERNEL(code, 2) KERNEL(code, 4) KERNEL(code, 8)
+#define KERNELS(code)                                                                              \
+    KERNEL(code, 1, 2)                                                                             \
+    KERNEL(code, 2, 2) KERNEL(code, 4, 2) KERNEL(code, 8, 2) KERNEL(code, 4, 1) KERNEL(code, 8, 1)
 KERNELS(u2)
 KERNELS(u3)
 KERNELS(u4)
@@ -185,17 +188,23 @@ KERNELS(u8)
 KERNELS(i4)
 KERNELS(e2m1)
 
-/* By code and log2 of the number of tokens. */
-static const planar_fn kernels[][4] = {
-    [FM_CODE_U2] = {u2_1, u2_2, u2_4, u2_8}, [FM_CODE_U3] = {u3_1, u3_2, u3_4, u3_8},
-    [FM_CODE_U4] = {u4_1, u4_2, u4_4, u4_8}, [FM_CODE_U5] = {u5_1, u5_2, u5_4, u5_8},
-    [FM_CODE_U6] = {u6_1, u6_2, u6_4, u6_8}, [FM_CODE_U8] = {u8_1, u8_2, u8_4, u8_8},
-    [FM_CODE_I4] = {i4_1, i4_2, i4_4, i4_8}, [FM_CODE_E2M1] = {e2m1_1, e2m1_2, e2m1_4, e2m1_8},
-};
+#define ENTRY(code, n_plane)                                                                       \
+    {                                                                                              \
+        code##_1_2, code##_2_2, code##_4_##n_plane, code##_8_##n_plane                             \
+    }
+#define TABLE(n_plane)                                                                             \
+    {                                                                                              \
+        [FM_CODE_U2] = ENTRY(u2, n_plane), [FM_CODE_U3] = ENTRY(u3, n_plane),                      \
+        [FM_CODE_U4] = ENTRY(u4, n_plane), [FM_CODE_U5] = ENTRY(u5, n_plane),                      \
+        [FM_CODE_U6] = ENTRY(u6, n_plane), [FM_CODE_U8] = ENTRY(u8, n_plane),                      \
+        [FM_CODE_I4] = ENTRY(i4, n_plane), [FM_CODE_E2M1] = ENTRY(e2m1, n_plane),                  \
+    }
+/* By planes of activations, code and log2 of the number of tokens. */
+static const planar_fn kernels[2][FM_CODE_E2M1 + 1][4] = {TABLE(1), TABLE(2)};
 
 /* fm_matmul_panel_rows() with planes. */
 static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                       float *const *y, int64_t n_tok)
+                       float *const *y, int64_t n_tok, int n_plane)
 {
     enum { GROUP = 8 };
     const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
@@ -219,7 +228,7 @@ static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const voi
                     .scale_type = (fm_scale)w->type->scale,
                 };
                 float out[GROUP * FM_PANEL_ROWS];
-                kernels[w->type->code][log2](out, &p, x);
+                kernels[n_plane - 1][w->type->code][log2](out, &p, x);
                 for (int64_t t = 0; t < nt; t++)
                     memcpy(y[t0 + t] + row, out + t * FM_PANEL_ROWS, FM_PANEL_ROWS * sizeof *out);
             }
@@ -228,12 +237,12 @@ static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const voi
 }
 
 void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                             float *const *y, int64_t n_tok)
+                             float *const *y, int64_t n_tok, int n_plane)
 {
     const int64_t panels = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panels ? row1 : panels;
     if (row0 < split) {
-        panel_rows(w, row0, split, act, y, n_tok);
+        panel_rows(w, row0, split, act, y, n_tok, n_plane);
         row0 = split;
     }
     fm_rows_planar(w, row0, row1, act, y, n_tok);

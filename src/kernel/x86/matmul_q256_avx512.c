@@ -30,7 +30,8 @@ static FM_ALWAYS_INLINE const uint8_t *from_here(const uint8_t *panel)
 /* Group k of a block for nt tokens. */
 static FM_ALWAYS_INLINE void add_group(sums_512 *r, __m512i sc, const uint8_t *panel,
                                        const fm_act_i13_256 *const *x, const int nt,
-                                       const shape_256 shape, unit_fn *unit, int k)
+                                       const int n_plane, const shape_256 shape, unit_fn *unit,
+                                       int k)
 {
     const int column = k * shape.n_unit * 4;
     __m512i w[8], s[8];
@@ -49,6 +50,7 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, __m512i sc, const uint8_t *p
             FM_UNROLL
             for (int t = 0; t < nt; t++) {
                 r->sum[t] = add_unit(r->sum[t], w[u], hi[t] + 4 * u, SUM_IN_ORDER);
+                if (n_plane == 1) continue;
                 r->plane_lo[t] = add_unit(r->plane_lo[t], w[u], lo[t] + 4 * u, SUM_IN_ORDER);
             }
         }
@@ -57,7 +59,7 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, __m512i sc, const uint8_t *p
     if (nt < shape.in_step) {
         FM_UNROLL
         for (int u = 0; u < shape.n_unit; u++) w[u] = unit(panel, k, u, nt > 4);
-        dot_planes(s, w, shape.n_unit, hi, lo, nt, FM_ACT_256_SHIFT, SUM_WHOLE);
+        dot_planes(s, w, shape.n_unit, hi, lo, nt, n_plane, FM_ACT_256_SHIFT, SUM_WHOLE);
     } else {
         FM_UNROLL
         for (int u = 0; u < shape.n_unit; u++) {
@@ -65,8 +67,11 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, __m512i sc, const uint8_t *p
             add_unit_of_all(s, w[u], hi, u, nt, SUM_IN_ORDER);
         }
         shift_all(s, nt, FM_ACT_256_SHIFT);
-        FM_UNROLL
-        for (int u = 0; u < shape.n_unit; u++) add_unit_of_all(s, w[u], lo, u, nt, SUM_IN_ORDER);
+        if (n_plane == 2) {
+            FM_UNROLL
+            for (int u = 0; u < shape.n_unit; u++)
+                add_unit_of_all(s, w[u], lo, u, nt, SUM_IN_ORDER);
+        }
     }
     if (shape.scale == SCALE_WEIGHTS) sc = _mm512_srli_epi32(sc, 16);
     FM_UNROLL
@@ -84,8 +89,9 @@ static FM_ALWAYS_INLINE void read_scales(__m512i *sc, const uint8_t *p, const in
 
 /* Integer sums of one block for nt tokens, then the float step of quant.h. */
 static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t n_block,
-                                       const void *const *act, const int nt, const shape_256 shape,
-                                       scale_fn *scale, minimum_fn *minimum, unit_fn *unit)
+                                       const void *const *act, const int nt, const int n_plane,
+                                       const shape_256 shape, scale_fn *scale, minimum_fn *minimum,
+                                       unit_fn *unit)
 {
     const int n_group = shape.n_group / shape.n_part, bytes = shape.block_bytes * FM_PANEL_ROWS;
     const bool scales_first = nt <= shape.scales_first;
@@ -113,16 +119,16 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
                     const int k = n_group * part + i;
                     if (fm_asks_ahead(shape.order, nt))
                         fm_prefetch_panel(panel, bytes, k, shape.n_group);
-                    add_group(&r, scales_first ? sc[k] : scale(panel, k), panel, x, nt, shape, unit,
-                              k);
+                    add_group(&r, scales_first ? sc[k] : scale(panel, k), panel, x, nt, n_plane,
+                              shape, unit, k);
                 }
             } else {
                 FM_NO_UNROLL
                 for (int k = n_group * part; k < n_group * (part + 1); k++) {
                     if (fm_asks_ahead(shape.order, nt))
                         fm_prefetch_panel(panel, bytes, k, shape.n_group);
-                    add_group(&r, scales_first ? sc[k] : scale(panel, k), panel, x, nt, shape, unit,
-                              k);
+                    add_group(&r, scales_first ? sc[k] : scale(panel, k), panel, x, nt, n_plane,
+                              shape, unit, k);
                 }
             }
             sum_minima(low, scales_first ? mn : NULL, panel, x, nt, shape.min, minimum);
@@ -139,21 +145,24 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
     }
 }
 
-#define KERNEL(type, nt, scale, minimum, unit)                                                     \
-    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
-                            const void *const *act)                                                \
+#define KERNEL(type, nt, n_plane, scale, minimum, unit)                                            \
+    static void type##_##nt##_##n_plane(float *out, const uint8_t *panel, int64_t n_block,         \
+                                        const void *const *act)                                    \
     {                                                                                              \
-        panel_256(out, panel, n_block, act, nt, shape_##type, scale, minimum, unit);               \
+        panel_256(out, panel, n_block, act, nt, n_plane, shape_##type, scale, minimum, unit);      \
     }
+#define KERNELS_4_TO_8(type, n_plane, scale, minimum, unit)                                        \
+    KERNEL(type, 4, n_plane, scale, minimum, unit)                                                 \
+    KERNEL(type, 5, n_plane, scale, minimum, unit)                                                 \
+    KERNEL(type, 6, n_plane, scale, minimum, unit)                                                 \
+    KERNEL(type, 7, n_plane, scale, minimum, unit)                                                 \
+    KERNEL(type, 8, n_plane, scale, minimum, unit)
 #define KERNELS(type, scale, minimum, unit)                                                        \
-    KERNEL(type, 1, scale, minimum, unit)                                                          \
-    KERNEL(type, 2, scale, minimum, unit)                                                          \
-    KERNEL(type, 3, scale, minimum, unit)                                                          \
-    KERNEL(type, 4, scale, minimum, unit)                                                          \
-    KERNEL(type, 5, scale, minimum, unit)                                                          \
-    KERNEL(type, 6, scale, minimum, unit)                                                          \
-    KERNEL(type, 7, scale, minimum, unit)                                                          \
-    KERNEL(type, 8, scale, minimum, unit)
+    KERNEL(type, 1, 2, scale, minimum, unit)                                                       \
+    KERNEL(type, 2, 2, scale, minimum, unit)                                                       \
+    KERNEL(type, 3, 2, scale, minimum, unit)                                                       \
+    KERNELS_4_TO_8(type, 2, scale, minimum, unit)                                                  \
+    KERNELS_4_TO_8(type, 1, scale, minimum, unit)
 KERNELS(q2_k, scale_q2_k, minimum_q2_k, unit_q2_k)
 KERNELS(q3_k, scale_q3_k, NULL, unit_q3_k)
 KERNELS(q4_k, scale_6bit, minimum_6bit, unit_q4_k)
@@ -161,14 +170,15 @@ KERNELS(q5_k, scale_6bit, minimum_6bit, unit_q5_k)
 KERNELS(q6_k, scale_q6_k, NULL, unit_q6_k)
 KERNELS(iq4_xs, scale_iq4_xs, NULL, unit_iq4_xs)
 
-const fm_panel_kernels fm_panels_256_avx512[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q2_K] = {{q2_k_1, q2_k_2, q2_k_4, q2_k_8}, {q2_k_3, q2_k_5, q2_k_6, q2_k_7}},
-    [FM_TYPE_Q3_K] = {{q3_k_1, q3_k_2, q3_k_4, q3_k_8}, {q3_k_3, q3_k_5, q3_k_6, q3_k_7}},
-    [FM_TYPE_Q4_K] = {{q4_k_1, q4_k_2, q4_k_4, q4_k_8}, {q4_k_3, q4_k_5, q4_k_6, q4_k_7}},
-    [FM_TYPE_Q5_K] = {{q5_k_1, q5_k_2, q5_k_4, q5_k_8}, {q5_k_3, q5_k_5, q5_k_6, q5_k_7}},
-    [FM_TYPE_Q6_K] = {{q6_k_1, q6_k_2, q6_k_4, q6_k_8}, {q6_k_3, q6_k_5, q6_k_6, q6_k_7}},
-    [FM_TYPE_IQ4_XS] = {{iq4_xs_1, iq4_xs_2, iq4_xs_4, iq4_xs_8},
-                        {iq4_xs_3, iq4_xs_5, iq4_xs_6, iq4_xs_7}},
-};
+#define TABLE(n_plane)                                                                             \
+    {                                                                                              \
+        [FM_TYPE_Q2_K] = FM_PANEL_KERNELS(q2_k, n_plane),                                          \
+        [FM_TYPE_Q3_K] = FM_PANEL_KERNELS(q3_k, n_plane),                                          \
+        [FM_TYPE_Q4_K] = FM_PANEL_KERNELS(q4_k, n_plane),                                          \
+        [FM_TYPE_Q5_K] = FM_PANEL_KERNELS(q5_k, n_plane),                                          \
+        [FM_TYPE_Q6_K] = FM_PANEL_KERNELS(q6_k, n_plane),                                          \
+        [FM_TYPE_IQ4_XS] = FM_PANEL_KERNELS(iq4_xs, n_plane),                                      \
+    }
+const fm_panel_kernels fm_panels_256_avx512[2][FM_KERNEL_TYPES] = {TABLE(1), TABLE(2)};
 
 #endif

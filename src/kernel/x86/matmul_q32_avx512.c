@@ -11,8 +11,8 @@
 #if defined(__x86_64__)
 
 static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t n_block,
-                                      const void *const *act, const int nt, const shape_32 shape,
-                                      block_fn *unpack)
+                                      const void *const *act, const int nt, const int n_plane,
+                                      const shape_32 shape, block_fn *unpack)
 {
     __m512 acc[8];
     FM_UNROLL
@@ -32,7 +32,7 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
             lo[t] = x[t]->lo;
             s[t] = shape.has_offset ? _mm512_set1_epi32(x[t]->nsum) : _mm512_setzero_si512();
         }
-        dot_planes(s, wb.w, 8, hi, lo, nt, FM_ACT_32_SHIFT, SUM_AS_COMPILED);
+        dot_planes(s, wb.w, 8, hi, lo, nt, n_plane, FM_ACT_32_SHIFT, SUM_AS_COMPILED);
         FM_UNROLL
         for (int t = 0; t < nt; t++)
             acc[t] = add_block_32(acc[t], s[t], wb.d, shape.has_min ? wb.m : wb.d, x[t]->d,
@@ -42,16 +42,19 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
     for (int t = 0; t < nt; t++) _mm512_storeu_ps(out + t * FM_PANEL_ROWS, acc[t]);
 }
 
-#define KERNEL(type, nt)                                                                           \
-    static void type##_##nt(float *out, const uint8_t *panel, int64_t n_block,                     \
-                            const void *const *act)                                                \
+#define KERNEL(type, nt, n_plane)                                                                  \
+    static void type##_##nt##_##n_plane(float *out, const uint8_t *panel, int64_t n_block,         \
+                                        const void *const *act)                                    \
     {                                                                                              \
-        panel_32(out, panel, n_block, act, nt, shape_##type, unpack_##type);                       \
+        panel_32(out, panel, n_block, act, nt, n_plane, shape_##type, unpack_##type);              \
     }
 #define KERNELS(type)                                                                              \
-    KERNEL(type, 1)                                                                                \
-    KERNEL(type, 2) KERNEL(type, 3) KERNEL(type, 4) KERNEL(type, 5) KERNEL(type, 6)                \
-        KERNEL(type, 7) KERNEL(type, 8)
+    KERNEL(type, 1, 2)                                                                             \
+    KERNEL(type, 2, 2)                                                                             \
+    KERNEL(type, 3, 2)                                                                             \
+    KERNEL(type, 4, 2)                                                                             \
+    KERNEL(type, 5, 2) KERNEL(type, 6, 2) KERNEL(type, 7, 2) KERNEL(type, 8, 2) KERNEL(type, 4, 1) \
+        KERNEL(type, 5, 1) KERNEL(type, 6, 1) KERNEL(type, 7, 1) KERNEL(type, 8, 1)
 KERNELS(q4_0)
 KERNELS(q4_1)
 KERNELS(q5_0)
@@ -60,15 +63,16 @@ KERNELS(q8_0)
 KERNELS(mxfp4)
 KERNELS(iq4_nl)
 
-const fm_panel_kernels fm_panels_32_avx512[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q4_0] = {{q4_0_1, q4_0_2, q4_0_4, q4_0_8}, {q4_0_3, q4_0_5, q4_0_6, q4_0_7}},
-    [FM_TYPE_Q4_1] = {{q4_1_1, q4_1_2, q4_1_4, q4_1_8}, {q4_1_3, q4_1_5, q4_1_6, q4_1_7}},
-    [FM_TYPE_Q5_0] = {{q5_0_1, q5_0_2, q5_0_4, q5_0_8}, {q5_0_3, q5_0_5, q5_0_6, q5_0_7}},
-    [FM_TYPE_Q5_1] = {{q5_1_1, q5_1_2, q5_1_4, q5_1_8}, {q5_1_3, q5_1_5, q5_1_6, q5_1_7}},
-    [FM_TYPE_Q8_0] = {{q8_0_1, q8_0_2, q8_0_4, q8_0_8}, {q8_0_3, q8_0_5, q8_0_6, q8_0_7}},
-    [FM_TYPE_MXFP4] = {{mxfp4_1, mxfp4_2, mxfp4_4, mxfp4_8}, {mxfp4_3, mxfp4_5, mxfp4_6, mxfp4_7}},
-    [FM_TYPE_IQ4_NL] = {{iq4_nl_1, iq4_nl_2, iq4_nl_4, iq4_nl_8},
-                        {iq4_nl_3, iq4_nl_5, iq4_nl_6, iq4_nl_7}},
-};
+#define TABLE(n_plane)                                                                             \
+    {                                                                                              \
+        [FM_TYPE_Q4_0] = FM_PANEL_KERNELS(q4_0, n_plane),                                          \
+        [FM_TYPE_Q4_1] = FM_PANEL_KERNELS(q4_1, n_plane),                                          \
+        [FM_TYPE_Q5_0] = FM_PANEL_KERNELS(q5_0, n_plane),                                          \
+        [FM_TYPE_Q5_1] = FM_PANEL_KERNELS(q5_1, n_plane),                                          \
+        [FM_TYPE_Q8_0] = FM_PANEL_KERNELS(q8_0, n_plane),                                          \
+        [FM_TYPE_MXFP4] = FM_PANEL_KERNELS(mxfp4, n_plane),                                        \
+        [FM_TYPE_IQ4_NL] = FM_PANEL_KERNELS(iq4_nl, n_plane),                                      \
+    }
+const fm_panel_kernels fm_panels_32_avx512[2][FM_KERNEL_TYPES] = {TABLE(1), TABLE(2)};
 
 #endif

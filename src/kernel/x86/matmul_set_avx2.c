@@ -65,15 +65,16 @@ static FM_ALWAYS_INLINE void store_bytes(int8_t *dst, __m256i a, __m256i b)
                                                      _mm256_extracti128_si256(packed, 1)));
 }
 
-/* Rounds 16 columns to v = hi 2^shift + lo and returns the sums of v and hi; cvtps rounds to
- * nearest even. */
+/* fm_round_16_fn; cvtps rounds to nearest even. */
 static FM_ALWAYS_INLINE fm_sums_16 round_16(int8_t *hi, int8_t *lo, const float *x, float inverse,
-                                            const int shift)
+                                            const int coarse, const int shift)
 {
     const __m256 scale = _mm256_set1_ps(inverse);
     const __m256i half = _mm256_set1_epi32(1 << (shift - 1));
-    const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale));
-    const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), scale));
+    const __m256i a =
+        _mm256_slli_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale)), coarse);
+    const __m256i b =
+        _mm256_slli_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), scale)), coarse);
     const __m256i ah = _mm256_srai_epi32(_mm256_add_epi32(a, half), shift);
     const __m256i bh = _mm256_srai_epi32(_mm256_add_epi32(b, half), shift);
     store_bytes(hi, ah, bh);
@@ -83,19 +84,24 @@ static FM_ALWAYS_INLINE fm_sums_16 round_16(int8_t *hi, int8_t *lo, const float 
                         add_lanes_i32(_mm256_add_epi32(ah, bh))};
 }
 
-static void quantize_32(fm_act_i15_32 *dst, const float *x)
+static FM_ALWAYS_INLINE void quantize_32(fm_act_i15_32 *dst, const float *x, const int coarse)
 {
-    fm_quantize_32_by_16(dst, x, largest_bits, round_16);
+    fm_quantize_32_by_16(dst, x, coarse, largest_bits, round_16);
 }
 
-static void quantize_256(fm_act_i13_256 *dst, const float *x)
+static FM_ALWAYS_INLINE void quantize_256(fm_act_i13_256 *dst, const float *x, const int coarse)
 {
-    fm_quantize_256_by_16(dst, x, largest_bits, round_16);
+    fm_quantize_256_by_16(dst, x, coarse, largest_bits, round_16);
 }
 
 void fm_quantize_avx2(fm_act form, void *dst, const float *x, int64_t n)
 {
-    fm_quantize_row(form, dst, x, n, quantize_32, quantize_256);
+    fm_quantize_row(form, dst, x, n, 2, quantize_32, quantize_256);
+}
+
+static void quantize_int8(fm_act form, void *dst, const float *x, int64_t n)
+{
+    fm_quantize_row(form, dst, x, n, 1, quantize_32, quantize_256);
 }
 
 void fm_matmul_avx2(fm_kernels *k)
@@ -104,6 +110,11 @@ void fm_matmul_avx2(fm_kernels *k)
     k->quantize = fm_quantize_avx2;
     k->matmul = matmul;
     fm_book_entries_init();
+}
+
+void fm_int8_avx2(fm_kernels *k)
+{
+    k->quantize = quantize_int8;
 }
 
 #endif

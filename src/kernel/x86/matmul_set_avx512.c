@@ -124,8 +124,10 @@ static fm_matmul_fn matmul_e4m3 = fm_matmul_e4m3_avx512;
 static bool (*matmul_book)(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok) = fm_matmul_book_avx2;
 
-void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                       float *const *y, int64_t n_tok)
+/* A product with activations of n_plane planes. */
+static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t row1,
+                                     const void *const *act, float *const *y, int64_t n_tok,
+                                     const int n_plane)
 {
     if (w->layout == FM_LAYOUT_COLUMNS) {
         fm_matmul_columns(w, row0, row1, act, y, n_tok);
@@ -133,36 +135,53 @@ void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     }
     if (w->type->n_plane) {
         const bool is_e4m3 = w->type->code == FM_CODE_E4M3;
-        (is_e4m3 ? matmul_e4m3 : fm_matmul_planar_avx512)(w, row0, row1, act, y, n_tok);
+        if (is_e4m3)
+            matmul_e4m3(w, row0, row1, act, y, n_tok);
+        else
+            fm_matmul_planar_avx512(w, row0, row1, act, y, n_tok, n_plane);
         return;
     }
     switch (w->type->act) {
     case FM_ACT_I15_32:
-        fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx512);
+        fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx512[n_plane - 1]);
         break;
     case FM_ACT_I13_256:
         if (matmul_book(w, row0, row1, act, y, n_tok)) break;
-        fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx512);
+        fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx512[n_plane - 1]);
         break;
     default: float_kernels[w->type->id](w, row0, row1, act, y, n_tok);
     }
 }
 
-/* ---- quantization of activations: fm_quantize_generic has the reasons --------------------- */
-
-/* 16 columns as integers; cvtps rounds to nearest even. */
-static FM_ALWAYS_INLINE __m512i round_16(const float *x, __m512 inverse)
+void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t n_tok)
 {
-    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inverse));
+    product(w, row0, row1, act, y, n_tok, 2);
 }
 
-static FM_ALWAYS_INLINE float block_scale(const float *x, int n, int top, float *inverse)
+void fm_product_avx512_int8(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                            float *const *y, int64_t n_tok)
+{
+    product(w, row0, row1, act, y, n_tok, 1);
+}
+
+/* ---- quantization of activations: fm_quantize_generic has the reasons --------------------- */
+
+/* 16 columns as integers, multiples of 2^coarse; cvtps rounds to nearest even. */
+static FM_ALWAYS_INLINE __m512i round_16(const float *x, __m512 inverse, const int coarse)
+{
+    const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inverse));
+    return _mm512_slli_epi32(v, (unsigned)coarse);
+}
+
+static FM_ALWAYS_INLINE float block_scale(const float *x, int n, int top, const int coarse,
+                                          float *inverse)
 {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
     __m512i largest = _mm512_setzero_si512();
     for (int i = 0; i < n; i += 16)
         largest = _mm512_max_epu32(largest, _mm512_and_si512(load_512(x + i), magnitude));
-    return fm_act_scale(_mm512_reduce_max_epu32(largest), top, inverse);
+    return fm_act_scale(_mm512_reduce_max_epu32(largest), top, coarse, inverse);
 }
 
 /* Stores hi and lo of 16 integers v = hi 2^shift + lo and returns the vector of hi. */
@@ -176,16 +195,16 @@ static FM_ALWAYS_INLINE __m512i split(int8_t *hi, int8_t *lo, __m512i v, const i
     return h;
 }
 
-static void quantize_32(fm_act_i15_32 *dst, const float *x)
+static FM_ALWAYS_INLINE void quantize_32(fm_act_i15_32 *dst, const float *x, const int coarse)
 {
     float inverse;
-    const float d = block_scale(x, 32, FM_ACT_32_TOP, &inverse);
+    const float d = block_scale(x, 32, FM_ACT_32_TOP, coarse, &inverse);
     int32_t sum = 0;
     if (inverse == 0.0f) {
         memset(dst, 0, sizeof *dst);
     } else {
         const __m512 scale = _mm512_set1_ps(inverse);
-        const __m512i a = round_16(x, scale), b = round_16(x + 16, scale);
+        const __m512i a = round_16(x, scale, coarse), b = round_16(x + 16, scale, coarse);
         sum = _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
         split(dst->hi, dst->lo, a, FM_ACT_32_SHIFT);
         split(dst->hi + 16, dst->lo + 16, b, FM_ACT_32_SHIFT);
@@ -195,10 +214,10 @@ static void quantize_32(fm_act_i15_32 *dst, const float *x)
     dst->nsum = -sum;
 }
 
-static void quantize_256(fm_act_i13_256 *dst, const float *x)
+static FM_ALWAYS_INLINE void quantize_256(fm_act_i13_256 *dst, const float *x, const int coarse)
 {
     float inverse;
-    const float d = block_scale(x, 256, FM_ACT_256_TOP, &inverse);
+    const float d = block_scale(x, 256, FM_ACT_256_TOP, coarse, &inverse);
     if (inverse == 0.0f) {
         memset(dst, 0, sizeof *dst);
         dst->d = d;
@@ -208,7 +227,8 @@ static void quantize_256(fm_act_i13_256 *dst, const float *x)
     dst->d = d;
     memset(dst->pad, 0, sizeof dst->pad);
     for (int j = 0; j < 8; j++) {
-        const __m512i a = round_16(x + 32 * j, scale), b = round_16(x + 32 * j + 16, scale);
+        const __m512i a = round_16(x + 32 * j, scale, coarse);
+        const __m512i b = round_16(x + 32 * j + 16, scale, coarse);
         const __m512i hi = _mm512_add_epi32(
             split(dst->hi + 32 * j, dst->lo + 32 * j, a, FM_ACT_256_SHIFT),
             split(dst->hi + 32 * j + 16, dst->lo + 32 * j + 16, b, FM_ACT_256_SHIFT));
@@ -223,7 +243,12 @@ static void quantize_256(fm_act_i13_256 *dst, const float *x)
 
 void fm_quantize_avx512(fm_act form, void *dst, const float *x, int64_t n)
 {
-    fm_quantize_row(form, dst, x, n, quantize_32, quantize_256);
+    fm_quantize_row(form, dst, x, n, 2, quantize_32, quantize_256);
+}
+
+static void quantize_int8(fm_act form, void *dst, const float *x, int64_t n)
+{
+    fm_quantize_row(form, dst, x, n, 1, quantize_32, quantize_256);
 }
 
 void fm_matmul_avx512(fm_kernels *k, bool has_vbmi)
@@ -237,6 +262,12 @@ void fm_matmul_avx512(fm_kernels *k, bool has_vbmi)
     k->act_form = fm_act_form_of_type;
     k->quantize = fm_quantize_avx512;
     k->matmul = fm_product_avx512;
+}
+
+void fm_int8_avx512(fm_kernels *k)
+{
+    k->quantize = quantize_int8;
+    k->matmul = fm_product_avx512_int8;
 }
 
 #endif

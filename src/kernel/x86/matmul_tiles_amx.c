@@ -135,6 +135,15 @@ static FM_ALWAYS_INLINE __m512i shifted_sum(__m512i high, __m512i low, const int
     return _mm512_add_epi32(_mm512_slli_epi32(high, (unsigned)shift), low);
 }
 
+/* The sum of token t over the planes, of which sum has a tile each. */
+static FM_ALWAYS_INLINE __m512i join_planes(const sum_tile *sum, int t, const int shift,
+                                            const int n_plane)
+{
+    const __m512i high = load_512(sum[0][t]);
+    return n_plane == 1 ? _mm512_slli_epi32(high, (unsigned)shift)
+                        : shifted_sum(high, load_512(sum[1][t]), shift);
+}
+
 /* ---- blocks of 256 ----------------------------------------------------------------------- */
 
 /* Weights meet their scale before the tiles, so that sums run over a whole block (or the part that the format's
@@ -244,7 +253,7 @@ static FM_ALWAYS_INLINE void take_apart_256(work_amx *a, const uint8_t *panel, c
 
 /* The float step of the next n pending tokens. */
 static FM_ALWAYS_INLINE void settle_256(work_amx *a, pending_sums *p, const void *const *act, int n,
-                                        const shape_256 shape, const fold f)
+                                        const int n_plane, const shape_256 shape, const fold f)
 {
     shape_256 scaled = shape;
     scaled.down = 0;
@@ -252,11 +261,10 @@ static FM_ALWAYS_INLINE void settle_256(work_amx *a, pending_sums *p, const void
     TILES_MEET_MEMORY();
     for (; n > 0 && p->at < p->last; n--, p->at++) {
         const int t = p->at - p->first;
-        __m512i sum = shifted_sum(load_512(a->sum[0][t]), load_512(a->sum[1][t]), FM_ACT_256_SHIFT);
+        __m512i sum = join_planes(a->sum, t, FM_ACT_256_SHIFT, n_plane);
         if (fold_is_double(f))
-            sum = shifted_sum(
-                sum, shifted_sum(load_512(a->sum[2][t]), load_512(a->sum[3][t]), FM_ACT_256_SHIFT),
-                fold_shift(f));
+            sum = shifted_sum(sum, join_planes(a->sum + 2, t, FM_ACT_256_SHIFT, n_plane),
+                              fold_shift(f));
         if (f == ONE_NEGATIVE) sum = _mm512_sub_epi32(_mm512_setzero_si512(), sum);
         const fm_act_i13_256 *const x = (const fm_act_i13_256 *)act[p->at] + p->block;
         __m512i low;
@@ -269,51 +277,51 @@ static FM_ALWAYS_INLINE void settle_256(work_amx *a, pending_sums *p, const void
 /* Sums of one step for one tile of tokens, n_chunk chunks from column chunk c on; meanwhile p's float step. */
 static FM_ALWAYS_INLINE void sum_step_256(work_amx *a, int tile, int c, const int n_chunk,
                                           pending_sums *p, const void *const *act,
-                                          const shape_256 shape, const fold f)
+                                          const int n_plane, const shape_256 shape, const fold f)
 {
+    const bool is_double = fold_is_double(f);
     _tile_zero(SUM_0);
-    _tile_zero(SUM_1);
-    if (fold_is_double(f)) {
-        _tile_zero(SUM_2);
-        _tile_zero(SUM_3);
-    }
-    const int n = TILE / n_chunk / (fold_is_double(f) ? 4 : 2);
+    if (n_plane == 2) _tile_zero(SUM_1);
+    if (is_double) _tile_zero(SUM_2);
+    if (is_double && n_plane == 2) _tile_zero(SUM_3);
+    const int n = TILE / n_chunk / (n_plane * (is_double ? 2 : 1));
     FM_UNROLL
     for (int i = 0; i < n_chunk; i++) {
-        settle_256(a, p, act, n, shape, f);
+        settle_256(a, p, act, n, n_plane, shape, f);
         _tile_loadd(WEIGHTS, a->weights[i][0], 64);
         _tile_loadd(HI, a->act[tile * a->n_chunk + c + i][0], CHUNK);
         if (f == TWO_SCALES)
             _tile_dpbsud(SUM_0, HI, WEIGHTS);
         else
             _tile_dpbssd(SUM_0, HI, WEIGHTS);
-        settle_256(a, p, act, n, shape, f);
-        _tile_loadd(LO, a->act[tile * a->n_chunk + c + i][1], CHUNK);
-        if (f == TWO_SCALES)
-            _tile_dpbsud(SUM_1, LO, WEIGHTS);
-        else
-            _tile_dpbssd(SUM_1, LO, WEIGHTS);
-        if (!fold_is_double(f)) continue;
-        settle_256(a, p, act, n, shape, f);
+        if (n_plane == 2) {
+            settle_256(a, p, act, n, n_plane, shape, f);
+            _tile_loadd(LO, a->act[tile * a->n_chunk + c + i][1], CHUNK);
+            if (f == TWO_SCALES)
+                _tile_dpbsud(SUM_1, LO, WEIGHTS);
+            else
+                _tile_dpbssd(SUM_1, LO, WEIGHTS);
+        }
+        if (!is_double) continue;
+        settle_256(a, p, act, n, n_plane, shape, f);
         _tile_loadd(WEIGHTS_2, a->weights[i][1], 64);
         _tile_dpbsud(SUM_2, HI, WEIGHTS_2);
-        settle_256(a, p, act, n, shape, f);
+        if (n_plane == 1) continue;
+        settle_256(a, p, act, n, n_plane, shape, f);
         _tile_dpbsud(SUM_3, LO, WEIGHTS_2);
     }
     TILES_MEET_MEMORY();
     _tile_stored(SUM_0, a->sum[0], 64);
-    _tile_stored(SUM_1, a->sum[1], 64);
-    if (fold_is_double(f)) {
-        _tile_stored(SUM_2, a->sum[2], 64);
-        _tile_stored(SUM_3, a->sum[3], 64);
-    }
+    if (n_plane == 2) _tile_stored(SUM_1, a->sum[1], 64);
+    if (is_double) _tile_stored(SUM_2, a->sum[2], 64);
+    if (is_double && n_plane == 2) _tile_stored(SUM_3, a->sum[3], 64);
     TILES_MEET_MEMORY();
 }
 
 static FM_ALWAYS_INLINE void rows_256(const fm_matrix *w, int64_t row0, int64_t row1,
                                       const void *const *act, float *const *y, int64_t n_tok,
-                                      const shape_256 shape, const fold f, scale_fn *scale,
-                                      minimum_fn *minimum, unit_fn *unit)
+                                      const int n_plane, const shape_256 shape, const fold f,
+                                      scale_fn *scale, minimum_fn *minimum, unit_fn *unit)
 {
     work_amx a;
     head_256 heads[2]; /* of this step and the last one */
@@ -341,12 +349,13 @@ static FM_ALWAYS_INLINE void rows_256(const fm_matrix *w, int64_t row0, int64_t 
                         fm_prefetch_panel(panel, bytes, part, shape.n_part);
                         take_apart_256(&a, panel, part * n_group, n_group, shape, f, scale, unit);
                         for (int i = 0; i < a.n_tile; i++) {
-                            sum_step_256(&a, i, 4 * b + n_chunk * part, n_chunk, &p, act, shape, f);
+                            sum_step_256(&a, i, 4 * b + n_chunk * part, n_chunk, &p, act, n_plane,
+                                         shape, f);
                             p = pending_of(&a, i, h, b0 + b);
                         }
                     }
                 }
-                settle_256(&a, &p, act, TILE, shape, f);
+                settle_256(&a, &p, act, TILE, n_plane, shape, f);
                 finish_rows(&a, y, row);
             }
         }
@@ -413,13 +422,13 @@ static FM_ALWAYS_INLINE void take_apart_32(work_amx *a, head_32 *h, const uint8_
 
 /* The float step of the next n pending tokens. */
 static FM_ALWAYS_INLINE void settle_32(work_amx *a, pending_sums *p, sum_tile *sum, int n,
-                                       const shape_32 shape)
+                                       const int n_plane, const shape_32 shape)
 {
     const head_32 *const h = p->head;
     TILES_MEET_MEMORY();
     for (; n > 0 && p->at < p->last; n--, p->at++) {
         const int t = p->at - p->first;
-        const __m512i s = shifted_sum(load_512(sum[0][t]), load_512(sum[1][t]), FM_ACT_32_SHIFT);
+        const __m512i s = join_planes(sum, t, FM_ACT_32_SHIFT, n_plane);
         const __m512 acc =
             add_block_32(_mm512_loadu_ps(a->out[p->at]), s, h->d, shape.has_min ? h->m : h->d,
                          a->d[p->block][t], a->dsum[p->block][t], shape);
@@ -435,56 +444,58 @@ typedef struct {
 
 /* Stores the sums that tiles hold, with the float step of those stored before on both sides of it; sum_held and
  * sum_stored are where in a->sum they go and lie. */
-#define MOVE_ON_32(a, pipe, tile_hi, tile_lo, sum_held, sum_stored, shape)                         \
+#define MOVE_ON_32(a, pipe, tile_hi, tile_lo, sum_held, sum_stored, n_plane, shape)                \
     do {                                                                                           \
-        settle_32(a, &(pipe)->stored, (a)->sum + (sum_stored), TILE / 2, shape);                   \
+        settle_32(a, &(pipe)->stored, (a)->sum + (sum_stored), TILE / 2, n_plane, shape);          \
         _tile_stored(tile_hi, (a)->sum[sum_held], 64);                                             \
-        _tile_stored(tile_lo, (a)->sum[(sum_held) + 1], 64);                                       \
-        settle_32(a, &(pipe)->stored, (a)->sum + (sum_stored), TILE, shape);                       \
+        if (n_plane == 2) _tile_stored(tile_lo, (a)->sum[(sum_held) + 1], 64);                     \
+        settle_32(a, &(pipe)->stored, (a)->sum + (sum_stored), TILE, n_plane, shape);              \
         (pipe)->stored = (pipe)->held;                                                             \
         (pipe)->held = (pending_sums){0};                                                          \
     } while (0)
 
 /* Sums of one block (half of chunk c) for one tile of tokens. */
-#define SUM_BLOCK_32(a, tile, c, half, weights, sum_hi, sum_lo, weights_tile)                      \
+#define SUM_BLOCK_32(a, tile, c, half, weights, sum_hi, sum_lo, weights_tile, n_plane)             \
     do {                                                                                           \
         const int8_t *const hi_ = &(a)->act[(tile) * (a)->n_chunk + (c)][0][0][32 * (half)];       \
         TILES_MEET_MEMORY();                                                                       \
         _tile_zero(sum_hi);                                                                        \
-        _tile_zero(sum_lo);                                                                        \
+        if (n_plane == 2) _tile_zero(sum_lo);                                                      \
         _tile_loadd(weights_tile, weights, 64);                                                    \
         _tile_loadd(HI, hi_, CHUNK);                                                               \
         _tile_dpbssd(sum_hi, HI, weights_tile);                                                    \
-        _tile_loadd(LO, hi_ + sizeof(act_tile), CHUNK);                                            \
-        _tile_dpbssd(sum_lo, LO, weights_tile);                                                    \
+        if (n_plane == 2) {                                                                        \
+            _tile_loadd(LO, hi_ + sizeof(act_tile), CHUNK);                                        \
+            _tile_dpbssd(sum_lo, LO, weights_tile);                                                \
+        }                                                                                          \
     } while (0)
 
 /* n blocks, whose weights begin at w and lie stride bytes apart, for one tile of tokens. Blocks take turns with two sets of
  * tiles, and an odd one at the end leaves the pipe empty. */
 static FM_ALWAYS_INLINE void sum_step_32(work_amx *a, pipe_32 *pipe, int tile, const head_32 *h,
                                          int64_t block, int c, int n, const void *w, int stride,
-                                         const shape_32 shape)
+                                         const int n_plane, const shape_32 shape)
 {
     const uint8_t *at = w;
     for (int k = 0; k < n; k += 2, at += 2 * stride) {
-        SUM_BLOCK_32(a, tile, c + k / 2, 0, at, SUM_0, SUM_1, WEIGHTS);
-        MOVE_ON_32(a, pipe, SUM_2, SUM_3, 2, 0, shape);
+        SUM_BLOCK_32(a, tile, c + k / 2, 0, at, SUM_0, SUM_1, WEIGHTS, n_plane);
+        MOVE_ON_32(a, pipe, SUM_2, SUM_3, 2, 0, n_plane, shape);
         pipe->held = pending_of(a, tile, h + k, block + k);
         if (k + 1 == n) {
-            MOVE_ON_32(a, pipe, SUM_0, SUM_1, 0, 2, shape);
-            settle_32(a, &pipe->stored, a->sum, TILE, shape);
+            MOVE_ON_32(a, pipe, SUM_0, SUM_1, 0, 2, n_plane, shape);
+            settle_32(a, &pipe->stored, a->sum, TILE, n_plane, shape);
             return;
         }
-        SUM_BLOCK_32(a, tile, c + k / 2, 1, at + stride, SUM_2, SUM_3, WEIGHTS_2);
-        MOVE_ON_32(a, pipe, SUM_0, SUM_1, 0, 2, shape);
+        SUM_BLOCK_32(a, tile, c + k / 2, 1, at + stride, SUM_2, SUM_3, WEIGHTS_2, n_plane);
+        MOVE_ON_32(a, pipe, SUM_0, SUM_1, 0, 2, n_plane, shape);
         pipe->held = pending_of(a, tile, h + k + 1, block + k + 1);
     }
 }
 
 static FM_ALWAYS_INLINE void rows_32(const fm_matrix *w, int64_t row0, int64_t row1,
                                      const void *const *act, float *const *y, int64_t n_tok,
-                                     const shape_32 shape, const tile_source source,
-                                     block_fn *unpack)
+                                     const int n_plane, const shape_32 shape,
+                                     const tile_source source, block_fn *unpack)
 {
     work_amx a;
     head_32 heads[2][STEP_BLOCKS]; /* of this step and the last one */
@@ -511,10 +522,10 @@ static FM_ALWAYS_INLINE void rows_32(const fm_matrix *w, int64_t row0, int64_t r
                     take_apart_32(&a, h, panel, step, shape, source, unpack);
                     for (int i = 0; i < a.n_tile; i++)
                         sum_step_32(&a, &pipe, i, h, 2 * i * a.n_chunk + b, b / 2, step, tiles,
-                                    stride, shape);
+                                    stride, n_plane, shape);
                 }
-                MOVE_ON_32(&a, &pipe, SUM_2, SUM_3, 2, 0, shape);
-                settle_32(&a, &pipe.stored, a.sum + 2, TILE, shape);
+                MOVE_ON_32(&a, &pipe, SUM_2, SUM_3, 2, 0, n_plane, shape);
+                settle_32(&a, &pipe.stored, a.sum + 2, TILE, n_plane, shape);
                 finish_rows(&a, y, row);
             }
         }
@@ -524,12 +535,15 @@ static FM_ALWAYS_INLINE void rows_32(const fm_matrix *w, int64_t row0, int64_t r
 
 /* ---- the set ----------------------------------------------------------------------------- */
 
-#define TILES_256(type, fold, scale, minimum, unit)                                                \
-    static void tiles_##type(const fm_matrix *w, int64_t row0, int64_t row1,                       \
-                             const void *const *act, float *const *y, int64_t n_tok)               \
+#define TILES_256_OF(type, n_plane, fold, scale, minimum, unit)                                    \
+    static void type##_##n_plane(const fm_matrix *w, int64_t row0, int64_t row1,                   \
+                                 const void *const *act, float *const *y, int64_t n_tok)           \
     {                                                                                              \
-        rows_256(w, row0, row1, act, y, n_tok, shape_##type, fold, scale, minimum, unit);          \
+        rows_256(w, row0, row1, act, y, n_tok, n_plane, shape_##type, fold, scale, minimum, unit); \
     }
+#define TILES_256(type, fold, scale, minimum, unit)                                                \
+    TILES_256_OF(type, 1, fold, scale, minimum, unit)                                              \
+    TILES_256_OF(type, 2, fold, scale, minimum, unit)
 TILES_256(q2_k, ONE_UNSIGNED, scale_q2_k, minimum_q2_k, unit_q2_k)
 TILES_256(q3_k, ONE_NEGATIVE, scale_q3_k, NULL, unit_q3_k)
 TILES_256(q4_k, TWO_SCALES, scale_6bit, minimum_6bit, unit_q4_k)
@@ -537,12 +551,13 @@ TILES_256(q5_k, TWO_SCALES, scale_6bit, minimum_6bit, unit_q5_k)
 TILES_256(q6_k, TWO_BYTES, scale_q6_k, NULL, unit_q6_k)
 TILES_256(iq4_xs, TWO_BYTES, scale_iq4_xs, NULL, unit_iq4_xs)
 
-#define TILES_32(type, source)                                                                     \
-    static void tiles_##type(const fm_matrix *w, int64_t row0, int64_t row1,                       \
-                             const void *const *act, float *const *y, int64_t n_tok)               \
+#define TILES_32_OF(type, n_plane, source)                                                         \
+    static void type##_##n_plane(const fm_matrix *w, int64_t row0, int64_t row1,                   \
+                                 const void *const *act, float *const *y, int64_t n_tok)           \
     {                                                                                              \
-        rows_32(w, row0, row1, act, y, n_tok, shape_##type, source, unpack_##type);                \
+        rows_32(w, row0, row1, act, y, n_tok, n_plane, shape_##type, source, unpack_##type);       \
     }
+#define TILES_32(type, source) TILES_32_OF(type, 1, source) TILES_32_OF(type, 2, source)
 TILES_32(q4_0, UNPACKED)
 TILES_32(q4_1, UNPACKED)
 TILES_32(q5_0, UNPACKED)
@@ -551,25 +566,44 @@ TILES_32(q8_0, IN_PLACE)
 TILES_32(mxfp4, UNPACKED)
 TILES_32(iq4_nl, UNPACKED)
 
-static const fm_matmul_fn tile_kernels[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q2_K] = tiles_q2_k,    [FM_TYPE_Q3_K] = tiles_q3_k, [FM_TYPE_Q4_K] = tiles_q4_k,
-    [FM_TYPE_Q5_K] = tiles_q5_k,    [FM_TYPE_Q6_K] = tiles_q6_k, [FM_TYPE_IQ4_XS] = tiles_iq4_xs,
-    [FM_TYPE_Q4_0] = tiles_q4_0,    [FM_TYPE_Q4_1] = tiles_q4_1, [FM_TYPE_Q5_0] = tiles_q5_0,
-    [FM_TYPE_Q5_1] = tiles_q5_1,    [FM_TYPE_Q8_0] = tiles_q8_0, [FM_TYPE_MXFP4] = tiles_mxfp4,
-    [FM_TYPE_IQ4_NL] = tiles_iq4_nl};
+/* By planes of activations and type id. */
+#define TABLE(n_plane)                                                                             \
+    {                                                                                              \
+        [FM_TYPE_Q2_K] = q2_k_##n_plane, [FM_TYPE_Q3_K] = q3_k_##n_plane,                          \
+        [FM_TYPE_Q4_K] = q4_k_##n_plane, [FM_TYPE_Q5_K] = q5_k_##n_plane,                          \
+        [FM_TYPE_Q6_K] = q6_k_##n_plane, [FM_TYPE_IQ4_XS] = iq4_xs_##n_plane,                      \
+        [FM_TYPE_Q4_0] = q4_0_##n_plane, [FM_TYPE_Q4_1] = q4_1_##n_plane,                          \
+        [FM_TYPE_Q5_0] = q5_0_##n_plane, [FM_TYPE_Q5_1] = q5_1_##n_plane,                          \
+        [FM_TYPE_Q8_0] = q8_0_##n_plane, [FM_TYPE_MXFP4] = mxfp4_##n_plane,                        \
+        [FM_TYPE_IQ4_NL] = iq4_nl_##n_plane,                                                       \
+    }
+static const fm_matmul_fn tile_kernels[2][FM_KERNEL_TYPES] = {TABLE(1), TABLE(2)};
 
-static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                   float *const *y, int64_t n_tok)
+/* A product with activations of n_plane planes; rest: the avx512 set's. */
+static void product(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                    float *const *y, int64_t n_tok, int n_plane, fm_matmul_fn rest)
 {
     /* Formats of several planes have ids beyond the table. */
     const int64_t panel_rows = w->type->n_plane ? 0 : fm_matrix_panel_rows(w);
     const int64_t split = row1 < panel_rows ? row1 : panel_rows;
     const int64_t least = w->type->act == FM_ACT_I13_256 ? MIN_TOKENS_256 : MIN_TOKENS_32;
-    if (n_tok >= least && row0 < split && tile_kernels[w->type->id]) {
-        tile_kernels[w->type->id](w, row0, split, act, y, n_tok);
+    if (n_tok >= least && row0 < split && tile_kernels[n_plane - 1][w->type->id]) {
+        tile_kernels[n_plane - 1][w->type->id](w, row0, split, act, y, n_tok);
         row0 = split;
     }
-    if (row0 < row1) fm_product_avx512(w, row0, row1, act, y, n_tok);
+    if (row0 < row1) rest(w, row0, row1, act, y, n_tok);
+}
+
+static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                   float *const *y, int64_t n_tok)
+{
+    product(w, row0, row1, act, y, n_tok, 2, fm_product_avx512);
+}
+
+static void matmul_int8(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                        float *const *y, int64_t n_tok)
+{
+    product(w, row0, row1, act, y, n_tok, 1, fm_product_avx512_int8);
 }
 
 bool fm_matmul_amx(fm_kernels *k)
@@ -578,12 +612,22 @@ bool fm_matmul_amx(fm_kernels *k)
     return true;
 }
 
+void fm_int8_amx(fm_kernels *k)
+{
+    k->matmul = matmul_int8;
+}
+
 #else
 
 bool fm_matmul_amx(fm_kernels *k)
 {
     (void)k;
     return false;
+}
+
+void fm_int8_amx(fm_kernels *k)
+{
+    (void)k;
 }
 
 #endif
