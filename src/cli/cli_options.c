@@ -166,8 +166,8 @@ static const option OPTIONS[] = {
     {"memory and machine", NULL, "--activations", "full|int8", OPT_CHOICE, FIELD(activations),
      ENGINE_COMMANDS & ~FM_CMD_PLAN,
      0, 0, "full", "int8 rounds what meets quantized weights to 8 bits, not 13 or 15:\n"
-                   "faster prompts with AVX-512 or AMX; changes the output, eval says\n"
-                   "how much"},
+                   "faster prompts on x86 processors; changes the output, eval says how\n"
+                   "much"},
     {"memory and machine", NULL, "--io", "uring|pread|mmap", OPT_CHOICE, FIELD(io), ENGINE_COMMANDS,
      0, 0, NULL, "how the disk is read; never changes the output (default: the\n"
                  "best that works here)"},

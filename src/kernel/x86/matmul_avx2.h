@@ -14,33 +14,29 @@
 
 #include "kernel/matmul_panels.h"
 
-/* Products with types whose activations come in blocks of 32 resp. 256. */
+/* Products with types whose activations come in blocks of 32 resp. 256, n_plane planes of them that are not empty. */
 void fm_matmul_32_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                       float *const *y, int64_t n_tok);
+                       float *const *y, int64_t n_tok, int n_plane);
 void fm_matmul_256_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                        float *const *y, int64_t n_tok);
+                        float *const *y, int64_t n_tok, int n_plane);
 
 /* Products with f32, f16 and bf16 weights. */
 void fm_matmul_float_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                           float *const *y, int64_t n_tok);
 
-/* Kernels of one token for the formats with blocks of 256. */
-void fm_panel_q2_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
-                            const void *const *act);
-void fm_panel_q3_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
-                            const void *const *act);
-void fm_panel_q4_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
-                            const void *const *act);
-void fm_panel_q5_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
-                            const void *const *act);
-void fm_panel_q6_k_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
-                            const void *const *act);
-void fm_panel_iq4_xs_one_avx2(float *out, const uint8_t *panel, int64_t n_block,
-                              const void *const *act);
+/* Kernels of one token for the formats with blocks of 256; int8: for activations of 8 bits. */
+typedef void fm_panel_fn_type(float *out, const uint8_t *panel, int64_t n_block,
+                              const void *const *act); /* as fm_panel_fn points at */
+fm_panel_fn_type fm_panel_q2_k_one_avx2, fm_panel_q2_k_one_int8_avx2;
+fm_panel_fn_type fm_panel_q3_k_one_avx2, fm_panel_q3_k_one_int8_avx2;
+fm_panel_fn_type fm_panel_q4_k_one_avx2, fm_panel_q4_k_one_int8_avx2;
+fm_panel_fn_type fm_panel_q5_k_one_avx2, fm_panel_q5_k_one_int8_avx2;
+fm_panel_fn_type fm_panel_q6_k_one_avx2, fm_panel_q6_k_one_int8_avx2;
+fm_panel_fn_type fm_panel_iq4_xs_one_avx2;
 
 /* Products with formats of several planes but E4M3: matmul_planar_avx2.c. */
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                           float *const *y, int64_t n_tok);
+                           float *const *y, int64_t n_tok, int n_plane);
 
 /* The sum of 16 lanes, 8 in each vector, as kernel.h says: lane i plus lane i + 8, then + 4, + 2, + 1. */
 static FM_ALWAYS_INLINE float add_lanes(const __m256 *lanes)

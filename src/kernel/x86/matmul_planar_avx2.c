@@ -111,34 +111,46 @@ static const shape_32 shape_u8 = {32, 0, 0, 1};
 static const shape_32 shape_i4 = {16, 8, 8, 0};
 static const shape_32 shape_e2m1 = {16, 4, FM_E2M1_OFFSET, 0};
 
-FORMAT(u2, scale_plane, bias_plane)
-FORMAT(u3, scale_plane, bias_plane)
-FORMAT(u4, scale_plane, bias_plane)
-FORMAT(u5, scale_plane, bias_plane)
-FORMAT(u6, scale_plane, bias_plane)
-FORMAT(u8, scale_plane, bias_plane)
-FORMAT(i4, scale_plane, bias_plane)
-FORMAT(e2m1, scale_exponent, bias_plane)
+BOTH(u2, scale_plane, bias_plane)
+BOTH(u3, scale_plane, bias_plane)
+BOTH(u4, scale_plane, bias_plane)
+BOTH(u5, scale_plane, bias_plane)
+BOTH(u6, scale_plane, bias_plane)
+WORDS(u8, scale_plane, bias_plane)
+BOTH(i4, scale_plane, bias_plane)
+BOTH(e2m1, scale_exponent, bias_plane)
 
-/* By code. */
-static const format_32 formats[] = {
-    [FM_CODE_U2] = {u2_one, 3, unpack_u2, TILES_OF(min)},
-    [FM_CODE_U3] = {u3_one, 3, unpack_u3, TILES_OF(min)},
-    [FM_CODE_U4] = {u4_one, 3, unpack_u4, TILES_OF(min)},
-    [FM_CODE_U5] = {u5_one, 3, unpack_u5, TILES_OF(min)},
-    [FM_CODE_U6] = {u6_one, 3, unpack_u6, TILES_OF(min)},
-    [FM_CODE_U8] = {u8_one, 3, unpack_u8, TILES_OF(min)},
-    [FM_CODE_I4] = {i4_one, 3, unpack_i4, TILES_OF(plain)},
-    [FM_CODE_E2M1] = {e2m1_one, 3, unpack_e2m1, TILES_OF(plain)},
+/* By planes of activations and code. Weights of 8 bits are words in either case. */
+static const format_32 formats[2][FM_CODE_E2M1 + 1] = {
+    {
+        [FM_CODE_U2] = ENTRY_INT8(u2),
+        [FM_CODE_U3] = ENTRY_INT8(u3),
+        [FM_CODE_U4] = ENTRY_INT8(u4),
+        [FM_CODE_U5] = ENTRY_INT8(u5),
+        [FM_CODE_U6] = ENTRY_INT8(u6),
+        [FM_CODE_U8] = ENTRY(u8, min),
+        [FM_CODE_I4] = ENTRY_INT8(i4),
+        [FM_CODE_E2M1] = ENTRY_INT8(e2m1),
+    },
+    {
+        [FM_CODE_U2] = ENTRY(u2, min),
+        [FM_CODE_U3] = ENTRY(u3, min),
+        [FM_CODE_U4] = ENTRY(u4, min),
+        [FM_CODE_U5] = ENTRY(u5, min),
+        [FM_CODE_U6] = ENTRY(u6, min),
+        [FM_CODE_U8] = ENTRY(u8, min),
+        [FM_CODE_I4] = ENTRY(i4, plain),
+        [FM_CODE_E2M1] = ENTRY(e2m1, plain),
+    },
 };
 
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                           float *const *y, int64_t n_tok)
+                           float *const *y, int64_t n_tok, int n_plane)
 {
     const int64_t panel_end = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panel_end ? row1 : panel_end;
     if (row0 < split) {
-        panels_32(w, row0, split, act, y, n_tok, &formats[w->type->code]);
+        panels_32(w, row0, split, act, y, n_tok, &formats[n_plane - 1][w->type->code]);
         row0 = split;
     }
     fm_rows_planar(w, row0, row1, act, y, n_tok);

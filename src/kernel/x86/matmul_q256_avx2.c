@@ -13,27 +13,6 @@
 
 #if defined(__x86_64__)
 
-enum {
-    MAX_TOK = 32,    /* tokens for which a block is taken apart once               */
-    MAX_BLOCKS = 256 /* blocks of activations that are kept as words at a time     */
-};
-
-/* A block of 16 rows taken apart. */
-typedef struct {
-    __m256i w[64][2][2]; /* unit; columns 4u and 4u + 2, 4u + 1 and 4u + 3; half */
-    head_256 h[2];
-} block_words;
-
-/* What a format supplies. */
-typedef struct {
-    fm_panel_fn one; /* for one token */
-    int least;       /* tokens for which words are faster than one token after the other */
-    void (*prepare)(prepared *dst, const fm_act_i13_256 *x);
-    void (*unpack)(block_words *dst, const uint8_t *panel);
-    /* Adds a block for 1, 2, 3, 4 tokens to their sums of 16 rows. */
-    void (*tile[4])(float (*acc)[FM_PANEL_ROWS], const block_words *w, const prepared *x);
-} format_256;
-
 static FM_ALWAYS_INLINE void unpack_256(block_words *dst, const uint8_t *panel,
                                         const shape_256 shape, head_fn *head, unit_fn *unit)
 {
@@ -71,7 +50,7 @@ static FM_ALWAYS_INLINE void unpack_256(block_words *dst, const uint8_t *panel,
 
 /* x [nt], acc [nt][16]. */
 static FM_ALWAYS_INLINE void tile_256(float (*acc)[FM_PANEL_ROWS], const block_words *w,
-                                      const prepared *x, const int nt, const int n_part,
+                                      const act_words *x, const int nt, const int n_part,
                                       const min_form min)
 {
     const int n_unit = 64 / n_part;
@@ -95,25 +74,16 @@ static FM_ALWAYS_INLINE void tile_256(float (*acc)[FM_PANEL_ROWS], const block_w
         for (int t = 0; t < nt; t++) {
             FM_UNROLL
             for (int half = 0; half < 2; half++) {
-                const head_256 *const h = &w->h[half];
                 float *const dst = acc[t] + 8 * half;
-                const __m256 dx = _mm256_set1_ps(x[t].d);
-                __m256 term =
-                    _mm256_mul_ps(_mm256_mul_ps(h->d, dx), _mm256_cvtepi32_ps(sum[t][half]));
-                if (min != MIN_NONE) {
-                    const __m256i low = sum_minima(h, &x[t], min);
-                    term = _mm256_sub_ps(
-                        term, _mm256_mul_ps(_mm256_mul_ps(h->m, dx), _mm256_cvtepi32_ps(low)));
-                }
-                _mm256_store_ps(dst, _mm256_add_ps(_mm256_load_ps(dst), term));
+                _mm256_store_ps(dst, add_block(_mm256_load_ps(dst), &w->h[half], sum[t][half],
+                                               &x[t].sums, min, 2));
             }
         }
     }
 }
 
 #define TILE(form, nt, n_part, min)                                                                \
-    static void tile_##form##_##nt(float(*acc)[FM_PANEL_ROWS], const block_words *w,               \
-                                   const prepared *x)                                              \
+    static void tile_##form##_##nt(float(*acc)[FM_PANEL_ROWS], const void *w, const void *x)       \
     {                                                                                              \
         tile_256(acc, w, x, nt, n_part, min);                                                      \
     }
@@ -128,13 +98,14 @@ TILES(min_16, 1, MIN_16)
 TILES(min_32, 1, MIN_32)
 
 #define FORMAT(type, head)                                                                         \
-    static void unpack_##type(block_words *dst, const uint8_t *panel)                              \
+    static void unpack_##type(void *dst, const uint8_t *panel)                                     \
     {                                                                                              \
         unpack_256(dst, panel, shape_##type, head, unit_##type);                                   \
     }                                                                                              \
-    static void prepare_##type(prepared *dst, const fm_act_i13_256 *x)                             \
+    static void prepare_##type(void *dst, const fm_act_i13_256 *x)                                 \
     {                                                                                              \
-        prepare(dst, x, shape_##type, 1);                                                          \
+        prepare_sums(&((act_words *)dst)->sums, x, shape_##type.min);                              \
+        prepare_words(dst, x);                                                                     \
     }
 FORMAT(q2_k, head_q2_k)
 FORMAT(q3_k, head_q3_k)
@@ -148,15 +119,16 @@ FORMAT(iq4_xs, head_iq4_xs)
         tile_##form##_1, tile_##form##_2, tile_##form##_3, tile_##form##_4                         \
     }
 
+#define ENTRY(type, form)                                                                          \
+    {                                                                                              \
+        fm_panel_##type##_one_avx2, 3, sizeof(act_words), prepare_##type, unpack_##type,           \
+            TILES_OF(form)                                                                         \
+    }
 /* By type id. */
 static const format_256 formats[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q2_K] = {fm_panel_q2_k_one_avx2, 3, prepare_q2_k, unpack_q2_k, TILES_OF(min_16)},
-    [FM_TYPE_Q3_K] = {fm_panel_q3_k_one_avx2, 3, prepare_q3_k, unpack_q3_k, TILES_OF(plain)},
-    [FM_TYPE_Q4_K] = {fm_panel_q4_k_one_avx2, 3, prepare_q4_k, unpack_q4_k, TILES_OF(min_32)},
-    [FM_TYPE_Q5_K] = {fm_panel_q5_k_one_avx2, 3, prepare_q5_k, unpack_q5_k, TILES_OF(min_32)},
-    [FM_TYPE_Q6_K] = {fm_panel_q6_k_one_avx2, 3, prepare_q6_k, unpack_q6_k, TILES_OF(halves)},
-    [FM_TYPE_IQ4_XS] = {fm_panel_iq4_xs_one_avx2, 3, prepare_iq4_xs, unpack_iq4_xs,
-                        TILES_OF(halves)},
+    [FM_TYPE_Q2_K] = ENTRY(q2_k, min_16), [FM_TYPE_Q3_K] = ENTRY(q3_k, plain),
+    [FM_TYPE_Q4_K] = ENTRY(q4_k, min_32), [FM_TYPE_Q5_K] = ENTRY(q5_k, min_32),
+    [FM_TYPE_Q6_K] = ENTRY(q6_k, halves), [FM_TYPE_IQ4_XS] = ENTRY(iq4_xs, halves),
 };
 
 /* Panels [row0, row1) for up to MAX_TOK tokens. As many columns at a time as there is room for
@@ -168,22 +140,24 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
     const uint64_t bytes = (uint64_t)w->type->block_bytes * FM_PANEL_ROWS;
     const int64_t n_block = w->n_in / w->type->block_elems, step = MAX_BLOCKS / nt;
-    prepared x[MAX_BLOCKS];
-    block_words words;
+    _Alignas(32) uint8_t x[MAX_BLOCKS * sizeof(act_words)];
+    block_words weights;
     _Alignas(64) float acc[MAX_TOK][FM_PANEL_ROWS];
     for (int64_t b0 = 0; b0 < n_block; b0 += step) {
         const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
         for (int64_t b = b0; b < b1; b++)
             for (int64_t t = 0; t < nt; t++)
-                f->prepare(&x[(b - b0) * nt + t], (const fm_act_i13_256 *)act[t] + b);
+                f->prepare(x + f->act_bytes * (size_t)((b - b0) * nt + t),
+                           (const fm_act_i13_256 *)act[t] + b);
         const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
         for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
             fm_get_sums(acc, y, row, nt, b0 == 0);
             for (int64_t b = b0; b < b1; b++) {
-                f->unpack(&words, panel + (uint64_t)b * bytes);
+                f->unpack(&weights, panel + (uint64_t)b * bytes);
                 for (int64_t t = 0; t < nt; t += 4) {
                     const int64_t n = nt - t < 4 ? nt - t : 4;
-                    f->tile[n - 1](acc + t, &words, &x[(b - b0) * nt + t]);
+                    f->tile[n - 1](acc + t, &weights,
+                                   x + f->act_bytes * (size_t)((b - b0) * nt + t));
                 }
             }
             fm_put_sums(y, row, nt, acc);
@@ -203,11 +177,13 @@ static void panels_by_token(const fm_matrix *w, int64_t row0, int64_t row1, cons
 }
 
 void fm_matmul_256_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                        float *const *y, int64_t n_tok)
+                        float *const *y, int64_t n_tok, int n_plane)
 {
-    const format_256 *const f = &formats[w->type->id];
+    const format_256 *f = &formats[w->type->id];
     const int64_t panel_end = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panel_end ? row1 : panel_end;
+    if (n_plane == 1 && fm_formats_256_int8_avx2[w->type->id].one)
+        f = &fm_formats_256_int8_avx2[w->type->id];
     if (row0 < split && f->one) {
         if (n_tok < f->least)
             panels_by_token(w, row0, split, act, y, n_tok, f->one);

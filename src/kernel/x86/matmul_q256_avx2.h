@@ -212,22 +212,24 @@ static const shape_256 shape_q5_k = {176, 8, 4, 0, 1, MIN_32};
 static const shape_256 shape_q6_k = {210, 4, 2, 32, 2, MIN_NONE};
 static const shape_256 shape_iq4_xs = {136, 8, 0, 128, 2, MIN_NONE}; /* n_pair 0: none fits */
 
-/* What is prepared of a block of activations. */
+/* Of a block of activations: what minima and offsets meet, and the scale. */
 typedef struct {
     int32_t nsum[16]; /* -(sum v) over 16 columns, as two i16 that add up to it             */
     int32_t sum_hi[4],
         sum_lo[4]; /* MIN_32: sums of hi and lo over 32 columns, in pairs like the minima */
-    int32_t even[64],
-        odd[64]; /* v of columns 4u and 4u + 2, 4u + 1 and 4u + 3                       */
     float d;
-} prepared;
+} act_sums;
 
-/* words: even and odd are wanted. */
-static FM_ALWAYS_INLINE void prepare(prepared *p, const fm_act_i13_256 *x, const shape_256 shape,
-                                     const int words)
+/* v of columns 4u and 4u + 2, 4u + 1 and 4u + 3, as words. */
+typedef struct {
+    act_sums sums;
+    int32_t even[64], odd[64];
+} act_words;
+
+static FM_ALWAYS_INLINE void prepare_sums(act_sums *p, const fm_act_i13_256 *x, const min_form min)
 {
     p->d = x->d;
-    if (shape.min == MIN_32) {
+    if (min == MIN_32) {
         const __m256i order = _mm256_broadcastsi128_si256(
             _mm_setr_epi8(0, 1, 8, 9, 4, 5, 12, 13, 2, 3, 10, 11, 6, 7, 14, 15));
         const __m256i v =
@@ -242,19 +244,21 @@ static FM_ALWAYS_INLINE void prepare(prepared *p, const fm_act_i13_256 *x, const
                                 _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa));
         }
     }
-    if (words) {
-        FM_UNROLL
-        for (int i = 0; i < 8; i++) {
-            const __m256i hi = load_256(x->hi + 32 * i), lo = load_256(x->lo + 32 * i);
-            const __m256i even =
-                _mm256_add_epi16(_mm256_srai_epi16(_mm256_slli_epi16(hi, 8), 8 - FM_ACT_256_SHIFT),
-                                 _mm256_srai_epi16(_mm256_slli_epi16(lo, 8), 8));
-            const __m256i odd =
-                _mm256_add_epi16(_mm256_slli_epi16(_mm256_srai_epi16(hi, 8), FM_ACT_256_SHIFT),
-                                 _mm256_srai_epi16(lo, 8));
-            _mm256_storeu_si256((__m256i *)(p->even + 8 * i), even);
-            _mm256_storeu_si256((__m256i *)(p->odd + 8 * i), odd);
-        }
+}
+
+static FM_ALWAYS_INLINE void prepare_words(act_words *p, const fm_act_i13_256 *x)
+{
+    FM_UNROLL
+    for (int i = 0; i < 8; i++) {
+        const __m256i hi = load_256(x->hi + 32 * i), lo = load_256(x->lo + 32 * i);
+        const __m256i even =
+            _mm256_add_epi16(_mm256_srai_epi16(_mm256_slli_epi16(hi, 8), 8 - FM_ACT_256_SHIFT),
+                             _mm256_srai_epi16(_mm256_slli_epi16(lo, 8), 8));
+        const __m256i odd =
+            _mm256_add_epi16(_mm256_slli_epi16(_mm256_srai_epi16(hi, 8), FM_ACT_256_SHIFT),
+                             _mm256_srai_epi16(lo, 8));
+        _mm256_storeu_si256((__m256i *)(p->even + 8 * i), even);
+        _mm256_storeu_si256((__m256i *)(p->odd + 8 * i), odd);
     }
 }
 
@@ -277,8 +281,9 @@ static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *panel, const int bytes, co
         _mm_prefetch((const char *)(panel + 64 * (n_line + MORE_LINES + i)), _MM_HINT_T1);
 }
 
-/* Sum of minima times sums of v. */
-static FM_ALWAYS_INLINE __m256i sum_minima(const head_256 *h, const prepared *x, const min_form min)
+/* Sum of minima times sums of v, whose lower plane is empty where n_plane is 1. */
+static FM_ALWAYS_INLINE __m256i sum_minima(const head_256 *h, const act_sums *x, const min_form min,
+                                           const int n_plane)
 {
     __m256i hi = _mm256_setzero_si256(), lo = hi;
     if (min == MIN_32) {
@@ -286,6 +291,7 @@ static FM_ALWAYS_INLINE __m256i sum_minima(const head_256 *h, const prepared *x,
         for (int i = 0; i < 4; i++) {
             hi = settled(
                 _mm256_add_epi32(hi, _mm256_madd_epi16(h->mn[i], repeat_32(x->sum_hi + i))));
+            if (n_plane == 1) continue;
             lo = settled(
                 _mm256_add_epi32(lo, _mm256_madd_epi16(h->mn[i], repeat_32(x->sum_lo + i))));
         }
@@ -296,5 +302,46 @@ static FM_ALWAYS_INLINE __m256i sum_minima(const head_256 *h, const prepared *x,
         lo = settled(_mm256_sub_epi32(lo, _mm256_madd_epi16(h->mn[k], repeat_32(x->nsum + k))));
     return lo;
 }
+
+/* The float step of quant.h for half a panel: acc [8] plus what a block (or part of it) with this head and integer sum adds
+ * for one token. */
+static FM_ALWAYS_INLINE __m256 add_block(__m256 acc, const head_256 *h, __m256i sum,
+                                         const act_sums *x, const min_form min, const int n_plane)
+{
+    const __m256 dx = _mm256_set1_ps(x->d);
+    __m256 term = _mm256_mul_ps(_mm256_mul_ps(h->d, dx), _mm256_cvtepi32_ps(sum));
+    if (min != MIN_NONE) {
+        const __m256i low = sum_minima(h, x, min, n_plane);
+        term = _mm256_sub_ps(term, _mm256_mul_ps(_mm256_mul_ps(h->m, dx), _mm256_cvtepi32_ps(low)));
+    }
+    return _mm256_add_ps(acc, term);
+}
+
+/* ---- several tokens ------------------------------------------------------------------------ */
+
+enum {
+    MAX_TOK = 32,    /* tokens for which a block is taken apart once     */
+    MAX_BLOCKS = 256 /* blocks of activations that are kept at a time    */
+};
+
+/* A block of 16 rows taken apart to words with their scale in them. */
+typedef struct {
+    __m256i w[64][2][2]; /* unit; columns 4u and 4u + 2, 4u + 1 and 4u + 3; half */
+    head_256 h[2];
+} block_words;
+
+/* What a format supplies: weights as words and activations as act_words, or as bytes, which take no more room. */
+typedef struct {
+    fm_panel_fn one;  /* for one token */
+    int least;        /* tokens for which this is faster than one token after the other */
+    size_t act_bytes; /* of a block of activations prepared */
+    void (*prepare)(void *dst, const fm_act_i13_256 *x);
+    void (*unpack)(void *dst, const uint8_t *panel);
+    /* Adds a block for 1, 2, 3, 4 tokens to their sums of 16 rows. */
+    void (*tile[4])(float (*acc)[FM_PANEL_ROWS], const void *w, const void *x);
+} format_256;
+
+/* By type id; without IQ4_XS, whose weights are too large for products of bytes. */
+extern const format_256 fm_formats_256_int8_avx2[FM_KERNEL_TYPES];
 
 #endif

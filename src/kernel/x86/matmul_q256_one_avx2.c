@@ -20,25 +20,29 @@ typedef struct {
 } sums_one;
 
 static FM_ALWAYS_INLINE void add_group_bytes(sums_one *s, const head_256 *h, const uint8_t *panel,
-                                             const fm_act_i13_256 *x, const shape_256 shape,
-                                             unit_fn *unit, int g)
+                                             const fm_act_i13_256 *x, const int n_plane,
+                                             const shape_256 shape, unit_fn *unit, int g)
 {
     __m256i hi[2], lo[2];
     FM_UNROLL
     for (int i = 0; i < shape.n_unit; i++) {
         const int u = g * shape.n_unit + i;
-        const __m256i x_hi = repeat_32(x->hi + 4 * u), x_lo = repeat_32(x->lo + 4 * u);
+        const __m256i x_hi = repeat_32(x->hi + 4 * u);
         FM_UNROLL
         for (int half = 0; half < 2; half++) {
             const __m256i w = unit(panel + 32 * half, u / 4, u % 4);
-            const __m256i p = _mm256_maddubs_epi16(w, x_hi), q = _mm256_maddubs_epi16(w, x_lo);
+            const __m256i p = _mm256_maddubs_epi16(w, x_hi);
             hi[half] = i % shape.n_pair == 0 ? p : settled(_mm256_add_epi16(hi[half], p));
-            lo[half] = i == 0 ? q : settled(_mm256_add_epi16(lo[half], q));
+            if (n_plane == 2) {
+                const __m256i q = _mm256_maddubs_epi16(w, repeat_32(x->lo + 4 * u));
+                lo[half] = i == 0 ? q : settled(_mm256_add_epi16(lo[half], q));
+            }
             if (i % shape.n_pair == shape.n_pair - 1)
                 s[half].hi = settled(
                     _mm256_add_epi32(s[half].hi, _mm256_madd_epi16(hi[half], h[half].sc[g])));
         }
     }
+    if (n_plane == 1) return;
     FM_UNROLL
     for (int half = 0; half < 2; half++)
         s[half].lo =
@@ -46,7 +50,7 @@ static FM_ALWAYS_INLINE void add_group_bytes(sums_one *s, const head_256 *h, con
 }
 
 static FM_ALWAYS_INLINE void add_group_words(sums_one *s, const head_256 *h, const uint8_t *panel,
-                                             const prepared *x, const shape_256 shape,
+                                             const act_words *x, const shape_256 shape,
                                              unit_fn *unit, int g)
 {
     __m256i sum[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
@@ -70,7 +74,7 @@ static FM_ALWAYS_INLINE void add_group_words(sums_one *s, const head_256 *h, con
 }
 
 /* offset times the sum of scales times -(sum v), over groups [g0, g1). */
-static FM_ALWAYS_INLINE __m256i offset_sum(const head_256 *h, const prepared *x,
+static FM_ALWAYS_INLINE __m256i offset_sum(const head_256 *h, const act_sums *x,
                                            const shape_256 shape, const int g0, const int g1)
 {
     __m256i s = _mm256_setzero_si256();
@@ -82,8 +86,8 @@ static FM_ALWAYS_INLINE __m256i offset_sum(const head_256 *h, const prepared *x,
 }
 
 static FM_ALWAYS_INLINE void one_256(float *out, const uint8_t *panel, int64_t n_block,
-                                     const void *const *act, const shape_256 shape, head_fn *head,
-                                     unit_fn *unit)
+                                     const void *const *act, const int n_plane,
+                                     const shape_256 shape, head_fn *head, unit_fn *unit)
 {
     const int n_group = 64 / shape.n_unit / shape.n_part;
     const int bytes = shape.block_bytes * FM_PANEL_ROWS;
@@ -91,8 +95,9 @@ static FM_ALWAYS_INLINE void one_256(float *out, const uint8_t *panel, int64_t n
     __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     for (int64_t b = 0; b < n_block; b++, panel += bytes, x++) {
         head_256 h[2];
-        prepared xp;
-        prepare(&xp, x, shape, shape.n_pair == 0);
+        act_words xp;
+        prepare_sums(&xp.sums, x, shape.min);
+        if (shape.n_pair == 0) prepare_words(&xp, x);
         head(&h[0], panel, 0);
         head(&h[1], panel, 1);
         fm_in_memory(h);
@@ -111,23 +116,16 @@ static FM_ALWAYS_INLINE void one_256(float *out, const uint8_t *panel, int64_t n
                 if (shape.n_pair == 0)
                     add_group_words(s, h, panel, &xp, shape, unit, g);
                 else
-                    add_group_bytes(s, h, panel, x, shape, unit, g);
+                    add_group_bytes(s, h, panel, x, n_plane, shape, unit, g);
             }
             FM_UNROLL
             for (int half = 0; half < 2; half++) {
-                const __m256 dx = _mm256_set1_ps(x->d);
                 __m256i sum = s[half].lo;
                 if (shape.n_pair > 0)
                     sum = _mm256_add_epi32(_mm256_slli_epi32(s[half].hi, FM_ACT_256_SHIFT), sum);
                 if (shape.offset != 0)
-                    sum = _mm256_add_epi32(sum, offset_sum(&h[half], &xp, shape, g0, g1));
-                __m256 term = _mm256_mul_ps(_mm256_mul_ps(h[half].d, dx), _mm256_cvtepi32_ps(sum));
-                if (shape.min != MIN_NONE) {
-                    const __m256i low = sum_minima(&h[half], &xp, shape.min);
-                    term = _mm256_sub_ps(
-                        term, _mm256_mul_ps(_mm256_mul_ps(h[half].m, dx), _mm256_cvtepi32_ps(low)));
-                }
-                acc[half] = _mm256_add_ps(acc[half], term);
+                    sum = _mm256_add_epi32(sum, offset_sum(&h[half], &xp.sums, shape, g0, g1));
+                acc[half] = add_block(acc[half], &h[half], sum, &xp.sums, shape.min, n_plane);
             }
         }
     }
@@ -135,17 +133,18 @@ static FM_ALWAYS_INLINE void one_256(float *out, const uint8_t *panel, int64_t n
     _mm256_storeu_ps(out + 8, acc[1]);
 }
 
-#define KERNEL(type, head)                                                                         \
-    void fm_panel_##type##_one_avx2(float *out, const uint8_t *panel, int64_t n_block,             \
-                                    const void *const *act)                                        \
+#define KERNEL(type, name, n_plane, head)                                                          \
+    void fm_panel_##name##_avx2(float *out, const uint8_t *panel, int64_t n_block,                 \
+                                const void *const *act)                                            \
     {                                                                                              \
-        one_256(out, panel, n_block, act, shape_##type, head, unit_##type);                        \
+        one_256(out, panel, n_block, act, n_plane, shape_##type, head, unit_##type);               \
     }
-KERNEL(q2_k, head_q2_k)
-KERNEL(q3_k, head_q3_k)
-KERNEL(q4_k, head_q4_k)
-KERNEL(q5_k, head_q4_k)
-KERNEL(q6_k, head_q6_k)
-KERNEL(iq4_xs, head_iq4_xs)
+#define KERNELS(type, head) KERNEL(type, type##_one, 2, head) KERNEL(type, type##_one_int8, 1, head)
+KERNELS(q2_k, head_q2_k)
+KERNELS(q3_k, head_q3_k)
+KERNELS(q4_k, head_q4_k)
+KERNELS(q5_k, head_q4_k)
+KERNELS(q6_k, head_q6_k)
+KERNEL(iq4_xs, iq4_xs_one, 2, head_iq4_xs)
 
 #endif

@@ -80,29 +80,40 @@ static const shape_32 shape_q8_0 = {34, 0, 128, 0};
 static const shape_32 shape_mxfp4 = {17, 4, FM_E2M1_OFFSET, 0};
 static const shape_32 shape_iq4_nl = {18, 0, 128, 0};
 
-FORMAT(q4_0, scale_half, min_half)
-FORMAT(q4_1, scale_half, min_half)
-FORMAT(q5_0, scale_half, min_half)
-FORMAT(q5_1, scale_half, min_half)
-FORMAT(q8_0, scale_half, min_half)
-FORMAT(mxfp4, scale_e8m0, min_half)
-FORMAT(iq4_nl, scale_half, min_half)
+BOTH(q4_0, scale_half, min_half)
+BOTH(q4_1, scale_half, min_half)
+BOTH(q5_0, scale_half, min_half)
+BOTH(q5_1, scale_half, min_half)
+WORDS(q8_0, scale_half, min_half)
+BOTH(mxfp4, scale_e8m0, min_half)
+WORDS(iq4_nl, scale_half, min_half)
 
-/* By type id. */
-static const format_32 formats[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q4_0] = {q4_0_one, 3, unpack_q4_0, TILES_OF(plain)},
-    [FM_TYPE_Q4_1] = {q4_1_one, 3, unpack_q4_1, TILES_OF(min)},
-    [FM_TYPE_Q5_0] = {q5_0_one, 3, unpack_q5_0, TILES_OF(plain)},
-    [FM_TYPE_Q5_1] = {q5_1_one, 3, unpack_q5_1, TILES_OF(min)},
-    [FM_TYPE_Q8_0] = {q8_0_one, 3, unpack_q8_0, TILES_OF(plain)},
-    [FM_TYPE_MXFP4] = {mxfp4_one, 3, unpack_mxfp4, TILES_OF(plain)},
-    [FM_TYPE_IQ4_NL] = {iq4_nl_one, 3, unpack_iq4_nl, TILES_OF(plain)},
+/* By planes of activations and type id. Weights of 8 bits are words in either case. */
+static const format_32 formats[2][FM_KERNEL_TYPES] = {
+    {
+        [FM_TYPE_Q4_0] = ENTRY_INT8(q4_0),
+        [FM_TYPE_Q4_1] = ENTRY_INT8(q4_1),
+        [FM_TYPE_Q5_0] = ENTRY_INT8(q5_0),
+        [FM_TYPE_Q5_1] = ENTRY_INT8(q5_1),
+        [FM_TYPE_Q8_0] = ENTRY(q8_0, plain),
+        [FM_TYPE_MXFP4] = ENTRY_INT8(mxfp4),
+        [FM_TYPE_IQ4_NL] = ENTRY(iq4_nl, plain),
+    },
+    {
+        [FM_TYPE_Q4_0] = ENTRY(q4_0, plain),
+        [FM_TYPE_Q4_1] = ENTRY(q4_1, min),
+        [FM_TYPE_Q5_0] = ENTRY(q5_0, plain),
+        [FM_TYPE_Q5_1] = ENTRY(q5_1, min),
+        [FM_TYPE_Q8_0] = ENTRY(q8_0, plain),
+        [FM_TYPE_MXFP4] = ENTRY(mxfp4, plain),
+        [FM_TYPE_IQ4_NL] = ENTRY(iq4_nl, plain),
+    },
 };
 
 void fm_matmul_32_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                       float *const *y, int64_t n_tok)
+                       float *const *y, int64_t n_tok, int n_plane)
 {
-    const format_32 *const f = &formats[w->type->id];
+    const format_32 *const f = &formats[n_plane - 1][w->type->id];
     const int64_t panel_end = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panel_end ? row1 : panel_end;
     if (row0 < split && f->one) {

@@ -6,7 +6,8 @@
  *
  * One token multiplies planes as long as pairs of products fit 16 bits. For several tokens weights
  * (q, with its sign) and activations become words, as in matmul_q256_avx2.c: weights once for up to
- * 32 tokens, activations once per stretch of panels. A block of 32 columns ends with five operations
+ * 32 tokens, activations once per stretch of panels. With activations of 8 bits both stay bytes, as in
+ * matmul_q256_int8_avx2.c. A block of 32 columns ends with five operations
  * on floats for every 32 on integers, so what is added to lies in the first cache, not in y, whose
  * rows are far apart.
  */
@@ -82,6 +83,16 @@ static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *block, const int bytes)
         _mm_prefetch((const char *)(block + AHEAD_BYTES + 64 * i), _MM_HINT_T1);
 }
 
+/* The float step of quant.h for half a panel: acc [8] plus what a block with this sum, scale and minimum adds for one token,
+ * whose block of activations has scale dx and scaled sum dsum. */
+static FM_ALWAYS_INLINE __m256 add_block(__m256 acc, __m256i sum, __m256 d, __m256 m, float dx,
+                                         float dsum, const int has_min)
+{
+    __m256 term = _mm256_mul_ps(_mm256_mul_ps(d, _mm256_set1_ps(dx)), _mm256_cvtepi32_ps(sum));
+    if (has_min) term = _mm256_add_ps(term, _mm256_mul_ps(m, _mm256_set1_ps(dsum)));
+    return _mm256_add_ps(acc, term);
+}
+
 /* ---- one token --------------------------------------------------------------------------- */
 
 /* v of columns 4u and 4u + 2, 4u + 1 and 4u + 3, as words. */
@@ -99,7 +110,7 @@ static FM_ALWAYS_INLINE void words_of(int32_t even[8], int32_t odd[8], const fm_
 
 /* Sum of w v of a block for both halves; unsigned weights with products of planes. */
 static FM_ALWAYS_INLINE void sum_planes(__m256i s[2], const uint8_t *panel, const fm_act_i15_32 *x,
-                                        const shape_32 shape, unit_fn *unit)
+                                        const int n_plane, const shape_32 shape, unit_fn *unit)
 {
     /* The low plane is half as large. */
     const int n_low = shape.n_pair < 4 ? 2 * shape.n_pair : 8;
@@ -110,14 +121,16 @@ static FM_ALWAYS_INLINE void sum_planes(__m256i s[2], const uint8_t *panel, cons
         FM_UNROLL
         for (int half = 0; half < 2; half++) {
             const __m256i w = unit(panel, half, u);
-            const __m256i p = _mm256_maddubs_epi16(w, x_hi), q = _mm256_maddubs_epi16(w, x_lo);
+            const __m256i p = _mm256_maddubs_epi16(w, x_hi);
             hi[half] = u % shape.n_pair == 0 ? p : settled(_mm256_add_epi16(hi[half], p));
-            lo[half] = u % n_low == 0 ? q : settled(_mm256_add_epi16(lo[half], q));
             if (u % shape.n_pair == shape.n_pair - 1) {
                 const __m256i sum =
                     _mm256_madd_epi16(hi[half], _mm256_set1_epi16(1 << FM_ACT_32_SHIFT));
                 all[half] = u < shape.n_pair ? sum : settled(_mm256_add_epi32(all[half], sum));
             }
+            if (n_plane == 1) continue;
+            const __m256i q = _mm256_maddubs_epi16(w, x_lo);
+            lo[half] = u % n_low == 0 ? q : settled(_mm256_add_epi16(lo[half], q));
             if (u % n_low == n_low - 1)
                 all[half] = settled(
                     _mm256_add_epi32(all[half], _mm256_madd_epi16(lo[half], _mm256_set1_epi16(1))));
@@ -150,8 +163,8 @@ static FM_ALWAYS_INLINE void sum_words(__m256i s[2], const uint8_t *panel, const
 /* One token: both halves together, so that an activation is spread over the lanes once for 16
  * rows. */
 static FM_ALWAYS_INLINE void one_32(float *out, const panel_32 *p, const fm_act_i15_32 *x,
-                                    const shape_32 shape, unit_fn *unit, scale_fn *scale,
-                                    scale_fn *minimum)
+                                    const int n_plane, const shape_32 shape, unit_fn *unit,
+                                    scale_fn *scale, scale_fn *minimum)
 {
     const int bytes = shape.block_bytes * FM_PANEL_ROWS;
     const uint8_t *block = p->codes;
@@ -162,18 +175,14 @@ static FM_ALWAYS_INLINE void one_32(float *out, const panel_32 *p, const fm_act_
         if (shape.n_pair == 0)
             sum_words(s, block, x, unit);
         else
-            sum_planes(s, block, x, shape, unit);
+            sum_planes(s, block, x, n_plane, shape, unit);
         const __m256i start = _mm256_set1_epi32(shape.offset * x->nsum);
         FM_UNROLL
         for (int half = 0; half < 2; half++) {
             if (shape.offset != 0) s[half] = _mm256_add_epi32(s[half], start);
             const __m256 d = scale(p, block, b, half);
-            __m256 term =
-                _mm256_mul_ps(_mm256_mul_ps(d, _mm256_set1_ps(x->d)), _mm256_cvtepi32_ps(s[half]));
-            if (shape.has_min)
-                term = _mm256_add_ps(
-                    term, _mm256_mul_ps(minimum(p, block, b, half), _mm256_set1_ps(x->dsum)));
-            acc[half] = _mm256_add_ps(acc[half], term);
+            const __m256 m = shape.has_min ? minimum(p, block, b, half) : d;
+            acc[half] = add_block(acc[half], s[half], d, m, x->d, x->dsum, shape.has_min);
         }
     }
     _mm256_storeu_ps(out, acc[0]);
@@ -207,15 +216,32 @@ typedef struct {
     float d, dsum;
 } act_words;
 
-/* Block b of token t is x[stride t + b]. */
-typedef void tile_fn(float (*acc)[FM_PANEL_ROWS], const block_words *w, int n, const act_words *x,
+/* The same as bytes: unsigned weights, and the upper plane of activations. */
+typedef struct {
+    __m256i w[8][2]; /* unit; half */
+    __m256 d[2], m[2];
+} block_bytes;
+
+typedef struct {
+    int8_t x[32];
+    int32_t start; /* what the weights' offset takes away from the sum */
+    float d, dsum;
+} act_bytes;
+
+_Static_assert(sizeof(act_bytes) <= sizeof(act_words) && sizeof(block_bytes) <= sizeof(block_words),
+               "format_32: bytes take no more room than words");
+
+/* n blocks w; x: blocks of activations as the format has them, block b of token t is number stride t + b. */
+typedef void tile_fn(float (*acc)[FM_PANEL_ROWS], const void *w, int n, const void *x,
                      int64_t stride);
 
-/* What a format supplies. */
+/* What a format supplies: weights and activations as words or as bytes. */
 typedef struct {
     void (*one)(float *out, const panel_32 *p, const fm_act_i15_32 *x);
-    int least; /* tokens for which words are faster than one token after the other */
-    void (*unpack)(block_words *dst, const panel_32 *p, int64_t b);
+    int least; /* tokens for which this is faster than one token after the other */
+    size_t act_bytes, block_bytes; /* of a block of either */
+    void (*prepare)(void *dst, const fm_act_i15_32 *x);
+    void (*unpack)(void *dst, const panel_32 *p, int64_t b);
     tile_fn *tile[4]; /* for 1, 2, 3, 4 tokens */
 } format_32;
 
@@ -273,25 +299,93 @@ static FM_ALWAYS_INLINE void tile_32(float (*acc)[FM_PANEL_ROWS], const block_wo
         fm_in_memory(acc);
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
-            const __m256 dx = _mm256_set1_ps(x[stride * t].d),
-                         dsum = _mm256_set1_ps(x[stride * t].dsum);
             FM_UNROLL
             for (int half = 0; half < 2; half++) {
                 float *const dst = acc[t] + 8 * half;
-                __m256 term =
-                    _mm256_mul_ps(_mm256_mul_ps(w->d[half], dx), _mm256_cvtepi32_ps(sum[t][half]));
-                if (has_min) term = _mm256_add_ps(term, _mm256_mul_ps(w->m[half], dsum));
-                _mm256_store_ps(dst, _mm256_add_ps(_mm256_load_ps(dst), term));
+                _mm256_store_ps(dst,
+                                add_block(_mm256_load_ps(dst), sum[t][half], w->d[half], w->m[half],
+                                          x[stride * t].d, x[stride * t].dsum, has_min));
             }
         }
     }
 }
 
-static void prepare(act_words *dst, const fm_act_i15_32 *x)
+static void prepare_words(void *to, const fm_act_i15_32 *x)
 {
+    act_words *const dst = to;
     words_of(dst->even, dst->odd, x);
     dst->d = x->d;
     dst->dsum = x->dsum;
+}
+
+static FM_ALWAYS_INLINE void unpack_bytes_32(block_bytes *dst, const panel_32 *p, int64_t b,
+                                             const shape_32 shape, unit_fn *unit, scale_fn *scale,
+                                             scale_fn *minimum)
+{
+    const int bytes = shape.block_bytes * FM_PANEL_ROWS;
+    const uint8_t *const block = p->codes + b * bytes;
+    ask_ahead(block, bytes);
+    FM_UNROLL
+    for (int half = 0; half < 2; half++) {
+        dst->d[half] = scale(p, block, b, half);
+        if (shape.has_min) dst->m[half] = minimum(p, block, b, half);
+        FM_UNROLL
+        for (int u = 0; u < 8; u++) dst->w[u][half] = unit(block, half, u);
+    }
+}
+
+static FM_ALWAYS_INLINE void prepare_bytes_32(act_bytes *dst, const fm_act_i15_32 *x,
+                                              const shape_32 shape)
+{
+    memcpy(dst->x, x->hi, sizeof dst->x);
+    dst->start = shape.offset * x->nsum / (1 << FM_ACT_32_SHIFT); /* which nsum is a multiple of */
+    dst->d = x->d;
+    dst->dsum = x->dsum;
+}
+
+/* As tile_32(). */
+static FM_ALWAYS_INLINE void tile_bytes_32(float (*acc)[FM_PANEL_ROWS], const block_bytes *w, int n,
+                                           const act_bytes *x, int64_t stride, const int nt,
+                                           const shape_32 shape)
+{
+    for (int b = 0; b < n; b++, w++, x++) {
+        __m256i pairs[4][2], sum[4][2];
+        FM_UNROLL
+        for (int u = 0; u < 8; u++) {
+            const __m256i w0 = w->w[u][0], w1 = w->w[u][1];
+            FM_UNROLL
+            for (int t = 0; t < nt; t++) {
+                const __m256i v = repeat_32(x[stride * t].x + 4 * u);
+                const __m256i p0 = _mm256_maddubs_epi16(w0, v), p1 = _mm256_maddubs_epi16(w1, v);
+                const int first = u % shape.n_pair == 0;
+                pairs[t][0] = first ? p0 : settled(_mm256_add_epi16(pairs[t][0], p0));
+                pairs[t][1] = first ? p1 : settled(_mm256_add_epi16(pairs[t][1], p1));
+            }
+            if (u % shape.n_pair != shape.n_pair - 1) continue;
+            FM_UNROLL
+            for (int t = 0; t < nt; t++) {
+                FM_UNROLL
+                for (int half = 0; half < 2; half++) {
+                    const __m256i s = _mm256_madd_epi16(pairs[t][half], _mm256_set1_epi16(1));
+                    sum[t][half] = u < shape.n_pair ? s : _mm256_add_epi32(sum[t][half], s);
+                }
+            }
+        }
+        fm_in_memory(acc);
+        FM_UNROLL
+        for (int t = 0; t < nt; t++) {
+            const act_bytes *const a = x + stride * t;
+            FM_UNROLL
+            for (int half = 0; half < 2; half++) {
+                float *const dst = acc[t] + 8 * half;
+                __m256i s = sum[t][half];
+                if (shape.offset) s = _mm256_add_epi32(s, _mm256_set1_epi32(a->start));
+                s = _mm256_slli_epi32(s, FM_ACT_32_SHIFT);
+                _mm256_store_ps(dst, add_block(_mm256_load_ps(dst), s, w->d[half], w->m[half], a->d,
+                                               a->dsum, shape.has_min));
+            }
+        }
+    }
 }
 
 /* While block b of one token is made words, the next token's, which lies elsewhere, is asked for. */
@@ -309,25 +403,27 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
 {
     const format_32 *const f = format;
     const int64_t n_block = w->n_in / 32, step = MAX_BLOCKS / nt;
-    act_words x[MAX_BLOCKS];
-    block_words words[BLOCKS_AT_ONCE];
+    _Alignas(32) uint8_t x[MAX_BLOCKS * sizeof(act_words)];
+    _Alignas(32) uint8_t weights[BLOCKS_AT_ONCE * sizeof(block_words)];
     _Alignas(64) float acc[MAX_TOK][FM_PANEL_ROWS];
     for (int64_t b0 = 0; b0 < n_block; b0 += step) {
         const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
         for (int64_t t = 0; t < nt; t++)
             for (int64_t b = b0; b < b1; b++) {
                 ask_for_next_token(act, t, nt, b);
-                prepare(&x[step * t + b - b0], (const fm_act_i15_32 *)act[t] + b);
+                f->prepare(x + f->act_bytes * (size_t)(step * t + b - b0),
+                           (const fm_act_i15_32 *)act[t] + b);
             }
         for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS) {
             const panel_32 panel = panel_at(w, row);
             fm_get_sums(acc, y, row, nt, b0 == 0);
             for (int64_t b = b0; b < b1; b += BLOCKS_AT_ONCE) {
                 const int n = b1 - b < BLOCKS_AT_ONCE ? (int)(b1 - b) : BLOCKS_AT_ONCE;
-                for (int i = 0; i < n; i++) f->unpack(&words[i], &panel, b + i);
+                for (int i = 0; i < n; i++)
+                    f->unpack(weights + f->block_bytes * (size_t)i, &panel, b + i);
                 for (int64_t t = 0; t < nt; t += 4)
-                    f->tile[nt - t < 4 ? nt - t - 1 : 3](acc + t, words, n, &x[step * t + b - b0],
-                                                         step);
+                    f->tile[nt - t < 4 ? nt - t - 1 : 3](
+                        acc + t, weights, n, x + f->act_bytes * (size_t)(step * t + b - b0), step);
             }
             fm_put_sums(y, row, nt, acc);
         }
@@ -335,8 +431,8 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
 }
 
 #define TILE(form, nt, has_min)                                                                    \
-    static void tile_##form##_##nt(float(*acc)[FM_PANEL_ROWS], const block_words *w, int n,        \
-                                   const act_words *x, int64_t stride)                             \
+    static void tile_##form##_##nt(float(*acc)[FM_PANEL_ROWS], const void *w, int n,               \
+                                   const void *x, int64_t stride)                                  \
     {                                                                                              \
         tile_32(acc, w, n, x, stride, nt, has_min);                                                \
     }
@@ -350,16 +446,49 @@ TILES(min, 1)
         tile_##form##_1, tile_##form##_2, tile_##form##_3, tile_##form##_4                         \
     }
 
-/* The functions of a format. */
-#define FORMAT(name, scale, minimum)                                                               \
+/* The functions of a format, as words, and the entry of a table. */
+#define WORDS(name, scale, minimum)                                                                \
     static void name##_one(float *out, const panel_32 *p, const fm_act_i15_32 *x)                  \
     {                                                                                              \
-        one_32(out, p, x, shape_##name, unit_##name, scale, minimum);                              \
+        one_32(out, p, x, 2, shape_##name, unit_##name, scale, minimum);                           \
     }                                                                                              \
-    static void unpack_##name(block_words *dst, const panel_32 *p, int64_t b)                      \
+    static void unpack_##name(void *dst, const panel_32 *p, int64_t b)                             \
     {                                                                                              \
         unpack_32(dst, p, b, shape_##name, unit_##name, scale, minimum);                           \
     }
+#define ENTRY(name, form)                                                                          \
+    {                                                                                              \
+        name##_one, 3, sizeof(act_words), sizeof(block_words), prepare_words, unpack_##name,       \
+            TILES_OF(form)                                                                         \
+    }
+
+/* And as bytes. */
+#define TILE_INT8(name, nt)                                                                        \
+    static void tile_##name##_int8_##nt(float(*acc)[FM_PANEL_ROWS], const void *w, int n,          \
+                                        const void *x, int64_t stride)                             \
+    {                                                                                              \
+        tile_bytes_32(acc, w, n, x, stride, nt, shape_##name);                                     \
+    }
+#define BYTES(name, scale, minimum)                                                                \
+    static void name##_one_int8(float *out, const panel_32 *p, const fm_act_i15_32 *x)             \
+    {                                                                                              \
+        one_32(out, p, x, 1, shape_##name, unit_##name, scale, minimum);                           \
+    }                                                                                              \
+    static void unpack_##name##_int8(void *dst, const panel_32 *p, int64_t b)                      \
+    {                                                                                              \
+        unpack_bytes_32(dst, p, b, shape_##name, unit_##name, scale, minimum);                     \
+    }                                                                                              \
+    static void prepare_##name##_int8(void *dst, const fm_act_i15_32 *x)                           \
+    {                                                                                              \
+        prepare_bytes_32(dst, x, shape_##name);                                                    \
+    }                                                                                              \
+    TILE_INT8(name, 1) TILE_INT8(name, 2) TILE_INT8(name, 3) TILE_INT8(name, 4)
+#define ENTRY_INT8(name)                                                                           \
+    {                                                                                              \
+        name##_one_int8, 3, sizeof(act_bytes), sizeof(block_bytes), prepare_##name##_int8,         \
+            unpack_##name##_int8, TILES_OF(name##_int8)                                            \
+    }
+#define BOTH(name, scale, minimum) WORDS(name, scale, minimum) BYTES(name, scale, minimum)
 
 /* Panels [row0, row1). */
 static void panels_32(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,

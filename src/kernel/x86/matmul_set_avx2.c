@@ -10,8 +10,10 @@
 
 /* ---- products -------------------------------------------------------------------------------------- */
 
-static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                   float *const *y, int64_t n_tok)
+/* A product with activations of n_plane planes. */
+static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t row1,
+                                     const void *const *act, float *const *y, int64_t n_tok,
+                                     const int n_plane)
 {
     if (w->layout == FM_LAYOUT_COLUMNS) {
         fm_matmul_columns(w, row0, row1, act, y, n_tok);
@@ -19,19 +21,34 @@ static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *c
     }
     if (w->type->n_plane) {
         const bool is_e4m3 = w->type->code == FM_CODE_E4M3;
-        (is_e4m3 ? fm_matmul_e4m3_avx2 : fm_matmul_planar_avx2)(w, row0, row1, act, y, n_tok);
+        if (is_e4m3)
+            fm_matmul_e4m3_avx2(w, row0, row1, act, y, n_tok);
+        else
+            fm_matmul_planar_avx2(w, row0, row1, act, y, n_tok, n_plane);
         return;
     }
     switch (w->type->act) {
     case FM_ACT_I15_32:
-        fm_matmul_32_avx2(w, row0, row1, act, y, n_tok);
+        fm_matmul_32_avx2(w, row0, row1, act, y, n_tok, n_plane);
         break;
     case FM_ACT_I13_256:
-        if (!fm_matmul_book_avx2(w, row0, row1, act, y, n_tok))
-            fm_matmul_256_avx2(w, row0, row1, act, y, n_tok);
+        if (fm_matmul_book_avx2(w, row0, row1, act, y, n_tok)) break;
+        fm_matmul_256_avx2(w, row0, row1, act, y, n_tok, n_plane);
         break;
     default: fm_matmul_float_avx2(w, row0, row1, act, y, n_tok);
     }
+}
+
+static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                   float *const *y, int64_t n_tok)
+{
+    product(w, row0, row1, act, y, n_tok, 2);
+}
+
+static void matmul_int8(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                        float *const *y, int64_t n_tok)
+{
+    product(w, row0, row1, act, y, n_tok, 1);
 }
 
 /* ---- quantization of activations: fm_quantize_generic has the reasons --------------------- */
@@ -115,6 +132,7 @@ void fm_matmul_avx2(fm_kernels *k)
 void fm_int8_avx2(fm_kernels *k)
 {
     k->quantize = quantize_int8;
+    k->matmul = matmul_int8;
 }
 
 #endif
