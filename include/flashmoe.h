@@ -55,8 +55,8 @@ typedef struct fm_session fm_session;
 
 typedef enum { FM_KV_F16, FM_KV_F32 } fm_kv_type;
 
-/* How activations are rounded where they meet quantized weights: to 13 or 15 bits, by the format; or to 8, which
- * makes prompts faster on some processors and changes the output. */
+/* How activations are rounded where they meet quantized weights: to 13 or 15 bits, by the format (kernels "reference":
+ * not at all); or to 8, which makes prompts faster on some processors and changes the output. */
 typedef enum { FM_ACTIVATIONS_FULL, FM_ACTIVATIONS_INT8 } fm_activations;
 
 /* Reading experts that the next layer will probably want; never changes the output. AUTO measures
@@ -72,9 +72,9 @@ typedef struct {
     int32_t n_expert_used;    /* 0: as trained; other values change the output             */
     int32_t n_batch;          /* tokens evaluated together; 0: as memory allows, below 512 only where it is short */
     fm_kv_type kv_type;       /* attention cache                                           */
+    fm_activations activations; /* 0: FM_ACTIVATIONS_FULL                                  */
     const char *io_engine;    /* "uring", "pread", "mmap"; NULL: the best available        */
     const char *kernels;      /* "reference", "generic", "avx2", "avx512", "amx", "neon", "i8mm"; NULL: best */
-    fm_activations activations; /* 0: FM_ACTIVATIONS_FULL; changes the output              */
     bool vocab_only;          /* tokenizer and metadata only: no plan, no weights          */
     bool plan_only;           /* checkpoint and plan, nothing loaded                       */
     fm_log_fn log;            /* NULL: silent                                              */
@@ -113,7 +113,6 @@ typedef struct {
     const char *architecture; /* "qwen35moe"                             */
     const char *tokenizer;    /* pre-tokenizer name                      */
     const char *kernels;      /* kernel set in use                       */
-    fm_activations activations;
     const char *io_engine;    /* I/O engine in use, "" before loading    */
     int32_t n_layer, n_embd, n_vocab, n_head, n_head_kv, n_ctx_train;
     int32_t n_expert, n_expert_used, n_expert_used_trained, n_moe_layer;
@@ -138,6 +137,7 @@ typedef struct {
     int64_t n_vision_tensor, n_draft_tensor;
     uint64_t vision_bytes, draft_bytes;
     int32_t bos_id;                 /* token that every text of this model starts with; -1: none */
+    fm_activations activations;
     /* Of names, types, shapes and places of all tensors and the sizes of the files: equal for copies of
      * a model, wherever they lie. */
     uint64_t identity;

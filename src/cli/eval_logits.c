@@ -207,6 +207,7 @@ static fm_status parse_head(fm_logits_file *f, const unsigned char *head, fm_err
     const uint64_t vocab = fm_get_le(head + AT_VOCAB, 4), ctx = fm_get_le(head + AT_CTX, 4),
                    step = fm_get_le(head + AT_STEP, 4), first = fm_get_le(head + AT_FIRST, 4),
                    row = fm_get_le(head + AT_ROW, 4), window = fm_get_le(head + AT_WINDOW, 8);
+    const uint64_t activations = fm_get_le(head + AT_ACTIVATIONS, 4);
     if (vocab < 1 || vocab > INT32_MAX) return damaged(f, "the vocabulary", vocab, err);
     if (ctx < 2 || ctx > INT32_MAX) return damaged(f, "the window", ctx, err);
     if (step < 1 || step > ctx) return damaged(f, "the stride", step, err);
@@ -214,6 +215,8 @@ static fm_status parse_head(fm_logits_file *f, const unsigned char *head, fm_err
     if (first + row + 1 != ctx) return damaged(f, "the first row", first, err);
     if (window < 1 || window > INT64_MAX / ctx)
         return damaged(f, "the number of windows", window, err);
+    if (activations > FM_ACTIVATIONS_INT8)
+        return damaged(f, "the rounding of activations", activations, err);
     s->n_vocab = (int32_t)vocab;
     s->n_ctx = (int32_t)ctx;
     s->step = (int32_t)step;
@@ -224,7 +227,7 @@ static fm_status parse_head(fm_logits_file *f, const unsigned char *head, fm_err
     s->identity = fm_get_le(head + AT_IDENTITY, 8);
     s->bos_id = (int32_t)(uint32_t)fm_get_le(head + AT_BOS, 4);
     s->n_expert_used = (int32_t)(uint32_t)fm_get_le(head + AT_USED, 4);
-    s->activations = (int32_t)(uint32_t)fm_get_le(head + AT_ACTIVATIONS, 4);
+    s->activations = (int32_t)activations;
     memcpy(s->architecture, head + AT_ARCHITECTURE, sizeof s->architecture);
     memcpy(s->name, head + AT_NAME, sizeof s->name);
     s->architecture[sizeof s->architecture - 1] = s->name[sizeof s->name - 1] = '\0';

@@ -145,8 +145,8 @@ size_t fm_delta_scratch(int64_t dk, int64_t dv);
 const fm_kernels *fm_kernels_pick(const char *name, fm_error *err);
 
 /* The same set with activations of 8 bits (quant.h): quantize rounds to them, and matmul takes activations of that quantize
- * only. Products of several tokens are up to 1.75 times as fast on x86, for another output. NULL for the set reference, which
- * does not round activations. */
+ * only, for which products of several tokens take about half the operations. NULL for the set reference, which does not
+ * round activations. */
 const fm_kernels *fm_kernels_int8(const fm_kernels *set);
 
 /* Names this processor can run, best first, NULL-terminated. */

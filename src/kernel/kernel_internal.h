@@ -28,7 +28,8 @@ void fm_matmul_neon(fm_kernels *k);
 bool fm_matmul_amx(fm_kernels *k);
 bool fm_matmul_i8mm(fm_kernels *k);
 
-/* Change a table of the set to activations of 8 bits (fm_kernels_int8): quantize, and matmul where half the work is left out. */
+/* Change a table of the set to activations of 8 bits (fm_kernels_int8): quantize, and matmul where it leaves out half of
+ * the products. */
 void fm_int8_generic(fm_kernels *k);
 void fm_int8_avx2(fm_kernels *k);
 void fm_int8_avx512(fm_kernels *k);

@@ -2,9 +2,9 @@
  *
  *   set format layout tokens hash
  *
- * for every set but reference and every format. Weights and activations are random but the same everywhere,
- * ordinary and awkward. Also `set form activations 0 hash` for the quantization of activations. The program
- * needs the kernels and the C library only, so that it is soon built for another processor.
+ * for every set but reference and every format, and as format_int8 with activations of 8 bits. Weights and activations
+ * are random but the same everywhere, ordinary and awkward. Also `set form activations 0 hash` for the quantization of
+ * activations. The program needs the kernels and the C library only, so that it is soon built for another processor.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -18,13 +18,19 @@
 #include "support/random_weights.h"
 
 static const int64_t token_counts[] = {1, 2, 3, 5, 8, 13, 33};
-enum { N_COUNT = sizeof token_counts / sizeof token_counts[0], MAX_TOK = 33, MAX_SET = 8 };
+enum { N_COUNT = sizeof token_counts / sizeof token_counts[0], MAX_TOK = 33, MAX_SET = 12 };
 
 static const char *const layout_names[] = {"rows", "panels", "columns"};
 enum { N_LAYOUT = sizeof layout_names / sizeof layout_names[0] };
 
+/* All sets, then the same with activations of 8 bits. */
 static const fm_kernels *sets[MAX_SET];
-static int n_set;
+static int n_set, n_full;
+
+static int is_int8(int s)
+{
+    return s >= n_full;
+}
 
 static void *must_alloc(size_t n)
 {
@@ -132,6 +138,7 @@ static void add_products(hashes h, const fm_type_traits *t, int64_t n_out, int64
     fill_activations(x, MAX_TOK * n_in, xk);
     for (int s = 0; s < n_set; s++) {
         const fm_act form = sets[s]->act_form(t);
+        if (is_int8(s) && form == FM_ACT_F32) continue;
         const size_t bytes = (fm_act_bytes(form, n_in) + 63) / 64 * 64;
         uint8_t *const acts = must_alloc(MAX_TOK * bytes);
         const void *act[MAX_TOK];
@@ -195,45 +202,44 @@ static void print_products(const fm_type_traits *t)
             for (int c = 0; c < N_COUNT; c++) {
                 const int has = layout == FM_LAYOUT_ROWS ||
                                 (layout == FM_LAYOUT_PANELS ? t->n_field > 0 : block == 1);
-                if (!has) continue;
+                if (!has || (is_int8(s) && t->act == FM_ACT_F32)) continue;
                 printf("%s ", sets[s]->name);
                 print_format(t);
-                printf(" %s %d %016" PRIx64 "\n", layout_names[layout], (int)token_counts[c],
-                       h[s][layout][c]);
+                printf("%s %s %d %016" PRIx64 "\n", is_int8(s) ? "_int8" : "", layout_names[layout],
+                       (int)token_counts[c], h[s][layout][c]);
             }
 }
 
-/* With int8, of the sets that round activations to 8 bits; their products are those of the others. */
-static void print_quantization(fm_act form, const char *name, int int8)
+static void print_quantization(fm_act form, const char *name)
 {
     enum { N = 768 };
     float x[N];
     const size_t bytes = fm_act_bytes(form, N);
     uint8_t *const to = must_alloc(bytes);
     for (int s = 0; s < n_set; s++) {
-        const fm_kernels *const k = int8 ? fm_kernels_int8(sets[s]) : sets[s];
         uint64_t h = FM_FNV1A_INIT;
         random_start(1);
         for (int i = 0; i < 8 * X_COUNT; i++) {
             fill_activations(x, N, (activation_kind)(i % X_COUNT));
             memset(to, 0, bytes);
-            k->quantize(form, to, x, N);
+            sets[s]->quantize(form, to, x, N);
             h = fm_fnv1a(h, to, bytes);
         }
-        printf("%s %s activations 0 %016" PRIx64 "\n", sets[s]->name, name, h);
+        printf("%s %s%s activations 0 %016" PRIx64 "\n", sets[s]->name, name,
+               is_int8(s) ? "_int8" : "", h);
     }
     free(to);
 }
 
 int main(void)
 {
-    for (const char *const *name = fm_kernels_available(); *name && n_set < MAX_SET; name++)
+    for (const char *const *name = fm_kernels_available(); *name && n_set < MAX_SET / 2; name++)
         if (strcmp(*name, "reference") != 0) sets[n_set++] = fm_kernels_pick(*name, NULL);
+    n_full = n_set;
+    for (int s = 0; s < n_full; s++) sets[n_set++] = fm_kernels_int8(sets[s]);
 
-    print_quantization(FM_ACT_I15_32, "I15_32", 0);
-    print_quantization(FM_ACT_I13_256, "I13_256", 0);
-    print_quantization(FM_ACT_I15_32, "I15_32_int8", 1);
-    print_quantization(FM_ACT_I13_256, "I13_256_int8", 1);
+    print_quantization(FM_ACT_I15_32, "I15_32");
+    print_quantization(FM_ACT_I13_256, "I13_256");
     static const uint32_t plain[] = {FM_TYPE_F32, FM_TYPE_F16, FM_TYPE_BF16};
     for (int i = 0; i < 3; i++) print_products(fm_type_get(plain[i]));
     for (int i = 0; i < N_QUANTIZED; i++) print_products(fm_type_get(quantized[i]));

@@ -23,6 +23,7 @@ failure "$flashmoe" bench $m --memory 1M
 status 0 "$flashmoe" bench $m $small --memory 16M --json --quiet
 [ -s "$err" ] && fail "--quiet wrote to standard error: $(head -n 3 "$err")"
 cp "$out" "$dir/a.json"
+same "activations" "$(json_get "$out" 'j["activations"]')" full
 same "fields of the contract" "$(json_get "$out" '[k for k in ("gen_tok_s prompt_tok_s ttft_ms hit_rate bytes_per_token disk_gb_s disk_probe_gb_s mem_probe_gb_s bound_tok_s bound_ratio prompt_bound_ratio peak_rss_bytes memory_budget_bytes".split()) if not (isinstance(j[k], (int, float)) and j[k] >= 0)]')" "[]"
 same "rates" "$(json_get "$out" 'all(j[k] > 0 for k in ("gen_tok_s", "prompt_tok_s", "ttft_ms", "disk_probe_gb_s", "mem_probe_gb_s", "bound_tok_s"))')" True
 same "spread" "$(json_get "$out" 'all(p["tok_s_min"] <= p["tok_s"] <= p["tok_s_max"] for p in (j["prompt"], j["generation"]))')" True

@@ -71,6 +71,39 @@ static fm_engine *open_model(uint64_t memory)
     return e;
 }
 
+static void activations_are_what_was_asked_for_or_refused(void **st)
+{
+    (void)st;
+    static const struct {
+        fm_activations activations;
+        const char *kernels;
+        fm_status status;
+    } cases[] = {{FM_ACTIVATIONS_FULL, "reference", FM_OK},
+                 {FM_ACTIVATIONS_INT8, "generic", FM_OK},
+                 {FM_ACTIVATIONS_INT8, NULL, FM_OK},
+                 {FM_ACTIVATIONS_INT8, "reference", FM_E_ARG},
+                 {(fm_activations)2, NULL, FM_E_ARG}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        fm_engine_options o;
+        fm_engine_options_init(&o);
+        o.model_path = source_path(MODEL);
+        o.plan_only = true;
+        o.activations = cases[i].activations;
+        o.kernels = cases[i].kernels;
+        fm_engine *e;
+        fm_error err = {0};
+        assert_int_equal(fm_engine_open(&e, &o, &err), cases[i].status);
+        if (cases[i].status != FM_OK) {
+            assert_non_null(strstr(err.msg, "activations"));
+            continue;
+        }
+        fm_model_info info;
+        fm_engine_model_info(e, &info);
+        assert_int_equal(info.activations, cases[i].activations);
+        fm_engine_close(e);
+    }
+}
+
 static void rendered_prompt_gives_the_listed_ids(void **st)
 {
     (void)st;
@@ -190,6 +223,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_agree_with_transformers),
+        cmocka_unit_test(activations_are_what_was_asked_for_or_refused),
         cmocka_unit_test(rendered_prompt_gives_the_listed_ids),
         cmocka_unit_test(arithmetic_is_answered_exactly),
         cmocka_unit_test(facts_are_answered_exactly),

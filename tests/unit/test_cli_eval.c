@@ -221,6 +221,10 @@ static void other_files_are_refused_by_name(void **st)
     size_t n;
     unsigned char *bytes = load(write_whole("whole"), &n);
     fm_error err = {0};
+    bytes[248] = 2;
+    assert_int_equal(read_whole(store(bytes, n), &err), FM_E_FORMAT);
+    assert_non_null(strstr(err.msg, "the rounding of activations"));
+    bytes[248] = 0;
     bytes[8] = 2;
     assert_int_equal(read_whole(store(bytes, n), &err), FM_E_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "version 2"));

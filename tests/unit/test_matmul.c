@@ -200,7 +200,7 @@ static int joined(int8_t hi, int8_t lo, int shift)
     return hi * (1 << shift) + lo;
 }
 
-/* V and the least step of v: 1, and with activations of 8 bits the weight of the upper plane. */
+/* Steps: between values of v, 1, and with activations of 8 bits the weight of the upper plane. */
 static void check_rounding(const fm_kernels *k, int step_32, int step_256)
 {
     for (int rep = 0; rep < 50; rep++) {
@@ -209,6 +209,10 @@ static void check_rounding(const fm_kernels *k, int step_32, int step_256)
         if (rep == 0 || rep == 1) /* amax V, so d = 1 in one form: halves are ties */
             for (int i = 0; i < 256; i++)
                 x[i] = i % 32 == 0 ? rep ? 4064.0f : -16256.0f : (float)i * 15.5f - 1984.0f;
+        if (rep > 1 && rep < 6) /* the same halfway between steps, even and odd ones */
+            for (int i = 0; i < 256; i++)
+                x[i] = i % 32 == 0 ? rep & 1 ? 4064.0f : -16256.0f
+                                   : 0.5f * (float)((rep < 4 ? step_32 : step_256) * (i % 61 - 30));
         fm_act_i15_32 a[8];
         fm_act_i13_256 b;
         k->quantize(FM_ACT_I15_32, a, x, 256);
@@ -387,6 +391,55 @@ static void quantized_products_have_the_same_bits_for_awkward_weights_and_activa
                 free_weights(&w);
             }
         }
+    }
+}
+
+/* Whether products of several tokens with whole panels leave the lower plane of activations of 8 bits out. */
+static bool leaves_lower_plane_out(const fm_kernels *set, const fm_type_traits *t)
+{
+    const bool is_book = t->act == FM_ACT_I13_256 && t->n_field == 0;
+    if (strcmp(set->name, "avx2") == 0)
+        return !is_book && t->id != FM_TYPE_Q8_0 && t->id != FM_TYPE_IQ4_NL &&
+               t->id != FM_TYPE_IQ4_XS;
+    if (strncmp(set->name, "avx512", 6) == 0 || strncmp(set->name, "amx", 3) == 0) return !is_book;
+    return strcmp(set->name, "generic") != 0;
+}
+
+/* They would have the right bits with it, too: it is 0. So here it is not. */
+static void products_of_int8_activations_leave_the_lower_plane_out(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_QUANTIZED; i++) {
+        const fm_type_traits *const type = fm_type_get(quantized[i]);
+        const int64_t n_in = type->block_elems * 3;
+        float x[MANY_TOK * 768];
+        weights w;
+        fill_activations(x, MANY_TOK * n_in, X_RANDOM);
+        make_weights(&w, type, 32, n_in, W_RANDOM);
+        tokens base = {.n_in = n_in, .n_tok = MANY_TOK, .x = x};
+        quantize_tokens(&base, generic_set(true), type);
+        float *const want = fresh_result(&base, &w.panels);
+        multiply(&base, &w.panels, want, 0, 32, 0, MANY_TOK);
+        for (const fm_kernels *const *set = all_int8_sets(); *set; set++) {
+            if (!leaves_lower_plane_out(*set, type)) continue;
+            tokens k = {.n_in = n_in, .n_tok = MANY_TOK, .x = x};
+            quantize_tokens(&k, *set, type);
+            for (int64_t t = 0; t < MANY_TOK; t++) {
+                if (type->act == FM_ACT_I15_32) {
+                    fm_act_i15_32 *const a = (fm_act_i15_32 *)(uintptr_t)k.act[t];
+                    for (int64_t b = 0; b < n_in / 32; b++) memset(a[b].lo, 0x33, sizeof a->lo);
+                } else {
+                    fm_act_i13_256 *const a = (fm_act_i13_256 *)(uintptr_t)k.act[t];
+                    for (int64_t b = 0; b < n_in / 256; b++) memset(a[b].lo, 0x33, sizeof a->lo);
+                }
+            }
+            float *const y = fresh_result(&k, &w.panels);
+            multiply(&k, &w.panels, y, 0, 32, 0, MANY_TOK);
+            check_same(y, want, MANY_TOK, 32, type->name, (*set)->name);
+            free(y), free(k.bytes);
+        }
+        free(want), free(base.bytes);
+        free_weights(&w);
     }
 }
 
@@ -676,6 +729,7 @@ int main(void)
         cmocka_unit_test(large_products_have_the_same_bits_in_every_set_layout_and_split),
         cmocka_unit_test(quantized_products_have_the_same_bits_for_awkward_weights_and_activations),
         cmocka_unit_test(quantized_products_of_long_rows_have_the_same_bits),
+        cmocka_unit_test(products_of_int8_activations_leave_the_lower_plane_out),
         cmocka_unit_test(long_rows_of_extreme_values_do_not_overflow),
         cmocka_unit_test(extreme_values_have_the_same_bits_for_many_tokens),
         cmocka_unit_test(quantized_products_are_within_the_activation_rounding_of_f64),

@@ -390,6 +390,34 @@ static void e4m3_rows_of_many_blocks_agree_in_every_batch(void **state)
 
 enum { CODE_ROWS = 37, CODE_COLS = 5 * 128, CODE_TOKENS = 70 };
 
+/* Products of several tokens with whole panels leave the lower plane of activations of 8 bits out. They would have the
+ * right bits with it, too: it is 0. So here it is not. */
+static void check_lower_plane_is_left_out(const fm_matrix *panels, const void *const *act,
+                                          float (*want)[CODE_ROWS])
+{
+    enum { BATCH = 8, N_ROW = CODE_ROWS / FM_PANEL_ROWS * FM_PANEL_ROWS };
+    const size_t bytes = fm_act_bytes(FM_ACT_I15_32, panels->n_in);
+    for (const char *const *name = fm_kernels_available(); *name; name++) {
+        if (strcmp(*name, "reference") == 0 || strcmp(*name, "generic") == 0) continue;
+        if (strcmp(*name, "avx2") == 0 && panels->type->code == FM_CODE_U8) continue;
+        const fm_kernels *const k = fm_kernels_int8(fm_kernels_pick(*name, NULL));
+        fm_act_i15_32 *changed[BATCH];
+        float got[BATCH][CODE_ROWS], *y[BATCH];
+        for (int t = 0; t < BATCH; t++) {
+            changed[t] = exactly(bytes);
+            memcpy(changed[t], act[t], bytes);
+            for (int64_t b = 0; b < panels->n_in / 32; b++)
+                memset(changed[t][b].lo, 0x33, sizeof changed[t][b].lo);
+            y[t] = got[t];
+        }
+        k->matmul(panels, 0, N_ROW, (const void *const *)changed, y, BATCH);
+        for (int t = 0; t < BATCH; t++) {
+            assert_memory_equal(got[t], want[t], N_ROW * sizeof got[0][0]);
+            free(changed[t]);
+        }
+    }
+}
+
 /* One type: products in every set, layout and batch have the bits of plain rows. */
 static void check_codes(const fm_type_traits *type, const void *const *act, int64_t n_in, bool full,
                         bool int8)
@@ -424,6 +452,7 @@ static void check_codes(const fm_type_traits *type, const void *const *act, int6
     for (int t = 0; t < CODE_TOKENS; t++) y[t] = want[t];
     fm_kernels_pick("generic", NULL)->matmul(&w[0], 0, CODE_ROWS, act, y, CODE_TOKENS);
     for (int t = 0; t < CODE_TOKENS; t++) y[t] = got[t];
+    if (int8) check_lower_plane_is_left_out(&w[1], act, want);
     for (const char *const *name = fm_kernels_available(); *name; name++) {
         if (strcmp(*name, "reference") == 0) continue;
         const fm_kernels *k = fm_kernels_pick(*name, NULL);

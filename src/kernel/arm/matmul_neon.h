@@ -33,6 +33,8 @@ static inline bool fm_is_of_books(const fm_type_traits *t)
  * a kernel, or of code books. */
 void fm_matmul_tiles_neon(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                           float *const *y, int64_t n_tok);
+void fm_matmul_tiles_neon_int8(const fm_matrix *w, int64_t row0, int64_t row1,
+                               const void *const *act, float *const *y, int64_t n_tok);
 void fm_matmul_tiles_i8mm(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                           float *const *y, int64_t n_tok);
 

@@ -42,6 +42,12 @@ static void matmul(const fm_matrix *w, int64_t row0, int64_t row1, const void *c
     fm_product_neon(w, row0, row1, act, y, n_tok, fm_matmul_tiles_neon);
 }
 
+static void matmul_int8(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                        float *const *y, int64_t n_tok)
+{
+    fm_product_neon(w, row0, row1, act, y, n_tok, fm_matmul_tiles_neon_int8);
+}
+
 /* ---- quantization of activations: fm_quantize_generic has the reasons --------------------- */
 
 static FM_ALWAYS_INLINE uint32_t largest_bits(const float *x, int n)
@@ -110,6 +116,7 @@ void fm_matmul_neon(fm_kernels *k)
 void fm_int8_neon(fm_kernels *k)
 {
     k->quantize = quantize_int8;
+    k->matmul = matmul_int8;
 }
 
 #endif

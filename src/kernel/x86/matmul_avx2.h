@@ -24,15 +24,15 @@ void fm_matmul_256_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const vo
 void fm_matmul_float_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                           float *const *y, int64_t n_tok);
 
-/* Kernels of one token for the formats with blocks of 256; int8: for activations of 8 bits. */
-typedef void fm_panel_fn_type(float *out, const uint8_t *panel, int64_t n_block,
-                              const void *const *act); /* as fm_panel_fn points at */
-fm_panel_fn_type fm_panel_q2_k_one_avx2, fm_panel_q2_k_one_int8_avx2;
-fm_panel_fn_type fm_panel_q3_k_one_avx2, fm_panel_q3_k_one_int8_avx2;
-fm_panel_fn_type fm_panel_q4_k_one_avx2, fm_panel_q4_k_one_int8_avx2;
-fm_panel_fn_type fm_panel_q5_k_one_avx2, fm_panel_q5_k_one_int8_avx2;
-fm_panel_fn_type fm_panel_q6_k_one_avx2, fm_panel_q6_k_one_int8_avx2;
-fm_panel_fn_type fm_panel_iq4_xs_one_avx2;
+/* Kernels of one token (fm_panel_fn) for the formats with blocks of 256; int8: for activations of 8 bits. */
+typedef void fm_one_token_fn(float *out, const uint8_t *panel, int64_t n_block,
+                             const void *const *act);
+fm_one_token_fn fm_panel_q2_k_one_avx2, fm_panel_q2_k_one_int8_avx2;
+fm_one_token_fn fm_panel_q3_k_one_avx2, fm_panel_q3_k_one_int8_avx2;
+fm_one_token_fn fm_panel_q4_k_one_avx2, fm_panel_q4_k_one_int8_avx2;
+fm_one_token_fn fm_panel_q5_k_one_avx2, fm_panel_q5_k_one_int8_avx2;
+fm_one_token_fn fm_panel_q6_k_one_avx2, fm_panel_q6_k_one_int8_avx2;
+fm_one_token_fn fm_panel_iq4_xs_one_avx2;
 
 /* Products with formats of several planes but E4M3: matmul_planar_avx2.c. */
 void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,

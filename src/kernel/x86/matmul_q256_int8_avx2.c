@@ -10,7 +10,7 @@
  *
  * Ranges: a pair of unsigned weights with activations is at most 2 * 15 * 127 (Q4_K, 8 pairs: 30480) resp. 2 * 31 * 127
  * (Q5_K, 4 pairs: 31496); of activations with signed ones 2 * 255 * 32 (Q6_K, 2 pairs: 32640), 2 * 255 * 4 (Q3_K, 4 pairs).
- * Sums of 32 bits: without the shift between the planes a 32nd of quant.h's, plus what 128 add, at most as much again.
+ * Sums of 32 bits: without the shift between the planes a 32nd of quant.h's, and about as much again for what 128 add.
  */
 #include "kernel/x86/matmul_q256_avx2.h"
 

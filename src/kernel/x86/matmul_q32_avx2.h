@@ -299,12 +299,12 @@ static FM_ALWAYS_INLINE void tile_32(float (*acc)[FM_PANEL_ROWS], const block_wo
         fm_in_memory(acc);
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
+            const float dx = x[stride * t].d, dsum = x[stride * t].dsum;
             FM_UNROLL
             for (int half = 0; half < 2; half++) {
                 float *const dst = acc[t] + 8 * half;
-                _mm256_store_ps(dst,
-                                add_block(_mm256_load_ps(dst), sum[t][half], w->d[half], w->m[half],
-                                          x[stride * t].d, x[stride * t].dsum, has_min));
+                _mm256_store_ps(dst, add_block(_mm256_load_ps(dst), sum[t][half], w->d[half],
+                                               w->m[half], dx, dsum, has_min));
             }
         }
     }
@@ -375,14 +375,16 @@ static FM_ALWAYS_INLINE void tile_bytes_32(float (*acc)[FM_PANEL_ROWS], const bl
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
             const act_bytes *const a = x + stride * t;
+            const float dx = a->d, dsum = a->dsum;
+            const __m256i start = _mm256_set1_epi32(a->start);
             FM_UNROLL
             for (int half = 0; half < 2; half++) {
                 float *const dst = acc[t] + 8 * half;
                 __m256i s = sum[t][half];
-                if (shape.offset) s = _mm256_add_epi32(s, _mm256_set1_epi32(a->start));
+                if (shape.offset) s = _mm256_add_epi32(s, start);
                 s = _mm256_slli_epi32(s, FM_ACT_32_SHIFT);
-                _mm256_store_ps(dst, add_block(_mm256_load_ps(dst), s, w->d[half], w->m[half], a->d,
-                                               a->dsum, shape.has_min));
+                _mm256_store_ps(dst, add_block(_mm256_load_ps(dst), s, w->d[half], w->m[half], dx,
+                                               dsum, shape.has_min));
             }
         }
     }

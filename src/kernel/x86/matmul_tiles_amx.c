@@ -165,7 +165,8 @@ static FM_ALWAYS_INLINE bool fold_is_double(const fold f)
     return f == TWO_SCALES || f == TWO_BYTES;
 }
 
-static void lay_out_256(work_amx *a, const void *const *act, int64_t block0, int n_block)
+static void lay_out_256(work_amx *a, const void *const *act, int64_t block0, int n_block,
+                        int n_plane)
 {
     for (int t = 0; t < a->n_tok; t++) {
         const fm_act_i13_256 *const x = (const fm_act_i13_256 *)act[t] + block0;
@@ -173,7 +174,7 @@ static void lay_out_256(work_amx *a, const void *const *act, int64_t block0, int
         for (int b = 0; b < n_block; b++) {
             for (int c = 0; c < 256; c += CHUNK, to += 2 * sizeof(act_tile)) {
                 _mm512_store_si512(to, load_512(x[b].hi + c));
-                _mm512_store_si512(to + sizeof(act_tile), load_512(x[b].lo + c));
+                if (n_plane == 2) _mm512_store_si512(to + sizeof(act_tile), load_512(x[b].lo + c));
             }
         }
     }
@@ -334,7 +335,7 @@ static FM_ALWAYS_INLINE void rows_256(const fm_matrix *w, int64_t row0, int64_t 
         for (int64_t b0 = 0, n; b0 < n_block; b0 += n) {
             n = a.n_chunk / 4;
             if (n > n_block - b0) n = n_block - b0;
-            lay_out_256(&a, act, b0, (int)n);
+            lay_out_256(&a, act, b0, (int)n, n_plane);
             for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS) {
                 const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes +
                                        (uint64_t)(b0 * bytes);
@@ -371,7 +372,8 @@ typedef struct {
     __m512 d, m;
 } head_32;
 
-static void lay_out_32(work_amx *a, const void *const *act, int64_t block0, int n_block)
+static void lay_out_32(work_amx *a, const void *const *act, int64_t block0, int n_block,
+                       int n_plane)
 {
     for (int t = 0; t < a->n_tok; t++) {
         const fm_act_i15_32 *const x = (const fm_act_i15_32 *)act[t] + block0;
@@ -379,7 +381,7 @@ static void lay_out_32(work_amx *a, const void *const *act, int64_t block0, int 
         const int tile = t / a->tile_tok, nth = t % a->tile_tok;
         for (int b = 0; b < n_block; b++) {
             memcpy(to + b % 2 * 32, x[b].hi, 32);
-            memcpy(to + sizeof(act_tile) + b % 2 * 32, x[b].lo, 32);
+            if (n_plane == 2) memcpy(to + sizeof(act_tile) + b % 2 * 32, x[b].lo, 32);
             if (b % 2) to += 2 * sizeof(act_tile);
             a->d[2 * tile * a->n_chunk + b][nth] = x[b].d;
             a->dsum[2 * tile * a->n_chunk + b][nth] = x[b].dsum;
@@ -508,7 +510,7 @@ static FM_ALWAYS_INLINE void rows_32(const fm_matrix *w, int64_t row0, int64_t r
         for (int64_t b0 = 0, n; b0 < n_block; b0 += n) {
             n = 2 * a.n_chunk;
             if (n > n_block - b0) n = n_block - b0;
-            lay_out_32(&a, act, b0, (int)n);
+            lay_out_32(&a, act, b0, (int)n, n_plane);
             for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS) {
                 const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes +
                                        (uint64_t)(b0 * bytes);
