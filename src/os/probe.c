@@ -122,6 +122,7 @@ double fm_probe_stream(fm_pool *pool, const void *base, uint64_t bytes, int pass
     }
     volatile uint64_t used = 0; /* so that the loads cannot be left out */
     for (int64_t i = 0; i < n_chunk; i++) used += s.sums[i];
+    (void)used;
     free(s.sums);
     return (double)n_chunk * CHUNK_BYTES / 1e3 / (double)(best_us > 0 ? best_us : 1);
 }

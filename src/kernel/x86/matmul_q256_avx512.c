@@ -9,9 +9,10 @@
 
 #if defined(__x86_64__)
 
-/* The sums of one block and nt tokens. */
+/* The sums of one block and nt tokens. With SCALE_WEIGHTS, and with one plane, sum is the high plane until the end of the
+ * block; plane_lo: only with SCALE_WEIGHTS and two planes. */
 typedef struct {
-    __m512i sum[8], plane_lo[8]; /* plane_lo: only with SCALE_WEIGHTS, sum is the high plane then */
+    __m512i sum[8], plane_lo[8];
 } sums_512;
 
 /* -(sum v) over the columns of group k. */
@@ -27,6 +28,12 @@ static FM_ALWAYS_INLINE const uint8_t *from_here(const uint8_t *panel)
     return panel;
 }
 
+/* Whether sums of nt tokens get the shift between the planes at the end of a block, not in every group. */
+static FM_ALWAYS_INLINE bool shifts_last(const shape_256 shape, const int nt, const int n_plane)
+{
+    return n_plane == 1 || (shape.scale == SCALE_WEIGHTS && nt > 1);
+}
+
 /* Group k of a block for nt tokens. */
 static FM_ALWAYS_INLINE void add_group(sums_512 *r, __m512i sc, const uint8_t *panel,
                                        const fm_act_i13_256 *const *x, const int nt,
@@ -34,6 +41,7 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, __m512i sc, const uint8_t *p
                                        int k)
 {
     const int column = k * shape.n_unit * 4;
+    const int shift = n_plane == 1 ? 0 : FM_ACT_256_SHIFT;
     __m512i w[8], s[8];
     const int8_t *hi[8], *lo[8];
     FM_UNROLL
@@ -59,14 +67,14 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, __m512i sc, const uint8_t *p
     if (nt < shape.in_step) {
         FM_UNROLL
         for (int u = 0; u < shape.n_unit; u++) w[u] = unit(panel, k, u, nt > 4);
-        dot_planes(s, w, shape.n_unit, hi, lo, nt, n_plane, FM_ACT_256_SHIFT, SUM_WHOLE);
+        dot_planes(s, w, shape.n_unit, hi, lo, nt, n_plane, shift, SUM_WHOLE);
     } else {
         FM_UNROLL
         for (int u = 0; u < shape.n_unit; u++) {
             w[u] = unit(from_here(panel), k, u, 1);
             add_unit_of_all(s, w[u], hi, u, nt, SUM_IN_ORDER);
         }
-        shift_all(s, nt, FM_ACT_256_SHIFT);
+        shift_all(s, nt, shift);
         if (n_plane == 2) {
             FM_UNROLL
             for (int u = 0; u < shape.n_unit; u++)
@@ -137,7 +145,7 @@ static FM_ALWAYS_INLINE void panel_256(float *out, const uint8_t *panel, int64_t
             FM_UNROLL
             for (int t = 0; t < nt; t++) {
                 __m512i sum = r.sum[t];
-                if (shape.scale == SCALE_WEIGHTS && nt > 1)
+                if (shifts_last(shape, nt, n_plane))
                     sum = _mm512_add_epi32(_mm512_slli_epi32(sum, FM_ACT_256_SHIFT), r.plane_lo[t]);
                 add_block_256(out + t * FM_PANEL_ROWS, sum, low[t], h, x[t]->d, shape);
             }
