@@ -1,19 +1,7 @@
 /* Products of several tokens for the set neon: SDOT with 4 columns of an activation's plane at a time. */
-#include "kernel/arm/matmul_neon.h"
+#include "kernel/arm/matmul_dot_neon.h"
 
 #if defined(__aarch64__)
-
-static FM_ALWAYS_INLINE void arrange(int8x16_t dst[4], const int8x16_t w[4])
-{
-    FM_UNROLL
-    for (int u = 0; u < 4; u++) dst[u] = w[u];
-}
-
-static FM_ALWAYS_INLINE void arrange_act(int8x16_t x[2], int8x16_t hi, int8x16_t lo)
-{
-    x[0] = hi;
-    x[1] = lo;
-}
 
 /* One sum for each plane. */
 static FM_ALWAYS_INLINE void step(int32x4_t s[2], int8x16_t w, const int8x16_t x[2], const int u)

@@ -110,8 +110,8 @@ static FM_ALWAYS_INLINE __m512i or_masked(__m512i a, __m512i b, __m512i mask)
 }
 
 /* s[t] <- (s[t] + sum w hi) 2^shift + sum w lo, over n_unit units for nt tokens; from three on lo is left out, being 0,
- * where n_plane is 1. The weights stay in registers for both planes; tokens are the inner loop, so that nt sums are under way at once,
- * and where that is too few the planes are summed apart. one: the form where nt is 1. */
+ * where n_plane is 1. The weights stay in registers for both planes; tokens are the inner loop, so that nt sums are under
+ * way at once, and where that is too few the planes are summed apart. one: the form where nt is 1. */
 static FM_ALWAYS_INLINE void dot_planes(__m512i *s, const __m512i *w, const int n_unit,
                                         const int8_t *const *hi, const int8_t *const *lo,
                                         const int nt, const int n_plane, const int shift,

@@ -245,17 +245,29 @@ typedef struct {
     tile_fn *tile[4]; /* for 1, 2, 3, 4 tokens */
 } format_32;
 
-static FM_ALWAYS_INLINE void unpack_32(block_words *dst, const panel_32 *p, int64_t b,
-                                       const shape_32 shape, unit_fn *unit, scale_fn *scale,
-                                       scale_fn *minimum)
+/* Block b of a panel, whose scales and minima go to d and m, by half; asks for what lies ahead. */
+static FM_ALWAYS_INLINE const uint8_t *start_block(__m256 d[2], __m256 m[2], const panel_32 *p,
+                                                   int64_t b, const shape_32 shape, scale_fn *scale,
+                                                   scale_fn *minimum)
 {
     const int bytes = shape.block_bytes * FM_PANEL_ROWS;
     const uint8_t *const block = p->codes + b * bytes;
     ask_ahead(block, bytes);
     FM_UNROLL
     for (int half = 0; half < 2; half++) {
-        dst->d[half] = scale(p, block, b, half);
-        if (shape.has_min) dst->m[half] = minimum(p, block, b, half);
+        d[half] = scale(p, block, b, half);
+        if (shape.has_min) m[half] = minimum(p, block, b, half);
+    }
+    return block;
+}
+
+static FM_ALWAYS_INLINE void unpack_32(block_words *dst, const panel_32 *p, int64_t b,
+                                       const shape_32 shape, unit_fn *unit, scale_fn *scale,
+                                       scale_fn *minimum)
+{
+    const uint8_t *const block = start_block(dst->d, dst->m, p, b, shape, scale, minimum);
+    FM_UNROLL
+    for (int half = 0; half < 2; half++) {
         FM_UNROLL
         for (int u = 0; u < 8; u++) {
             const __m256i w = unit(block, half, u), off = _mm256_set1_epi8((char)shape.offset);
@@ -322,13 +334,9 @@ static FM_ALWAYS_INLINE void unpack_bytes_32(block_bytes *dst, const panel_32 *p
                                              const shape_32 shape, unit_fn *unit, scale_fn *scale,
                                              scale_fn *minimum)
 {
-    const int bytes = shape.block_bytes * FM_PANEL_ROWS;
-    const uint8_t *const block = p->codes + b * bytes;
-    ask_ahead(block, bytes);
+    const uint8_t *const block = start_block(dst->d, dst->m, p, b, shape, scale, minimum);
     FM_UNROLL
     for (int half = 0; half < 2; half++) {
-        dst->d[half] = scale(p, block, b, half);
-        if (shape.has_min) dst->m[half] = minimum(p, block, b, half);
         FM_UNROLL
         for (int u = 0; u < 8; u++) dst->w[u][half] = unit(block, half, u);
     }
