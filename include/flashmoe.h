@@ -63,6 +63,12 @@ typedef enum { FM_ACTIVATIONS_FULL, FM_ACTIVATIONS_INT8 } fm_activations;
  * from time to time whether it pays, and how early to begin, and does what was faster; ON measures only how early. */
 typedef enum { FM_PREFETCH_AUTO, FM_PREFETCH_ON, FM_PREFETCH_OFF } fm_prefetch;
 
+/* Drafts by the model's own draft layer (multi-token prediction), where the file has one: generation evaluates the next token
+ * and a guess of the one after it together, and keeps what the guess gave when it turns out right. Never changes the output.
+ * AUTO drafts where at least half of the experts fit in memory, and measures from time to time whether it pays; ON always;
+ * opening fails where the model cannot. */
+typedef enum { FM_DRAFT_AUTO, FM_DRAFT_ON, FM_DRAFT_OFF } fm_draft_mode;
+
 typedef struct {
     size_t struct_size;       /* set by fm_engine_options_init()                           */
     const char *model_path;   /* GGUF file or first shard, or Hugging Face directory       */
@@ -97,6 +103,7 @@ typedef struct {
     bool warm_start;          /* begin with how often earlier sessions used each expert, and keep it for
                                  the next one when the engine is closed: a small file of the user's
                                  cache directory. Never changes the output */
+    fm_draft_mode draft;      /* 0: FM_DRAFT_AUTO. None are made while a trace or importance is recorded */
 } fm_engine_options;
 
 void fm_engine_options_init(fm_engine_options *opt);
@@ -129,7 +136,8 @@ typedef struct {
     uint64_t shared_expert_bytes_per_token;         /* in trunk_bytes_per_token           */
     uint64_t head_bytes_per_token;                  /* in trunk_bytes_per_token           */
     int32_t n_window_layer, window; /* of the full attention layers; positions that they see */
-    int32_t n_draft_layer;          /* further layers of the file, which are not used        */
+    int32_t n_draft_layer;          /* further layers of the file                            */
+    bool uses_draft;                /* the first of them drafts                              */
     uint64_t io_split;              /* bytes of a piece of a read                            */
     const char *io_origin; /* of io_depth and io_split: "default", "given", "measured", "remembered" */
     double io_measured_gb_s;        /* when they were measured, 1e9 bytes per second; 0: never */
@@ -299,6 +307,8 @@ typedef struct {
     fm_logits_fn every_logits; /* NULL: only the last token's logits are computed */
     void *logits_user;
     int64_t logits_from; /* every_logits: of the tokens from this position of the session on */
+    const int32_t *expected_next; /* of a single token: what the caller will probably ask for after it, which
+                                     then is the draft (fm_draft_mode); NULL: the draft layer's guess */
 } fm_eval_options;
 
 /* Appends n tokens to the session and computes their logits in chunks that end at multiples of the
@@ -399,6 +409,8 @@ typedef struct {
     /* Layers that one token went through with i misses; the last bin: that many or more. */
     uint64_t layers_with_misses[FM_MISS_BINS];
     uint64_t disk_busy_us; /* the disk had reads, with loading                           */
+    uint64_t drafts, drafts_right; /* tokens that were guessed; of which asked for next   */
+    uint64_t draft_us; /* in the draft layer, prompts included; apart from the shares above */
 } fm_stats;
 
 void fm_engine_stats(const fm_engine *engine, fm_stats *out);

@@ -10,7 +10,8 @@
 typedef struct {
     uint64_t tokens, us;
     uint64_t hits, misses, bytes_read;
-    uint64_t wait_us, busy_us, expert_us, attention_us, head_us, sync_us;
+    uint64_t wait_us, busy_us, expert_us, attention_us, head_us, sync_us, draft_us;
+    uint64_t drafts, drafts_right;
     uint64_t prefetch_reads, prefetch_used;
     uint64_t context_bytes; /* touched of attention caches and recurrent state; generation only */
     uint64_t layers_with_misses[FM_MISS_BINS];

@@ -58,6 +58,9 @@ static void add_phase(fm_bench_phase *sum, const fm_bench_phase *p)
     sum->expert_us += p->expert_us;
     sum->attention_us += p->attention_us;
     sum->head_us += p->head_us;
+    sum->draft_us += p->draft_us;
+    sum->drafts += p->drafts;
+    sum->drafts_right += p->drafts_right;
     sum->prefetch_reads += p->prefetch_reads;
     sum->prefetch_used += p->prefetch_used;
     sum->context_bytes += p->context_bytes;
@@ -337,6 +340,11 @@ static void print_table(const report *r, const fm_bench_run *run, const fm_cli_o
            "hits", "MB/token", "GB/s", "waiting", "experts", "attention", "head", "rest", "(sync)");
     print_phase(&r->prompt);
     print_phase(&r->gen);
+    if (r->gen.sum.drafts > 0)
+        printf("drafts      %s, %s of them right; the draft layer took %s of the time of generation\n",
+               fm_cli_count(a, r->gen.sum.drafts),
+               percent(b, (double)r->gen.sum.drafts_right / (double)r->gen.sum.drafts),
+               percent(c, (double)r->gen.sum.draft_us / (double)r->gen.sum.us));
     if (r->prompt.sum.tokens > 0) {
         printf("first token %s s after the start of the prompt; loading took %s s\n",
                number(a, r->ttft_ms / 1e3), number(b, r->load_ms / 1e3));
@@ -394,6 +402,9 @@ static void put_phase(fm_json_out *j, const figures *f, bool is_prompt)
     fm_json_real(j, "head_share", f->head);
     fm_json_real(j, "rest_share", f->rest);
     fm_json_real(j, "sync_share", f->sync);
+    fm_json_u64(j, "drafts", s->drafts);
+    fm_json_u64(j, "drafts_right", s->drafts_right);
+    fm_json_real(j, "draft_share", s->us > 0 ? (double)s->draft_us / (double)s->us : 0);
     fm_json_real(j, "disk_busy_share", f->busy);
     fm_json_real(j, "disk_busy_gb_s", f->busy_gb_s);
     fm_json_real(j, "disk_term_ms", f->bound.disk_s * 1e3);
@@ -461,6 +472,7 @@ static void print_json(const report *r, const fm_bench_run *run, const fm_cli_op
     fm_json_count(j, "threads", m->n_threads);
     fm_json_string(j, "kernels", run->kernels);
     fm_json_string(j, "activations", fm_cli_activations(m->activations));
+    fm_json_string(j, "draft", m->uses_draft ? o->draft : "off");
     fm_json_string(j, "io", run->io);
     fm_json_count(j, "io_depth", m->io_depth);
     fm_json_u64(j, "io_split", m->io_split);

@@ -56,7 +56,8 @@ typedef struct {
     bool is_cold, is_warm, is_csv;
     int32_t io_depth;  /* 0: automatic */
     uint64_t io_split; /* 0: automatic */
-    const char *prefetch;
+    const char *prefetch, *draft;
+    int32_t draft_right; /* -1: was not given */
 
     const char *template_file, *request, *now;
 

@@ -110,6 +110,12 @@ void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o)
     out->io_split = o->io_split;
     if (o->prefetch && strcmp(o->prefetch, "on") == 0) out->prefetch = FM_PREFETCH_ON;
     if (o->prefetch && strcmp(o->prefetch, "off") == 0) out->prefetch = FM_PREFETCH_OFF;
+    /* Only a generation asks for single tokens, and that of bench is fed. */
+    const bool may_draft = strcmp(o->command, "run") == 0 || strcmp(o->command, "plan") == 0;
+    const char *const draft = o->draft ? o->draft : may_draft ? "auto" : "off";
+    out->draft = strcmp(draft, "on") == 0    ? FM_DRAFT_ON
+                 : strcmp(draft, "off") == 0 ? FM_DRAFT_OFF
+                                             : FM_DRAFT_AUTO;
     out->kernels = o->kernels;
     if (o->activations && strcmp(o->activations, "int8") == 0)
         out->activations = FM_ACTIVATIONS_INT8;

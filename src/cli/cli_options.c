@@ -92,6 +92,9 @@ static const option OPTIONS[] = {
      0, 1 << 24, "512", "tokens of the prompt"},
     {"workload", NULL, "--gen", "N", OPT_INT, FIELD(bench_gen), FM_CMD_BENCH,
      0, 1 << 24, "64", "tokens of the generation after it"},
+    {"workload", NULL, "--draft-right", "P", OPT_INT, FIELD(draft_right), FM_CMD_BENCH,
+     0, 100, NULL, "drafts as if P percent of them were right: ids that are fixed have none\n"
+                   "of their own (with --draft on)"},
     {"workload", NULL, "--repeat", "R", OPT_INT, FIELD(n_repeat), FM_CMD_BENCH,
      1, 1000, "3", "times that prompt and generation are measured, each time with\n"
                    "other ids"},
@@ -187,6 +190,12 @@ static const option OPTIONS[] = {
      0, 0, NULL, "keep how often each expert is used in a small file of the user's cache\n"
                  "folder, and begin with what earlier sessions used most; the output is\n"
                  "the same (default: on for run, off for bench and eval)"},
+    {"memory and machine", NULL, "--draft", "auto|on|off", OPT_CHOICE, FIELD(draft),
+     FM_CMD_RUN | FM_CMD_PLAN | FM_CMD_BENCH,
+     0, 0, NULL, "guess a token ahead with the model's own draft layer, where it has one,\n"
+                 "and evaluate both together; auto where most experts fit in memory, and\n"
+                 "measures whether it pays. The output is the same (default: auto for run\n"
+                 "and plan, off for bench)"},
     {"memory and machine", NULL, "--kernels", "reference|generic|avx2|avx512|amx|neon|i8mm",
      OPT_CHOICE, FIELD(kernels), ENGINE_COMMANDS,
      0, 0, NULL, "instruction set (default: the best this processor has)"},
@@ -354,7 +363,7 @@ static int parse_option(fm_cli_options *o, const fm_cli_command *command, int *i
 
 int fm_cli_parse(fm_cli_options *o, const fm_cli_command *command, int argc, char **argv)
 {
-    *o = (fm_cli_options){.command = command->name, .n_predict = -1};
+    *o = (fm_cli_options){.command = command->name, .n_predict = -1, .draft_right = -1};
     for (size_t k = 0; k < N_OPTION; k++) {
         const option *opt = &OPTIONS[k];
         if (!opt->fallback) continue;

@@ -97,6 +97,9 @@ static void add_difference(fm_bench_phase *p, const fm_stats *before, const fm_s
     p->attention_us = after->attention_us - before->attention_us;
     p->sync_us = after->sync_us - before->sync_us;
     p->head_us = after->head_us - before->head_us;
+    p->draft_us = after->draft_us - before->draft_us;
+    p->drafts = after->drafts - before->drafts;
+    p->drafts_right = after->drafts_right - before->drafts_right;
     p->prefetch_reads = after->prefetch_reads - before->prefetch_reads;
     p->prefetch_used = after->prefetch_used - before->prefetch_used;
     for (int i = 0; i < FM_MISS_BINS; i++)
@@ -128,16 +131,27 @@ static fm_status run_prompt(bench *b, fm_bench_repeat *r, fm_error *err)
     return FM_OK;
 }
 
+/* What is proposed behind ids[i]: in draft_right of a hundred cases, spread evenly, the id that is fed next. */
+static int32_t proposal(const bench *b, const int32_t *ids, int32_t i)
+{
+    const int32_t p = b->o->draft_right, next = ids[i + 1];
+    const bool is_right = (int64_t)(i + 1) * p / 100 > (int64_t)i * p / 100;
+    return is_right ? next : (next + 1) % b->run.info.n_vocab;
+}
+
 static fm_status run_generation(bench *b, fm_bench_repeat *r, fm_error *err)
 {
     fm_cli_progress progress;
     fm_cli_progress_start(&progress, b->o, "generation", false);
-    const fm_eval_options eval = {.struct_size = sizeof eval, .progress = fm_cli_on_token};
+    fm_eval_options eval = {.struct_size = sizeof eval, .progress = fm_cli_on_token};
     const int32_t *ids = b->ids + b->o->bench_prompt;
     fm_stats before, after;
     fm_engine_stats(b->engine, &before);
     for (int32_t i = 0; i < b->o->bench_gen; i++) {
         r->gen.context_bytes += fm_session_bytes_per_token(b->session);
+        const bool proposes = b->o->draft_right >= 0 && i + 1 < b->o->bench_gen;
+        const int32_t next = proposes ? proposal(b, ids, i) : 0;
+        eval.expected_next = proposes ? &next : NULL;
         const uint64_t started = fm_now_us();
         FM_TRY(fm_session_eval(b->session, &ids[i], 1, &eval, err));
         r->gen.us +=
@@ -366,6 +380,8 @@ static int check_options(const fm_cli_options *o)
     if (o->is_json && o->is_csv) return fm_cli_usage_error(o, "give either --json or --csv");
     if (o->is_cold && o->trace_path)
         return fm_cli_usage_error(o, "--record-trace records one engine, --cold makes many");
+    if (o->draft_right >= 0 && !(o->draft && strcmp(o->draft, "on") == 0))
+        return fm_cli_usage_error(o, "--draft-right is for --draft on");
     const int32_t n = o->bench_prompt + o->bench_gen;
     if (n == 0) return fm_cli_usage_error(o, "--prompt 0 --gen 0: nothing to measure");
     if (o->n_ctx > 0 && o->n_ctx < n) {

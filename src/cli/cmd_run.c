@@ -32,6 +32,7 @@ typedef struct {
         disk_wait_us;
     uint64_t peak_rss_bytes, memory_budget_bytes;
     uint64_t token_hash;
+    uint64_t drafts, drafts_right;
 } run_figures;
 
 /* ---- the answer's text ---------------------------------------------------------------------- */
@@ -230,6 +231,8 @@ static void collect_figures(run_figures *f, const fm_engine *engine, const fm_st
     f->bytes_read = now.bytes_read - before->bytes_read;
     f->disk_wait_us = now.disk_wait_us - before->disk_wait_us;
     f->load_bytes = now.load_bytes;
+    f->drafts = now.drafts - before->drafts;
+    f->drafts_right = now.drafts_right - before->drafts_right;
     f->peak_rss_bytes = now.peak_rss_bytes;
     f->memory_budget_bytes = plan.budget_bytes;
 }
@@ -243,13 +246,17 @@ static void print_summary(const fm_cli_options *o, const run_figures *f)
         snprintf(hits, sizeof hits, "hits %.1f %%, %s misses",
                  100.0 * (double)f->expert_hits / (double)uses, fm_cli_count(a, f->expert_misses));
     }
+    char drafts[96] = "";
+    if (f->drafts > 0)
+        snprintf(drafts, sizeof drafts, " | %s of %s drafts right", fm_cli_count(a, f->drafts_right),
+                 fm_cli_count(b, f->drafts));
     const uint64_t work_us = f->prompt_us + f->gen_us;
     fm_cli_note(o,
                 "[%s tokens | prompt %s tokens, %.1f tok/s | generation %.1f tok/s | first token "
-                "%.2f s | %s | read %.3f GB | disk wait %.0f %% | peak memory %s]",
+                "%.2f s%s | %s | read %.3f GB | disk wait %.0f %% | peak memory %s]",
                 fm_cli_count(b, f->generated_tokens), fm_cli_count(c, f->prompt_tokens),
                 rate_per_s(f->prompt_tokens, f->prompt_us),
-                rate_per_s(f->evaluated_tokens, f->gen_us), (double)f->first_token_us / 1e6, hits,
+                rate_per_s(f->evaluated_tokens, f->gen_us), (double)f->first_token_us / 1e6, drafts, hits,
                 (double)f->bytes_read / 1e9,
                 work_us > 0 ? 100.0 * (double)f->disk_wait_us / (double)work_us : 0.0,
                 fm_figure_bytes(d, f->peak_rss_bytes));
@@ -270,6 +277,8 @@ static void print_json(const run_figures *f, const answer *a)
     fm_json_u64(&j, "expert_misses", f->expert_misses);
     fm_json_u64(&j, "prefetch_reads", f->prefetch_reads);
     fm_json_u64(&j, "prefetch_used", f->prefetch_used);
+    fm_json_u64(&j, "drafts", f->drafts);
+    fm_json_u64(&j, "drafts_right", f->drafts_right);
     fm_json_u64(&j, "bytes_read", f->bytes_read);
     fm_json_u64(&j, "load_bytes", f->load_bytes);
     fm_json_real(&j, "disk_wait_ms", (double)f->disk_wait_us / 1e3);

@@ -66,6 +66,9 @@ static fm_status check_options(const fm_engine_options *o, fm_error *err)
     if (o->activations != FM_ACTIVATIONS_FULL && o->activations != FM_ACTIVATIONS_INT8)
         return fm_fail(err, FM_E_ARG, "activations: %d, expected FM_ACTIVATIONS_FULL or _INT8",
                        (int)o->activations);
+    if (o->draft < FM_DRAFT_AUTO || o->draft > FM_DRAFT_OFF)
+        return fm_fail(err, FM_E_ARG, "draft: %d, expected FM_DRAFT_AUTO, _ON or _OFF",
+                       (int)o->draft);
     return FM_OK;
 }
 
@@ -145,14 +148,15 @@ static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error
 {
     const fm_model *m = e->model;
     const int32_t n_file = fm_checkpoint_n_file(e->checkpoint);
-    fm_expert_layer *layers = calloc((size_t)m->hp.n_layer, sizeof *layers);
+    const int32_t n_layer = m->hp.n_layer + m->n_draft;
+    fm_expert_layer *layers = calloc((size_t)n_layer, sizeof *layers);
     const char **path = calloc((size_t)n_file, sizeof *path);
     uint64_t *bytes = calloc((size_t)n_file, sizeof *bytes);
     fm_status st;
     if (!layers || !path || !bytes) {
         st = fm_fail(err, FM_E_NOMEM, "no memory for the store's tables");
     } else {
-        for (int32_t i = 0; i < m->hp.n_layer; i++) layers[i] = m->layers[i].experts;
+        for (int32_t i = 0; i < n_layer; i++) layers[i] = m->layers[i].experts;
         for (int32_t i = 0; i < n_file; i++) {
             path[i] = fm_checkpoint_file(e->checkpoint, i);
             bytes[i] = fm_checkpoint_file_bytes(e->checkpoint, i);
@@ -168,7 +172,7 @@ static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error
             .n_file = n_file,
             .plan = &e->plan,
             .layer = layers,
-            .n_layer = m->hp.n_layer,
+            .n_layer = n_layer,
             .n_used = m->hp.n_expert_used,
             .unit = m->units,
             .n_unit = m->n_unit,
@@ -235,6 +239,49 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
     return FM_OK;
 }
 
+/* The draft layer, where it is wanted and the model has one that can be evaluated. */
+static fm_status add_draft(fm_engine *e, const fm_engine_options *o, fm_error *err)
+{
+    e->draft = o->draft;
+    /* Neither is to see tokens that nobody asked for. */
+    if (o->trace_path || o->collect_importance) e->draft = FM_DRAFT_OFF;
+    if (e->draft == FM_DRAFT_OFF) return FM_OK;
+    fm_error why;
+    const fm_status st = fm_model_add_draft(e->model, e->checkpoint, &why);
+    if (st == FM_OK) return FM_OK;
+    if (e->draft == FM_DRAFT_ON) {
+        if (err) *err = why;
+        return st;
+    }
+    if (st != FM_E_UNSUPPORTED) fm_engine_log(e, FM_LOG_WARN, "no drafts: %s", why.msg);
+    e->draft = FM_DRAFT_OFF;
+    return FM_OK;
+}
+
+/* The plan with the draft layer, or without it where it does not pay: a pass of two tokens needs more experts than one of
+ * one, so drafts are for models most of whose experts are in memory. */
+static fm_status make_plan(fm_engine *e, const fm_engine_options *o, fm_error *err)
+{
+    enum { SLOT_SHARE = 2 }; /* drafts by themselves: where at least one of so many experts has a slot */
+    const fm_plan *const p = &e->plan.report;
+    fm_status st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch,
+                                       o->collect_importance, err);
+    if (e->model->n_draft == 0) return st;
+    const bool fits = st == FM_OK && p->trunk_resident == p->trunk_units && p->n_batch > 1;
+    if (fits && (e->draft == FM_DRAFT_ON || p->expert_slots >= p->experts_total / SLOT_SHARE))
+        return FM_OK;
+    if (e->draft == FM_DRAFT_ON && st == FM_OK)
+        return fm_fail(err, FM_E_NOMEM,
+                       "drafts need the whole trunk in memory, and passes of two tokens: %d of %d "
+                       "parts fit, passes have %d tokens (more memory: --memory; --draft off)",
+                       p->trunk_resident, p->trunk_units, p->n_batch);
+    if (e->draft == FM_DRAFT_ON) return st;
+    fm_model_drop_draft(e->model);
+    e->draft = FM_DRAFT_OFF;
+    return fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, o->collect_importance,
+                               err);
+}
+
 static fm_status pick_kernels(fm_engine *e, const fm_engine_options *o, fm_error *err)
 {
     e->kernels = fm_kernels_pick(o->kernels, err);
@@ -272,13 +319,12 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
     if (st == FM_OK && !o->vocab_only) {
         st = pick_kernels(e, o, err);
         if (st == FM_OK) st = fm_model_bind(&e->model, e->checkpoint, o->n_expert_used, err);
+        if (st == FM_OK) st = add_draft(e, o, err);
     }
     if (st == FM_OK)
         st = make_tokenizer(e, o->need_tokenizer || o->need_chat || o->vocab_only, err);
     if (st == FM_OK) st = fm_engine_make_chat(e, o->need_chat, err);
-    if (st == FM_OK && !o->vocab_only)
-        st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, o->collect_importance,
-                                 err);
+    if (st == FM_OK && !o->vocab_only) st = make_plan(e, o, err);
     if (st == FM_OK && !o->vocab_only) st = fm_engine_choose_io(e, o, err);
     if (st == FM_OK && !o->vocab_only && !o->plan_only) st = load(e, o, err);
     if (st != FM_OK) {
@@ -390,11 +436,12 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
     out->n_expert_used = hp->n_expert_used;
     out->n_expert_used_trained = m->n_expert_used_trained;
     out->n_moe_layer = m->n_moe_layer;
-    out->n_full_attention_layer = m->n_attention;
+    out->n_full_attention_layer = m->n_attention - m->n_draft;
     out->n_linear_attention_layer = m->n_delta;
     out->n_window_layer = m->n_windowed;
     out->window = m->n_windowed ? hp->window : 0;
     out->n_draft_layer = m->n_extra_layer;
+    out->uses_draft = m->n_draft > 0;
     fm_unused_tensors unused;
     fm_checkpoint_unused(e->checkpoint, &unused);
     out->n_vision_tensor = unused.n_vision;
@@ -474,6 +521,8 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out)
     out->prompt_us = e->prompt_us;
     out->gen_us = e->gen_us;
     out->tokens_evaluated = e->tokens_evaluated;
+    out->drafts = e->drafts;
+    out->drafts_right = e->drafts_right;
     if (e->store) {
         fm_store_stats s;
         fm_store_stats_get(e->store, &s);
@@ -494,6 +543,7 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out)
         out->expert_us = r.expert_us;
         out->attention_us = r.attention_us;
         out->head_us = r.head_us;
+        out->draft_us = r.draft_us;
         out->disk_wait_us += r.embd_us;
     }
 }

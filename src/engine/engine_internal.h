@@ -6,6 +6,7 @@
 #include "base/ledger.h"
 #include "base/pool.h"
 #include "chat/chat_form.h"
+#include "engine/draft_gate.h"
 #include "format/checkpoint.h"
 #include "model/input_sums.h"
 #include "model/model.h"
@@ -24,6 +25,7 @@ struct fm_engine {
     fm_error chat_error; /* FM_OK, or why its templates or tokens cannot be read */
     const fm_kernels *kernels;
     fm_activations activations;
+    fm_draft_mode draft; /* OFF: the model has no draft layer bound */
     fm_store_plan plan;
     int n_thread;
     int io_depth;
@@ -50,7 +52,7 @@ struct fm_engine {
 
     /* statistics of sessions */
     bool has_session, warm_start;
-    uint64_t prompt_us, gen_us, tokens_evaluated;
+    uint64_t prompt_us, gen_us, tokens_evaluated, drafts, drafts_right;
 };
 
 void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...) FM_PRINTF(3, 4);

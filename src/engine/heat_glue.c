@@ -17,9 +17,23 @@ enum {
     MIN_TOKENS = 16 /* a session of fewer says nothing                  */
 };
 
+/* Of the model's own layers; a draft layer comes last and is not always there. */
+static size_t n_kept(const fm_engine *e)
+{
+    const fm_model *m = e->model;
+    const int32_t n_draft = m->n_draft ? m->layers[m->hp.n_layer].experts.n_expert : 0;
+    return (size_t)(e->plan.report.experts_total - n_draft);
+}
+
 static size_t payload_bytes(const fm_engine *e)
 {
-    return HEAD + (size_t)e->plan.report.experts_total * sizeof(float);
+    return HEAD + n_kept(e) * sizeof(float);
+}
+
+/* Rates of all experts of the store, zeros; owned by the caller. */
+static float *make_rates(const fm_engine *e)
+{
+    return calloc((size_t)e->plan.report.experts_total + 1, sizeof(float));
 }
 
 static fm_status heat_path(const fm_engine *e, char path[FM_CACHE_PATH_MAX], fm_error *err)
@@ -64,7 +78,12 @@ void fm_engine_load_heat(fm_engine *e)
     fm_status st = fm_cache_read(&payload, &bytes, path, MAGIC, VERSION, payload_bytes(e), &err);
     if (st == FM_OK && !payload) return; /* the first session */
     if (st == FM_OK) st = decode(e, path, payload, bytes, &err);
-    if (st == FM_OK) fm_store_seed(e->store, (const float *)(const void *)(payload + HEAD));
+    float *const rate = st == FM_OK ? make_rates(e) : NULL;
+    if (rate) {
+        memcpy(rate, payload + HEAD, n_kept(e) * sizeof *rate);
+        fm_store_seed(e->store, rate);
+    }
+    free(rate);
     const fm_log_level level =
         st == FM_E_IO ? FM_LOG_INFO : FM_LOG_WARN; /* unreadable, or damaged */
     if (st != FM_OK) fm_engine_log(e, level, "%s; starting without it", err.msg);
@@ -79,15 +98,18 @@ void fm_engine_save_heat(fm_engine *e)
     if (heat_path(e, path, &err) != FM_OK) return;
     const size_t bytes = payload_bytes(e);
     unsigned char *payload = malloc(bytes);
-    if (!payload) return; /* nothing is lost */
+    float *const rate = make_rates(e);
+    if (!payload || !rate) goto done; /* nothing is lost */
     fm_put_le(payload, fm_engine_identity(e), HEAD);
-    fm_store_heat(e->store, (float *)(void *)(payload + HEAD));
-    for (size_t at = HEAD; at < bytes; at += sizeof(float)) {
+    fm_store_heat(e->store, rate);
+    for (size_t i = 0; i < n_kept(e); i++) {
         uint32_t bits;
-        memcpy(&bits, payload + at, sizeof bits);
-        fm_put_le(payload + at, bits, sizeof bits);
+        memcpy(&bits, &rate[i], sizeof bits);
+        fm_put_le(payload + HEAD + i * sizeof bits, bits, sizeof bits);
     }
     if (fm_cache_write(path, MAGIC, VERSION, payload, bytes, &err) != FM_OK)
         fm_engine_log(e, FM_LOG_INFO, "what was used most is not kept: %s", err.msg);
+done:
+    free(rate);
     free(payload);
 }

@@ -81,12 +81,13 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
     const uint64_t budget_bytes = budget ? budget : default_budget();
     if (n_batch == 0) n_batch = default_batch(e, n_ctx, budget_bytes);
     e->n_batch_asked = n_batch;
-    fm_expert_layer *experts = calloc((size_t)m->hp.n_layer, sizeof *experts);
+    const int32_t n_layer = m->hp.n_layer + m->n_draft;
+    fm_expert_layer *experts = calloc((size_t)n_layer, sizeof *experts);
     if (!experts) return fm_fail(err, FM_E_NOMEM, "no memory for the plan");
-    for (int32_t i = 0; i < m->hp.n_layer; i++) experts[i] = m->layers[i].experts;
+    for (int32_t i = 0; i < n_layer; i++) experts[i] = m->layers[i].experts;
     fm_plan_input in = {
         .layer = experts,
-        .n_layer = m->hp.n_layer,
+        .n_layer = n_layer,
         .unit = m->units,
         .n_unit = m->n_unit,
         .budget_bytes = budget_bytes,

@@ -4,7 +4,10 @@
  * that start at absolute multiples of 64 positions, and chunks end at absolute multiples of the batch.
  * A pass may therefore be shorter than the batch the user asked for (when memory is tight), as long as
  * it ends at a multiple of 64 or where the asked chunk ends; so for one --batch, and for every batch
- * that is a multiple of 64, the blocks, and with them the bits, are the same in every plan. */
+ * that is a multiple of 64, the blocks, and with them the bits, are the same in every plan.
+ *
+ * With a draft layer a single token is evaluated together with a guess of the next one. What the guess gave is kept aside:
+ * a caller who then asks for that very token gets it at once, any other is evaluated as if there had been no guess. */
 #include "engine/engine_internal.h"
 
 #include <inttypes.h>
@@ -16,7 +19,9 @@ struct fm_session {
     fm_engine *engine;
     fm_kv *kv;
     int64_t n_past;
-    bool has_logits;
+    const float *logits; /* of the last token, or NULL */
+    int32_t draft;       /* what was evaluated behind the last token, -1: nothing */
+    fm_draft_gate gate;
 };
 
 fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err)
@@ -37,6 +42,8 @@ fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err)
         return st;
     }
     engine->has_session = true;
+    s->draft = -1;
+    fm_draft_gate_init(&s->gate, engine->draft);
     *out = s;
     return FM_OK;
 }
@@ -51,7 +58,7 @@ void fm_session_destroy(fm_session *s)
 
 const float *fm_session_logits(const fm_session *s)
 {
-    return s->has_logits ? fm_run_logits(s->engine->run) : NULL;
+    return s->logits;
 }
 
 int64_t fm_session_n_past(const fm_session *s)
@@ -68,8 +75,10 @@ uint64_t fm_session_bytes_per_token(const fm_session *s)
 void fm_session_reset(fm_session *s)
 {
     fm_kv_reset(s->kv);
+    fm_draft_forget(s->engine->run);
     s->n_past = 0;
-    s->has_logits = false;
+    s->logits = NULL;
+    s->draft = -1;
 }
 
 typedef struct {
@@ -96,6 +105,43 @@ static int64_t pass_length(const fm_engine *e, int64_t pos, int64_t chunk_end)
     return end > pos ? end - pos : most;
 }
 
+/* One token, with a draft of the next one where that pays. */
+static fm_status eval_one(fm_session *s, int32_t id, const int32_t *expected,
+                          const fm_pass_hooks *hooks, fm_error *err)
+{
+    fm_engine *e = s->engine;
+    const uint64_t t0 = fm_now_us();
+    const int32_t drafted = s->draft;
+    s->draft = -1;
+    e->drafts_right += drafted == id;
+    if (drafted == id) {
+        fm_kv_exchange(s->kv);
+        fm_draft_right(e->run);
+        s->n_past++;
+        s->logits = fm_run_logits(e->run) + e->model->hp.n_vocab;
+        fm_draft_gate_token(&s->gate, fm_now_us() - t0, true);
+        return FM_OK;
+    }
+    int32_t ids[2] = {id, -1};
+    const bool wants = s->gate.use && s->n_past + 1 < e->plan.report.n_ctx;
+    FM_TRY(fm_draft_next(e->run, s->kv, id, wants ? &ids[1] : NULL, hooks, err));
+    const bool has_draft = ids[1] >= 0;
+    if (has_draft && expected) ids[1] = *expected;
+    FM_TRY(fm_run_pass(e->run, s->kv, ids, has_draft ? 2 : 1, s->n_past,
+                       has_draft ? FM_HEAD_DRAFTED : FM_HEAD_LAST, hooks, err));
+    if (has_draft) {
+        fm_draft_pair(e->run, s->n_past, ids[1]);
+        s->draft = ids[1];
+        e->drafts++;
+    } else {
+        FM_TRY(fm_draft_follow(e->run, s->kv, ids, 1, s->n_past, hooks, err));
+    }
+    s->n_past++;
+    s->logits = fm_run_logits(e->run);
+    fm_draft_gate_token(&s->gate, fm_now_us() - t0, has_draft);
+    return FM_OK;
+}
+
 fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_eval_options *opt,
                           fm_error *err)
 {
@@ -110,6 +156,10 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
             return fm_fail(err, FM_E_ARG,
                            "token %zu has id %" PRId32 ", the model has ids 0 to %" PRId32, i,
                            ids[i], n_vocab - 1);
+    if (opt && opt->expected_next && (*opt->expected_next < 0 || *opt->expected_next >= n_vocab))
+        return fm_fail(err, FM_E_ARG,
+                       "expected_next is %" PRId32 ", the model has ids 0 to %" PRId32,
+                       *opt->expected_next, n_vocab - 1);
     const int64_t n_ctx = e->plan.report.n_ctx;
     if (n > (size_t)(n_ctx - s->n_past))
         return fm_fail(err, FM_E_LIMIT,
@@ -127,7 +177,15 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
         .logits_from = opt ? opt->logits_from : 0,
     };
     const int64_t end = s->n_past + (int64_t)n, batch = e->n_batch_asked;
+    const bool drafts = e->model->n_draft > 0;
     fm_status st = FM_OK;
+    if (drafts && n == 1 && !hooks.logits) {
+        st = eval_one(s, ids[0], opt ? opt->expected_next : NULL, &hooks, err);
+        e->tokens_evaluated += st == FM_OK;
+    } else if (drafts) {
+        s->draft = -1;
+        st = fm_draft_next(e->run, s->kv, ids[0], NULL, &hooks, err);
+    }
     while (s->n_past < end && st == FM_OK) {
         int64_t chunk_end = (s->n_past / batch + 1) * batch;
         if (chunk_end > end) chunk_end = end;
@@ -139,7 +197,13 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
         p.in_pass = n_pass;
         st =
             fm_run_pass(e->run, s->kv, ids + p.done, (int32_t)n_pass, s->n_past, head, &hooks, err);
+        if (st == FM_OK && drafts)
+            st = fm_draft_follow(e->run, s->kv, ids + p.done, (int32_t)n_pass, s->n_past, &hooks,
+                                 err);
+        if (st == FM_OK && drafts && !last)
+            st = fm_draft_next(e->run, s->kv, ids[p.done + n_pass], NULL, &hooks, err);
         if (st != FM_OK) break;
+        s->logits = fm_run_logits(e->run);
         s->n_past += n_pass;
         p.done += n_pass;
         p.in_pass = 0;
@@ -152,7 +216,6 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
     } else {
         e->prompt_us += us;
     }
-    s->has_logits = st == FM_OK;
     /* A pass that broke off has moved the recurrent state of some layers and not of others. */
     if (st != FM_OK) fm_session_reset(s);
     if (st != FM_OK && e->importance) fm_input_sums_spoil(e->importance);

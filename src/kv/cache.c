@@ -11,7 +11,7 @@ struct fm_kv {
     fm_ledger *ledger;
     int cache_line, index_line, state_line;
     unsigned char *cache, *index;
-    float *state;
+    float *state, *other; /* other: NULL without two_states */
     uint64_t cache_bytes, index_bytes, state_bytes;
     uint64_t slot_bytes; /* one head of K or V, one position */
     uint64_t n_part;     /* 2: K and V; 1: one row is both    */
@@ -60,10 +60,16 @@ uint64_t fm_kv_index_bytes(const fm_kv_shape *s)
     return fits ? fm_round_up(bytes, PAGE) : fm_round_down(INT64_MAX, PAGE);
 }
 
-uint64_t fm_kv_state_bytes(const fm_kv_shape *s)
+/* Of one of the states. */
+static uint64_t one_state_bytes(const fm_kv_shape *s)
 {
     const uint64_t floats = (uint64_t)(s->conv_floats + s->state_floats);
     return fm_round_up(floats * 4 * (uint64_t)s->n_delta_layer, PAGE);
+}
+
+uint64_t fm_kv_state_bytes(const fm_kv_shape *s)
+{
+    return one_state_bytes(s) * (s->two_states ? 2 : 1);
 }
 
 static int64_t least(int64_t a, int64_t b)
@@ -107,6 +113,7 @@ fm_status fm_kv_create(fm_kv **out, const fm_kv_shape *shape, fm_ledger *ledger,
     if (kv->state_bytes) {
         kv->state = fm_ledger_alloc(ledger, kv->state_line, kv->state_bytes, 1, err);
         if (!kv->state) goto fail;
+        if (shape->two_states) kv->other = kv->state + one_state_bytes(shape) / sizeof(float);
     }
     *out = kv;
     return FM_OK;
@@ -120,13 +127,14 @@ void fm_kv_destroy(fm_kv *kv)
     if (!kv) return;
     fm_ledger_free(kv->ledger, kv->cache_line, kv->cache, kv->cache_bytes);
     if (kv->index) fm_ledger_free(kv->ledger, kv->index_line, kv->index, kv->index_bytes);
-    fm_ledger_free(kv->ledger, kv->state_line, kv->state, kv->state_bytes);
+    float *const states = kv->other && kv->other < kv->state ? kv->other : kv->state;
+    fm_ledger_free(kv->ledger, kv->state_line, states, kv->state_bytes);
     free(kv);
 }
 
 void fm_kv_reset(fm_kv *kv)
 {
-    if (kv->state) memset(kv->state, 0, kv->state_bytes);
+    if (kv->state) memset(kv->state, 0, one_state_bytes(&kv->shape));
 }
 
 int64_t fm_kv_slots(const fm_kv *kv, int32_t i)
@@ -161,14 +169,37 @@ void *fm_kv_index(const fm_kv *kv, int32_t i)
     return kv->index + (uint64_t)i * slots * key_bytes(&kv->shape);
 }
 
+static float *conv_at(const fm_kv *kv, float *state, int32_t i)
+{
+    return state + (int64_t)i * (kv->shape.conv_floats + kv->shape.state_floats);
+}
+
 float *fm_kv_conv(const fm_kv *kv, int32_t i)
 {
-    return kv->state + (int64_t)i * (kv->shape.conv_floats + kv->shape.state_floats);
+    return conv_at(kv, kv->state, i);
 }
 
 float *fm_kv_state(const fm_kv *kv, int32_t i)
 {
     return fm_kv_conv(kv, i) + kv->shape.conv_floats;
+}
+
+float *fm_kv_other_conv(const fm_kv *kv, int32_t i)
+{
+    return conv_at(kv, kv->other, i);
+}
+
+float *fm_kv_other_state(const fm_kv *kv, int32_t i)
+{
+    return fm_kv_other_conv(kv, i) + kv->shape.conv_floats;
+}
+
+void fm_kv_exchange(fm_kv *kv)
+{
+    if (!kv->other) return; /* no layer has such a state */
+    float *const state = kv->state;
+    kv->state = kv->other;
+    kv->other = state;
 }
 
 const fm_kv_shape *fm_kv_get_shape(const fm_kv *kv)

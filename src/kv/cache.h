@@ -26,6 +26,7 @@ typedef struct {
     bool shared_rows;               /* latent attention: fm_kv_v() is fm_kv_k()      */
     int64_t conv_floats;            /* per delta layer: (n_tap - 1) * n_channel      */
     int64_t state_floats;           /* per delta layer: n_v_head * d_k * d_v         */
+    bool two_states;                /* recurrent state exists twice: fm_kv_other()   */
     int32_t n_index_layer, d_index; /* layers with index keys, and values of a key */
 } fm_kv_shape;
 
@@ -61,4 +62,9 @@ void *fm_kv_index(const fm_kv *kv, int32_t i);
 /* Convolution tail [conv_floats] and DeltaNet state [state_floats] of delta layer i. */
 float *fm_kv_conv(const fm_kv *kv, int32_t i);
 float *fm_kv_state(const fm_kv *kv, int32_t i);
+/* With two_states: where those of the other state lie, which a pass may fill with what comes after a token that
+ * is only a draft; and the exchange of both, when the draft was right. */
+float *fm_kv_other_conv(const fm_kv *kv, int32_t i);
+float *fm_kv_other_state(const fm_kv *kv, int32_t i);
+void fm_kv_exchange(fm_kv *kv);
 const fm_kv_shape *fm_kv_get_shape(const fm_kv *kv);

@@ -485,7 +485,7 @@ fm_status fm_bind_hybrid_layer(fm_binder *b)
 static fm_status bind_layers(fm_model *m, const fm_checkpoint *c, const fm_family *family,
                              fm_error *err)
 {
-    m->layers = calloc((size_t)m->hp.n_layer, sizeof *m->layers);
+    m->layers = calloc((size_t)m->hp.n_layer + 1, sizeof *m->layers); /* and a draft layer */
     if (!m->layers) return fm_fail(err, FM_E_NOMEM, "no memory for %d layers", m->hp.n_layer);
     for (int32_t i = 0; i < m->hp.n_layer; i++) {
         fm_layer *l = &m->layers[i];
@@ -549,8 +549,9 @@ static fm_status make_units(fm_model *m, fm_error *err)
     if (rows > m->hp.n_vocab) rows = m->hp.n_vocab;
     m->head_rows = rows;
     const int32_t n_head_unit = (int32_t)((m->hp.n_vocab + rows - 1) / rows);
+    m->n_head_unit = n_head_unit;
     m->n_unit = m->hp.n_layer + n_head_unit;
-    m->units = calloc((size_t)m->n_unit, sizeof *m->units);
+    m->units = calloc((size_t)m->n_unit + 1, sizeof *m->units); /* and a draft layer's */
     m->head_pieces = calloc((size_t)n_head_unit * (size_t)n_plane + 1, sizeof *m->head_pieces);
     if (!m->units || !m->head_pieces)
         return fm_fail(err, FM_E_NOMEM, "no memory for %d units", m->n_unit);
@@ -626,6 +627,7 @@ fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert
     fm_model *m = calloc(1, sizeof *m);
     if (!m) return fm_fail(err, FM_E_NOMEM, "no memory for the model");
     m->architecture = family->architecture;
+    m->family = family;
     fm_status st = family->read(c, &m->hp, err);
     if (st != FM_OK) goto fail;
     if (n_expert_used > m->hp.n_expert) {
@@ -646,6 +648,41 @@ fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert
 fail:
     fm_model_free(m);
     return st;
+}
+
+fm_status fm_model_add_draft(fm_model *m, const fm_checkpoint *c, fm_error *err)
+{
+    const int32_t index = m->hp.n_layer;
+    const int64_t n_embd = m->hp.n_embd;
+    fm_layer *l = &m->layers[index];
+    memset(l, 0, sizeof *l);
+    memset(l->piece_of, 0xff, sizeof l->piece_of);
+    fm_binder b = {.c = c, .hp = &m->hp, .layer = l, .index = index, .err = err};
+    if (m->n_extra_layer == 0 || !fm_bind_has(&b, "nextn.eh_proj.weight"))
+        return fm_fail(err, FM_E_UNSUPPORTED, "%s: holds no draft layer", fm_checkpoint_file(c, 0));
+    if (!m->family->drafts)
+        return fm_fail(err, FM_E_UNSUPPORTED, "%s: draft layers of %s are not evaluated yet",
+                       fm_checkpoint_file(c, 0), m->architecture);
+    l->mixer = FM_MIX_ATTENTION;
+    l->index_layer = -1;
+    l->kv_index = m->n_attention;
+    FM_TRY(m->family->bind_layer(&b));
+    FM_TRY(fm_bind_matrix(&b, FM_W_DRAFT_IN, "nextn.eh_proj.weight", 2 * n_embd, n_embd));
+    FM_TRY(fm_bind_vector(&b, FM_W_DRAFT_EMBD_NORM, "nextn.enorm.weight", n_embd));
+    FM_TRY(fm_bind_vector(&b, FM_W_DRAFT_HIDDEN_NORM, "nextn.hnorm.weight", n_embd));
+    FM_TRY(fm_bind_vector(&b, FM_W_DRAFT_OUT_NORM, "nextn.shared_head_norm.weight", n_embd));
+    m->units[m->n_unit++] = (fm_trunk_unit){.piece = l->pieces, .n_piece = l->n_piece};
+    m->n_attention++;
+    m->n_draft = 1;
+    return FM_OK;
+}
+
+void fm_model_drop_draft(fm_model *m)
+{
+    if (m->n_draft == 0) return;
+    m->n_draft = 0;
+    m->n_attention--;
+    m->n_unit--;
 }
 
 void fm_model_free(fm_model *m)
@@ -684,5 +721,6 @@ fm_kv_shape fm_model_kv_shape(const fm_model *m, int64_t n_ctx, int64_t n_batch,
         .n_index_layer = fm_model_chooses(m, n_ctx) ? m->n_index_layer : 0,
         .d_index = hp->d_index,
         .state_floats = (int64_t)hp->n_v_head * hp->d_state * hp->d_state,
+        .two_states = m->n_draft > 0 && m->n_delta > 0,
     };
 }

@@ -13,6 +13,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { FEW_TOKENS = 2 }; /* one after the other, each by all threads */
+
 typedef struct {
     fm_run *r;
     const fm_layer *l;
@@ -20,8 +22,8 @@ typedef struct {
     float *q, *k, *v;                     /* rows of the pass; q rows hold gates too when gated */
     int64_t q_stride, kv_stride, q_head_stride;
     float *o; /* [n_tok][n_head * d] */
-    /* the one token: its units, and how many groups the queries of a kv head are cut into */
-    int64_t first_unit, n_unit, n_group;
+    /* one token at a time: which, its units, and how many groups the queries of a kv head are cut into */
+    int64_t t, first_unit, n_unit, n_group;
 } attn_job;
 
 /* First position that position pos sees. */
@@ -31,30 +33,17 @@ static int64_t first_seen(const attn_job *j, int64_t pos)
     return pos + 1 > window ? pos + 1 - window : 0;
 }
 
-/* Norm, rope and scale of one token's q and k; k and v go to the cache. */
-static void prepare_item(void *ctx, int64_t t, int thread)
+/* Norm and rope of one position's k; k and v go to the cache. */
+static void keep(fm_run *r, const fm_layer *l, const float *k_norm, float *k, const float *v,
+                 int64_t pos, const float *cos_t, const float *sin_t)
 {
-    (void)thread;
-    const attn_job *j = ctx;
-    fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
-    const int64_t d = hp->d_head, half = hp->rope.n_rot / 2, pos = r->pos0 + t;
-    const float *cos_t = r->rope_cos + t * half, *sin_t = r->rope_sin + t * half;
-    const float scale = hp->rope.score_factor / sqrtf((float)d);
-    for (int64_t h = 0; h < hp->n_head; h++) {
-        float *q = j->q + t * j->q_stride + h * j->q_head_stride;
-        if (j->q_norm) r->k->rmsnorm(q, q, j->q_norm, hp->eps, d);
-        r->k->rope_half(q, cos_t, sin_t, hp->rope.n_rot);
-        for (int64_t i = 0; i < d; i++) q[i] *= scale;
-    }
+    const int64_t d = hp->d_head, slot = pos % fm_kv_slots(r->kv, l->kv_index);
     const bool f16 = fm_kv_get_shape(r->kv)->f16;
-    const int64_t slot = pos % fm_kv_slots(r->kv, j->l->kv_index);
-    for (int32_t h = 0; h < hp->n_head_kv; h++) {
-        float *k = j->k + t * j->kv_stride + h * d;
-        const float *v = j->v + t * j->kv_stride + h * d;
-        if (j->k_norm) r->k->rmsnorm(k, k, j->k_norm, hp->eps, d);
+    for (int32_t h = 0; h < hp->n_head_kv; h++, k += d, v += d) {
+        if (k_norm) r->k->rmsnorm(k, k, k_norm, hp->eps, d);
         r->k->rope_half(k, cos_t, sin_t, hp->rope.n_rot);
-        void *kc = fm_kv_k(r->kv, j->l->kv_index, h), *vc = fm_kv_v(r->kv, j->l->kv_index, h);
+        void *kc = fm_kv_k(r->kv, l->kv_index, h), *vc = fm_kv_v(r->kv, l->kv_index, h);
         if (f16) {
             r->k->to_f16((uint16_t *)kc + slot * d, k, d);
             r->k->to_f16((uint16_t *)vc + slot * d, v, d);
@@ -63,6 +52,40 @@ static void prepare_item(void *ctx, int64_t t, int thread)
             memcpy((float *)vc + slot * d, v, (size_t)d * sizeof *v);
         }
     }
+}
+
+/* Norm, rope and scale of one token's q and k; k and v go to the cache. */
+static void prepare_item(void *ctx, int64_t t, int thread)
+{
+    (void)thread;
+    const attn_job *j = ctx;
+    fm_run *r = j->r;
+    const fm_hparams *hp = r->hp;
+    const int64_t d = hp->d_head, half = hp->rope.n_rot / 2;
+    const float *cos_t = r->rope_cos + t * half, *sin_t = r->rope_sin + t * half;
+    const float scale = hp->rope.score_factor / sqrtf((float)d);
+    for (int64_t h = 0; h < hp->n_head; h++) {
+        float *q = j->q + t * j->q_stride + h * j->q_head_stride;
+        if (j->q_norm) r->k->rmsnorm(q, q, j->q_norm, hp->eps, d);
+        r->k->rope_half(q, cos_t, sin_t, hp->rope.n_rot);
+        for (int64_t i = 0; i < d; i++) q[i] *= scale;
+    }
+    keep(r, j->l, j->k_norm, j->k + t * j->kv_stride, j->v + t * j->kv_stride, r->pos0 + t, cos_t,
+         sin_t);
+}
+
+void fm_attention_keep(fm_run *r, const fm_layer *l, uint8_t *const *ptr, fm_acts *in, float *kv,
+                       int64_t pos0, const float *rope_cos, const float *rope_sin)
+{
+    const int64_t width = (int64_t)r->hp->n_head_kv * r->hp->d_head, half = r->hp->rope.n_rot / 2;
+    const fm_matrix wk = fm_weight_matrix(l, ptr, FM_W_K), wv = fm_weight_matrix(l, ptr, FM_W_V);
+    const fm_linear_op op[2] = {
+        {&wk, kv, 2 * width, fm_weight_vector_or_null(l, ptr, FM_W_K_BIAS)},
+        {&wv, kv + width, 2 * width, fm_weight_vector_or_null(l, ptr, FM_W_V_BIAS)}};
+    fm_linear(r, in, op, 2);
+    for (int64_t t = 0; t < in->n_tok; t++, kv += 2 * width)
+        keep(r, l, fm_weight_vector_or_null(l, ptr, FM_W_K_NORM), kv, kv + width, pos0 + t,
+             rope_cos + t * half, rope_sin + t * half);
 }
 
 /* Partial attention of token t, queries [q0, q1) of kv head h, unit u into part: [n_q][d] sums, [n_q] maxima, [n_q]
@@ -146,7 +169,7 @@ static void token_item(void *ctx, int64_t item, int thread)
     finish(j, t, h, acc);
 }
 
-/* A single token: every unit, and where these are few every group of queries, is an item of its own, joined
+/* A token alone: every unit, and where these are few every group of queries, is an item of its own, joined
  * afterwards. */
 static void unit_item(void *ctx, int64_t item, int thread)
 {
@@ -155,7 +178,7 @@ static void unit_item(void *ctx, int64_t item, int thread)
     const fm_hparams *hp = j->r->hp;
     const int64_t part = item / j->n_group, group = item % j->n_group;
     const int64_t n_q = hp->n_head / hp->n_head_kv;
-    attend_unit(j, 0, (int32_t)(part / j->n_unit), j->first_unit + part % j->n_unit,
+    attend_unit(j, j->t, (int32_t)(part / j->n_unit), j->first_unit + part % j->n_unit,
                 group * n_q / j->n_group, (group + 1) * n_q / j->n_group,
                 j->r->attn_part + part * j->r->attn_part_each);
 }
@@ -165,6 +188,25 @@ static int64_t query_groups(const fm_run *r, int64_t n_part)
 {
     const int64_t n_q = r->hp->n_head / r->hp->n_head_kv, n = r->n_thread / n_part;
     return n < 1 ? 1 : n < n_q ? n : n_q;
+}
+
+/* Token j->t, by all threads. */
+static void attend_alone(attn_job *j)
+{
+    fm_run *r = j->r;
+    const fm_hparams *hp = r->hp;
+    const int64_t pos = r->pos0 + j->t;
+    j->first_unit = first_seen(j, pos) / FM_ATTN_UNIT;
+    j->n_unit = pos / FM_ATTN_UNIT + 1 - j->first_unit;
+    j->n_group = query_groups(r, j->n_unit * hp->n_head_kv);
+    fm_pool_run(r->pool, unit_item, j, j->n_unit * hp->n_head_kv * j->n_group);
+    for (int32_t h = 0; h < hp->n_head_kv; h++) {
+        float *acc = r->attn_part + h * j->n_unit * r->attn_part_each;
+        for (int64_t u = 1; u < j->n_unit; u++)
+            fm_attend_join(acc, acc + u * r->attn_part_each, hp->n_head / hp->n_head_kv,
+                           hp->d_head);
+        finish(j, j->t, h, acc);
+    }
 }
 
 void fm_attention_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx)
@@ -209,19 +251,9 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
     fm_linear_expect(r, &out, 1);
     fm_linear(r, &r->in, in, 3);
 
-    if (r->n_tok == 1) {
-        prepare_item(&j, 0, 0);
-        j.first_unit = first_seen(&j, r->pos0) / FM_ATTN_UNIT;
-        j.n_unit = r->pos0 / FM_ATTN_UNIT + 1 - j.first_unit;
-        j.n_group = query_groups(r, j.n_unit * hp->n_head_kv);
-        fm_pool_run(r->pool, unit_item, &j, j.n_unit * hp->n_head_kv * j.n_group);
-        for (int32_t h = 0; h < hp->n_head_kv; h++) {
-            float *acc = r->attn_part + h * j.n_unit * r->attn_part_each;
-            for (int64_t u = 1; u < j.n_unit; u++)
-                fm_attend_join(acc, acc + u * r->attn_part_each, hp->n_head / hp->n_head_kv,
-                               hp->d_head);
-            finish(&j, 0, h, acc);
-        }
+    if (r->n_tok <= FEW_TOKENS) {
+        for (int64_t t = 0; t < r->n_tok; t++) prepare_item(&j, t, 0);
+        for (j.t = 0; j.t < r->n_tok; j.t++) attend_alone(&j);
     } else {
         fm_pool_run(r->pool, prepare_item, &j, r->n_tok);
         fm_pool_run(r->pool, token_item, &j, (int64_t)r->n_tok * hp->n_head_kv);

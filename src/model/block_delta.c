@@ -2,12 +2,14 @@
  *
  * One token takes the recurrent step; several take the chunked form in blocks that end at absolute
  * multiples of 64 positions (or at the end of the pass), so the result depends on where blocks
- * start, which the caller's batch fixes, and on nothing else.
+ * start, which the caller's batch fixes, and on nothing else. A token and a draft of the next one take two
+ * steps: the state after the first stays as it is, the second goes on in the session's other state.
  * Source: S. Yang et al., Gated Delta Networks (arXiv 2412.06464); transformers, models/qwen3_next.
  */
 #include "model/run.h"
 
 #include <math.h>
+#include <string.h>
 
 typedef struct {
     fm_run *r;
@@ -16,6 +18,7 @@ typedef struct {
     float *u, *z, *o; /* [n_tok][channels], [n_tok][value], [n_tok][value] */
     int64_t channels, key, value;
     float *beta, *decay; /* [n_tok][2 * n_v_head]: row stride 2 * n_v_head */
+    bool is_drafted;     /* the second of two tokens is a draft             */
 } delta_job;
 
 /* Channels are heads one after the other: n_k_head of q, as many of k, n_v_head of v. */
@@ -35,8 +38,18 @@ static void conv_item(void *ctx, int64_t item, int thread)
     const int64_t d = r->hp->d_state, n_k = r->hp->n_k_head, n_head = 2 * n_k + r->hp->n_v_head;
     const int64_t each = heads_per_conv_item(r), h0 = item * each;
     const int64_t h1 = h0 + each < n_head ? h0 + each : n_head;
-    r->k->conv_silu(j->u, j->u, fm_kv_conv(r->kv, j->l->kv_index), j->conv_w, r->n_tok, j->channels,
+    float *const state = fm_kv_conv(r->kv, j->l->kv_index);
+    r->k->conv_silu(j->u, j->u, state, j->conv_w, j->is_drafted ? 1 : r->n_tok, j->channels,
                     j->channels, r->hp->n_conv, h0 * d, h1 * d);
+    if (j->is_drafted) {
+        float *const other = fm_kv_other_conv(r->kv, j->l->kv_index);
+        for (int64_t i = 0; i + 1 < r->hp->n_conv; i++)
+            memcpy(other + i * j->channels + h0 * d, state + i * j->channels + h0 * d,
+                   (size_t)((h1 - h0) * d) * sizeof *state);
+        float *const draft = j->u + j->channels;
+        r->k->conv_silu(draft, draft, other, j->conv_w, 1, j->channels, j->channels, r->hp->n_conv,
+                        h0 * d, h1 * d);
+    }
     for (int64_t t = 0; t < r->n_tok; t++)
         for (int64_t h = h0; h < h1 && h < 2 * n_k; h++)
             r->k->l2norm(j->u + t * j->channels + h * d, 1e-6f,
@@ -82,8 +95,13 @@ static void head_item(void *ctx, int64_t h, int thread)
     for (int64_t t = 0; t < r->n_tok;) {
         if (r->n_tok > 1 && fm_run_stops(r, thread)) return;
         const int64_t pos = r->pos0 + t;
-        int64_t n = FM_DELTA_BLOCK - pos % FM_DELTA_BLOCK;
+        int64_t n = j->is_drafted ? 1 : FM_DELTA_BLOCK - pos % FM_DELTA_BLOCK;
         if (n > r->n_tok - t) n = r->n_tok - t;
+        if (j->is_drafted && t == 1) {
+            float *const other = fm_kv_other_state(r->kv, j->l->kv_index) + h * d * d;
+            memcpy(other, S, (size_t)(d * d) * sizeof *S);
+            S = other;
+        }
         const float *g = j->decay + t * 2 * n_v + h, *beta = j->beta + t * 2 * n_v + h;
         if (n == 1) {
             r->k->delta_step(S, o + t * j->value, q + t * j->channels, k + t * j->channels,
@@ -124,6 +142,7 @@ void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
         .value = value,
         .beta = beta,
         .decay = beta + n_v,
+        .is_drafted = r->is_drafted,
     };
     const fm_matrix wu = fm_weight_matrix(l, ptr, FM_W_QKV), wz = fm_weight_matrix(l, ptr, FM_W_Z);
     const fm_matrix wo = fm_weight_matrix(l, ptr, FM_W_SSM_OUT);

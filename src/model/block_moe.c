@@ -17,7 +17,11 @@
 
 #include "quant/planar.h"
 
-enum { TOKENS_PER_CALL = 64, ROUTER_TOKENS_PER_ITEM = 8 };
+enum {
+    TOKENS_PER_CALL = 64,
+    ROUTER_TOKENS_PER_ITEM = 8,
+    DRAFT_TOKENS = 2 /* whose shared expert is computed with routed ones */
+};
 
 /* One expert and the tokens it computes. */
 typedef struct {
@@ -354,7 +358,8 @@ static void compute_set(moe_set *s)
     } else {
         fm_pool_run(r->pool, quantize_item, s, s->n_row);
     }
-    if (fm_lease_left(r->opt.store) == 0) fm_expect_unit(r, s->layer + 1);
+    if (fm_lease_left(r->opt.store) == 0)
+        fm_expect_unit(r, s->layer < r->hp->n_layer ? s->layer + 1 : r->hp->n_layer);
     fm_pool_run(r->pool, out_item, s, n_out);
     if (s->so_far) add_so_far(s);
     for (int i = 0; i < s->n_job; i++) {
@@ -494,8 +499,8 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
     set_acts(&set, l, ptr);
     if (r->hp->n_ff_shared) {
         add_shared(&set, l, ptr);
-        /* The shared expert of a batch fills the buffers alone; its time covers the first reads. */
-        if (!one) compute_set(&set);
+        /* The shared expert of many tokens fills the buffers alone; its time covers the first reads. */
+        if (r->n_tok > DRAFT_TOKENS) compute_set(&set);
     }
     if (!one) fm_guess_next(r, layer, r->x);
     while (fm_lease_left(store) > 0) {

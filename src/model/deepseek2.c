@@ -72,6 +72,6 @@ static fm_status bind_sparse_layer(fm_binder *b)
     return fm_bind_indexer(b);
 }
 
-const fm_family fm_family_deepseek2 = {"deepseek2", read_config, bind_layer};
-const fm_family fm_family_deepseek32 = {"deepseek32", read_sparse, bind_sparse_layer};
-const fm_family fm_family_glm_dsa = {"glm-dsa", read_glm, bind_sparse_layer};
+const fm_family fm_family_deepseek2 = {"deepseek2", read_config, bind_layer, false};
+const fm_family fm_family_deepseek32 = {"deepseek32", read_sparse, bind_sparse_layer, false};
+const fm_family fm_family_glm_dsa = {"glm-dsa", read_glm, bind_sparse_layer, false};

@@ -53,8 +53,9 @@ void fm_expect_unit(fm_run *r, int32_t unit)
     uint8_t *const *ptr;
     if (r->n_tok > 1 || unit >= m->n_unit || !fm_trunk_is_resident(r->opt.store, unit)) return;
     if (fm_trunk_acquire(r->opt.store, unit, &ptr, NULL) != FM_OK) return;
-    if (unit < m->hp.n_layer) {
-        expect_mixer(r, &m->layers[unit], ptr);
+    const fm_layer *const l = fm_layer_of_unit(m, unit);
+    if (l) {
+        expect_mixer(r, l, ptr);
     } else {
         const fm_matrix w = fm_output_matrix(m, unit, ptr);
         const fm_linear_op op = {.w = &w};

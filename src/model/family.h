@@ -16,12 +16,13 @@ typedef struct {
 } fm_binder;
 
 /* A family. read fills hp from the metadata, on top of zeros, and refuses what the family cannot be.
- * bind_layer is called once per layer in order, after n_vocab is known; layers that the file holds
- * beyond n_layer (draft heads) are not bound. Neither keeps state. */
-typedef struct {
+ * bind_layer is called once per layer in order, after n_vocab is known, and where `drafts` once more for the first of those
+ * that the file holds beyond n_layer. Neither keeps state. */
+typedef struct fm_family {
     const char *architecture; /* general.architecture of the files */
     fm_status (*read)(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
     fm_status (*bind_layer)(fm_binder *b);
+    bool drafts; /* draft layers are layers of full attention, bound like the others, with nextn.* */
 } fm_family;
 
 extern const fm_family fm_family_qwen35moe;

@@ -99,6 +99,7 @@ static void layout(fm_run *r, fm_arena *a, int64_t B, int64_t n_ctx)
     r->guess.weights = FLOATS(K);
     r->logits = FLOATS((B > 1 ? FM_HEAD_GROUP : 1) * (int64_t)hp->n_vocab);
     r->embd_row = fm_arena_take(a, (size_t)fm_embd_row_bytes(r->model));
+    fm_draft_layout(r, a);
 #undef FLOATS
 #undef INTS
 }
@@ -183,15 +184,15 @@ static embd_place embd_row(const fm_run *r, int32_t id, int k)
     return (embd_place){offset + (uint64_t)(fm_plane_rows(type, k, id + 1) - 1) * row, (size_t)row};
 }
 
-static fm_status embed(fm_run *r, const int32_t *ids, fm_error *err)
+fm_status fm_embed(fm_run *r, float *y, const int32_t *ids, int32_t n, fm_error *err)
 {
     const fm_type_traits *type = fm_type_get(r->model->embd->type);
-    const int64_t n = r->hp->n_embd;
+    const int64_t n_embd = r->hp->n_embd;
     const int n_plane = fm_type_n_plane(type);
     int32_t asked = 0;
-    for (int32_t i = 0; i < r->n_tok; i++) {
+    for (int32_t i = 0; i < n; i++) {
         if (fm_run_stops(r, 0)) return stopped(err);
-        for (; r->n_tok > 1 && asked < r->n_tok && asked < i + EMBD_AHEAD; asked++)
+        for (; n > 1 && asked < n && asked < i + EMBD_AHEAD; asked++)
             for (int k = 0; k < n_plane; k++) {
                 const embd_place p = embd_row(r, ids[asked], k);
                 r->opt.hint_embd(r->opt.read_user, p.bytes, k, p.offset);
@@ -206,7 +207,7 @@ static fm_status embed(fm_run *r, const int32_t *ids, fm_error *err)
             plane[k] = at;
             at += p.bytes;
         }
-        fm_decode_planes(type, r->x + i * n, plane, n);
+        fm_decode_planes(type, y + i * n_embd, plane, n_embd);
     }
     return FM_OK;
 }
@@ -252,28 +253,26 @@ static fm_status layer_pass(fm_run *r, int32_t i, fm_error *err)
     return st;
 }
 
-/* Logits of tokens [t0, t0 + n) of the pass into r->logits. The head is used in row ranges, which may
- * be streamed. */
-static fm_status head_pass(fm_run *r, int32_t t0, int32_t n, fm_error *err)
+/* The head is used in row ranges, which may be streamed. */
+fm_status fm_head_rows(fm_run *r, float *logits, const float *x, const float *norm, int32_t n,
+                       fm_error *err)
 {
     const fm_model *m = r->model;
     const int64_t n_embd = r->hp->n_embd;
-    const fm_type_traits *type = fm_type_get(m->head->type);
-    const int n_plane = fm_type_n_plane(type);
-    for (int32_t u = m->hp.n_layer; u < m->n_unit; u++) {
+    const int32_t first = m->hp.n_layer;
+    for (int32_t u = first; u < first + m->n_head_unit; u++) {
         uint8_t *const *ptr;
         FM_TRY(fm_trunk_acquire(r->opt.store, u, &ptr, err));
-        if (u == m->hp.n_layer) {
-            const float *w = (const float *)(const void *)ptr[n_plane];
+        if (u == first) {
+            const float *w = norm ? norm : fm_output_norm(m, ptr);
             for (int32_t t = 0; t < n; t++)
-                r->k->rmsnorm(r->normed + t * n_embd, r->x + (t0 + t) * n_embd, w, r->hp->eps,
-                              n_embd);
+                r->k->rmsnorm(r->normed + t * n_embd, x + t * n_embd, w, r->hp->eps, n_embd);
             fm_acts_set(&r->in, r->normed, n_embd, n_embd, n);
         }
         fm_matrix w = fm_output_matrix(m, u, ptr);
-        fm_expect_unit(r, u + 1);
-        if (u == m->hp.n_layer) w.tag = m->head; /* all units see the same rows: counted once */
-        const fm_linear_op op = {&w, r->logits + fm_output_row0(m, u), r->hp->n_vocab, NULL};
+        if (u + 1 < first + m->n_head_unit) fm_expect_unit(r, u + 1);
+        if (u == first) w.tag = m->head; /* all units see the same rows: counted once */
+        const fm_linear_op op = {&w, logits + fm_output_row0(m, u), r->hp->n_vocab, NULL};
         fm_linear(r, &r->in, &op, 1);
         fm_trunk_release(r->opt.store, u);
         if (fm_run_stops(r, 0)) return stopped(err);
@@ -284,15 +283,18 @@ static fm_status head_pass(fm_run *r, int32_t t0, int32_t n, fm_error *err)
 static fm_status heads(fm_run *r, fm_head_mode mode, fm_error *err)
 {
     const uint64_t t0 = fm_now_us(), waited = disk_wait_us(r);
+    const float *const last = r->x + (int64_t)(r->n_tok - 1) * r->hp->n_embd;
     fm_status st = FM_OK;
     if (mode == FM_HEAD_LAST) {
-        st = head_pass(r, r->n_tok - 1, 1, err);
+        st = fm_head_rows(r, r->logits, last, NULL, 1, err);
+    } else if (mode == FM_HEAD_DRAFTED) {
+        st = fm_head_rows(r, r->logits, r->x, NULL, r->n_tok, err);
     } else if (mode == FM_HEAD_ALL) {
         const int32_t group = r->opt.n_batch > 1 ? FM_HEAD_GROUP : 1;
         const int64_t from = r->hooks->logits_from - r->pos0;
         for (int32_t t = from > 0 ? (int32_t)from : 0; t < r->n_tok && st == FM_OK; t += group) {
             const int32_t n = r->n_tok - t < group ? r->n_tok - t : group;
-            st = head_pass(r, t, n, err);
+            st = fm_head_rows(r, r->logits, r->x + (int64_t)t * r->hp->n_embd, NULL, n, err);
             for (int32_t i = 0; i < n && st == FM_OK; i++)
                 if (!r->hooks->logits(r->hooks->logits_user, r->pos0 + t + i,
                                       r->logits + (int64_t)i * r->hp->n_vocab))
@@ -312,13 +314,14 @@ fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64
     r->kv = kv;
     r->pos0 = pos0;
     r->n_tok = n;
+    r->is_drafted = head == FM_HEAD_DRAFTED;
     r->hooks = hooks;
     r->layers_done = 0;
     atomic_store(&r->stop, false);
     fm_store_stats before, after;
     fm_store_stats_get(r->opt.store, &before);
     const uint64_t t0 = fm_now_us();
-    FM_TRY(embed(r, ids, err));
+    FM_TRY(fm_embed(r, r->x, ids, n, err));
     fm_rope_tables(&r->hp->rope, r->rope_freq, pos0, n, r->rope_cos, r->rope_sin);
     for (int32_t i = 0; i < r->hp->n_layer; i++) {
         if (fm_run_stops(r, 0)) return stopped(err);

@@ -2,8 +2,8 @@
  *
  * Grouped-query attention with biases on q, k and v, per-head q and k norms where the file has them
  * (Air has none), rope on the first half of each head; the first layers with one feed-forward block,
- * the others with sigmoid-routed experts and one shared expert that is added as it is. Draft layers
- * (nextn_predict_layers) lie behind the last layer and are not evaluated.
+ * the others with sigmoid-routed experts and one shared expert that is added as it is. A draft layer
+ * (nextn_predict_layers) lies behind the last layer.
  * Source: transformers, models/glm4_moe; checked by tests/model/test_reference.c.
  */
 #include "model/family.h"
@@ -39,4 +39,4 @@ static fm_status bind_layer(fm_binder *b)
     return b->hp->n_ff_shared ? fm_bind_shared_expert(b) : FM_OK;
 }
 
-const fm_family fm_family_glm4moe = {"glm4moe", read_config, bind_layer};
+const fm_family fm_family_glm4moe = {"glm4moe", read_config, bind_layer, true};

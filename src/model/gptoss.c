@@ -36,4 +36,4 @@ static fm_status bind_layer(fm_binder *b)
     return fm_bind_expert_biases(b);
 }
 
-const fm_family fm_family_gptoss = {"gpt-oss", read_config, bind_layer};
+const fm_family fm_family_gptoss = {"gpt-oss", read_config, bind_layer, false};

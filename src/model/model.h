@@ -95,6 +95,10 @@ typedef enum {
     FM_W_INDEX_K_NORM,
     FM_W_INDEX_K_NORM_BIAS,
     FM_W_INDEX_WEIGHTS, /* [n_index_head][n_embd] */
+    FM_W_DRAFT_IN,      /* [n_embd][2 n_embd]: of the next token's embedding, then of the hidden state */
+    FM_W_DRAFT_EMBD_NORM,
+    FM_W_DRAFT_HIDDEN_NORM,
+    FM_W_DRAFT_OUT_NORM,
     FM_W_COUNT
 } fm_weight;
 
@@ -122,21 +126,24 @@ enum { FM_ATTN_UNIT = 1024 };
 
 typedef struct fm_model {
     const char *architecture;
+    const struct fm_family *family;
     fm_hparams hp;
-    fm_layer *layers;             /* [n_layer]                                                 */
-    int32_t n_attention, n_delta; /* n_attention: with and without a window           */
+    fm_layer *layers;             /* [n_layer + n_draft]                                       */
+    int32_t n_draft;              /* 1: a draft layer is bound, behind the others; draft.c     */
+    int32_t n_attention, n_delta; /* n_attention: with and without a window, the draft layer's */
     int32_t n_windowed;
     int32_t n_index_layer; /* layers that choose the positions their attention sees */
     int32_t n_moe_layer;   /* layers with routed experts; the others have a dense block */
     const fm_tensor_info *embd, *head, *out_norm;
     bool tied;            /* the head is the embedding                                 */
-    fm_trunk_unit *units; /* [n_unit]: layer i is unit i, then the head in row ranges   */
+    fm_trunk_unit *units; /* [n_unit]: layer i is unit i, then the head in row ranges up to
+                             n_layer + n_head_unit, then the draft layer                */
     fm_trunk_piece *head_pieces;
-    int32_t n_unit;
+    int32_t n_unit, n_head_unit;
     int64_t head_rows; /* rows of one head unit (the last may have fewer)           */
     uint64_t n_param, n_param_active, trunk_bytes, expert_bytes;
     int32_t n_expert_used_trained;
-    int32_t n_extra_layer; /* layers of the file that are not evaluated (draft heads)   */
+    int32_t n_extra_layer; /* layers of the file behind the last one: they draft        */
 } fm_model;
 
 /* Binds a checkpoint: reads the configuration, finds every tensor and checks its type and shape.
@@ -144,6 +151,11 @@ typedef struct fm_model {
 fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert_used,
                         fm_error *err);
 void fm_model_free(fm_model *m);
+
+/* Binds the first draft layer of the checkpoint, which must be the model's own. FM_E_UNSUPPORTED when there is none or the
+ * family's drafts are not known, FM_E_FORMAT when it is not whole; the model is then as before. */
+fm_status fm_model_add_draft(fm_model *m, const fm_checkpoint *c, fm_error *err);
+void fm_model_drop_draft(fm_model *m); /* before anything was made from the model */
 
 /* Brings a trunk unit into the layout the kernels want; the store's prepare callback. */
 typedef struct {
@@ -192,8 +204,9 @@ uint64_t fm_run_bytes(const fm_model *m, int32_t n_batch, int64_t n_ctx, int n_t
 fm_status fm_run_create(fm_run **out, const fm_run_options *opt, fm_ledger *ledger, fm_error *err);
 void fm_run_destroy(fm_run *r);
 
-/* Which tokens of a pass get logits. */
-typedef enum { FM_HEAD_NONE, FM_HEAD_LAST, FM_HEAD_ALL } fm_head_mode;
+/* Which tokens of a pass get logits. DRAFTED: of a token and a draft of the next one both, two rows in fm_run_logits(); the
+ * recurrent state is then that after the first, and the other state that after the draft. */
+typedef enum { FM_HEAD_NONE, FM_HEAD_LAST, FM_HEAD_ALL, FM_HEAD_DRAFTED } fm_head_mode;
 
 typedef struct {
     bool (*keep_going)(void *user); /* asked between layers, experts and blocks of tokens, on
@@ -209,6 +222,26 @@ typedef struct {
 fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64_t pos0,
                       fm_head_mode head, const fm_pass_hooks *hooks, fm_error *err);
 const float *fm_run_logits(const fm_run *r); /* [n_vocab] */
+
+/* ---- drafts: draft.c ---------------------------------------------------------------------- */
+
+/* The draft layer of a model guesses the token after the next one from the hidden state of a position and the next
+ * token. It has keys and values of its own for every position, so it follows whatever the session evaluates: */
+
+/* ids [n] were just evaluated at pos0: all but the last position get their keys, the last one waits for its next token. */
+fm_status fm_draft_follow(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64_t pos0,
+                          const fm_pass_hooks *hooks, fm_error *err);
+/* The positions that wait get their keys, now that `next` is known to follow the last of them. With *draft not NULL the
+ * layer is evaluated for the last one and *draft becomes what probably follows `next`. Does nothing when none waits, *draft
+ * is then -1. */
+fm_status fm_draft_next(fm_run *r, fm_kv *kv, int32_t next, int32_t *draft,
+                        const fm_pass_hooks *hooks, fm_error *err);
+/* After a pass with FM_HEAD_DRAFTED at pos0: the first token's position waits; and once the draft has turned out right,
+ * the second one's, too. */
+void fm_draft_pair(fm_run *r, int64_t pos0, int32_t draft);
+void fm_draft_right(fm_run *r);
+void fm_draft_forget(fm_run *r);                  /* the session is empty again      */
+const float *fm_draft_logits(const fm_run *r);    /* [n_vocab] of the last evaluation */
 /* Share in [0, 1) of the present pass that is done, counted in layers; for the keep_going hook. */
 double fm_run_pass_share(const fm_run *r);
 
@@ -218,5 +251,6 @@ void fm_run_drop_trace(fm_run *r);
 typedef struct {
     uint64_t attention_us, expert_us, head_us; /* without waits for the disk */
     uint64_t embd_us;                          /* in read_embd               */
+    uint64_t draft_us;                         /* in the draft layer and its head */
 } fm_run_stats;
 void fm_run_stats_get(const fm_run *r, fm_run_stats *out);

@@ -19,4 +19,4 @@ static fm_status read_config(const fm_checkpoint *c, fm_hparams *hp, fm_error *e
     return FM_OK;
 }
 
-const fm_family fm_family_qwen35moe = {"qwen35moe", read_config, fm_bind_hybrid_layer};
+const fm_family fm_family_qwen35moe = {"qwen35moe", read_config, fm_bind_hybrid_layer, true};

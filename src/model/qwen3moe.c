@@ -22,4 +22,4 @@ static fm_status bind_layer(fm_binder *b)
     return fm_bind_experts(b);
 }
 
-const fm_family fm_family_qwen3moe = {"qwen3moe", read_config, bind_layer};
+const fm_family fm_family_qwen3moe = {"qwen3moe", read_config, bind_layer, false};

@@ -28,4 +28,4 @@ static fm_status bind_layer(fm_binder *b)
     return fm_bind_hybrid_layer(b);
 }
 
-const fm_family fm_family_qwen3next = {"qwen3next", read_config, bind_layer};
+const fm_family fm_family_qwen3next = {"qwen3next", read_config, bind_layer, true};

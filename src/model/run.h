@@ -36,10 +36,26 @@ typedef struct {
     float *weights; /* [K]           */
 } fm_guess;
 
+/* Working memory of draft.c; N = FM_DRAFT_TOKENS. Empty for a model without a draft layer. */
+typedef struct {
+    float *waiting;  /* [2][n_embd] hidden states of positions whose next token is not known */
+    int64_t pos;     /* of the first of them                                                 */
+    int32_t n_waiting, next[2];
+    float *hidden;   /* [N][n_embd]     */
+    float *pair;     /* [N][2 * n_embd] */
+    float *x;        /* [N][n_embd] inputs of the layer */
+    float *normed;   /* [N][n_embd]     */
+    float *kv;       /* [N][2 * n_head_kv * d_head]     */
+    float *rope_cos, *rope_sin; /* [N][n_rot / 2]       */
+    float *logits;   /* [n_vocab]       */
+    fm_acts in;
+} fm_draft;
+
 enum {
     FM_POLL_US = 100,  /* between looks at the reads while computing */
     FM_HEAD_GROUP = 8, /* tokens whose logits are computed together when all are wanted           */
     FM_MOE_JOBS = 64,  /* experts computed together                                               */
+    FM_DRAFT_TOKENS = 64, /* positions whose keys the draft layer makes at a time                  */
     FM_LATENT_TOKENS = 32, /* tokens whose queries are in the latent space at a time          */
 };
 
@@ -57,6 +73,7 @@ struct fm_run {
     const fm_pass_hooks *hooks;
     fm_predict_trial trial;
     fm_guess guess;
+    fm_draft draft;
     uint64_t polled_us;
     bool misses;      /* experts had to be read, in this pass so far or in the last one */
     int32_t layers_done; /* of the present pass, for progress */
@@ -66,6 +83,7 @@ struct fm_run {
     fm_kv *kv;
     int64_t pos0;
     int32_t n_tok;
+    bool is_drafted; /* two tokens, of which the second is a draft */
 
     /* working memory, laid out once by fm_run_layout(); B = n_batch, T = threads */
     float *x;                   /* [B][n_embd] residual stream                                */
@@ -185,6 +203,8 @@ uint64_t fm_embd_row_bytes(const fm_model *m);
 /* Rows [row0, row0 + n_out) of a bound weight of one matrix per head; they start a matrix of that weight. */
 fm_matrix fm_head_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w, int64_t row0,
                          int64_t n_out);
+/* The layer whose trunk is this unit; NULL: a part of the head. */
+const fm_layer *fm_layer_of_unit(const fm_model *m, int32_t unit);
 /* The rows of the output head that a unit of the trunk holds, and the first one's number. */
 int64_t fm_output_row0(const fm_model *m, int32_t unit);
 fm_matrix fm_output_matrix(const fm_model *m, int32_t unit, uint8_t *const *ptr);
@@ -194,12 +214,30 @@ const float *fm_weight_vector(const fm_layer *l, uint8_t *const *ptr, fm_weight 
 /* The same, or NULL when the layer has no such weight. */
 const float *fm_weight_vector_or_null(const fm_layer *l, uint8_t *const *ptr, fm_weight w);
 
+/* The weight of the norm before the head, from the pieces of the head's first unit. */
+const float *fm_output_norm(const fm_model *m, uint8_t *const *ptr);
+
+/* ---- forward.c --------------------------------------------------------------------------- */
+
+/* Rows of the embedding of n tokens to y [n][n_embd]. */
+fm_status fm_embed(fm_run *r, float *y, const int32_t *ids, int32_t n, fm_error *err);
+/* Logits [n][n_vocab] of n <= FM_HEAD_GROUP rows x [n][n_embd] of the residual stream, after a norm with weight norm (NULL:
+ * the head's own). Overwrites r->normed and r->in. */
+fm_status fm_head_rows(fm_run *r, float *logits, const float *x, const float *norm, int32_t n,
+                       fm_error *err);
+/* draft.c */
+void fm_draft_layout(fm_run *r, fm_arena *a);
+
 /* ---- blocks: read r->normed (already normalised), add their result to r->x ----------------- */
 
 /* acc <- acc joined with part, two stretches of positions of the same n_q query heads: each is
  * [n_q][d] sums, then [n_q] maxima and [n_q] denominators, as `attend` leaves them. */
 void fm_attend_join(float *acc, const float *part, int64_t n_q, int64_t d);
 void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
+/* Of layer l's attention only keys and values, of positions pos0 on whose normalised inputs are `in`; kv [n_tok][2 * n_head_kv
+ * * d_head] is working memory, rope_* [n_tok][n_rot / 2] are of these positions. */
+void fm_attention_keep(fm_run *r, const fm_layer *l, uint8_t *const *ptr, fm_acts *in, float *kv,
+                       int64_t pos0, const float *rope_cos, const float *rope_sin);
 void fm_block_latent(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const *ptr);
 void fm_block_delta(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 void fm_block_dense(fm_run *r, const fm_layer *l, uint8_t *const *ptr);

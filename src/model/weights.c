@@ -66,6 +66,14 @@ fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
     return m;
 }
 
+const fm_layer *fm_layer_of_unit(const fm_model *m, int32_t unit)
+{
+    const int32_t head_end = m->hp.n_layer + m->n_head_unit;
+    return unit < m->hp.n_layer ? &m->layers[unit]
+           : unit >= head_end   ? &m->layers[m->hp.n_layer]
+                                : NULL;
+}
+
 int64_t fm_output_row0(const fm_model *m, int32_t unit)
 {
     return (int64_t)(unit - m->hp.n_layer) * m->head_rows;
@@ -76,6 +84,11 @@ fm_matrix fm_output_matrix(const fm_model *m, int32_t unit, uint8_t *const *ptr)
     const int64_t left = m->hp.n_vocab - fm_output_row0(m, unit);
     return fm_matrix_of(fm_type_get(m->head->type), ptr, 0, m->hp.n_embd,
                         left < m->head_rows ? left : m->head_rows);
+}
+
+const float *fm_output_norm(const fm_model *m, uint8_t *const *ptr)
+{
+    return (const float *)(const void *)ptr[fm_type_n_plane(fm_type_get(m->head->type))];
 }
 
 fm_matrix fm_head_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w, int64_t row0,
@@ -137,7 +150,7 @@ size_t fm_model_pack_scratch(const fm_model *m)
             if (pack > most) most = pack;
             if (order > most) most = order;
         }
-    for (int32_t i = 0; i < m->hp.n_layer; i++) {
+    for (int32_t i = 0; i < m->hp.n_layer + m->n_draft; i++) {
         const fm_layer *l = &m->layers[i];
         if (l->experts.n_expert == 0) continue;
         const uint64_t need[] = {panel_scratch(l->type_gate, m->hp.n_embd),
@@ -297,8 +310,8 @@ void fm_model_prepare_unit(void *prepare_ctx, int32_t unit, uint8_t **ptr)
                        fm_plane_rows(type, piece->plane, t->dim[1]), unit_rows, p->pack_scratch);
         }
     }
-    if (unit < m->hp.n_layer) {
-        const fm_layer *l = &m->layers[unit];
+    const fm_layer *const l = fm_layer_of_unit(m, unit);
+    if (l) {
         for (int w = 0; w < FM_W_COUNT; w++) {
             if (l->piece_of[w] < 0 || l->pieces[l->piece_of[w]].room > 0) continue;
             const head_rows rows = rows_of_head(&m->hp, (fm_weight)w);
