@@ -95,6 +95,7 @@ typedef struct {
     const shape *s;
     const latent_shape *lat; /* or NULL */
     int n_layer;
+    bool has_draft; /* one layer more, which drafts */
     const fm_type_traits *expert, *down, *dense, *embd, *f32;
     double skew, topics;
     int share;
@@ -205,6 +206,7 @@ static void add_latent_layer(job *j, int i)
         0);
 }
 
+/* Layers from n_layer on are draft layers, which have full attention. */
 static void add_layer(job *j, int i)
 {
     const shape *s = j->s;
@@ -213,7 +215,7 @@ static void add_layer(job *j, int i)
     const int64_t key = (int64_t)s->n_k * s->d_state, val = (int64_t)s->n_v * s->d_state;
     const bool plain = s->n_shared == 0; /* qwen3moe */
     add(j, "attn_norm.weight", i, j->f32, H, 0, 0, FILL_NORM, 0);
-    if ((i + 1) % s->interval == 0) {
+    if ((i + 1) % s->interval == 0 || i >= j->n_layer) {
         add(j, "attn_q.weight", i, j->dense, H, plain ? q : 2 * q, 0, FILL_WEIGHT, 0);
         add(j, "attn_k.weight", i, j->dense, H, kv, 0, FILL_WEIGHT, 0);
         add(j, "attn_v.weight", i, j->dense, H, kv, 0, FILL_WEIGHT, 0);
@@ -243,6 +245,16 @@ static void add_layer(job *j, int i)
     add(j, "ffn_gate_shexp.weight", i, j->dense, H, s->n_shared, 0, FILL_WEIGHT, 0);
     add(j, "ffn_up_shexp.weight", i, j->dense, H, s->n_shared, 0, FILL_WEIGHT, 0);
     add(j, "ffn_down_shexp.weight", i, j->dense, s->n_shared, H, 0, FILL_WEIGHT, 0);
+}
+
+static void add_draft_layer(job *j)
+{
+    const int64_t H = j->s->n_embd;
+    add_layer(j, j->n_layer);
+    add(j, "nextn.eh_proj.weight", j->n_layer, j->dense, 2 * H, H, 0, FILL_WEIGHT, 0);
+    add(j, "nextn.enorm.weight", j->n_layer, j->f32, H, 0, 0, FILL_NORM, 0);
+    add(j, "nextn.hnorm.weight", j->n_layer, j->f32, H, 0, 0, FILL_NORM, 0);
+    add(j, "nextn.shared_head_norm.weight", j->n_layer, j->f32, H, 0, 0, FILL_NORM, 0);
 }
 
 /* ---- blocks ------------------------------------------------------------------------------ */
@@ -564,7 +576,8 @@ static void put_metadata(fm_gguf_writer *w, job *j)
     char key[96];
     fm_gguf_put_str(w, "general.architecture", s->arch);
     fm_gguf_put_str(w, "general.name", s->name);
-    put_key(w, j, "block_count", (uint32_t)j->n_layer);
+    put_key(w, j, "block_count", (uint32_t)(j->n_layer + j->has_draft));
+    if (j->has_draft) put_key(w, j, "nextn_predict_layers", 1);
     put_key(w, j, "context_length", (uint32_t)s->n_ctx);
     put_key(w, j, "embedding_length", (uint32_t)s->n_embd);
     put_key(w, j, "attention.head_count", (uint32_t)s->n_head);
@@ -630,6 +643,7 @@ static void usage(FILE *f)
             "  --router-skew S    spread of the experts' popularity (default 0.5)\n"
             "  --topics R         part of the embedding that neighbours share, 0 to 1 (default 0)\n"
             "  --share N          only N layers have expert bytes of their own\n"
+            "  --draft            with a draft layer (qwen3.5 and qwen3-next)\n"
             "  --seed N           (default 1)\n  --dry-run          sizes only\n\nshapes:");
     for (int i = 0; i < N_SHAPE; i++) fprintf(f, " %s", shapes[i].name);
     fprintf(f, "\n");
@@ -683,6 +697,10 @@ int main(int argc, char **argv)
             dry = true;
             continue;
         }
+        if (strcmp(a, "--draft") == 0) {
+            j.has_draft = true;
+            continue;
+        }
         if (!v) {
             usage(stderr);
             return 2;
@@ -721,6 +739,10 @@ int main(int argc, char **argv)
         return 2;
     }
     if (j.n_layer == 0) j.n_layer = j.s->n_layer;
+    if (j.has_draft && j.s->n_v == 0) {
+        fprintf(stderr, "shape-gguf: no draft layer is known for %s\n", j.s->name);
+        return 2;
+    }
     for (int k = 0; k < N_LATENT; k++)
         if (strcmp(latents[k].shape, j.s->name) == 0) j.lat = &latents[k];
     j.expert = type_by_name(expert);
@@ -739,6 +761,7 @@ int main(int argc, char **argv)
     add(&j, "output_norm.weight", -1, j.f32, j.s->n_embd, 0, 0, FILL_NORM, 0);
     add(&j, "output.weight", -1, j.embd, j.s->n_embd, j.s->n_vocab, 0, how,
         2.0 / sqrt((double)j.s->n_embd));
+    if (j.has_draft) add_draft_layer(&j);
     if (dry) {
         uint64_t total = 0, own = 0;
         for (int i = 0; i < j.n; i++) {
