@@ -377,12 +377,37 @@ class Layer(nn.Module):
         return h + y, balance, z, load
 
 
+def set_dtype(module, dtype):
+    """Choose the type the large products of a network run in."""
+    module.in_dtype = dtype
+    for m in module.modules():
+        if isinstance(m, (DeltaNet, Attention, MoE)):
+            m.in_dtype = dtype
+
+
 class Body(nn.Module):
     def __init__(self, c):
         super().__init__()
         self.embed_tokens = nn.Embedding(c.vocab_size, c.hidden_size)
         self.layers = nn.ModuleList(Layer(c, i) for i in range(c.num_layers))
         self.norm = Norm(c.hidden_size, c.eps)
+
+
+def target_weight(doc, weight, ahead):
+    """Loss weight of the token `ahead` places on [B, T - ahead], zero where another document stands there."""
+    return weight[:, ahead:] * ((doc[:, ahead:] == doc[:, :-ahead]) & (doc[:, ahead:] >= 0))
+
+
+def mean_over(x, w):
+    return (x * w).sum() / w.sum().clamp(min=1.0)
+
+
+def token_loss(logits, ids, doc, weight, ahead):
+    """Weighted loss of the token `ahead` places on, and the loss on tokens of weight 1 alone."""
+    w = target_weight(doc, weight, ahead)
+    ce = F.cross_entropy(logits[:, :-ahead].reshape(-1, logits.shape[-1]), ids[:, ahead:].reshape(-1),
+                         reduction="none").view(w.shape)
+    return mean_over(ce, w), mean_over(ce.detach(), (w > 0.99).float())
 
 
 class Tale(nn.Module):
@@ -392,14 +417,8 @@ class Tale(nn.Module):
         super().__init__()
         self.c, self.model = c, Body(c)
         self.lm_head = nn.Linear(c.hidden_size, c.vocab_size, bias=False)
-        self.set_dtype(in_dtype)
+        set_dtype(self, in_dtype)
         self.reset()
-
-    def set_dtype(self, dtype):
-        self.in_dtype = dtype
-        for m in self.modules():
-            if isinstance(m, (DeltaNet, Attention, MoE)):
-                m.in_dtype = dtype
 
     @torch.no_grad()
     def reset(self):
@@ -412,19 +431,23 @@ class Tale(nn.Module):
                 std /= (2 * self.c.num_layers) ** 0.5
             p.normal_(0.0, 0.3 if "conv1d" in name else std)
 
-    def hidden(self, ids, doc):
-        """Final normed hidden states [B, T, H].  doc [B, T]: conversation number, -1 for padding."""
-        c, (b, t) = self.c, ids.shape
-        at = torch.arange(t, device=ids.device)
+    def places(self, doc):
+        """Of rows of documents doc [B, T]: place inside the document, rotation, attention mask."""
+        c = self.c
+        at = torch.arange(doc.shape[1], device=doc.device)
         start = torch.ones_like(doc, dtype=torch.bool)
         start[:, 1:] = doc[:, 1:] != doc[:, :-1]
         first = torch.where(start, at, 0).cummax(1).values
         pos = at - first                                       # place inside the document
         mask = ((doc.unsqueeze(2) == doc.unsqueeze(1)) & (at[:, None] >= at[None, :])).unsqueeze(1)
         r = c.rotary_dim // 2
-        freq = c.rope_theta ** (-torch.arange(r, device=ids.device).float() / r)
+        freq = c.rope_theta ** (-torch.arange(r, device=doc.device).float() / r)
         angle = at.float()[:, None] * freq                     # rotation is relative: row positions do
-        cos, sin = angle.cos(), angle.sin()
+        return pos, angle.cos(), angle.sin(), mask
+
+    def hidden(self, ids, doc):
+        """Final normed hidden states [B, T, H].  doc [B, T]: conversation number, -1 for padding."""
+        pos, cos, sin, mask = self.places(doc)
         live = (doc >= 0).float()
         h = self.model.embed_tokens(ids).float()
         balance = z = 0.0
@@ -441,14 +464,54 @@ class Tale(nn.Module):
         h = self.hidden(ids, doc)[0]
         return F.linear(h, self.lm_head.weight)
 
+    def head(self, h):
+        """Logits of final normed states, in the type of the large products."""
+        return F.linear(h.to(self.in_dtype), self.lm_head.weight.to(self.in_dtype)).float()
+
     def losses(self, ids, doc, weight):
         """Weighted next-token loss, balance loss, z loss, load [L, E], loss on weight-1 tokens."""
         h, balance, z, load = self.hidden(ids, doc)
-        logits = F.linear(h.to(self.in_dtype), self.lm_head.weight.to(self.in_dtype)).float()
-        same = (doc[:, 1:] == doc[:, :-1]) & (doc[:, 1:] >= 0)
-        w = weight[:, 1:] * same
-        ce = F.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1),
-                             reduction="none").view(w.shape)
-        answer = (w > 0.99).float()
-        return ((ce * w).sum() / w.sum().clamp(min=1.0), balance, z, load,
-                (ce.detach() * answer).sum() / answer.sum().clamp(min=1.0))
+        loss, answers = token_loss(self.head(h), ids, doc, weight, 1)
+        return loss, balance, z, load, answers
+
+
+class Draft(nn.Module):
+    """The draft layer: guesses the token after the next from the model's final normed state and the
+    next token.  Names are those of published checkpoints behind the prefix "mtp.".
+
+    One position is fc [rms(embedding of the next token), rms(state)], then a layer with full
+    attention over the positions so far, a norm, and the model's own output matrix.
+    """
+
+    def __init__(self, c: TaleConfig, in_dtype=torch.bfloat16):
+        super().__init__()
+        self.c = c
+        self.pre_fc_norm_embedding, self.pre_fc_norm_hidden = Norm(c.hidden_size, c.eps), Norm(c.hidden_size, c.eps)
+        self.fc = nn.Linear(2 * c.hidden_size, c.hidden_size, bias=False)
+        self.layers = nn.ModuleList([Layer(c, c.full_interval - 1)])      # an index of full attention
+        self.norm = Norm(c.hidden_size, c.eps)
+        set_dtype(self, in_dtype)
+
+    @torch.no_grad()
+    def start_from(self, model):
+        """Begin as the model's last layer of full attention, fed with the state; the embedding's half
+        of fc is small noise."""
+        last = [layer for layer in model.model.layers if layer.full][-1]
+        self.layers[0].load_state_dict(last.state_dict())
+        self.norm.load_state_dict(model.model.norm.state_dict())
+        h = self.c.hidden_size
+        self.fc.weight.normal_(0.0, 0.02)
+        self.fc.weight[:, h:] += torch.eye(h, device=self.fc.weight.device)
+
+    def forward(self, model, state, ids, doc):
+        """Normed states [B, T, H] whose logits at t are of the token at t + 2; `state` [B, T, H] as
+        model.hidden gives it.  A document's last position has no next token: what stands there is
+        never attended to and does not count for the balance."""
+        follow = torch.zeros_like(doc, dtype=torch.bool)
+        follow[:, :-1] = (doc[:, 1:] == doc[:, :-1]) & (doc[:, 1:] >= 0)
+        pos, cos, sin, mask = model.places(doc)
+        embedding = model.model.embed_tokens(ids.roll(-1, 1)).float()
+        x = torch.cat((self.pre_fc_norm_embedding(embedding), self.pre_fc_norm_hidden(state)), -1)
+        m = F.linear(x.to(self.in_dtype), self.fc.weight.to(self.in_dtype)).float()
+        h, balance, z, load = self.layers[0](m, pos, follow.float(), cos, sin, mask)
+        return self.norm(h), balance, z, load.unsqueeze(0)
