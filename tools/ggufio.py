@@ -94,7 +94,8 @@ class TensorInfo:
 
 
 class GGUF:
-    """A GGUF file opened for reading: `meta` (key -> value), `types` (key -> type), `tensors`."""
+    """A GGUF file opened for reading: `meta` (key -> value), `types` (key -> type), `item_types`
+    (key of an array -> type of its items), `tensors`."""
 
     def __init__(self, path):
         self.map = np.memmap(path, np.uint8, "r")
@@ -105,9 +106,11 @@ class GGUF:
         if version not in (2, 3):
             raise ValueError("%s has GGUF version %d, known are 2 and 3" % (path, version))
         n_tensor, n_meta = self._scalar("<Q"), self._scalar("<Q")
-        self.meta, self.types, self.tensors = {}, {}, {}
+        self.meta, self.types, self.item_types, self.tensors = {}, {}, {}, {}
         for _ in range(n_meta):
             key, typ = self._string(), self._scalar("<I")
+            if typ == ARR:
+                self.item_types[key] = struct.unpack_from("<I", self.map, self._at)[0]
             self.types[key], self.meta[key] = typ, self._read(typ)
         entries = []
         for _ in range(n_tensor):
@@ -138,6 +141,10 @@ class GGUF:
             item, n = self._scalar("<I"), self._scalar("<Q")
             return [self._read(item) for _ in range(n)]
         return self._scalar(_SCALAR[typ])
+
+    def entries(self):
+        """The metadata as write_gguf takes it."""
+        return [(k, self.types[k], (self.item_types[k], v) if self.types[k] == ARR else v) for k, v in self.meta.items()]
 
     def raw(self, name):
         """The stored bytes of a tensor."""
@@ -499,6 +506,7 @@ def self_check():
         f = GGUF(path)
         assert f.meta["a.list"] == ["x", "yz"] and f.meta["a.i"] == [1, -2] and f.meta["a.n"] == 7
         assert f.tensors["one"].shape == x.shape and np.array_equal(f.array("two"), x[0, :3])
+        assert f.entries() == meta
         if gguf is not None:
             assert [t.name for t in gguf.GGUFReader(path).tensors] == ["one", "two"]
     print("file round trip ok")

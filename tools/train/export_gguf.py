@@ -1,7 +1,8 @@
 """Trained weights -> GGUF file of architecture qwen35moe.
 
-Used as a module by quantize_model.py (which picks the formats) and by evaluate.py (which
-goes the way back).  What changes on the way into the file:
+Used as a module by quantize_model.py (which picks the formats), by add_draft.py (which adds the
+draft layer) and by evaluate.py and train_draft.py (which go the way back).  What changes on
+the way into the file:
 
 * norms hold 1 + w, except the DeltaNet output norm, which is plain everywhere;
 * value heads are re-ordered from grouped (the nv/nk value heads of key head 0, then those of
@@ -91,85 +92,134 @@ def regroup(x, order, head, axis=0):
     return np.ascontiguousarray(np.moveaxis(x, 0, axis))
 
 
-def to_file(sd, c: TaleConfig):
-    """{transformers name: float32 array} -> ordered {GGUF name: float32 array}."""
+ATTENTION = (("attn_q", "q_proj"), ("attn_k", "k_proj"), ("attn_v", "v_proj"), ("attn_output", "o_proj"))
+
+
+def layer_to_file(sd, p, b, full, c: TaleConfig):
+    """The layer named p... in transformers' form as {b...: array}; full: with attention."""
     order, d, key = tiled_order(c), c.linear_head_dim, c.linear_k_heads * c.linear_head_dim
-    out = {"token_embd.weight": sd["model.embed_tokens.weight"]}
+    out = {b + "attn_norm.weight": 1 + sd[p + "input_layernorm.weight"]}
 
     def value_part(x):
         return np.concatenate([x[:2 * key], regroup(x[2 * key:], order, d)])
 
+    if full:
+        a = p + "self_attn."
+        for ours, theirs in ATTENTION:
+            out[b + ours + ".weight"] = sd[a + theirs + ".weight"]
+        out[b + "attn_q_norm.weight"] = 1 + sd[a + "q_norm.weight"]
+        out[b + "attn_k_norm.weight"] = 1 + sd[a + "k_norm.weight"]
+    else:
+        a = p + "linear_attn."
+        out[b + "attn_qkv.weight"] = value_part(sd[a + "in_proj_qkv.weight"])
+        out[b + "attn_gate.weight"] = regroup(sd[a + "in_proj_z.weight"], order, d)
+        out[b + "ssm_conv1d.weight"] = value_part(sd[a + "conv1d.weight"][:, 0, :])
+        out[b + "ssm_dt.bias"] = sd[a + "dt_bias"][order]
+        out[b + "ssm_a"] = -np.exp(sd[a + "A_log"][order])
+        out[b + "ssm_beta.weight"] = sd[a + "in_proj_b.weight"][order]
+        out[b + "ssm_alpha.weight"] = sd[a + "in_proj_a.weight"][order]
+        out[b + "ssm_norm.weight"] = sd[a + "norm.weight"]
+        out[b + "ssm_out.weight"] = regroup(sd[a + "out_proj.weight"], order, d, axis=1)
+    out[b + "post_attention_norm.weight"] = 1 + sd[p + "post_attention_layernorm.weight"]
+    m, ff = p + "mlp.", c.expert_ff
+    out[b + "ffn_gate_inp.weight"] = sd[m + "gate.weight"]
+    out[b + "ffn_gate_exps.weight"] = np.ascontiguousarray(sd[m + "experts.gate_up_proj"][:, :ff])
+    out[b + "ffn_up_exps.weight"] = np.ascontiguousarray(sd[m + "experts.gate_up_proj"][:, ff:])
+    out[b + "ffn_down_exps.weight"] = sd[m + "experts.down_proj"]
+    out[b + "ffn_gate_inp_shexp.weight"] = sd[m + "shared_expert_gate.weight"][0]
+    for part in ("gate", "up", "down"):
+        out[b + "ffn_%s_shexp.weight" % part] = sd[m + "shared_expert.%s_proj.weight" % part]
+    return out
+
+
+def layer_from_file(t, b, p, full, c: TaleConfig):
+    """The way back of layer_to_file."""
+    back, d, key = np.argsort(tiled_order(c)), c.linear_head_dim, c.linear_k_heads * c.linear_head_dim
+    out = {p + "input_layernorm.weight": t[b + "attn_norm.weight"] - 1,
+           p + "post_attention_layernorm.weight": t[b + "post_attention_norm.weight"] - 1}
+
+    def value_part(x):
+        return np.concatenate([x[:2 * key], regroup(x[2 * key:], back, d)])
+
+    if full:
+        a = p + "self_attn."
+        for ours, theirs in ATTENTION:
+            out[a + theirs + ".weight"] = t[b + ours + ".weight"]
+        out[a + "q_norm.weight"] = t[b + "attn_q_norm.weight"] - 1
+        out[a + "k_norm.weight"] = t[b + "attn_k_norm.weight"] - 1
+    else:
+        a = p + "linear_attn."
+        out[a + "in_proj_qkv.weight"] = value_part(t[b + "attn_qkv.weight"])
+        out[a + "in_proj_z.weight"] = regroup(t[b + "attn_gate.weight"], back, d)
+        out[a + "conv1d.weight"] = value_part(t[b + "ssm_conv1d.weight"])[:, None, :]
+        out[a + "dt_bias"] = t[b + "ssm_dt.bias"][back]
+        out[a + "A_log"] = np.log(-t[b + "ssm_a"][back])
+        out[a + "in_proj_b.weight"] = t[b + "ssm_beta.weight"][back]
+        out[a + "in_proj_a.weight"] = t[b + "ssm_alpha.weight"][back]
+        out[a + "norm.weight"] = t[b + "ssm_norm.weight"]
+        out[a + "out_proj.weight"] = regroup(t[b + "ssm_out.weight"], back, d, axis=1)
+    m = p + "mlp."
+    out[m + "gate.weight"] = t[b + "ffn_gate_inp.weight"]
+    out[m + "experts.gate_up_proj"] = np.concatenate([t[b + "ffn_gate_exps.weight"], t[b + "ffn_up_exps.weight"]], 1)
+    out[m + "experts.down_proj"] = t[b + "ffn_down_exps.weight"]
+    out[m + "shared_expert_gate.weight"] = t[b + "ffn_gate_inp_shexp.weight"][None]
+    for part in ("gate", "up", "down"):
+        out[m + "shared_expert.%s_proj.weight" % part] = t[b + "ffn_%s_shexp.weight" % part]
+    return out
+
+
+def is_full(i, c):
+    return (i + 1) % c.full_interval == 0
+
+
+def to_file(sd, c: TaleConfig):
+    """{transformers name: float32 array} -> ordered {GGUF name: float32 array}."""
+    out = {"token_embd.weight": sd["model.embed_tokens.weight"]}
     for i in range(c.num_layers):
-        p, b = "model.layers.%d." % i, "blk.%d." % i
-        out[b + "attn_norm.weight"] = 1 + sd[p + "input_layernorm.weight"]
-        if (i + 1) % c.full_interval == 0:
-            a = p + "self_attn."
-            for ours, theirs in (("attn_q", "q_proj"), ("attn_k", "k_proj"), ("attn_v", "v_proj"), ("attn_output", "o_proj")):
-                out[b + ours + ".weight"] = sd[a + theirs + ".weight"]
-            out[b + "attn_q_norm.weight"] = 1 + sd[a + "q_norm.weight"]
-            out[b + "attn_k_norm.weight"] = 1 + sd[a + "k_norm.weight"]
-        else:
-            a = p + "linear_attn."
-            out[b + "attn_qkv.weight"] = value_part(sd[a + "in_proj_qkv.weight"])
-            out[b + "attn_gate.weight"] = regroup(sd[a + "in_proj_z.weight"], order, d)
-            out[b + "ssm_conv1d.weight"] = value_part(sd[a + "conv1d.weight"][:, 0, :])
-            out[b + "ssm_dt.bias"] = sd[a + "dt_bias"][order]
-            out[b + "ssm_a"] = -np.exp(sd[a + "A_log"][order])
-            out[b + "ssm_beta.weight"] = sd[a + "in_proj_b.weight"][order]
-            out[b + "ssm_alpha.weight"] = sd[a + "in_proj_a.weight"][order]
-            out[b + "ssm_norm.weight"] = sd[a + "norm.weight"]
-            out[b + "ssm_out.weight"] = regroup(sd[a + "out_proj.weight"], order, d, axis=1)
-        out[b + "post_attention_norm.weight"] = 1 + sd[p + "post_attention_layernorm.weight"]
-        m, ff = p + "mlp.", c.expert_ff
-        out[b + "ffn_gate_inp.weight"] = sd[m + "gate.weight"]
-        out[b + "ffn_gate_exps.weight"] = np.ascontiguousarray(sd[m + "experts.gate_up_proj"][:, :ff])
-        out[b + "ffn_up_exps.weight"] = np.ascontiguousarray(sd[m + "experts.gate_up_proj"][:, ff:])
-        out[b + "ffn_down_exps.weight"] = sd[m + "experts.down_proj"]
-        out[b + "ffn_gate_inp_shexp.weight"] = sd[m + "shared_expert_gate.weight"][0]
-        for part in ("gate", "up", "down"):
-            out[b + "ffn_%s_shexp.weight" % part] = sd[m + "shared_expert.%s_proj.weight" % part]
+        out.update(layer_to_file(sd, "model.layers.%d." % i, "blk.%d." % i, is_full(i, c), c))
     out["output_norm.weight"] = 1 + sd["model.norm.weight"]
     out["output.weight"] = sd["lm_head.weight"]
     return out
 
 
 def from_file(t, c: TaleConfig):
-    """The way back: {GGUF name: float32 array} -> {transformers name: float32 array}."""
-    back, d, key = np.argsort(tiled_order(c)), c.linear_head_dim, c.linear_k_heads * c.linear_head_dim
+    """The way back: {GGUF name: float32 array} -> {transformers name: float32 array}.  A draft layer is
+    left out."""
     out = {"model.embed_tokens.weight": t["token_embd.weight"], "lm_head.weight": t["output.weight"],
            "model.norm.weight": t["output_norm.weight"] - 1}
-
-    def value_part(x):
-        return np.concatenate([x[:2 * key], regroup(x[2 * key:], back, d)])
-
     for i in range(c.num_layers):
-        p, b = "model.layers.%d." % i, "blk.%d." % i
-        out[p + "input_layernorm.weight"] = t[b + "attn_norm.weight"] - 1
-        out[p + "post_attention_layernorm.weight"] = t[b + "post_attention_norm.weight"] - 1
-        if (i + 1) % c.full_interval == 0:
-            a = p + "self_attn."
-            for ours, theirs in (("attn_q", "q_proj"), ("attn_k", "k_proj"), ("attn_v", "v_proj"), ("attn_output", "o_proj")):
-                out[a + theirs + ".weight"] = t[b + ours + ".weight"]
-            out[a + "q_norm.weight"] = t[b + "attn_q_norm.weight"] - 1
-            out[a + "k_norm.weight"] = t[b + "attn_k_norm.weight"] - 1
-        else:
-            a = p + "linear_attn."
-            out[a + "in_proj_qkv.weight"] = value_part(t[b + "attn_qkv.weight"])
-            out[a + "in_proj_z.weight"] = regroup(t[b + "attn_gate.weight"], back, d)
-            out[a + "conv1d.weight"] = value_part(t[b + "ssm_conv1d.weight"])[:, None, :]
-            out[a + "dt_bias"] = t[b + "ssm_dt.bias"][back]
-            out[a + "A_log"] = np.log(-t[b + "ssm_a"][back])
-            out[a + "in_proj_b.weight"] = t[b + "ssm_beta.weight"][back]
-            out[a + "in_proj_a.weight"] = t[b + "ssm_alpha.weight"][back]
-            out[a + "norm.weight"] = t[b + "ssm_norm.weight"]
-            out[a + "out_proj.weight"] = regroup(t[b + "ssm_out.weight"], back, d, axis=1)
-        m = p + "mlp."
-        out[m + "gate.weight"] = t[b + "ffn_gate_inp.weight"]
-        out[m + "experts.gate_up_proj"] = np.concatenate([t[b + "ffn_gate_exps.weight"], t[b + "ffn_up_exps.weight"]], 1)
-        out[m + "experts.down_proj"] = t[b + "ffn_down_exps.weight"]
-        out[m + "shared_expert_gate.weight"] = t[b + "ffn_gate_inp_shexp.weight"][None]
-        for part in ("gate", "up", "down"):
-            out[m + "shared_expert.%s_proj.weight" % part] = t[b + "ffn_%s_shexp.weight" % part]
+        out.update(layer_from_file(t, "blk.%d." % i, "model.layers.%d." % i, is_full(i, c), c))
+    return out
+
+
+# the draft layer's own parts: GGUF name without the block, name in published checkpoints
+DRAFT_NORMS = (("nextn.enorm.weight", "mtp.pre_fc_norm_embedding.weight"),
+               ("nextn.hnorm.weight", "mtp.pre_fc_norm_hidden.weight"),
+               ("nextn.shared_head_norm.weight", "mtp.norm.weight"))
+
+
+def draft_block(c):
+    """Prefix of the draft layer's tensors: it counts as one block more than the model has layers."""
+    return "blk.%d." % c.num_layers
+
+
+def draft_to_file(sd, c: TaleConfig):
+    """The draft layer, {"mtp...": float32 array} -> ordered {GGUF name: float32 array}."""
+    b = draft_block(c)
+    out = layer_to_file(sd, "mtp.layers.0.", b, True, c)
+    out[b + "nextn.eh_proj.weight"] = sd["mtp.fc.weight"]
+    for ours, theirs in DRAFT_NORMS:
+        out[b + ours] = 1 + sd[theirs]
+    return out
+
+
+def draft_from_file(t, c: TaleConfig):
+    """The way back of draft_to_file."""
+    b = draft_block(c)
+    out = layer_from_file(t, b, "mtp.layers.0.", True, c)
+    out["mtp.fc.weight"] = t[b + "nextn.eh_proj.weight"]
+    for ours, theirs in DRAFT_NORMS:
+        out[theirs] = t[b + ours] - 1
     return out
 
 

@@ -21,7 +21,7 @@ PLAN = [
     ("ffn_gate_shexp", "Q5_K"), ("ffn_up_shexp", "Q5_K"), ("ffn_down_shexp", "Q6_K"),
     ("attn_qkv", "Q5_K"), ("attn_gate", "Q5_K"), ("ssm_out", "Q6_K"),
     ("attn_q.weight", "Q5_K"), ("attn_k.weight", "Q6_K"), ("attn_v.weight", "Q8_0"), ("attn_output", "Q6_K"),
-    ("token_embd", "Q6_K"), ("output.weight", "Q6_K"),
+    ("token_embd", "Q6_K"), ("output.weight", "Q6_K"), ("nextn.eh_proj", "Q6_K"),
 ]
 FILE_TYPE = {"F32": 0, "F16": 1, "mixed": 15}
 
