@@ -41,6 +41,22 @@ def encode(tok, docs):
     return out
 
 
+def fill_rows(coded, length):
+    """Documents from encode(), in order, in as many rows as they need; arrays as make_batch gives them."""
+    rows, at = [], length
+    for n, (tokens, w) in enumerate(coded):
+        if len(tokens) > length:
+            continue
+        if at + len(tokens) > length:
+            rows.append((np.zeros(length, np.uint16), np.zeros(length, np.float16), np.full(length, -1, np.int16)))
+            at = 0
+        part = slice(at, at + len(tokens))
+        for row, values in zip(rows[-1], (tokens, w, n)):
+            row[part] = values
+        at += len(tokens)
+    return tuple(np.stack(x) for x in zip(*rows))
+
+
 def make_batch(job):
     """(seed, index, rows, length, tokenizer path) -> ids uint16, weights f16, document numbers i16."""
     seed, index, rows, length, path = job

@@ -51,12 +51,12 @@ def to_device(batch, device):
 class Log:
     """Loss curve as CSV; rows of an interrupted run past its last checkpoint are dropped."""
 
-    def __init__(self, path, upto):
+    def __init__(self, path, upto, fields=FIELDS):
         rows = []
         if os.path.exists(path):
             rows = [r for r in csv.DictReader(open(path)) if int(r["step"]) <= upto]
         self.file = open(path, "w", newline="")
-        self.out = csv.DictWriter(self.file, FIELDS)
+        self.out = csv.DictWriter(self.file, fields)
         self.out.writeheader()
         self.out.writerows(rows)
 
