@@ -9,7 +9,7 @@ import argparse
 import os
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from export_gguf import draft_block, draft_to_file, g
 from model import TaleConfig
@@ -43,7 +43,7 @@ def main():
     kept = [t for t in f.tensors.values() if not t.name.startswith(draft_block(c))]
     tensors = [(t.name, t.format, t.shape, f.raw(t.name)) for t in kept]
     weights = size = 0
-    new = draft_to_file(load_file(a.draft), c)
+    new = draft_to_file({k: v.float().numpy() for k, v in load_file(a.draft).items()}, c)
     for name, x in new.items():
         fmt = format_of(name, a.plan)
         raw = g.encode(fmt, x)

@@ -12,6 +12,10 @@ from safetensors.torch import save_file
 from model import TaleConfig
 
 
+def is_large(name, x):
+    return x.dim() >= 2 and "conv1d" not in name and "mlp.gate.weight" not in name
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("--weights", required=True)
@@ -19,8 +23,7 @@ def main():
     a = ap.parse_args()
     out = {}
     for name, x in torch.load(a.weights, map_location="cpu").items():
-        large = x.dim() >= 2 and "conv1d" not in name and "mlp.gate.weight" not in name
-        out[name] = (x.bfloat16().float() if large else x.float()).contiguous()
+        out[name] = (x.bfloat16().float() if is_large(name, x) else x.float()).contiguous()
     os.makedirs(a.out, exist_ok=True)
     save_file(out, os.path.join(a.out, "model-f32.safetensors"))
     TaleConfig().to_hf().save_pretrained(a.out)

@@ -385,6 +385,18 @@ def set_dtype(module, dtype):
             m.in_dtype = dtype
 
 
+@torch.no_grad()
+def reset(module):
+    """Normal(0, 0.02) matrices; projections into the residual stream shrunk by sqrt(2L)."""
+    for name, p in module.named_parameters():
+        if p.dim() < 2:
+            continue
+        std = 0.02
+        if name.endswith(("o_proj.weight", "out_proj.weight", "down_proj", "down_proj.weight")):
+            std /= (2 * module.c.num_layers) ** 0.5
+        p.normal_(0.0, 0.3 if "conv1d" in name else std)
+
+
 class Body(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -418,18 +430,7 @@ class Tale(nn.Module):
         self.c, self.model = c, Body(c)
         self.lm_head = nn.Linear(c.hidden_size, c.vocab_size, bias=False)
         set_dtype(self, in_dtype)
-        self.reset()
-
-    @torch.no_grad()
-    def reset(self):
-        """Normal(0, 0.02) matrices; projections into the residual stream shrunk by sqrt(2L)."""
-        for name, p in self.named_parameters():
-            if p.dim() < 2:
-                continue
-            std = 0.02
-            if name.endswith(("o_proj.weight", "out_proj.weight", "down_proj", "down_proj.weight")):
-                std /= (2 * self.c.num_layers) ** 0.5
-            p.normal_(0.0, 0.3 if "conv1d" in name else std)
+        reset(self)
 
     def places(self, doc):
         """Of rows of documents doc [B, T]: place inside the document, rotation, attention mask."""
@@ -492,16 +493,11 @@ class Draft(nn.Module):
         self.norm = Norm(c.hidden_size, c.eps)
         set_dtype(self, in_dtype)
 
-    @torch.no_grad()
     def start_from(self, model):
-        """Begin as the model's last layer of full attention, fed with the state; the embedding's half
-        of fc is small noise."""
-        last = [layer for layer in model.model.layers if layer.full][-1]
-        self.layers[0].load_state_dict(last.state_dict())
+        """Random matrices, and the norm the model's head is used to.  In a short trial the weights of the
+        last attention layer were a worse beginning."""
+        reset(self)
         self.norm.load_state_dict(model.model.norm.state_dict())
-        h = self.c.hidden_size
-        self.fc.weight.normal_(0.0, 0.02)
-        self.fc.weight[:, h:] += torch.eye(h, device=self.fc.weight.device)
 
     def forward(self, model, state, ids, doc):
         """Normed states [B, T, H] whose logits at t are of the token at t + 2; `state` [B, T, H] as

@@ -9,8 +9,8 @@ text and with the balance loss the network was trained with.  Text that training
 seen before: another seed.
 
 Beside the loss, the share of guesses that equal the network's own first choice once it has
-read the next token ("equal"): what greedy decoding accepts.  Written are draft.safetensors, draft_loss.csv and
-draft_scores.json (held-out documents by task).
+read the next token ("equal"): what greedy decoding accepts.  Written are draft.safetensors
+(large matrices in bfloat16), draft_loss.csv and draft_scores.json (held-out documents by task).
 """
 import argparse
 import json
@@ -19,9 +19,11 @@ import os
 import time
 
 import torch
+from safetensors.torch import save_file
 
 import corpus
 from batches import encode, fill_rows, make_batch, tokenizer
+from convert_checkpoint import is_large
 from export_gguf import draft_block, draft_from_file, from_file, g
 from model import Draft, Tale, TaleConfig, mean_over, target_weight, token_loss
 from train import BALANCE, Z, Log, groups, planned_lr, to_device
@@ -164,12 +166,12 @@ def main():
             raise SystemExit("%s has no draft layer" % a.model)
         heldout_scores(model, draft, tok, a.docs, a.length, device)
         return
-    from safetensors.torch import save_file
     os.makedirs(a.out, exist_ok=True)
     draft, run = train(a, model, device, in_dtype)
-    save_file({"mtp." + k: v.float().cpu().contiguous() for k, v in draft.state_dict().items()},
-              os.path.join(a.out, "draft.safetensors"))
-    scores = heldout_scores(model, draft, tok, a.docs, a.length, device)
+    save_file({"mtp." + k: (v.bfloat16() if is_large(k, v) else v.float()).cpu().contiguous()
+               for k, v in draft.state_dict().items()}, os.path.join(a.out, "draft.safetensors"))
+    with torch.compiler.set_stance("force_eager"):          # other shapes than in training
+        scores = heldout_scores(model, draft, tok, a.docs, a.length, device)
     json.dump({**run, "heldout": scores}, open(os.path.join(a.out, "draft_scores.json"), "w"), indent=1)
 
 
