@@ -45,8 +45,6 @@ def fill_rows(coded, length):
     """Documents from encode(), in order, in as many rows as they need; arrays as make_batch gives them."""
     rows, at = [], length
     for n, (tokens, w) in enumerate(coded):
-        if len(tokens) > length:
-            continue
         if at + len(tokens) > length:
             rows.append((np.zeros(length, np.uint16), np.zeros(length, np.float16), np.full(length, -1, np.int16)))
             at = 0

@@ -25,7 +25,7 @@ import corpus
 from batches import encode, fill_rows, make_batch, tokenizer
 from convert_checkpoint import is_large
 from export_gguf import draft_block, draft_from_file, from_file, g
-from model import Draft, Tale, TaleConfig, mean_over, target_weight, token_loss
+from model import CHUNK, Draft, Tale, TaleConfig, mean_over, target_weight, token_loss
 from train import BALANCE, Z, Log, groups, planned_lr, to_device
 
 FIELDS = ["step", "tokens", "seconds", "loss", "answer_loss", "equal", "answer_equal", "balance",
@@ -61,7 +61,9 @@ def heldout_scores(model, draft, tok, count, length, device):
     """{task: figures} over the answers of held-out documents."""
     out = {}
     for task, docs in corpus.heldout_documents(count).items():
-        arrays, sums, n = fill_rows(encode(tok, docs), length), [0.0, 0.0], 0.0
+        coded = encode(tok, docs)
+        longest = -(-max(len(tokens) for tokens, _ in coded) // CHUNK) * CHUNK
+        arrays, sums, n = fill_rows(coded, max(length, longest)), [0.0, 0.0], 0.0
         for a in range(0, len(arrays[0]), 4):
             ids, doc, weight = to_device([x[a:a + 4] for x in arrays], device)
             state = model.hidden(ids, doc)[0]
