@@ -389,7 +389,7 @@ static void add_attention(tiny_plan *plan, int layer, bool is_first)
 static const tiny_format *out_format(const tiny_plan *plan, const char *hf)
 {
     const uint64_t dim = (uint64_t)plan->spec->state_dim;
-    const tiny_format *wanted = tiny_format_of(plan->format, plan->spec, hf);
+    const tiny_format *wanted = tiny_format_of(tiny_trunk_format(plan->format), plan->spec, hf);
     return tiny_format_fit(tiny_format_fit(wanted, dim), dim);
 }
 
