@@ -143,11 +143,16 @@ void tiny_add_feed_forward(tiny_plan *plan, int layer)
 
 void tiny_add_draft_ends(tiny_plan *plan, int layer)
 {
+    static const char *const names[][4] = {
+        {"eh_proj.weight", "enorm.weight", "hnorm.weight", "shared_head.norm.weight"},
+        {"mtp.fc.weight", "mtp.pre_fc_norm_embedding.weight", "mtp.pre_fc_norm_hidden.weight",
+         "mtp.norm.weight"}};
+    const char *const *hf = names[tiny_is_hybrid(plan->spec)];
     const uint64_t embd = (uint64_t)plan->spec->n_embd;
-    tiny_add_linear(plan, layer, "nextn.eh_proj.weight", "eh_proj.weight", 2 * embd, embd);
-    tiny_add_norm(plan, layer, "nextn.enorm.weight", "enorm.weight", embd);
-    tiny_add_norm(plan, layer, "nextn.hnorm.weight", "hnorm.weight", embd);
-    tiny_add_norm(plan, layer, "nextn.shared_head_norm.weight", "shared_head.norm.weight", embd);
+    tiny_add_linear(plan, layer, "nextn.eh_proj.weight", hf[0], 2 * embd, embd);
+    tiny_add_norm(plan, layer, "nextn.enorm.weight", hf[1], embd);
+    tiny_add_norm(plan, layer, "nextn.hnorm.weight", hf[2], embd);
+    tiny_add_norm(plan, layer, "nextn.shared_head_norm.weight", hf[3], embd);
 }
 
 void tiny_add_glm4moe_layer(tiny_plan *plan, int layer)

@@ -101,7 +101,7 @@ void tiny_fill_row(uint8_t *dst, const tiny_plan *plan, const tiny_tensor *t, ui
 int tiny_plan_tensors(tiny_plan *plan);
 
 bool tiny_has_fault(const tiny_plan *plan, const char *fault);
-/* Appends a tensor of layer `layer` (-1: global). n_row 0 makes a vector; n_expert 0 a matrix.
+/* Appends a tensor of layer `layer` (-1: global); hf: what follows the layer, or from "mtp." on all. n_row 0 makes a vector; n_expert 0 a matrix.
  * Always returns something to write to, so that callers need no checks; out of memory is
  * remembered in the plan. */
 tiny_tensor *tiny_add(tiny_plan *plan, int layer, const char *name, const char *hf, uint64_t n_col,
@@ -116,8 +116,9 @@ void tiny_flip_norm(tiny_tensor *t); /* fault: the other of w and 1 + w */
 
 /* tiny_glm_gptoss.c: the tensors of one layer. */
 void tiny_add_glm4moe_layer(tiny_plan *plan, int layer);
-/* Of glm4moe and deepseek2: dense block or experts with their router; what a draft layer has besides. */
+/* Of glm4moe and deepseek2: dense block or experts with their router. */
 void tiny_add_feed_forward(tiny_plan *plan, int layer);
+/* What a draft layer has besides, in every family. */
 void tiny_add_draft_ends(tiny_plan *plan, int layer);
 /* tiny_deepseek.c */
 void tiny_add_deepseek_layer(tiny_plan *plan, int layer);

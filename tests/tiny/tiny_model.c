@@ -118,7 +118,6 @@ static void put_glm4moe_metadata(buffer *b, const tiny_plan *plan)
     kv_f32(b, arch, "expert_weights_scale",
            tiny_has_fault(plan, "weights_scale") ? 1.5 * s->weights_scale : s->weights_scale);
     kv_int(b, arch, "expert_weights_norm", T_BOOL, !tiny_has_fault(plan, "weights_norm"));
-    if (s->has_draft_layer) kv_u32(b, arch, "nextn_predict_layers", 1);
 }
 
 static void put_yarn_metadata(buffer *b, const tiny_plan *plan)
@@ -194,6 +193,7 @@ static void put_model_metadata(buffer *b, const tiny_plan *plan)
     kv_int(b, "", "general.file_type", T_U32, plan->format->file_type);
     kv_u32(b, "", "general.quantization_version", 2);
     kv_u32(b, arch, "block_count", s->n_layer + s->has_draft_layer);
+    if (s->has_draft_layer) kv_u32(b, arch, "nextn_predict_layers", 1);
     kv_u32(b, arch, "context_length", 4096);
     kv_u32(b, arch, "embedding_length", s->n_embd);
     if (s->family != TINY_QWEN35MOE)

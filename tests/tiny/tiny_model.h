@@ -44,9 +44,10 @@ typedef struct {
     bool has_quiet_head; /* key head 0 is 2^-11 of the others, so the eps of its L2 norm shows;
                             deepseek2: both latents are 2^-5, so the eps of their norms shows  */
 
+    bool has_draft_layer; /* one layer more in the file, with nextn tensors; no qwen3moe, gpt-oss */
+
     /* glm4moe and deepseek2 (no q and k norms), 0 otherwise */
     bool has_qk_norm;
-    bool has_draft_layer;  /* one layer more in the file, with nextn tensors            */
     int n_dense, dense_ff; /* layers at the start without experts                        */
     double weights_scale;  /* of the router's weights                                    */
 

@@ -105,6 +105,8 @@ static const rule rules[] = {
     {"q_norm.weight", VECTOR, 0.5, 0.4}, /* zero-centred; see rule_of */
     {"k_norm.weight", VECTOR, 0.5, 0.4},
     {"norm.weight", VECTOR, 0.0, 0.3},
+    {"pre_fc_norm_embedding.weight", VECTOR, 0.0, 0.3},
+    {"pre_fc_norm_hidden.weight", VECTOR, 0.0, 0.3},
     {"linear_attn.A_log", VECTOR, -1.0, 2.0},
     {"linear_attn.dt_bias", VECTOR, -1.5, 2.5},
     {"linear_attn.conv1d.weight", VECTOR, 0.0, 0.9},

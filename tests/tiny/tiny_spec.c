@@ -14,7 +14,8 @@
  * seeds were picked so that no router decision is a near tie (tests/vectors/model/README.md).
  * The -q and -s models have rows of 256 for the K types; -s has two
  * layers and uses all its experts, so that rounding of the activations stays small. qwen3next-d is like
- * that, with DeltaNet heads as wide as the 128 rows of an FP8 scale. */
+ * that, with DeltaNet heads as wide as the 128 rows of an FP8 scale. -e and -r have a draft layer where the
+ * pattern of the layers would have DeltaNet; -r is quantized, qwen3next-e can be FP8. */
 // clang-format off
 static const tiny_spec specs[] = {
     {.name = "qwen35moe-a", .family = TINY_QWEN35MOE, .seed = 2, .n_layer = 4, .n_embd = 96,
@@ -30,6 +31,11 @@ static const tiny_spec specs[] = {
      .n_vocab = 307, .n_head = 6, .n_head_kv = 3, .head_dim = 32, .rope_dim = 16,
      .rope_base = 5e5, .eps = 1e-5, .n_expert = 130, .n_expert_used = 8, .expert_ff = 41,
      .full_interval = 2, .n_key_head = 3, .n_value_head = 12, .state_dim = 20, .shared_ff = 70},
+    {.name = "qwen35moe-e", .family = TINY_QWEN35MOE, .seed = 18, .n_layer = 4, .n_embd = 88,
+     .n_vocab = 311, .n_head = 6, .n_head_kv = 2, .head_dim = 24, .rope_dim = 12,
+     .rope_base = 1e6, .eps = 1e-5, .n_expert = 36, .n_expert_used = 5, .expert_ff = 44,
+     .full_interval = 3, .n_key_head = 2, .n_value_head = 6, .state_dim = 20, .shared_ff = 52,
+     .has_draft_layer = true},
     {.name = "qwen35moe-q", .family = TINY_QWEN35MOE, .seed = 14, .n_layer = 4, .n_embd = 256,
      .n_vocab = 512, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .rope_dim = 16,
      .rope_base = 1e7, .eps = 1e-6, .n_expert = 12, .n_expert_used = 3, .expert_ff = 256,
@@ -38,6 +44,11 @@ static const tiny_spec specs[] = {
      .n_vocab = 280, .n_head = 4, .n_head_kv = 2, .head_dim = 64, .rope_dim = 16,
      .rope_base = 1e7, .eps = 1e-6, .n_expert = 8, .n_expert_used = 8, .expert_ff = 256,
      .full_interval = 2, .n_key_head = 2, .n_value_head = 8, .state_dim = 32, .shared_ff = 256},
+    {.name = "qwen35moe-r", .family = TINY_QWEN35MOE, .seed = 1, .n_layer = 2, .n_embd = 256,
+     .n_vocab = 280, .n_head = 4, .n_head_kv = 1, .head_dim = 64, .rope_dim = 16,
+     .rope_base = 1e7, .eps = 1e-6, .n_expert = 8, .n_expert_used = 8, .expert_ff = 256,
+     .full_interval = 2, .n_key_head = 2, .n_value_head = 4, .state_dim = 32, .shared_ff = 256,
+     .has_draft_layer = true},
 
     {.name = "qwen3next-a", .family = TINY_QWEN3NEXT, .seed = 38, .n_layer = 4, .n_embd = 96,
      .n_vocab = 319, .n_head = 4, .n_head_kv = 2, .head_dim = 16, .rope_dim = 4,
@@ -56,6 +67,11 @@ static const tiny_spec specs[] = {
      .n_vocab = 280, .n_head = 4, .n_head_kv = 1, .head_dim = 64, .rope_dim = 16,
      .rope_base = 1e7, .eps = 1e-6, .n_expert = 8, .n_expert_used = 8, .expert_ff = 128,
      .full_interval = 2, .n_key_head = 2, .n_value_head = 4, .state_dim = 128, .shared_ff = 128},
+    {.name = "qwen3next-e", .family = TINY_QWEN3NEXT, .seed = 20, .n_layer = 2, .n_embd = 128,
+     .n_vocab = 280, .n_head = 4, .n_head_kv = 2, .head_dim = 32, .rope_dim = 8,
+     .rope_base = 1e6, .eps = 1e-6, .n_expert = 10, .n_expert_used = 4, .expert_ff = 128,
+     .full_interval = 2, .n_key_head = 1, .n_value_head = 2, .state_dim = 128, .shared_ff = 128,
+     .has_draft_layer = true},
     {.name = "qwen3next-q", .family = TINY_QWEN3NEXT, .seed = 9, .n_layer = 4, .n_embd = 256,
      .n_vocab = 512, .n_head = 8, .n_head_kv = 1, .head_dim = 32, .rope_dim = 8,
      .rope_base = 1e7, .eps = 1e-6, .n_expert = 12, .n_expert_used = 4, .expert_ff = 256,
@@ -336,7 +352,12 @@ tiny_tensor *tiny_add(tiny_plan *plan, int layer, const char *name, const char *
         snprintf(t->hf, sizeof t->hf, "%s", hf);
     } else {
         snprintf(t->name, sizeof t->name, "blk.%d.%s", layer, name);
-        snprintf(t->hf, sizeof t->hf, "model.layers.%d.%s", layer, hf);
+        if (strncmp(hf, "mtp.", 4) == 0)
+            snprintf(t->hf, sizeof t->hf, "%s", hf);
+        else if (tiny_is_hybrid(plan->spec) && layer >= plan->spec->n_layer)
+            snprintf(t->hf, sizeof t->hf, "mtp.layers.0.%s", hf);
+        else
+            snprintf(t->hf, sizeof t->hf, "model.layers.%d.%s", layer, hf);
     }
     return t;
 }
@@ -497,7 +518,8 @@ static void add_qwen_layer(tiny_plan *plan, int layer)
     const uint64_t embd = (uint64_t)s->n_embd;
     const bool is_hybrid = tiny_is_hybrid(s);
     tiny_add_norm(plan, layer, "attn_norm.weight", "input_layernorm.weight", embd);
-    if (is_hybrid && (layer + 1) % s->full_interval != 0) {
+    const bool is_draft = layer >= s->n_layer; /* always with attention */
+    if (is_hybrid && !is_draft && (layer + 1) % s->full_interval != 0) {
         add_delta_net(plan, layer);
     } else {
         add_attention(plan, layer, layer == (is_hybrid ? s->full_interval - 1 : 0));
@@ -507,6 +529,7 @@ static void add_qwen_layer(tiny_plan *plan, int layer)
                       "post_attention_layernorm.weight", embd);
     if (layer == 1 && tiny_has_fault(plan, "norm")) tiny_flip_norm(t);
     add_experts(plan, layer);
+    if (is_draft) tiny_add_draft_ends(plan, layer);
 }
 
 int tiny_plan_tensors(tiny_plan *plan)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checks the files of tiny-gguf against the transformers models, without the engine.
 
-  check_gguf.py --tiny-gguf PROGRAM              every spec and type: metadata, names, shapes; the
-                                                 mapping undone gives the parameters bit for bit;
+  check_gguf.py --tiny-gguf PROGRAM [NAME ...]   every spec (or these) and type: metadata, names, shapes;
+                                                 the mapping undone gives the parameters bit for bit;
                                                  shards and shared layers hold the same tensors
   check_gguf.py --tiny-gguf PROGRAM --faults     measures what each fault does to the logits: the
                                                  faulty file is undone into a transformers model
@@ -56,7 +56,7 @@ class File:
 def expected_metadata(spec):
     arch = spec["family"]
     want = {
-        "block_count": spec["layers"], "embedding_length": spec["hidden"],
+        "block_count": spec["layers"] + spec["draft"], "embedding_length": spec["hidden"],
         "vocab_size": spec["vocab"], "attention.head_count": spec["heads"],
         "attention.head_count_kv": spec["kv"], "attention.key_length": spec["head_dim"],
         "attention.value_length": spec["head_dim"], "expert_count": spec["experts"],
@@ -65,14 +65,14 @@ def expected_metadata(spec):
         "attention.layer_norm_rms_epsilon": np.float32(spec["eps"])}
     if arch == "glm4moe":
         want.update({
-            "block_count": spec["layers"] + spec["draft"], "rope.dimension_count": spec["rope_dim"],
+            "rope.dimension_count": spec["rope_dim"],
             "leading_dense_block_count": spec["dense"], "feed_forward_length": spec["dense_ff"],
             "expert_shared_count": spec["shared"] // spec["ff"], "expert_gating_func": 2,
             "expert_weights_scale": np.float32(spec["scale"]), "expert_weights_norm": True})
     elif arch == "deepseek2":
         rot, absorbed = spec["rope_dim"], not spec["kv_b"]
         want.update({
-            "block_count": spec["layers"] + spec["draft"], "rope.dimension_count": rot,
+            "rope.dimension_count": rot,
             "leading_dense_block_count": spec["dense"], "feed_forward_length": spec["dense_ff"],
             "expert_shared_count": spec["shared"] // spec["ff"], "expert_gating_func": 2,
             "expert_weights_scale": np.float32(spec["scale"]), "expert_weights_norm": True,
@@ -110,7 +110,44 @@ def expected_metadata(spec):
             "ssm.inner_size": spec["state"] * spec["value_heads"],
             "expert_shared_feed_forward_length": spec["shared"],
             "full_attention_interval": spec["interval"]})
+    if spec["draft"]:
+        want["nextn_predict_layers"] = 1
     return {arch + "." + k: v for k, v in want.items()}
+
+
+def undo_draft(spec, left):
+    """Takes the tensors of the draft layer out of `left`: parameters, or nothing of other families."""
+    out, b = {}, "blk.%d." % spec["layers"]
+    if not spec["draft"] or spec["family"] not in ("qwen35moe", "qwen3next", "glm4moe"):
+        return out
+    is_glm = spec["family"] == "glm4moe"
+    m = "model.layers.%d." % spec["layers"] if is_glm else "mtp.layers.0."
+    ends = [m + n for n in ("eh_proj", "enorm", "hnorm", "shared_head.norm")] if is_glm else [
+        "mtp." + n for n in ("fc", "pre_fc_norm_embedding", "pre_fc_norm_hidden", "norm")]
+    shared = "mlp.shared_experts." if is_glm else "mlp.shared_expert."
+    names = dict(zip(("nextn.eh_proj", "nextn.enorm", "nextn.hnorm", "nextn.shared_head_norm"), ends))
+    names.update({
+        "attn_norm": m + "input_layernorm", "post_attention_norm": m + "post_attention_layernorm",
+        "attn_output": m + "self_attn.o_proj", "ffn_gate_inp": m + "mlp.gate"})
+    for part in "qkv":
+        names["attn_" + part] = m + "self_attn.%s_proj" % part
+    for part in ("gate", "up", "down"):
+        names["ffn_%s_shexp" % part] = m + shared + part + "_proj"
+    if spec["qk_norm"] or not is_glm:
+        names.update({"attn_q_norm": m + "self_attn.q_norm", "attn_k_norm": m + "self_attn.k_norm"})
+    for gguf_name, name in names.items():
+        w = left.pop(b + gguf_name + ".weight")
+        out[name + ".weight"] = w - np.float32(1) if w.ndim == 1 and not is_glm else w
+    if is_glm:
+        for part in "qkv":
+            out[m + "self_attn.%s_proj.bias" % part] = left.pop(b + "attn_%s.bias" % part)
+        out[m + "mlp.gate.e_score_correction_bias"] = left.pop(b + "exp_probs_b.bias")
+    else:
+        out[m + "mlp.shared_expert_gate.weight"] = left.pop(b + "ffn_gate_inp_shexp.weight")[None]
+    out[m + "mlp.experts.gate_up_proj"] = np.concatenate(
+        [left.pop(b + "ffn_gate_exps.weight"), left.pop(b + "ffn_up_exps.weight")], 1)
+    out[m + "mlp.experts.down_proj"] = left.pop(b + "ffn_down_exps.weight")
+    return out
 
 
 def undo(spec, tensors):
@@ -254,7 +291,7 @@ def undo_other(spec, left):
                 [left.pop(b + "ffn_gate_exps.weight"), left.pop(b + "ffn_up_exps.weight")], 1)
             move("ffn_down_exps.weight", "mlp.experts.down_proj")
     draft = [n for n in left if n.startswith("blk.%d." % spec["layers"])]
-    if bool(draft) != spec["draft"] or len(draft) != len(left):
+    if bool(draft) != (spec["draft"] and is_latent) or len(draft) != len(left):
         raise SystemExit("tensors nobody asked for: " + " ".join(sorted(left)))
     return out
 
@@ -264,7 +301,7 @@ def compare(spec, fmt, params, where):
     for name, got in params.items():
         want = tiny_weights.parameter(spec, name, got.shape, fmt)
         folded = name.endswith("A_log") or (
-            spec["family"] in tiny_weights.HYBRIDS and "norm.weight" in name
+            spec["family"] in tiny_weights.HYBRIDS and ("norm.weight" in name or "pre_fc_norm" in name)
             and "linear_attn.norm" not in name)
         same = np.abs(got - want).max() < 5e-7 if folded else np.array_equal(got, want)
         if not same:
@@ -322,19 +359,23 @@ def write(program, out, name, fmt, *more):
     subprocess.run([program, "--spec", name, "--type", fmt, "--out", out, *more], check=True)
 
 
-def check_all(program, names_module, folder):
+def check_all(program, names_module, folder, only):
     path = folder + "/m.gguf"
     for name, spec in tiny_weights.SPECS.items():
+        if only and name not in only:
+            continue
         for fmt in [*tiny_weights.BLOCKS, "IQ"]:
             write(program, path, name, fmt)
             f = File([path])
             for k, v in expected_metadata(spec).items():
                 if f.meta[k] != v:
                     raise SystemExit("%s: %s is %s, not %s" % (name, k, f.meta[k], v))
-            params = undo(spec, f.tensors)
+            left = dict(f.tensors)
+            compare(spec, fmt, undo_draft(spec, left), "%s %s" % (name, fmt))
+            params = undo(spec, left)
             check_shapes(spec, params)
             compare(spec, fmt, params, "%s %s" % (name, fmt))
-            if names_module and spec["family"].startswith("qwen"):
+            if names_module and spec["family"].startswith("qwen") and not spec["draft"]:
                 check_names(names_module, spec, f)
             kinds = sorted(set(f.types.values()))
             print("%-12s %-5s %3d tensors, %s, %.1f MB" % (
@@ -378,7 +419,9 @@ def measure_faults(program, folder):
             if done.returncode:
                 continue
             f = File([path])
-            params = undo(spec, f.tensors)
+            left = dict(f.tensors)
+            undo_draft(spec, left)
+            params = undo(spec, left)
             def meta(key, fallback):
                 return f.meta.get(spec["family"] + "." + key, fallback)
             logits = hf_models.run(hf_models.build(
@@ -404,13 +447,14 @@ def main():
     ap.add_argument("--tiny-gguf", required=True, metavar="PROGRAM")
     ap.add_argument("--names", metavar="FILE")
     ap.add_argument("--faults", action="store_true")
+    ap.add_argument("only", nargs="*", metavar="NAME")
     args = ap.parse_args()
     os.nice(10)
     with tempfile.TemporaryDirectory() as folder:
         if args.faults:
             measure_faults(args.tiny_gguf, folder)
         else:
-            check_all(args.tiny_gguf, args.names, folder)
+            check_all(args.tiny_gguf, args.names, folder, args.only)
 
 
 if __name__ == "__main__":

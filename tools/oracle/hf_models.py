@@ -114,6 +114,45 @@ def build(spec, weight_of, **changes):
     return model
 
 
+def draft_parameter(spec, name):
+    """The parameter of the draft layer that a model of that one layer calls `name`."""
+    at = "model.layers.%d." % spec["layers"]
+    layer, norm, ends = at, at + "shared_head.norm.weight", [
+        at + "eh_proj.weight", at + "enorm.weight", at + "hnorm.weight"]
+    if spec["family"] in ("qwen35moe", "qwen3next"):
+        layer, norm, ends = "mtp.layers.0.", "mtp.norm.weight", [
+            "mtp.fc.weight", "mtp.pre_fc_norm_embedding.weight", "mtp.pre_fc_norm_hidden.weight"]
+    if name in ("eh_proj", "enorm", "hnorm"):
+        return ends[("eh_proj", "enorm", "hnorm").index(name)]
+    if name == "model.norm.weight":
+        return norm
+    return name.replace("model.layers.0.", layer)
+
+
+def run_draft(spec, model, weight_of, ids, margins=None):
+    """float32 logits [n - 1][vocab] of the draft layer: row t follows from the main model's state after its last norm
+    at position t and the token at t + 1, and guesses the token at t + 2. The layer is run as a model of its own with
+    full attention and experts, the main model's embedding and head, and the draft's last norm as its last norm."""
+    alone = dict(spec, layers=1, interval=1, dense=0)
+    draft = build(alone, lambda name, shape: weight_of(draft_parameter(spec, name), shape))
+    hidden = spec["hidden"]
+
+    def end(name, *shape):
+        return torch.from_numpy(np.array(weight_of(draft_parameter(spec, name), shape)))
+
+    norms = {}
+    with torch.no_grad():
+        for name in ("enorm", "hnorm"):
+            norms[name] = type(model.model.norm)(hidden, eps=spec["eps"])
+            norms[name].weight.copy_(end(name, hidden))
+        ids = torch.from_numpy(np.asarray(ids, np.int64))[None]
+        states = model.model(ids, use_cache=False).last_hidden_state
+        both = torch.cat([norms["enorm"](model.model.embed_tokens(ids[:, 1:])),
+                          norms["hnorm"](states[:, :-1])], -1)
+        inputs = torch.nn.functional.linear(both, end("eh_proj", hidden, 2 * hidden))
+    return run(draft, None, margins, embeds=inputs)
+
+
 def gap(sorted_values, k):
     """How far the k-th value of each row lies above the next, relative to that."""
     last, next_ = sorted_values[:, k - 1], sorted_values[:, k]
@@ -148,8 +187,8 @@ class IndexerWatch(torch.overrides.TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def run(model, ids, margins=None, gaps=None):
-    """float32 logits [n][vocab]. Appends to `margins` the relative gap p[k]/p[k+1] - 1 between
+def run(model, ids, margins=None, gaps=None, embeds=None):
+    """float32 logits [n][vocab] of ids, or of what stands for their embeddings. Appends to `margins` the relative gap p[k]/p[k+1] - 1 between
     the last chosen and the first rejected expert (and group of experts), for every router call,
     and to `gaps` those of IndexerWatch."""
     hooks = []
@@ -179,7 +218,10 @@ def run(model, ids, margins=None, gaps=None):
         watch = IndexerWatch(model, gaps)
         hooks += watch.hooks
     with torch.no_grad(), watch:
-        out = model(torch.from_numpy(np.asarray(ids, np.int64))[None], use_cache=False)
+        if embeds is not None:
+            out = model(inputs_embeds=embeds, use_cache=False)
+        else:
+            out = model(torch.from_numpy(np.asarray(ids, np.int64))[None], use_cache=False)
     for h in hooks:
         h.remove()
     return out.logits[0].numpy()

@@ -2,7 +2,8 @@
 """Makes the reference logits of the tiny models with transformers.
 
   make_reference.py --out DIR [NAME ...]    writes <spec>-<type>.npy and <spec>.ids.npy, for some
-                                            <spec>-long.npy: the last rows of a longer sequence
+                                            <spec>-long.npy: the last rows of a longer sequence, or
+                                            <spec>-draft.npy: the logits of the draft layer
   make_reference.py --seeds N [NAME ...]    tries N seeds per spec, prints their router margins
   make_reference.py --check DIR             makes all of them again and compares bit for bit
 
@@ -31,6 +32,22 @@ def long_logits(name):
     spec = tiny_weights.SPECS[name]
     model = hf_models.build(spec, lambda n, shape: tiny_weights.parameter(spec, n, shape, "F32"))
     return hf_models.run(model, tiny_weights.token_ids(spec, LONG[name]))[-LONG_ROWS:]
+
+
+# specs whose draft layer has a reference, in the type the spec is stored in
+DRAFT = ("qwen35moe-e", "qwen35moe-r", "qwen3next-e", "glm4moe-b")
+
+
+def draft_logits(name, spec=None, margins=None):
+    spec = spec or tiny_weights.SPECS[name]
+    fmt, = tiny_weights.types_of(name)
+
+    def weight_of(n, shape):
+        return tiny_weights.parameter(spec, n, shape, fmt)
+
+    model = hf_models.build(spec, weight_of)
+    ids = tiny_weights.token_ids(spec, hf_models.N_TOKENS)
+    return hf_models.run_draft(spec, model, weight_of, ids, margins)
 
 
 def logits_of(name, fmt, spec=None, margins=None, stepwise=False, gaps=None):
@@ -63,9 +80,13 @@ def try_seeds(names, n):
             for fmt in formats:
                 margins, gaps = [], []
                 logits_of(name, fmt, spec, margins, gaps=gaps)
-                worst.append(min(float(m.min()) for m in margins))
+                worst.append(min([float(m.min()) for m in margins], default=np.inf))
                 if gaps:
                     worst.append(min(gaps))
+            if name in DRAFT:
+                margins = []
+                draft_logits(name, spec, margins)
+                worst += [float(m.min()) for m in margins]
             print("%s seed %d: %s" % (name, seed, " ".join("%.1e" % w for w in worst)), flush=True)
 
 
@@ -115,6 +136,21 @@ def main():
             np.save(path, logits.astype(np.float32))
         else:
             bad += not np.array_equal(np.load(path), logits)
+    for name in DRAFT:
+        if name not in names:
+            continue
+        margins = []
+        path, logits = "%s/%s-draft.npy" % (args.out or args.check, name), draft_logits(name, margins=margins)
+        print("%-12s draft margin %.1e  logits rms %.2f max %.1f"
+              % (name, min([m.min() for m in margins], default=np.inf), np.sqrt((logits ** 2).mean()),
+                 np.abs(logits).max()), end="")
+        if args.out:
+            np.save(path, logits.astype(np.float32))
+            print()
+        else:
+            same = np.array_equal(np.load(path), logits)
+            bad += not same
+            print("  same" if same else "  DIFFERENT")
     sys.exit(1 if bad else 0)
 
 

@@ -38,10 +38,14 @@ SPECS = {
                          4, 3, 3, 24, 52, quiet=True),
     "qwen35moe-c": _spec("qwen35moe", 15, 5, 72, 307, 6, 3, 32, 16, 5e5, 1e-5, 130, 8, 41,
                          2, 3, 12, 20, 70),
+    "qwen35moe-e": _spec("qwen35moe", 18, 4, 88, 311, 6, 2, 24, 12, 1e6, 1e-5, 36, 5, 44,
+                         3, 2, 6, 20, 52, draft=True),
     "qwen35moe-q": _spec("qwen35moe", 14, 4, 256, 512, 4, 2, 64, 16, 1e7, 1e-6, 12, 3, 256,
                          4, 2, 8, 32, 256),
     "qwen35moe-s": _spec("qwen35moe", 41, 2, 256, 280, 4, 2, 64, 16, 1e7, 1e-6, 8, 8, 256,
                          2, 2, 8, 32, 256),
+    "qwen35moe-r": _spec("qwen35moe", 1, 2, 256, 280, 4, 1, 64, 16, 1e7, 1e-6, 8, 8, 256,
+                         2, 2, 4, 32, 256, draft=True),
     "qwen3next-a": _spec("qwen3next", 38, 4, 96, 319, 4, 2, 16, 4, 1e7, 1e-6, 20, 4, 48,
                          4, 2, 4, 16, 40),
     "qwen3next-b": _spec("qwen3next", 29, 7, 104, 331, 3, 3, 20, 10, 1e4, 1e-5, 72, 10, 44,
@@ -50,6 +54,8 @@ SPECS = {
                          4, 5, 5, 24, 44, quiet=True),
     "qwen3next-d": _spec("qwen3next", 46, 2, 128, 280, 4, 1, 64, 16, 1e7, 1e-6, 8, 8, 128,
                          2, 2, 4, 128, 128),
+    "qwen3next-e": _spec("qwen3next", 20, 2, 128, 280, 4, 2, 32, 8, 1e6, 1e-6, 10, 4, 128,
+                         2, 1, 2, 128, 128, draft=True),
     "qwen3next-q": _spec("qwen3next", 9, 4, 256, 512, 8, 1, 32, 8, 1e7, 1e-6, 12, 4, 256,
                          4, 2, 4, 64, 256),
     "qwen3next-s": _spec("qwen3next", 42, 2, 256, 280, 8, 1, 32, 8, 1e7, 1e-6, 8, 8, 256,
@@ -131,7 +137,7 @@ def all_runs():
 def types_of(name):
     if name == "gpt-oss-q":
         return ("MXFP4",)
-    if name in ("glm4moe-q", "deepseek2-q"):
+    if name in ("glm4moe-q", "deepseek2-q", "qwen35moe-r"):
         return ("Q4_K",)
     if name in ("deepseek32-q", "glm-dsa-q"):
         return ("Q8_0",)
@@ -170,6 +176,8 @@ RULES = [
     ("q_norm.weight", "vector", 0.5, 0.4),
     ("k_norm.weight", "vector", 0.5, 0.4),
     ("norm.weight", "vector", 0.0, 0.3),
+    ("pre_fc_norm_embedding.weight", "vector", 0.0, 0.3),
+    ("pre_fc_norm_hidden.weight", "vector", 0.0, 0.3),
     ("linear_attn.A_log", "vector", -1.0, 2.0),
     ("linear_attn.dt_bias", "vector", -1.5, 2.5),
     ("linear_attn.conv1d.weight", "vector", 0.0, 0.9),
