@@ -273,8 +273,7 @@ fm_status fm_quantize_make_plan(fm_quantize_plan *p, const fm_quantize_types *ty
     if (n_draft >= n_block)
         return fm_fail(err, FM_E_FORMAT, "%s: %s is %u of %u layers", fm_checkpoint_file(c, 0), key,
                        n_draft, n_block);
-    /* Of directories the draft layers are neither counted nor listed. */
-    p->n_layer = n_block - (fm_checkpoint_directory(c) ? 0 : n_draft);
+    p->n_layer = n_block - n_draft;
     head_sizes heads;
     FM_TRY(read_heads(c, &heads, err));
     p->tiles_heads = heads.n_key > 0;

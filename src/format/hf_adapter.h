@@ -42,6 +42,9 @@ typedef struct {
     /* Keys that take more than copying, and refusals of what the architecture's code does not do. */
     fm_status (*more)(fm_checkpoint *c, const json_t *text, const char *path, fm_error *err);
     const char *tokenizer; /* name of the pre-tokenizer, for people */
+    /* What a draft layer has besides the tensors of a layer: below "mtp.", or in the layer behind the last; to a NULL. An
+     * entry without name is a copy of a shared tensor, which is not used. NULL: draft layers are not used. */
+    const fm_hf_name *draft;
 } fm_hf_adapter;
 
 const fm_hf_adapter *fm_hf_adapter_find(const char *model_type); /* or NULL */
@@ -137,7 +140,7 @@ typedef struct {
 fm_status fm_hf_put_rope(fm_checkpoint *c, const char *arch, const json_t *text, const char *path,
                          const fm_hf_rope *how, fm_error *err);
 
-/* Metadata of our own making: "<arch>.<key>", or the key alone when arch is NULL. */
+/* Metadata of our own making: "<arch>.<key>", or the key alone when arch is NULL. An integer that is there is replaced. */
 fm_status fm_hf_put_uint(fm_checkpoint *c, const char *arch, const char *key, uint64_t v,
                          fm_error *err);
 fm_status fm_hf_put_float(fm_checkpoint *c, const char *arch, const char *key, double v,

@@ -46,8 +46,13 @@ static fm_meta_entry *add(fm_checkpoint *c, const char *arch, const char *key, u
 fm_status fm_hf_put_uint(fm_checkpoint *c, const char *arch, const char *key, uint64_t v,
                          fm_error *err)
 {
-    fm_meta_entry *e = add(c, arch, key, FM_GGUF_U64, err);
+    char full[160];
+    snprintf(full, sizeof full, "%s%s%s", arch ? arch : "", arch ? "." : "", key);
+    const uint32_t i = fm_name_index_find(&c->meta.index, entry_key, &c->meta, full);
+    fm_meta_entry *e =
+        i != UINT32_MAX ? &c->meta.entries[i] : add(c, arch, key, FM_GGUF_U64, err);
     if (!e) return FM_E_NOMEM;
+    e->type = FM_GGUF_U64;
     e->value.u = v;
     return FM_OK;
 }

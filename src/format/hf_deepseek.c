@@ -163,9 +163,9 @@ static fm_status glm_more(fm_checkpoint *c, const json_t *text, const char *path
 }
 
 const fm_hf_adapter fm_hf_deepseek[] = {
-    {"deepseek_v3", "deepseek2", latent_keys, latent_names, deepseek_more, "deepseek-v3"},
-    {"kimi_k2", "deepseek2", latent_keys, latent_names, deepseek_more, "kimi-k2"},
-    {"kimi_k25", "deepseek2", latent_keys, latent_names, deepseek_more, "kimi-k2"},
-    {"deepseek_v32", "deepseek32", sparse_keys, sparse_names, deepseek32_more, "deepseek-v3"},
-    {"glm_moe_dsa", "glm-dsa", sparse_keys, sparse_names, glm_more, "glm4"},
+    {"deepseek_v3", "deepseek2", latent_keys, latent_names, deepseek_more, "deepseek-v3", NULL},
+    {"kimi_k2", "deepseek2", latent_keys, latent_names, deepseek_more, "kimi-k2", NULL},
+    {"kimi_k25", "deepseek2", latent_keys, latent_names, deepseek_more, "kimi-k2", NULL},
+    {"deepseek_v32", "deepseek32", sparse_keys, sparse_names, deepseek32_more, "deepseek-v3", NULL},
+    {"glm_moe_dsa", "glm-dsa", sparse_keys, sparse_names, glm_more, "glm4", NULL},
     {0}};

@@ -19,6 +19,15 @@ static const fm_hf_name glm4_names[] = {
     FM_HF_SHARED_AND_DENSE,
     {0}};
 
+static const fm_hf_name glm4_draft[] = {
+    {.module = "eh_proj", .name = "nextn.eh_proj"},
+    {.module = "enorm", .name = "nextn.enorm"},
+    {.module = "hnorm", .name = "nextn.hnorm"},
+    {.module = "shared_head.norm", .name = "nextn.shared_head_norm"},
+    {.module = "shared_head.head"}, /* copies of the model's head and embedding */
+    {.module = "embed_tokens"},
+    {0}};
+
 static fm_status glm4_more(fm_checkpoint *c, const json_t *text, const char *path, fm_error *err)
 {
     static const char arch[] = "glm4moe";
@@ -36,7 +45,7 @@ static fm_status glm4_more(fm_checkpoint *c, const json_t *text, const char *pat
 }
 
 const fm_hf_adapter fm_hf_glm[] = {
-    {"glm4_moe", "glm4moe", glm4_keys, glm4_names, glm4_more, "glm4"},
-    {"glm4v_moe_text", "glm4moe", glm4_keys, glm4_names, glm4_more, "glm4"},
-    {"glm4v_moe", "glm4moe", glm4_keys, glm4_names, glm4_more, "glm4"},
+    {"glm4_moe", "glm4moe", glm4_keys, glm4_names, glm4_more, "glm4", glm4_draft},
+    {"glm4v_moe_text", "glm4moe", glm4_keys, glm4_names, glm4_more, "glm4", glm4_draft},
+    {"glm4v_moe", "glm4moe", glm4_keys, glm4_names, glm4_more, "glm4", glm4_draft},
     {0}};

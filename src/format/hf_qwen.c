@@ -55,6 +55,13 @@ static const fm_hf_name hybrid_names[] = {
     {.module = "mlp.shared_expert.down_proj", .name = "ffn_down_shexp"},
     {0}};
 
+static const fm_hf_name hybrid_draft[] = {
+    {.module = "fc", .name = "nextn.eh_proj"},
+    {.module = "pre_fc_norm_embedding", .name = "nextn.enorm", .fix = FM_FIX_ADD_ONE},
+    {.module = "pre_fc_norm_hidden", .name = "nextn.hnorm", .fix = FM_FIX_ADD_ONE},
+    {.module = "norm", .name = "nextn.shared_head_norm", .fix = FM_FIX_ADD_ONE},
+    {0}};
+
 static fm_status qwen_common(const json_t *text, const char *path, bool renormalises, fm_error *err)
 {
     if (!renormalises && !json_is_true(json_object_get(text, "norm_topk_prob")))
@@ -130,8 +137,9 @@ static fm_status qwen35_more(fm_checkpoint *c, const json_t *text, const char *p
 }
 
 const fm_hf_adapter fm_hf_qwen[] = {
-    {"qwen3_5_moe_text", "qwen35moe", hybrid_keys, hybrid_names, qwen35_more, "qwen35"},
-    {"qwen3_5_moe", "qwen35moe", hybrid_keys, hybrid_names, qwen35_more, "qwen35"},
-    {"qwen3_next", "qwen3next", hybrid_keys, hybrid_names, qwen3_next_more, "qwen2"},
-    {"qwen3_moe", "qwen3moe", qwen3_keys, qwen3_names, qwen3_more, "qwen2"},
+    {"qwen3_5_moe_text", "qwen35moe", hybrid_keys, hybrid_names, qwen35_more, "qwen35",
+     hybrid_draft},
+    {"qwen3_5_moe", "qwen35moe", hybrid_keys, hybrid_names, qwen35_more, "qwen35", hybrid_draft},
+    {"qwen3_next", "qwen3next", hybrid_keys, hybrid_names, qwen3_next_more, "qwen2", hybrid_draft},
+    {"qwen3_moe", "qwen3moe", qwen3_keys, qwen3_names, qwen3_more, "qwen2", NULL},
     {0}};

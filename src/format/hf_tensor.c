@@ -164,16 +164,16 @@ static fm_status unknown(mapper *m, const fm_raw_tensor *t)
                    path_of(m, t), t->name, m->a->model_type);
 }
 
-/* The entry of a stored name without prefixes, or NULL. A table may list the whole name, so the longest module comes
- * first. */
-static const fm_hf_name *find_entry(const mapper *m, const char *s, bool is_global, role *r,
+/* The entry in `table` of a stored name without prefixes, or NULL. A table may list the whole name, so the longest module
+ * comes first. */
+static const fm_hf_name *find_entry(const fm_hf_name *table, const char *s, bool is_global, role *r,
                                     bool *is_bare, int64_t *expert)
 {
     const size_t len = strlen(s);
     for (size_t i = sizeof suffixes / sizeof suffixes[0]; i-- > 0;) {
         const size_t n = strlen(suffixes[i].suffix);
         if (len <= n || strcmp(s + len - n, suffixes[i].suffix) != 0) continue;
-        for (const fm_hf_name *e = m->a->names; e->module; e++) {
+        for (const fm_hf_name *e = table; e->module; e++) {
             if (e->global != is_global || !matches(e->module, s, len - n, expert)) continue;
             if (suffixes[i].role == ROLE_BIAS && !e->has_bias) continue;
             *r = suffixes[i].role;
@@ -184,32 +184,11 @@ static const fm_hf_name *find_entry(const mapper *m, const char *s, bool is_glob
     return NULL;
 }
 
-/* Files one stored tensor. */
-static fm_status take(mapper *m, uint32_t number)
+/* Files a stored tensor as (a plane of) what the entry names. */
+static fm_status file_part(mapper *m, uint32_t number, const fm_hf_name *e, role r, bool is_bare,
+                           int64_t layer, int64_t expert)
 {
     const fm_raw_tensor *t = &m->raw->tensors[number];
-    const char *s = strip_prefix(t->name);
-    int64_t layer = NONE, expert = NONE;
-    fm_unused_tensors *unused = &m->c->unused;
-    if (is_vision(s)) {
-        unused->n_vision++;
-        unused->vision_bytes += t->at.bytes;
-        return FM_OK;
-    }
-    if (starts_with(s, "layers.")) {
-        s = read_number(s + strlen("layers."), &layer);
-        if (!s) return unknown(m, t);
-    }
-    if (starts_with(s, "mtp.") || layer >= m->n_layer) {
-        unused->n_draft++;
-        unused->draft_bytes += t->at.bytes;
-        return FM_OK;
-    }
-    if (strstr(s, "rotary_emb.inv_freq")) return FM_OK; /* follows from the configuration */
-    role r;
-    bool is_bare;
-    const fm_hf_name *const e = find_entry(m, s, layer == NONE, &r, &is_bare, &expert);
-    if (!e) return unknown(m, t);
     if (r == ROLE_SHAPE) return FM_OK; /* repeats what the packed shape says */
     if (expert >= m->n_expert)
         return fm_fail(m->err, FM_E_FORMAT, "%s: tensor %.200s, but there are %" PRId64 " experts",
@@ -231,6 +210,158 @@ static fm_status take(mapper *m, uint32_t number)
                        path_of(m, t), m->raw->tensors[*slot].name, t->name);
     *slot = (int32_t)number;
     return FM_OK;
+}
+
+/* A number followed by a dot behind "layers."; s is then what follows. *is_odd: there is no number. */
+static int64_t read_layer(const char **s, bool *is_odd)
+{
+    int64_t layer = NONE;
+    *is_odd = false;
+    if (!starts_with(*s, "layers.")) return NONE;
+    const char *rest = read_number(*s + strlen("layers."), &layer);
+    *is_odd = !rest;
+    if (rest) *s = rest;
+    return layer;
+}
+
+/* Tensors of draft layers are below "mtp.", or in layers behind the last. */
+static bool is_draft(const mapper *m, const char *s)
+{
+    bool is_odd;
+    return starts_with(s, "mtp.") || (read_layer(&s, &is_odd) >= m->n_layer && !is_odd);
+}
+
+/* Files one stored tensor of the model itself. */
+static fm_status take(mapper *m, uint32_t number)
+{
+    const fm_raw_tensor *t = &m->raw->tensors[number];
+    const char *s = strip_prefix(t->name);
+    int64_t expert = NONE;
+    if (is_vision(s)) {
+        m->c->unused.n_vision++;
+        m->c->unused.vision_bytes += t->at.bytes;
+        return FM_OK;
+    }
+    if (is_draft(m, s)) return FM_OK; /* take_draft_layers() */
+    bool is_odd, is_bare;
+    const int64_t layer = read_layer(&s, &is_odd);
+    if (is_odd) return unknown(m, t);
+    if (strstr(s, "rotary_emb.inv_freq")) return FM_OK; /* follows from the configuration */
+    role r;
+    const fm_hf_name *const e = find_entry(m->a->names, s, layer == NONE, &r, &is_bare, &expert);
+    if (!e) return unknown(m, t);
+    return file_part(m, number, e, r, is_bare, layer, expert);
+}
+
+/* ---- draft layers ------------------------------------------------------------------------ */
+
+/* What was found of the first draft layer. */
+typedef struct {
+    uint32_t first; /* assembly of the layer, to the end of the list */
+    int64_t n_filed;
+    uint64_t filed_bytes;
+    bool has_unknown; /* a tensor that no table has */
+} draft_layer;
+
+static void leave_out(mapper *m, int64_t n, uint64_t bytes)
+{
+    m->c->unused.n_draft += n;
+    m->c->unused.draft_bytes += bytes;
+}
+
+/* Files one stored tensor of the first draft layer as a layer behind the last; those of others, and copies of shared
+ * tensors, are left out. */
+static fm_status take_draft(mapper *m, uint32_t number, draft_layer *d)
+{
+    const fm_raw_tensor *t = &m->raw->tensors[number];
+    const char *s = strip_prefix(t->name);
+    const bool is_mtp = starts_with(s, "mtp.");
+    if (is_mtp) s += strlen("mtp.");
+    bool is_odd, is_bare = false;
+    int64_t layer = read_layer(&s, &is_odd), expert = NONE;
+    const bool in_layer = layer != NONE;
+    if (!is_mtp) layer -= m->n_layer;
+    if (strstr(s, "rotary_emb.inv_freq")) return FM_OK;
+    if (!m->a->draft || (in_layer && layer != 0)) {
+        leave_out(m, 1, t->at.bytes);
+        return FM_OK;
+    }
+    role r = ROLE_CODES;
+    const fm_hf_name *e = NULL;
+    if (!is_mtp || !in_layer) e = find_entry(m->a->draft, s, false, &r, &is_bare, &expert);
+    if (!e && in_layer) e = find_entry(m->a->names, s, false, &r, &is_bare, &expert);
+    if (!e || !e->name) {
+        d->has_unknown = d->has_unknown || !e;
+        leave_out(m, 1, t->at.bytes);
+        return FM_OK;
+    }
+    d->n_filed++;
+    d->filed_bytes += t->at.bytes;
+    return file_part(m, number, e, r, is_bare, m->n_layer, expert);
+}
+
+static bool has(const mapper *m, int64_t layer, const char *tail)
+{
+    char name[NAME_MAX_BYTES + 32];
+    snprintf(name, sizeof name, "blk.%" PRId64 ".%s", layer, tail);
+    return fm_name_index_find(&m->index, assembly_name, m, name) != UINT32_MAX;
+}
+
+/* The tensor, or the same in another form: gate and up of the experts may be fused in one layer and not in another. */
+static bool has_like(const mapper *m, int64_t layer, const char *tail)
+{
+    static const char fused[] = "ffn_gate_up_exps.weight", gate[] = "ffn_gate_exps.weight",
+                      up[] = "ffn_up_exps.weight";
+    if (has(m, layer, tail)) return true;
+    if (strcmp(tail, fused) == 0) return has(m, layer, gate) && has(m, layer, up);
+    return (strcmp(tail, gate) == 0 || strcmp(tail, up) == 0) && has(m, layer, fused);
+}
+
+/* Whether the layer has exactly the tensors of the model's last layer with attention over all positions, and those that
+ * draft layers have besides, none without a weight. */
+static bool is_whole(const mapper *m, const draft_layer *d)
+{
+    int64_t model = m->n_layer - 1;
+    while (model >= 0 && !has(m, model, "attn_q.weight")) model--;
+    if (model < 0 || d->has_unknown) return false;
+    for (const fm_hf_name *e = m->a->draft; e->module; e++) {
+        char tail[NAME_MAX_BYTES];
+        snprintf(tail, sizeof tail, "%s.weight", e->name ? e->name : "");
+        if (e->name && !has(m, m->n_layer, tail)) return false;
+    }
+    char prefix[32];
+    const int n = snprintf(prefix, sizeof prefix, "blk.%" PRId64 ".", model);
+    for (uint32_t i = 0; i < d->first; i++)
+        if (starts_with(m->list[i].name, prefix) && !has_like(m, m->n_layer, m->list[i].name + n))
+            return false;
+    for (uint32_t i = d->first; i < m->n; i++) {
+        const assembly *a = &m->list[i];
+        const char *tail = strchr(a->name + strlen("blk."), '.') + 1;
+        if (!starts_with(tail, "nextn.") && !has_like(m, model, tail)) return false;
+        for (int32_t k = 0; k < a->n_part; k++)
+            if (a->part[k * FM_MAX_PLANES] == NONE) return false;
+    }
+    return true;
+}
+
+/* The first draft layer becomes a layer behind the last, as GGUF files have it, if it is whole; else nothing of it is
+ * used. Comes after all others, and takes what it filed back from the end of the list. */
+static fm_status take_draft_layers(mapper *m)
+{
+    draft_layer d = {.first = m->n};
+    for (uint32_t i = 0; i < m->raw->n; i++) {
+        const char *s = strip_prefix(m->raw->tensors[i].name);
+        if (!is_vision(s) && is_draft(m, s)) FM_TRY(take_draft(m, i, &d));
+    }
+    if (!m->a->draft) return FM_OK;
+    const bool is_used = d.n_filed > 0 && is_whole(m, &d);
+    if (!is_used) {
+        leave_out(m, d.n_filed, d.filed_bytes);
+        for (; m->n > d.first; m->n--) free(m->list[m->n - 1].part);
+    }
+    FM_TRY(fm_hf_put_uint(m->c, m->a->architecture, "nextn_predict_layers", is_used, m->err));
+    return fm_hf_put_uint(m->c, m->a->architecture, "block_count", (uint64_t)(m->n_layer + is_used),
+                          m->err);
 }
 
 /* ---- formats ----------------------------------------------------------------------------- */
@@ -651,6 +782,7 @@ fm_status fm_hf_map(fm_checkpoint *c, const fm_hf_adapter *a, const json_t *conf
     m.n_expert = n_expert;
     fm_status st = check_quantization(&m);
     for (uint32_t i = 0; i < raw->n && st == FM_OK; i++) st = take(&m, i);
+    if (st == FM_OK) st = take_draft_layers(&m);
     if (st == FM_OK) st = finish_all(&m);
     for (uint32_t i = 0; i < m.n; i++) free(m.list[i].part);
     free(m.list);

@@ -97,7 +97,9 @@ static void directories_become_files_with_the_logits_of_transformers(void **stat
          .one_by_one = true,
          .n_shards = 3,
          .multimodal = true},
+        {.spec = "qwen35moe-e", .format = "plain", .draft_unlike = true},
         {.spec = "qwen3next-a", .format = "plain", .one_by_one = true},
+        {.spec = "qwen3next-e", .format = "plain", .one_by_one = true},
         {.spec = "qwen3moe-b", .format = "plain"},
         {.spec = "glm4moe-b", .format = "plain", .multimodal = true},
         {.spec = "gpt-oss-a", .format = "plain"},
@@ -124,6 +126,8 @@ static void directories_become_files_with_the_logits_of_transformers(void **stat
         const char *to = scratch_path(name);
         const fm_quantize_result r = quantize(from, to, "F32", NULL, 2, said);
         assert_int_equal(r.n_vision > 0, all[i].multimodal);
+        assert_int_equal(r.n_draft > 0, strstr(said, "of draft layers") != NULL);
+        if (tiny_spec_find(all[i].spec)->has_draft_layer) assert_true(r.n_draft > 10);
         assert_int_equal(strstr(said, "of the vision part") != NULL, all[i].multimodal);
         snprintf(reference, sizeof reference,
                  plain ? "tests/vectors/model/%s-F32.npy" : "tests/vectors/directory/%s-%s.npy",

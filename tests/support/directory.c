@@ -41,9 +41,10 @@ static void write_qwen(const directory_writer *w, FILE *f)
                 "\"partial_rotary_factor\": %.17g}, \"shared_expert_intermediate_size\": %d, "
                 "\"full_attention_interval\": %d, \"linear_conv_kernel_dim\": 4, "
                 "\"linear_key_head_dim\": %d, \"linear_value_head_dim\": %d, "
-                "\"linear_num_key_heads\": %d, \"linear_num_value_heads\": %d",
+                "\"linear_num_key_heads\": %d, \"linear_num_value_heads\": %d, "
+                "\"mtp_num_hidden_layers\": %d",
                 s->rope_base, (double)s->rope_dim / s->head_dim, s->shared_ff, s->full_interval,
-                s->state_dim, s->state_dim, s->n_key_head, s->n_value_head);
+                s->state_dim, s->state_dim, s->n_key_head, s->n_value_head, s->has_draft_layer);
 }
 
 /* Rope at the top, as transformers 4 wrote it; multimodal: as its version 5 does. */
@@ -255,12 +256,15 @@ void directory_write(const char *path, const directory_options *opt)
     add_matrix(&w, "model.embed_tokens.weight", v, h);
     add_plain(&w, "model.norm.weight", h, 0, 0);
     if (!w.spec->is_tied) add_matrix(&w, "lm_head.weight", v, h);
-    const int n_layer = w.spec->n_layer + w.spec->has_draft_layer;
+    const bool has_draft = w.spec->has_draft_layer && !w.mlx;
+    const int n_layer = w.spec->n_layer + has_draft;
     for (int i = 0; i < n_layer; i++) add_layer(&w, i);
     if (opt->multimodal) {
         add_tensor(&w, "model.visual.blocks.0.attn.qkv.weight", "BF16", 2, 3, 4, 0);
         add_tensor(&w, "model.visual.patch_embed.proj.bias", "BF16", 2, 5, 0, 0);
-        if (is_qwen) add_tensor(&w, "mtp.fc.weight", "BF16", 2, 2, 4, 0);
+        if (is_qwen && !has_draft) add_tensor(&w, "mtp.fc.weight", "BF16", 2, 2, 4, 0);
+        if (is_qwen && has_draft)
+            add_tensor(&w, "mtp.layers.1.input_layernorm.weight", "BF16", 2, 4, 0, 0);
     }
     assert_int_equal(mkdir(path, 0777), 0);
     write_config(&w, path);

@@ -13,7 +13,9 @@ typedef struct {
         one_by_one; /* plain: every expert's matrices are tensors of their own; gpt-oss: as mlx-lm has them */
     int n_vocab;     /* rows of embedding and head; 0: those of the spec */
     bool multimodal; /* values under text_config, a prefix, vision and draft tensors beside */
+    bool draft_unlike; /* experts of the draft layer fused where others are one by one, and the other way round */
 } directory_options;
 
-/* Creates the directory `path` with config.json and safetensors files. Fails the test on error. */
+/* Creates the directory `path` with config.json and safetensors files. Fails the test on error. Specs with a draft layer
+ * have it there too, but for MLX, whose converters leave it out. */
 void directory_write(const char *path, const directory_options *opt);

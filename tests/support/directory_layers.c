@@ -8,13 +8,17 @@
 
 #include <cmocka.h>
 
-/* "model.layers.N.<suffix>" */
-static const char *in_layer(char hf[DIRECTORY_NAME], int layer, const char *suffix)
+/* "model.layers.N.<suffix>"; of Qwen's draft layer "mtp.layers.0.<suffix>" */
+static const char *in_layer(char hf[DIRECTORY_NAME], const tiny_spec *s, int layer,
+                            const char *suffix)
 {
-    snprintf(hf, DIRECTORY_NAME, "model.layers.%d.%s", layer, suffix);
+    if (tiny_is_hybrid(s) && layer >= s->n_layer)
+        snprintf(hf, DIRECTORY_NAME, "mtp.layers.0.%s", suffix);
+    else
+        snprintf(hf, DIRECTORY_NAME, "model.layers.%d.%s", layer, suffix);
     return hf;
 }
-#define HF(suffix) in_layer(hf, layer, suffix)
+#define HF(suffix) in_layer(hf, w->spec, layer, suffix)
 
 /* ---- parts ------------------------------------------------------------------------------- */
 
@@ -47,7 +51,8 @@ static void add_moe(directory_writer *w, int layer)
     char hf[DIRECTORY_NAME];
     const uint64_t h = (uint64_t)w->spec->n_embd, ff = (uint64_t)w->spec->expert_ff;
     add_matrix(w, HF("mlp.gate.weight"), (uint64_t)w->spec->n_expert, h);
-    if (w->quantized || w->opt->one_by_one) {
+    const bool is_other = layer >= w->spec->n_layer && w->opt->draft_unlike;
+    if ((w->quantized || w->opt->one_by_one) != is_other) {
         add_experts(w, layer, "mlp.experts.gate_up_proj", "gate_proj", 0, ff, 2 * ff, h);
         add_experts(w, layer, "mlp.experts.gate_up_proj", "up_proj", ff, ff, 2 * ff, h);
         add_experts(w, layer, "mlp.experts.down_proj", "down_proj", 0, h, h, ff);
@@ -119,7 +124,8 @@ static void add_qwen(directory_writer *w, int layer)
     const tiny_spec *s = w->spec;
     const bool hybrid = tiny_is_hybrid(s);
     char hf[DIRECTORY_NAME];
-    if (!hybrid || (layer + 1) % s->full_interval == 0) {
+    const bool is_draft = layer >= s->n_layer;
+    if (!hybrid || is_draft || (layer + 1) % s->full_interval == 0) {
         add_attention(w, layer, hybrid, false, true);
     } else {
         add_delta(w, layer);
@@ -128,6 +134,12 @@ static void add_qwen(directory_writer *w, int layer)
     if (!hybrid) return;
     add_matrix(w, HF("mlp.shared_expert_gate.weight"), 1, (uint64_t)s->n_embd);
     add_ffn(w, layer, "mlp.shared_expert", (uint64_t)s->shared_ff);
+    if (!is_draft) return;
+    const uint64_t h = (uint64_t)s->n_embd;
+    add_plain(w, "mtp.fc.weight", h, 2 * h, 0);
+    add_plain(w, "mtp.pre_fc_norm_embedding.weight", h, 0, 0);
+    add_plain(w, "mtp.pre_fc_norm_hidden.weight", h, 0, 0);
+    add_plain(w, "mtp.norm.weight", h, 0, 0);
 }
 
 /* kv_b_proj of a layer. The values of specs without kv_b are those of GGUF's two tensors (tests/tiny/tiny_deepseek.c). */
@@ -140,9 +152,11 @@ static kv_b_values kv_b_of(const tiny_spec *s, int layer)
 {
     char hf[DIRECTORY_NAME];
     const uint64_t nope = (uint64_t)s->head_dim, latent = (uint64_t)s->kv_latent;
-    return (kv_b_values){s, tiny_values_of(s, HF("self_attn.kv_b_proj.weight"), latent),
-                         tiny_values_of(s, HF("self_attn.k_b_proj.weight"), nope),
-                         tiny_values_of(s, HF("self_attn.v_b_proj.weight"), latent)};
+    const char *const names[] = {"self_attn.kv_b_proj.weight", "self_attn.k_b_proj.weight",
+                                 "self_attn.v_b_proj.weight"};
+    return (kv_b_values){s, tiny_values_of(s, in_layer(hf, s, layer, names[0]), latent),
+                         tiny_values_of(s, in_layer(hf, s, layer, names[1]), nope),
+                         tiny_values_of(s, in_layer(hf, s, layer, names[2]), latent)};
 }
 
 /* Row r of head h, column c. */
@@ -258,6 +272,9 @@ static void add_glm(directory_writer *w, int layer)
     add_plain(w, HF("enorm.weight"), h, 0, 0);
     add_plain(w, HF("hnorm.weight"), h, 0, 0);
     add_plain(w, HF("shared_head.norm.weight"), h, 0, 0);
+    if (tiny_is_latent(s)) return;
+    add_plain(w, HF("shared_head.head.weight"), (uint64_t)s->n_vocab, h, 0);
+    add_plain(w, HF("embed_tokens.weight"), (uint64_t)s->n_vocab, h, 0);
 }
 
 static void add_gptoss(directory_writer *w, int layer)
