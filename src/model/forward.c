@@ -255,12 +255,12 @@ static fm_status layer_pass(fm_run *r, int32_t i, fm_error *err)
 
 /* The head is used in row ranges, which may be streamed. */
 fm_status fm_head_rows(fm_run *r, float *logits, const float *x, const float *norm, int32_t n,
-                       fm_error *err)
+                       int64_t n_row, fm_error *err)
 {
     const fm_model *m = r->model;
     const int64_t n_embd = r->hp->n_embd;
     const int32_t first = m->hp.n_layer;
-    for (int32_t u = first; u < first + m->n_head_unit; u++) {
+    for (int32_t u = first; u < first + m->n_head_unit && fm_output_row0(m, u) < n_row; u++) {
         uint8_t *const *ptr;
         FM_TRY(fm_trunk_acquire(r->opt.store, u, &ptr, err));
         if (u == first) {
@@ -270,6 +270,7 @@ fm_status fm_head_rows(fm_run *r, float *logits, const float *x, const float *no
             fm_acts_set(&r->in, r->normed, n_embd, n_embd, n);
         }
         fm_matrix w = fm_output_matrix(m, u, ptr);
+        if (w.n_out > n_row - fm_output_row0(m, u)) w.n_out = n_row - fm_output_row0(m, u);
         if (u + 1 < first + m->n_head_unit) fm_expect_unit(r, u + 1);
         if (u == first) w.tag = m->head; /* all units see the same rows: counted once */
         const fm_linear_op op = {&w, logits + fm_output_row0(m, u), r->hp->n_vocab, NULL};
@@ -286,15 +287,16 @@ static fm_status heads(fm_run *r, fm_head_mode mode, fm_error *err)
     const float *const last = r->x + (int64_t)(r->n_tok - 1) * r->hp->n_embd;
     fm_status st = FM_OK;
     if (mode == FM_HEAD_LAST) {
-        st = fm_head_rows(r, r->logits, last, NULL, 1, err);
+        st = fm_head_rows(r, r->logits, last, NULL, 1, r->hp->n_vocab, err);
     } else if (mode == FM_HEAD_DRAFTED) {
-        st = fm_head_rows(r, r->logits, r->x, NULL, r->n_tok, err);
+        st = fm_head_rows(r, r->logits, r->x, NULL, r->n_tok, r->hp->n_vocab, err);
     } else if (mode == FM_HEAD_ALL) {
         const int32_t group = r->opt.n_batch > 1 ? FM_HEAD_GROUP : 1;
         const int64_t from = r->hooks->logits_from - r->pos0;
         for (int32_t t = from > 0 ? (int32_t)from : 0; t < r->n_tok && st == FM_OK; t += group) {
             const int32_t n = r->n_tok - t < group ? r->n_tok - t : group;
-            st = fm_head_rows(r, r->logits, r->x + (int64_t)t * r->hp->n_embd, NULL, n, err);
+            st = fm_head_rows(r, r->logits, r->x + (int64_t)t * r->hp->n_embd, NULL, n,
+                              r->hp->n_vocab, err);
             for (int32_t i = 0; i < n && st == FM_OK; i++)
                 if (!r->hooks->logits(r->hooks->logits_user, r->pos0 + t + i,
                                       r->logits + (int64_t)i * r->hp->n_vocab))

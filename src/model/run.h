@@ -41,6 +41,7 @@ typedef struct {
     float *waiting;  /* [2][n_embd] hidden states of positions whose next token is not known */
     int64_t pos;     /* of the first of them                                                 */
     int32_t n_waiting, next[2];
+    float rare;      /* share of ids from FM_DRAFT_IDS on among the last tokens */
     float *hidden;   /* [N][n_embd]     */
     float *pair;     /* [N][2 * n_embd] */
     float *x;        /* [N][n_embd] inputs of the layer */
@@ -55,6 +56,7 @@ enum {
     FM_POLL_US = 100,  /* between looks at the reads while computing */
     FM_HEAD_GROUP = 8, /* tokens whose logits are computed together when all are wanted           */
     FM_MOE_JOBS = 64,  /* experts computed together                                               */
+    FM_DRAFT_IDS = 65536, /* that are drafted at least: tokens made of frequent pairs have low ids      */
     FM_DRAFT_TOKENS = 64, /* positions whose keys the draft layer makes at a time                  */
     FM_LATENT_TOKENS = 32, /* tokens whose queries are in the latent space at a time          */
 };
@@ -222,9 +224,9 @@ const float *fm_output_norm(const fm_model *m, uint8_t *const *ptr);
 /* Rows of the embedding of n tokens to y [n][n_embd]. */
 fm_status fm_embed(fm_run *r, float *y, const int32_t *ids, int32_t n, fm_error *err);
 /* Logits [n][n_vocab] of n <= FM_HEAD_GROUP rows x [n][n_embd] of the residual stream, after a norm with weight norm (NULL:
- * the head's own). Overwrites r->normed and r->in. */
+ * the head's own), for the ids below n_row. Overwrites r->normed and r->in. */
 fm_status fm_head_rows(fm_run *r, float *logits, const float *x, const float *norm, int32_t n,
-                       fm_error *err);
+                       int64_t n_row, fm_error *err);
 /* draft.c */
 void fm_draft_layout(fm_run *r, fm_arena *a);
 
