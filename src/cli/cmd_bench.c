@@ -131,11 +131,13 @@ static fm_status run_prompt(bench *b, fm_bench_repeat *r, fm_error *err)
     return FM_OK;
 }
 
-/* What is proposed behind ids[i]: in draft_right of a hundred cases, spread evenly, the id that is fed next. */
-static int32_t proposal(const bench *b, const int32_t *ids, int32_t i)
+/* The next draft: in draft_right of a hundred cases, spread evenly, the id that is fed next. */
+static int32_t proposal(const bench *b, int32_t next)
 {
-    const int32_t p = b->o->draft_right, next = ids[i + 1];
-    const bool is_right = (int64_t)(i + 1) * p / 100 > (int64_t)i * p / 100;
+    fm_stats stats;
+    fm_engine_stats(b->engine, &stats);
+    const uint64_t p = (uint64_t)b->o->draft_right, n = stats.drafts;
+    const bool is_right = (n + 1) * p / 100 > n * p / 100;
     return is_right ? next : (next + 1) % b->run.info.n_vocab;
 }
 
@@ -150,7 +152,7 @@ static fm_status run_generation(bench *b, fm_bench_repeat *r, fm_error *err)
     for (int32_t i = 0; i < b->o->bench_gen; i++) {
         r->gen.context_bytes += fm_session_bytes_per_token(b->session);
         const bool proposes = b->o->draft_right >= 0 && i + 1 < b->o->bench_gen;
-        const int32_t next = proposes ? proposal(b, ids, i) : 0;
+        const int32_t next = proposes ? proposal(b, ids[i + 1]) : 0;
         eval.expected_next = proposes ? &next : NULL;
         const uint64_t started = fm_now_us();
         FM_TRY(fm_session_eval(b->session, &ids[i], 1, &eval, err));

@@ -43,7 +43,7 @@ static void print_info(const fm_model_info *m, const fm_type_use *types, size_t 
         print_row("sliding window", line);
     }
     if (m->n_draft_layer > 0) {
-        snprintf(line, sizeof line, "%d more in the file (multi-token prediction), not loaded",
+        snprintf(line, sizeof line, "%d more in the file (multi-token prediction)",
                  (int)m->n_draft_layer);
         print_row("draft layers", line);
     }

@@ -9,6 +9,9 @@ usage_error "$flashmoe" bench $m --cold --warm
 says "$err" 'either --cold or --warm'
 usage_error "$flashmoe" bench $m --json --csv
 usage_error "$flashmoe" bench $m --prompt 0 --gen 0
+usage_error "$flashmoe" bench $m --draft-right 50
+says "$err" 'is for --draft on'
+usage_error "$flashmoe" bench $m --draft on --draft-right 101
 usage_error "$flashmoe" bench $m --prompt 100 --gen 10 --ctx 109
 says "$err" 'too short for 110 tokens'
 for bad in "--prompt -1" "--prompt text" "--gen 1.5" "--repeat 0" "--repeat 1001" "--depth 0" \
@@ -40,6 +43,16 @@ same "useful and wasted" "$(json_get "$out" 'abs(j["generation"]["useful_bytes_p
 same "repeats have ids of their own" "$(json_get "$out" 'j["repeats"][0]["token_hash"] != j["repeats"][1]["token_hash"]')" True
 same "state" "$(json_get "$out" 'j["cache_state"]')" warm
 hash=$(json_get "$out" 'j["token_hash"]')
+
+# Drafts, of which as many are right as were asked for, change nothing but the time.
+for right in 0 50 100; do
+    # shellcheck disable=SC2086 # several words
+    status 0 "$flashmoe" bench $m $small --memory 96M --json --quiet --draft on --draft-right $right
+    same "token_hash with $right % of the drafts right" "$(json_get "$out" 'j["token_hash"]')" "$hash"
+    same "drafts" "$(json_get "$out" '(j["draft"], 22 <= j["generation"]["drafts"] + j["generation"]["drafts_right"] <= 24, abs(100 * j["generation"]["drafts_right"] / j["generation"]["drafts"] - '$right') < 10)')" "('on', True, True)"
+done
+same "share of the draft layer" "$(json_get "$out" '0 < j["generation"]["draft_share"] < 1')" True
+same "no drafts by itself" "$(json_get "$dir/a.json" '(j["draft"], j["generation"]["drafts"])')" "('off', 0)"
 
 # A long prompt: while a layer is computed the experts of the next that a sample of it would choose are read, and used.
 status 0 "$flashmoe" bench $m --prompt 512 --gen 1 --repeat 4 --memory 64M --json -q --cold

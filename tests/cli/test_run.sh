@@ -19,7 +19,7 @@ cmp -s "$out" "$dir/text" || fail "the same greedy command gave other text"
 # --json: exactly these fields, the same text, nothing else on standard output.
 status 0 run -p "the man and the sea" -n 24 --json
 cp "$out" "$dir/json"
-same fields "$(json_get "$dir/json" '" ".join(j)')" "prompt_tokens generated_tokens prompt_tok_s gen_tok_s ttft_ms expert_hits expert_misses prefetch_reads prefetch_used bytes_read load_bytes disk_wait_ms peak_rss_bytes memory_budget_bytes token_hash text"
+same fields "$(json_get "$dir/json" '" ".join(j)')" "prompt_tokens generated_tokens prompt_tok_s gen_tok_s ttft_ms expert_hits expert_misses prefetch_reads prefetch_used drafts drafts_right bytes_read load_bytes disk_wait_ms peak_rss_bytes memory_budget_bytes token_hash text"
 json_get "$dir/json" 'j["text"]' >"$dir/json_text"
 printf '%s\n' "$(cat "$dir/text")" | cmp -s - "$dir/json_text" || fail "JSON text differs from text"
 same "number of tokens" "$(json_get "$dir/json" 'j["generated_tokens"]')" 24
