@@ -65,8 +65,8 @@ typedef enum { FM_PREFETCH_AUTO, FM_PREFETCH_ON, FM_PREFETCH_OFF } fm_prefetch;
 
 /* Drafts by the model's own draft layer (multi-token prediction), where the file has one: generation evaluates the next token
  * and a guess of the one after it together, and keeps what the guess gave when it turns out right. Never changes the output.
- * AUTO drafts where at least half of the experts fit in memory, and measures from time to time whether it pays; ON always;
- * opening fails where the model cannot. */
+ * AUTO drafts where the trunk and at least half of the experts fit in memory, and measures from time to time whether it
+ * pays; ON always, and opening fails where that cannot be. A draft layer that cannot be read later ends the drafts. */
 typedef enum { FM_DRAFT_AUTO, FM_DRAFT_ON, FM_DRAFT_OFF } fm_draft_mode;
 
 typedef struct {
@@ -103,7 +103,7 @@ typedef struct {
     bool warm_start;          /* begin with how often earlier sessions used each expert, and keep it for
                                  the next one when the engine is closed: a small file of the user's
                                  cache directory. Never changes the output */
-    fm_draft_mode draft;      /* 0: FM_DRAFT_AUTO. None are made while a trace or importance is recorded */
+    fm_draft_mode draft;      /* 0: FM_DRAFT_AUTO. with a trace or importance AUTO is OFF */
 } fm_engine_options;
 
 void fm_engine_options_init(fm_engine_options *opt);

@@ -153,6 +153,9 @@ static void bound_generation(report *r, const fm_bench_run *run)
     };
     f->bound = fm_bench_bound_token(&token);
     fill_ratios(f);
+    /* Two tokens in a pass share what they read: these bounds are of tokens one by one. */
+    if (f->sum.drafts > 0)
+        f->bound_tok_s = f->overlapped_tok_s = f->bound_ratio = f->overlapped_ratio = NAN;
 }
 
 static void bound_prompt(report *r, const fm_bench_run *run)
@@ -209,8 +212,8 @@ static void fill_report(report *r, const fm_bench_run *run)
     r->memory_gb_s = best_of(run->memory_gb_s);
     r->touched_trunk = (double)m->trunk_bytes_per_token;
     r->touched_experts = (double)m->expert_bytes_per_token;
-    if (run->plan.experts_total > 0)
-        r->expert_bytes = (double)m->expert_bytes / (double)run->plan.experts_total;
+    const double n_expert = (double)m->n_moe_layer * m->n_expert; /* of the model's own layers */
+    if (n_expert > 0) r->expert_bytes = (double)m->expert_bytes / n_expert;
     fill_rates(&r->prompt, run, true);
     fill_rates(&r->gen, run, false);
     fill_means(&r->prompt, r->expert_bytes);

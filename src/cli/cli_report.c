@@ -71,6 +71,7 @@ void fm_cli_print_plan(FILE *out, const fm_plan *plan, const fm_model_info *info
             fm_cli_count(a, (uint64_t)(plan->n_ctx > 0 ? plan->n_ctx : 0)),
             fm_cli_count(b, (uint64_t)(plan->n_batch > 0 ? plan->n_batch : 0)),
             fm_figure_bytes((char[FM_CLI_FIGURE]){0}, plan->min_memory_bytes));
+    if (info && info->uses_draft) fprintf(out, "  drafts by the model's draft layer\n");
     if (!info || plan->expert_slots >= plan->experts_total) return;
     fprintf(out, "  reads: %d at a time, cut at %s (%s", (int)info->io_depth,
             fm_figure_bytes(a, info->io_split), info->io_origin);

@@ -182,6 +182,7 @@ static void print_plan_json(const fm_plan *plan, const fm_model_info *info)
     fm_json_count(&j, "trunk_resident", plan->trunk_resident);
     fm_json_count(&j, "context", plan->n_ctx);
     fm_json_count(&j, "batch", plan->n_batch);
+    fm_json_string(&j, "draft", info->uses_draft ? "on" : "off");
     fm_json_count(&j, "io_depth", info->io_depth);
     fm_json_u64(&j, "io_split", info->io_split);
     fm_json_string(&j, "io_origin", info->io_origin);

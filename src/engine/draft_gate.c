@@ -29,7 +29,6 @@ static void decide(fm_draft_gate *g)
                 : g->period < PERIOD_MOST ? g->period * 2
                                           : PERIOD_MOST;
     g->n_wait = g->period;
-    g->turn = 0;
 }
 
 void fm_draft_gate_token(fm_draft_gate *g, uint64_t us, bool drafted)

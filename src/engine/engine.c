@@ -243,8 +243,13 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
 static fm_status add_draft(fm_engine *e, const fm_engine_options *o, fm_error *err)
 {
     e->draft = o->draft;
-    /* Neither is to see tokens that nobody asked for. */
-    if (o->trace_path || o->collect_importance) e->draft = FM_DRAFT_OFF;
+    if (o->trace_path || o->collect_importance) { /* neither is to see tokens that nobody asked for */
+        if (o->draft == FM_DRAFT_ON)
+            return fm_fail(err, FM_E_ARG,
+                           "draft: on, but no drafts are made while a %s is recorded (--draft off)",
+                           o->trace_path ? "routing trace" : "sum of activations");
+        e->draft = FM_DRAFT_OFF;
+    }
     if (e->draft == FM_DRAFT_OFF) return FM_OK;
     fm_error why;
     const fm_status st = fm_model_add_draft(e->model, e->checkpoint, &why);
@@ -258,28 +263,56 @@ static fm_status add_draft(fm_engine *e, const fm_engine_options *o, fm_error *e
     return FM_OK;
 }
 
-/* The plan with the draft layer, or without it where it does not pay: a pass of two tokens needs more experts than one of
- * one, so drafts are for models most of whose experts are in memory. */
+/* Whether the plan that was made is one to draft with; why not, if they are demanded. A pass of two tokens needs more experts
+ * than one of one, so by themselves drafts are for models most of whose experts are in memory. */
+static bool can_draft(const fm_engine *e, fm_error *why)
+{
+    enum { SLOT_SHARE = 2 }; /* at least one of so many experts has a slot */
+    const fm_plan *const p = &e->plan.report;
+    if (p->n_batch < 2) {
+        fm_fail(why, FM_E_ARG, "drafts need passes of two tokens, they have %d (--batch, --ctx)",
+                p->n_batch);
+        return false;
+    }
+    if (p->trunk_resident < p->trunk_units) {
+        fm_fail(why, FM_E_NOMEM,
+                "drafts need the whole trunk in memory: %d of its %d pieces fit (--memory, or "
+                "--draft off)",
+                p->trunk_resident, p->trunk_units);
+        return false;
+    }
+    return e->draft == FM_DRAFT_ON || p->expert_slots >= p->experts_total / SLOT_SHARE;
+}
+
+/* The plan without the draft layer, whose context it keeps, and then with it where that can be. */
 static fm_status make_plan(fm_engine *e, const fm_engine_options *o, fm_error *err)
 {
-    enum { SLOT_SHARE = 2 }; /* drafts by themselves: where at least one of so many experts has a slot */
-    const fm_plan *const p = &e->plan.report;
-    fm_status st = fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch,
-                                       o->collect_importance, err);
-    if (e->model->n_draft == 0) return st;
-    const bool fits = st == FM_OK && p->trunk_resident == p->trunk_units && p->n_batch > 1;
-    if (fits && (e->draft == FM_DRAFT_ON || p->expert_slots >= p->experts_total / SLOT_SHARE))
+    const bool has_draft = e->model->n_draft > 0;
+    fm_model_use_draft(e->model, false);
+    FM_TRY(fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, o->collect_importance,
+                               err));
+    if (!has_draft) return FM_OK;
+    const fm_store_plan without = e->plan;
+    const int32_t n_batch_asked = e->n_batch_asked;
+    fm_model_use_draft(e->model, true);
+    fm_error why;
+    fm_status st = fm_engine_make_plan(e, without.report.budget_bytes, without.report.n_ctx,
+                                       o->n_batch, o->collect_importance, &why);
+    e->plan.report.budget_given = without.report.budget_given;
+    if (st == FM_OK && !can_draft(e, &why)) st = FM_E_NOMEM;
+    if (e->draft == FM_DRAFT_ON) {
+        if (st != FM_OK && err) *err = why;
+        return st == FM_OK ? FM_OK : why.code;
+    }
+    if (st == FM_OK) {
+        e->plan.report.min_memory_bytes = without.report.min_memory_bytes;
         return FM_OK;
-    if (e->draft == FM_DRAFT_ON && st == FM_OK)
-        return fm_fail(err, FM_E_NOMEM,
-                       "drafts need the whole trunk in memory, and passes of two tokens: %d of %d "
-                       "parts fit, passes have %d tokens (more memory: --memory; --draft off)",
-                       p->trunk_resident, p->trunk_units, p->n_batch);
-    if (e->draft == FM_DRAFT_ON) return st;
-    fm_model_drop_draft(e->model);
+    }
+    fm_model_use_draft(e->model, false);
     e->draft = FM_DRAFT_OFF;
-    return fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, o->collect_importance,
-                               err);
+    e->plan = without;
+    e->n_batch_asked = n_batch_asked;
+    return FM_OK;
 }
 
 static fm_status pick_kernels(fm_engine *e, const fm_engine_options *o, fm_error *err)

@@ -21,6 +21,7 @@ struct fm_session {
     int64_t n_past;
     const float *logits; /* of the last token, or NULL */
     int32_t draft;       /* what was evaluated behind the last token, -1: nothing */
+    bool drafts;         /* the draft layer follows what is evaluated             */
     fm_draft_gate gate;
 };
 
@@ -43,6 +44,8 @@ fm_status fm_session_create(fm_session **out, fm_engine *engine, fm_error *err)
     }
     engine->has_session = true;
     s->draft = -1;
+    s->drafts = engine->model->n_draft > 0;
+    fm_draft_forget(engine->run);
     fm_draft_gate_init(&s->gate, engine->draft);
     *out = s;
     return FM_OK;
@@ -105,6 +108,41 @@ static int64_t pass_length(const fm_engine *e, int64_t pos, int64_t chunk_end)
     return end > pos ? end - pos : most;
 }
 
+/* A draft layer that fails, because its weights cannot be read say, ends the drafts and not the answer. */
+static fm_status settle(fm_session *s, fm_status st, const fm_error *why, fm_error *err)
+{
+    if (st == FM_OK) return FM_OK;
+    if (st == FM_E_CANCELLED) {
+        if (err) *err = *why;
+        return st;
+    }
+    fm_engine_log(s->engine, FM_LOG_WARN, "no more drafts: %s", why->msg);
+    fm_draft_forget(s->engine->run);
+    s->drafts = false;
+    return FM_OK;
+}
+
+/* The positions that wait for the token id get their keys; with *draft the layer guesses what follows id. */
+static fm_status draft_next(fm_session *s, int32_t id, int32_t *draft, const fm_pass_hooks *hooks,
+                            fm_error *err)
+{
+    fm_error why;
+    const fm_status st = fm_draft_next(s->engine->run, s->kv, id, draft, hooks, &why);
+    if (st != FM_OK && draft) *draft = -1;
+    return settle(s, st, &why, err);
+}
+
+/* n tokens were evaluated at n_past. */
+static fm_status draft_follow(fm_session *s, const int32_t *ids, int64_t n,
+                              const fm_pass_hooks *hooks, fm_error *err)
+{
+    if (!s->drafts) return FM_OK;
+    fm_error why;
+    const fm_status st =
+        fm_draft_follow(s->engine->run, s->kv, ids, (int32_t)n, s->n_past, hooks, &why);
+    return settle(s, st, &why, err);
+}
+
 /* One token, with a draft of the next one where that pays. */
 static fm_status eval_one(fm_session *s, int32_t id, const int32_t *expected,
                           const fm_pass_hooks *hooks, fm_error *err)
@@ -124,7 +162,7 @@ static fm_status eval_one(fm_session *s, int32_t id, const int32_t *expected,
     }
     int32_t ids[2] = {id, -1};
     const bool wants = s->gate.use && s->n_past + 1 < e->plan.report.n_ctx;
-    FM_TRY(fm_draft_next(e->run, s->kv, id, wants ? &ids[1] : NULL, hooks, err));
+    FM_TRY(draft_next(s, id, wants ? &ids[1] : NULL, hooks, err));
     const bool has_draft = ids[1] >= 0;
     if (has_draft && expected) ids[1] = *expected;
     FM_TRY(fm_run_pass(e->run, s->kv, ids, has_draft ? 2 : 1, s->n_past,
@@ -134,7 +172,7 @@ static fm_status eval_one(fm_session *s, int32_t id, const int32_t *expected,
         s->draft = ids[1];
         e->drafts++;
     } else {
-        FM_TRY(fm_draft_follow(e->run, s->kv, ids, 1, s->n_past, hooks, err));
+        FM_TRY(draft_follow(s, ids, 1, hooks, err));
     }
     s->n_past++;
     s->logits = fm_run_logits(e->run);
@@ -177,14 +215,19 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
         .logits_from = opt ? opt->logits_from : 0,
     };
     const int64_t end = s->n_past + (int64_t)n, batch = e->n_batch_asked;
-    const bool drafts = e->model->n_draft > 0;
     fm_status st = FM_OK;
-    if (drafts && n == 1 && !hooks.logits) {
+    if (s->drafts && n == 1 && !hooks.logits) {
+        p.in_pass = 1;
         st = eval_one(s, ids[0], opt ? opt->expected_next : NULL, &hooks, err);
-        e->tokens_evaluated += st == FM_OK;
-    } else if (drafts) {
+        p.in_pass = 0;
+        if (st == FM_OK) {
+            p.done = 1;
+            e->tokens_evaluated++;
+            (void)keep_going(&p); /* says that it is done */
+        }
+    } else if (s->drafts) {
         s->draft = -1;
-        st = fm_draft_next(e->run, s->kv, ids[0], NULL, &hooks, err);
+        st = draft_next(s, ids[0], NULL, &hooks, err);
     }
     while (s->n_past < end && st == FM_OK) {
         int64_t chunk_end = (s->n_past / batch + 1) * batch;
@@ -197,11 +240,9 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
         p.in_pass = n_pass;
         st =
             fm_run_pass(e->run, s->kv, ids + p.done, (int32_t)n_pass, s->n_past, head, &hooks, err);
-        if (st == FM_OK && drafts)
-            st = fm_draft_follow(e->run, s->kv, ids + p.done, (int32_t)n_pass, s->n_past, &hooks,
-                                 err);
-        if (st == FM_OK && drafts && !last)
-            st = fm_draft_next(e->run, s->kv, ids[p.done + n_pass], NULL, &hooks, err);
+        if (st == FM_OK) st = draft_follow(s, ids + p.done, n_pass, &hooks, err);
+        if (st == FM_OK && s->drafts && !last)
+            st = draft_next(s, ids[p.done + n_pass], NULL, &hooks, err);
         if (st != FM_OK) break;
         s->logits = fm_run_logits(e->run);
         s->n_past += n_pass;

@@ -295,9 +295,15 @@ static fm_status take_draft(mapper *m, uint32_t number, draft_layer *d)
         leave_out(m, 1, t->at.bytes);
         return FM_OK;
     }
-    d->n_filed++;
-    d->filed_bytes += t->at.bytes;
-    return file_part(m, number, e, r, is_bare, m->n_layer, expert);
+    const fm_status st = file_part(m, number, e, r, is_bare, m->n_layer, expert);
+    if (st == FM_E_FORMAT) { /* no reason to refuse the model: it answers without */
+        d->has_unknown = true;
+        leave_out(m, 1, t->at.bytes);
+        return FM_OK;
+    }
+    d->n_filed += st == FM_OK;
+    d->filed_bytes += st == FM_OK ? t->at.bytes : 0;
+    return st;
 }
 
 static bool has(const mapper *m, int64_t layer, const char *tail)

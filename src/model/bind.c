@@ -671,18 +671,19 @@ fm_status fm_model_add_draft(fm_model *m, const fm_checkpoint *c, fm_error *err)
     FM_TRY(fm_bind_vector(&b, FM_W_DRAFT_EMBD_NORM, "nextn.enorm.weight", n_embd));
     FM_TRY(fm_bind_vector(&b, FM_W_DRAFT_HIDDEN_NORM, "nextn.hnorm.weight", n_embd));
     FM_TRY(fm_bind_vector(&b, FM_W_DRAFT_OUT_NORM, "nextn.shared_head_norm.weight", n_embd));
-    m->units[m->n_unit++] = (fm_trunk_unit){.piece = l->pieces, .n_piece = l->n_piece};
-    m->n_attention++;
-    m->n_draft = 1;
+    m->units[m->n_unit] = (fm_trunk_unit){.piece = l->pieces, .n_piece = l->n_piece};
+    m->draft_trunk_bytes = 0;
+    for (int32_t p = 0; p < l->n_piece; p++) m->draft_trunk_bytes += l->pieces[p].bytes;
+    fm_model_use_draft(m, true);
     return FM_OK;
 }
 
-void fm_model_drop_draft(fm_model *m)
+void fm_model_use_draft(fm_model *m, bool use)
 {
-    if (m->n_draft == 0) return;
-    m->n_draft = 0;
-    m->n_attention--;
-    m->n_unit--;
+    const int32_t change = (int32_t)use - m->n_draft;
+    m->n_draft += change;
+    m->n_attention += change;
+    m->n_unit += change;
 }
 
 void fm_model_free(fm_model *m)

@@ -13,8 +13,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { FEW_TOKENS = 2 }; /* one after the other, each by all threads */
-
 typedef struct {
     fm_run *r;
     const fm_layer *l;
@@ -251,7 +249,7 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
     fm_linear_expect(r, &out, 1);
     fm_linear(r, &r->in, in, 3);
 
-    if (r->n_tok <= FEW_TOKENS) {
+    if (r->n_tok <= FM_FEW_TOKENS) { /* one after the other, each by all threads */
         for (int64_t t = 0; t < r->n_tok; t++) prepare_item(&j, t, 0);
         for (j.t = 0; j.t < r->n_tok; j.t++) attend_alone(&j);
     } else {

@@ -17,11 +17,7 @@
 
 #include "quant/planar.h"
 
-enum {
-    TOKENS_PER_CALL = 64,
-    ROUTER_TOKENS_PER_ITEM = 8,
-    DRAFT_TOKENS = 2 /* whose shared expert is computed with routed ones */
-};
+enum { TOKENS_PER_CALL = 64, ROUTER_TOKENS_PER_ITEM = 8 };
 
 /* One expert and the tokens it computes. */
 typedef struct {
@@ -500,7 +496,7 @@ static fm_status run_experts(fm_run *r, int32_t layer, const fm_layer *l, uint8_
     if (r->hp->n_ff_shared) {
         add_shared(&set, l, ptr);
         /* The shared expert of many tokens fills the buffers alone; its time covers the first reads. */
-        if (r->n_tok > DRAFT_TOKENS) compute_set(&set);
+        if (r->n_tok > FM_FEW_TOKENS) compute_set(&set);
     }
     if (!one) fm_guess_next(r, layer, r->x);
     while (fm_lease_left(store) > 0) {

@@ -20,7 +20,7 @@ void fm_draft_layout(fm_run *r, fm_arena *a)
     const fm_hparams *hp = r->hp;
     fm_draft *d = &r->draft;
     if (r->model->n_draft == 0) return;
-    const int64_t H = hp->n_embd, N = FM_DRAFT_TOKENS;
+    const int64_t H = hp->n_embd, N = FM_DRAFT_STEP;
 #define FLOATS(n) fm_arena_take(a, (size_t)(n) * sizeof(float))
     d->waiting = FLOATS(2 * H);
     d->hidden = FLOATS(N * H);
@@ -110,14 +110,14 @@ static int32_t largest(const float *x, int32_t n)
 static int32_t n_drafted_ids(const fm_run *r)
 {
     const int32_t n_vocab = r->hp->n_vocab;
-    return n_vocab <= FM_DRAFT_IDS || r->draft.rare > 0.08f ? n_vocab : FM_DRAFT_IDS;
+    return n_vocab <= r->draft.n_low || r->draft.rare > 0.08f ? n_vocab : r->draft.n_low;
 }
 
 static void note_ids(fm_draft *d, const int32_t *ids, int32_t n)
 {
     enum { SPAN = 64 };
     for (int32_t i = 0; i < n; i++)
-        d->rare += ((ids[i] >= FM_DRAFT_IDS ? 1.0f : 0.0f) - d->rare) / SPAN;
+        d->rare += ((ids[i] >= d->n_low ? 1.0f : 0.0f) - d->rare) / SPAN;
 }
 
 /* The whole layer for the position pos with input x, and its logits. */
@@ -138,6 +138,12 @@ static fm_status evaluate(fm_run *r, const fm_layer *l, uint8_t *const *ptr, con
                         n_id, err));
     *draft = largest(r->draft.logits, n_id);
     return FM_OK;
+}
+
+/* Waits of the draft layer so far, which are counted elsewhere. */
+static uint64_t waited_us(const fm_run *r)
+{
+    return fm_disk_wait_us(r) + r->stats.embd_us;
 }
 
 static void begin(fm_run *r, fm_kv *kv, const fm_pass_hooks *hooks)
@@ -172,18 +178,18 @@ fm_status fm_draft_follow(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, i
                           const fm_pass_hooks *hooks, fm_error *err)
 {
     const int64_t H = r->hp->n_embd;
-    const uint64_t t0 = fm_now_us();
+    const uint64_t t0 = fm_now_us(), waited = waited_us(r);
     fm_draft *d = &r->draft;
     begin(r, kv, hooks);
-    for (int32_t t = 0; t < n - 1; t += FM_DRAFT_TOKENS) {
-        const int32_t left = n - 1 - t, part = left < FM_DRAFT_TOKENS ? left : FM_DRAFT_TOKENS;
+    for (int32_t t = 0; t < n - 1; t += FM_DRAFT_STEP) {
+        const int32_t left = n - 1 - t, part = left < FM_DRAFT_STEP ? left : FM_DRAFT_STEP;
         hidden_states(r, d->hidden, r->x + t * H, part);
         FM_TRY(advance(r, d->hidden, ids + t + 1, part, pos0 + t, NULL, err));
     }
     hidden_states(r, d->waiting, r->x + (n - 1) * H, 1);
     d->n_waiting = 1;
     d->pos = pos0 + n - 1;
-    r->stats.draft_us += fm_now_us() - t0;
+    r->stats.draft_us += fm_now_us() - t0 - (waited_us(r) - waited);
     return FM_OK;
 }
 
@@ -207,11 +213,11 @@ fm_status fm_draft_next(fm_run *r, fm_kv *kv, int32_t next, int32_t *draft,
     const int32_t n = d->n_waiting;
     if (draft) *draft = -1;
     if (n == 0) return FM_OK;
-    const uint64_t t0 = fm_now_us();
+    const uint64_t t0 = fm_now_us(), waited = waited_us(r);
     d->next[n - 1] = next;
     d->n_waiting = 0;
     begin(r, kv, hooks);
     const fm_status st = advance(r, d->waiting, d->next, n, d->pos, draft, err);
-    r->stats.draft_us += fm_now_us() - t0;
+    r->stats.draft_us += fm_now_us() - t0 - (waited_us(r) - waited);
     return st;
 }

@@ -133,6 +133,7 @@ fm_status fm_run_create(fm_run **out, const fm_run_options *opt, fm_ledger *ledg
     }
     layout(r, &r->arena, opt->n_batch, opt->n_ctx);
     for (int32_t i = 0; i < opt->n_batch; i++) r->identity[i] = i;
+    r->draft.n_low = FM_DRAFT_IDS;
     fm_predict_trial_init(&r->trial, opt->prefetch);
     fm_rope_frequencies(&r->hp->rope, r->rope_freq);
     *out = r;
@@ -212,7 +213,7 @@ fm_status fm_embed(fm_run *r, float *y, const int32_t *ids, int32_t n, fm_error 
     return FM_OK;
 }
 
-static uint64_t disk_wait_us(const fm_run *r)
+uint64_t fm_disk_wait_us(const fm_run *r)
 {
     fm_store_stats s;
     fm_store_stats_get(r->opt.store, &s);
@@ -238,7 +239,7 @@ static fm_status layer_pass(fm_run *r, int32_t i, fm_error *err)
         break;
     }
     fm_norm_rows(r, r->normed, r->x, fm_weight_vector(l, ptr, FM_W_FFN_NORM));
-    const uint64_t t1 = fm_now_us(), waited = disk_wait_us(r);
+    const uint64_t t1 = fm_now_us(), waited = fm_disk_wait_us(r);
     fm_status st = FM_OK;
     if (fm_run_stops(r, 0)) {
         st = stopped(err);
@@ -248,7 +249,7 @@ static fm_status layer_pass(fm_run *r, int32_t i, fm_error *err)
         fm_block_dense(r, l, ptr);
     }
     r->stats.attention_us += t1 - t0;
-    r->stats.expert_us += fm_now_us() - t1 - (disk_wait_us(r) - waited);
+    r->stats.expert_us += fm_now_us() - t1 - (fm_disk_wait_us(r) - waited);
     fm_trunk_release(r->opt.store, i);
     return st;
 }
@@ -271,7 +272,8 @@ fm_status fm_head_rows(fm_run *r, float *logits, const float *x, const float *no
         }
         fm_matrix w = fm_output_matrix(m, u, ptr);
         if (w.n_out > n_row - fm_output_row0(m, u)) w.n_out = n_row - fm_output_row0(m, u);
-        if (u + 1 < first + m->n_head_unit) fm_expect_unit(r, u + 1);
+        if (u + 1 < first + m->n_head_unit && fm_output_row0(m, u + 1) < n_row)
+            fm_expect_unit(r, u + 1);
         if (u == first) w.tag = m->head; /* all units see the same rows: counted once */
         const fm_linear_op op = {&w, logits + fm_output_row0(m, u), r->hp->n_vocab, NULL};
         fm_linear(r, &r->in, &op, 1);
@@ -283,7 +285,7 @@ fm_status fm_head_rows(fm_run *r, float *logits, const float *x, const float *no
 
 static fm_status heads(fm_run *r, fm_head_mode mode, fm_error *err)
 {
-    const uint64_t t0 = fm_now_us(), waited = disk_wait_us(r);
+    const uint64_t t0 = fm_now_us(), waited = fm_disk_wait_us(r);
     const float *const last = r->x + (int64_t)(r->n_tok - 1) * r->hp->n_embd;
     fm_status st = FM_OK;
     if (mode == FM_HEAD_LAST) {
@@ -306,7 +308,7 @@ static fm_status heads(fm_run *r, fm_head_mode mode, fm_error *err)
                         (size_t)r->hp->n_vocab * sizeof *r->logits);
         }
     }
-    r->stats.head_us += fm_now_us() - t0 - (disk_wait_us(r) - waited);
+    r->stats.head_us += fm_now_us() - t0 - (fm_disk_wait_us(r) - waited);
     return st;
 }
 

@@ -142,6 +142,7 @@ typedef struct fm_model {
     int32_t n_unit, n_head_unit;
     int64_t head_rows; /* rows of one head unit (the last may have fewer)           */
     uint64_t n_param, n_param_active, trunk_bytes, expert_bytes;
+    uint64_t draft_trunk_bytes; /* of the draft layer, not in trunk_bytes */
     int32_t n_expert_used_trained;
     int32_t n_extra_layer; /* layers of the file behind the last one: they draft        */
 } fm_model;
@@ -152,10 +153,11 @@ fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert
                         fm_error *err);
 void fm_model_free(fm_model *m);
 
-/* Binds the first draft layer of the checkpoint, which must be the model's own. FM_E_UNSUPPORTED when there is none or the
+/* Binds the first draft layer of the checkpoint, which must be the model's own, and uses it; sizes of the model leave it out. FM_E_UNSUPPORTED when there is none or the
  * family's drafts are not known, FM_E_FORMAT when it is not whole; the model is then as before. */
 fm_status fm_model_add_draft(fm_model *m, const fm_checkpoint *c, fm_error *err);
-void fm_model_drop_draft(fm_model *m); /* before anything was made from the model */
+/* Without the layer, or with it again, when it was bound before; not once anything was made from the model. */
+void fm_model_use_draft(fm_model *m, bool use);
 
 /* Brings a trunk unit into the layout the kernels want; the store's prepare callback. */
 typedef struct {
@@ -241,7 +243,8 @@ fm_status fm_draft_next(fm_run *r, fm_kv *kv, int32_t next, int32_t *draft,
 void fm_draft_pair(fm_run *r, int64_t pos0, int32_t draft);
 void fm_draft_right(fm_run *r);
 void fm_draft_forget(fm_run *r);                  /* the session is empty again      */
-const float *fm_draft_logits(const fm_run *r);    /* [n_vocab] of the last evaluation */
+const float *fm_draft_logits(const fm_run *r);    /* [n_vocab] of the last evaluation, of a large vocabulary often the lower
+                                                     ids only */
 /* Share in [0, 1) of the present pass that is done, counted in layers; for the keep_going hook. */
 double fm_run_pass_share(const fm_run *r);
 
@@ -251,6 +254,6 @@ void fm_run_drop_trace(fm_run *r);
 typedef struct {
     uint64_t attention_us, expert_us, head_us; /* without waits for the disk */
     uint64_t embd_us;                          /* in read_embd               */
-    uint64_t draft_us;                         /* in the draft layer and its head */
+    uint64_t draft_us;                         /* in the draft layer and its head, without waits */
 } fm_run_stats;
 void fm_run_stats_get(const fm_run *r, fm_run_stats *out);

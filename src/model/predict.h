@@ -11,7 +11,7 @@
  * layer waits for the disk, from the sum of the experts computed so far, to be read when all that it waits for is there.
  * Early guesses are worse and read more in vain, but the disk has work while the layer's last experts are computed. Which
  * way pays depends on disk, processors, budget and model, so it is measured: from time to time tokens are evaluated in two
- * ways in turn, and the faster way stays.
+ * ways in turn, and the faster way stays. Passes of a token and a draft guess as passes of several tokens do.
  */
 #pragma once
 

@@ -36,19 +36,20 @@ typedef struct {
     float *weights; /* [K]           */
 } fm_guess;
 
-/* Working memory of draft.c; N = FM_DRAFT_TOKENS. Empty for a model without a draft layer. */
+/* Working memory of draft.c; N = FM_DRAFT_STEP. Empty for a model without a draft layer. */
 typedef struct {
-    float *waiting;  /* [2][n_embd] hidden states of positions whose next token is not known */
-    int64_t pos;     /* of the first of them                                                 */
-    int32_t n_waiting, next[2];
-    float rare;      /* share of ids from FM_DRAFT_IDS on among the last tokens */
-    float *hidden;   /* [N][n_embd]     */
-    float *pair;     /* [N][2 * n_embd] */
-    float *x;        /* [N][n_embd] inputs of the layer */
-    float *normed;   /* [N][n_embd]     */
-    float *kv;       /* [N][2 * n_head_kv * d_head]     */
-    float *rope_cos, *rope_sin; /* [N][n_rot / 2]       */
-    float *logits;   /* [n_vocab]       */
+    float *waiting;             /* [2][n_embd] hidden states of positions whose next token is not known */
+    int64_t pos;                /* of the first of them                                       */
+    int32_t n_waiting, next[2]; /* how many wait; the tokens behind them, as far as known      */
+    int32_t n_low;              /* ids below this one are drafted at least: FM_DRAFT_IDS       */
+    float rare;                 /* share of other ids among the last tokens                    */
+    float *hidden;              /* [N][n_embd]                                                 */
+    float *pair;                /* [N][2 * n_embd]                                             */
+    float *x;                   /* [N][n_embd] inputs of the layer                             */
+    float *normed;              /* [N][n_embd]                                                 */
+    float *kv;                  /* [N][2 * n_head_kv * d_head]                                 */
+    float *rope_cos, *rope_sin; /* [N][n_rot / 2]                                              */
+    float *logits;              /* [n_vocab]                                                   */
     fm_acts in;
 } fm_draft;
 
@@ -56,8 +57,9 @@ enum {
     FM_POLL_US = 100,  /* between looks at the reads while computing */
     FM_HEAD_GROUP = 8, /* tokens whose logits are computed together when all are wanted           */
     FM_MOE_JOBS = 64,  /* experts computed together                                               */
-    FM_DRAFT_IDS = 65536, /* that are drafted at least: tokens made of frequent pairs have low ids      */
-    FM_DRAFT_TOKENS = 64, /* positions whose keys the draft layer makes at a time                  */
+    FM_DRAFT_IDS = 65536, /* tokens made of frequent pairs have low ids                            */
+    FM_DRAFT_STEP = 64,   /* positions whose keys the draft layer makes at a time                  */
+    FM_FEW_TOKENS = 2,    /* evaluated as a single one is, as far as that pays: a token and a draft */
     FM_LATENT_TOKENS = 32, /* tokens whose queries are in the latent space at a time          */
 };
 
@@ -221,6 +223,8 @@ const float *fm_output_norm(const fm_model *m, uint8_t *const *ptr);
 
 /* ---- forward.c --------------------------------------------------------------------------- */
 
+/* Microseconds that the store has waited for the disk so far. */
+uint64_t fm_disk_wait_us(const fm_run *r);
 /* Rows of the embedding of n tokens to y [n][n_embd]. */
 fm_status fm_embed(fm_run *r, float *y, const int32_t *ids, int32_t n, fm_error *err);
 /* Logits [n][n_vocab] of n <= FM_HEAD_GROUP rows x [n][n_embd] of the residual stream, after a norm with weight norm (NULL:

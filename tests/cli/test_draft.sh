@@ -29,11 +29,14 @@ status 0 run -p "$story" -n 40 --temp 0 --memory 20M
 same "none where experts are streamed" "$(json_get "$out" 'j["drafts"]')" 0
 status 0 "$flashmoe" plan $m --memory 96M --json
 with=$(json_get "$out" 'j["experts_total"]')
+same "the plan drafts" "$(json_get "$out" 'j["draft"]')" on
 status 0 "$flashmoe" plan $m --memory 96M --draft off --json
 same "experts of the draft layer" "$((with - $(json_get "$out" 'j["experts_total"]')))" 32
 status 0 "$flashmoe" info $m
 says "$out" '^draft layers +1 '
-failure "$flashmoe" run $m --memory 11M --ctx 256 -p x -n 1 --draft on
+status 0 "$flashmoe" run $m --memory 16M --ctx 256 -p x -n 1 --draft off
+failure "$flashmoe" run $m --memory 16M --ctx 256 -p x -n 1 --draft on
+says "$err" 'whole trunk in memory|smallest plan'
 make_model qwen35moe-a "$dir/none.gguf"
 failure "$flashmoe" run "$dir/none.gguf" --memory 64M -p x -n 1 --draft on
 says "$err" 'holds no draft layer'

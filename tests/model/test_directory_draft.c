@@ -253,6 +253,13 @@ static void draft_layers_that_are_not_whole_are_left_out(void **state)
         {&qwen, "\"mtp.layers.0.mlp.gate.weight\"", "\"visual.ers.0.mlp.gate.weight\"", QWEN - 1},
         {&qwen, "\"mtp.layers.0.mlp.experts.35.up_proj", "\"visual.ers.0.mlp.experts.35.up_proj",
          QWEN - 1},
+        /* an expert that the model does not have, one stored whole, one weight under two names */
+        {&qwen, "\"mtp.layers.0.mlp.experts.35.up_proj", "\"mtp.layers.0.mlp.experts.36.up_proj",
+         QWEN},
+        {&qwen, "\"mtp.layers.0.mlp.experts.35.up_proj.weight\"",
+         "\"mtp.layers.0.mlp.experts.up_proj\"          ", QWEN},
+        {&qwen, "\"mtp.layers.0.mlp.experts.10.up_proj", "\"mtp.layers.0.mlp.experts.09.up_proj",
+         QWEN},
         {&qwen, "\"mtp.layers.0.self_attn.k_norm", "\"mtp.layers.0.self_attn.j_norm", QWEN},
         {&qwen, "\"mtp.layers.0.self_attn.k_norm", "\"mtp.layers.1.self_attn.k_norm", QWEN},
         {&qwen, "\"mtp.layers.0.mlp.shared_expert_gate.w",

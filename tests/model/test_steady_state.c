@@ -128,6 +128,30 @@ static void no_allocation_per_token_after_warm_up(void **st)
     }
 }
 
+/* The same with drafts, of which some are right. */
+static void drafts_allocate_nothing_per_token(void **st)
+{
+    (void)st;
+    if (!COUNTS_ALLOCATIONS) skip();
+    run r;
+    fm_error err = {0};
+    open_run(&r, "qwen35moe-e", NULL, UINT64_C(1) << 30);
+    if (fm_session_eval(r.session, r.ids, WARM, NULL, &err) != FM_OK) fail_msg("%s", err.msg);
+    uint64_t before = 0;
+    for (int i = WARM; i < N_TOKENS; i++) {
+        const int32_t next = r.ids[(i + 1) % N_TOKENS], other = 0;
+        const fm_eval_options o = {.struct_size = sizeof o, .expected_next = i % 3 ? &next : &other};
+        if (i == 2 * WARM) before = n_alloc;
+        if (fm_session_eval(r.session, &r.ids[i], 1, &o, &err) != FM_OK) fail_msg("%s", err.msg);
+    }
+    const uint64_t after = n_alloc;
+    fm_stats stats;
+    fm_engine_stats(r.engine, &stats);
+    assert_true(stats.drafts > 10 && stats.drafts_right > 5);
+    close_run(&r);
+    assert_int_equal(before, after);
+}
+
 /* A disk that fails in the middle of an answer. */
 static void read_errors_name_file_and_offset_and_the_engine_recovers(void **st)
 {
@@ -302,6 +326,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_allocation_per_token_after_warm_up),
+        cmocka_unit_test(drafts_allocate_nothing_per_token),
         cmocka_unit_test(read_errors_name_file_and_offset_and_the_engine_recovers),
         cmocka_unit_test(passing_faults_change_nothing),
         cmocka_unit_test(stop_in_a_prompt_leaves_a_usable_session),
