@@ -344,10 +344,11 @@ static void print_table(const report *r, const fm_bench_run *run, const fm_cli_o
     print_phase(&r->prompt);
     print_phase(&r->gen);
     if (r->gen.sum.drafts > 0)
-        printf("drafts      %s, %s of them right; the draft layer took %s of the time of generation\n",
-               fm_cli_count(a, r->gen.sum.drafts),
-               percent(b, (double)r->gen.sum.drafts_right / (double)r->gen.sum.drafts),
-               percent(c, (double)r->gen.sum.draft_us / (double)r->gen.sum.us));
+        printf(
+            "drafts      %s, %s of them right; the draft layer took %s of the time of generation\n",
+            fm_cli_count(a, r->gen.sum.drafts),
+            percent(b, (double)r->gen.sum.drafts_right / (double)r->gen.sum.drafts),
+            percent(c, (double)r->gen.sum.draft_us / (double)r->gen.sum.us));
     if (r->prompt.sum.tokens > 0) {
         printf("first token %s s after the start of the prompt; loading took %s s\n",
                number(a, r->ttft_ms / 1e3), number(b, r->load_ms / 1e3));

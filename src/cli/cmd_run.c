@@ -248,16 +248,16 @@ static void print_summary(const fm_cli_options *o, const run_figures *f)
     }
     char drafts[96] = "";
     if (f->drafts > 0)
-        snprintf(drafts, sizeof drafts, " | %s of %s drafts right", fm_cli_count(a, f->drafts_right),
-                 fm_cli_count(b, f->drafts));
+        snprintf(drafts, sizeof drafts, " | %s of %s drafts right",
+                 fm_cli_count(a, f->drafts_right), fm_cli_count(b, f->drafts));
     const uint64_t work_us = f->prompt_us + f->gen_us;
     fm_cli_note(o,
                 "[%s tokens | prompt %s tokens, %.1f tok/s | generation %.1f tok/s | first token "
                 "%.2f s%s | %s | read %.3f GB | disk wait %.0f %% | peak memory %s]",
                 fm_cli_count(b, f->generated_tokens), fm_cli_count(c, f->prompt_tokens),
                 rate_per_s(f->prompt_tokens, f->prompt_us),
-                rate_per_s(f->evaluated_tokens, f->gen_us), (double)f->first_token_us / 1e6, drafts, hits,
-                (double)f->bytes_read / 1e9,
+                rate_per_s(f->evaluated_tokens, f->gen_us), (double)f->first_token_us / 1e6, drafts,
+                hits, (double)f->bytes_read / 1e9,
                 work_us > 0 ? 100.0 * (double)f->disk_wait_us / (double)work_us : 0.0,
                 fm_figure_bytes(d, f->peak_rss_bytes));
 }

@@ -25,7 +25,7 @@ static void decide(fm_draft_gate *g)
 {
     const bool before = g->decided;
     g->decided = drafting_is_better(g);
-    g->period = g->decided != before       ? FM_DRAFT_PERIOD_FIRST
+    g->period = g->decided != before      ? FM_DRAFT_PERIOD_FIRST
                 : g->period < PERIOD_MOST ? g->period * 2
                                           : PERIOD_MOST;
     g->n_wait = g->period;
@@ -48,7 +48,8 @@ void fm_draft_gate_token(fm_draft_gate *g, uint64_t us, bool drafted)
     if (++g->n_turn < FM_DRAFT_TURN) return;
     g->n_turn = 0;
     g->turn++;
-    g->use = g->turn % 2 == 0 ? g->decided : !g->decided;
+    /* One way, twice the other, and the first again: a cache that fills meanwhile favours neither. */
+    g->use = g->turn == 1 || g->turn == 2 ? !g->decided : g->decided;
     if (g->turn < TURNS) return;
     /* A turn may have been cut short by what the one before had drafted, but never to nothing. */
     if (g->n_token[0] > 0 && g->n_token[1] > 0) decide(g);

@@ -9,18 +9,19 @@
 #include "flashmoe.h"
 
 enum {
-    FM_DRAFT_TURN = 12,        /* tokens of one way in a comparison; each way has two turns     */
-    FM_DRAFT_PERIOD_FIRST = 96 /* tokens until the next comparison; doubles while the outcome stands */
+    FM_DRAFT_TURN = 12, /* tokens of one way in a comparison; each way has two turns     */
+    FM_DRAFT_PERIOD_FIRST =
+        96 /* tokens until the next comparison; doubles while the outcome stands */
 };
 
 typedef struct {
     fm_draft_mode mode;
-    bool use;     /* the next pass is to hold a draft           */
-    bool decided; /* the outcome of the comparisons so far      */
+    bool use;             /* the next pass is to hold a draft           */
+    bool decided;         /* the outcome of the comparisons so far      */
     int32_t n_turn, turn; /* tokens of the turn under way; turns that are over */
     int32_t n_wait;       /* tokens until a comparison begins; 0: one is under way */
     int32_t period;
-    uint64_t us[2];    /* [plain, drafting] of the comparison under way */
+    uint64_t us[2]; /* [plain, drafting] of the comparison under way */
     int32_t n_token[2];
 } fm_draft_gate;
 

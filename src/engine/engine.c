@@ -243,7 +243,8 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
 static fm_status add_draft(fm_engine *e, const fm_engine_options *o, fm_error *err)
 {
     e->draft = o->draft;
-    if (o->trace_path || o->collect_importance) { /* neither is to see tokens that nobody asked for */
+    if (o->trace_path ||
+        o->collect_importance) { /* neither is to see tokens that nobody asked for */
         if (o->draft == FM_DRAFT_ON)
             return fm_fail(err, FM_E_ARG,
                            "draft: on, but no drafts are made while a %s is recorded (--draft off)",
@@ -289,8 +290,8 @@ static fm_status make_plan(fm_engine *e, const fm_engine_options *o, fm_error *e
 {
     const bool has_draft = e->model->n_draft > 0;
     fm_model_use_draft(e->model, false);
-    FM_TRY(fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, o->collect_importance,
-                               err));
+    FM_TRY(
+        fm_engine_make_plan(e, o->memory_budget, o->n_ctx, o->n_batch, o->collect_importance, err));
     if (!has_draft) return FM_OK;
     const fm_store_plan without = e->plan;
     const int32_t n_batch_asked = e->n_batch_asked;

@@ -91,9 +91,10 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
         .unit = m->units,
         .n_unit = m->n_unit,
         .budget_bytes = budget_bytes,
-        .program_bytes = PROGRAM_BYTES + THREAD_BYTES * (uint64_t)e->n_thread +
-                         (m->trunk_bytes + (m->n_draft ? m->draft_trunk_bytes : 0)) / PAGE_TABLE_SHARE +
-                         fm_round_up(fm_model_pack_scratch(m) * (uint64_t)e->n_thread, 4096),
+        .program_bytes =
+            PROGRAM_BYTES + THREAD_BYTES * (uint64_t)e->n_thread +
+            (m->trunk_bytes + (m->n_draft ? m->draft_trunk_bytes : 0)) / PAGE_TABLE_SHARE +
+            fm_round_up(fm_model_pack_scratch(m) * (uint64_t)e->n_thread, 4096),
         .importance_bytes = importance ? fm_input_sums_bytes(m) : 0,
         .metadata_bytes = fm_checkpoint_memory(e->checkpoint) +
                           (e->tokenizer ? fm_tokenizer_memory(e->tokenizer) : 0),

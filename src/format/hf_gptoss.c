@@ -52,4 +52,5 @@ static fm_status more(fm_checkpoint *c, const json_t *text, const char *path, fm
     return fm_hf_put_rope(c, "gpt-oss", text, path, &(fm_hf_rope){150000, 1.0, 0}, err);
 }
 
-const fm_hf_adapter fm_hf_gptoss[] = {{"gpt_oss", "gpt-oss", keys, names, more, "gpt-4o", NULL}, {0}};
+const fm_hf_adapter fm_hf_gptoss[] = {{"gpt_oss", "gpt-oss", keys, names, more, "gpt-4o", NULL},
+                                      {0}};

@@ -70,7 +70,7 @@ static fm_status join(fm_run *r, const fm_layer *l, uint8_t *const *ptr, const f
     const int64_t H = r->hp->n_embd;
     fm_draft *d = &r->draft;
     const float *const we = fm_weight_vector(l, ptr, FM_W_DRAFT_EMBD_NORM),
-                      *const wh = fm_weight_vector(l, ptr, FM_W_DRAFT_HIDDEN_NORM);
+                       *const wh = fm_weight_vector(l, ptr, FM_W_DRAFT_HIDDEN_NORM);
     FM_TRY(fm_embed(r, d->normed, next, n, err));
     for (int32_t t = 0; t < n; t++) {
         float *const pair = d->pair + t * 2 * H;

@@ -22,7 +22,8 @@ typedef struct fm_family {
     const char *architecture; /* general.architecture of the files */
     fm_status (*read)(const fm_checkpoint *c, fm_hparams *hp, fm_error *err);
     fm_status (*bind_layer)(fm_binder *b);
-    bool drafts; /* draft layers are layers of full attention, bound like the others, with nextn.* */
+    bool
+        drafts; /* draft layers are layers of full attention, bound like the others, with nextn.* */
 } fm_family;
 
 extern const fm_family fm_family_qwen35moe;

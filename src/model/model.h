@@ -95,7 +95,7 @@ typedef enum {
     FM_W_INDEX_K_NORM,
     FM_W_INDEX_K_NORM_BIAS,
     FM_W_INDEX_WEIGHTS, /* [n_index_head][n_embd] */
-    FM_W_DRAFT_IN,      /* [n_embd][2 n_embd]: of the next token's embedding, then of the hidden state */
+    FM_W_DRAFT_IN, /* [n_embd][2 n_embd]: of the next token's embedding, then of the hidden state */
     FM_W_DRAFT_EMBD_NORM,
     FM_W_DRAFT_HIDDEN_NORM,
     FM_W_DRAFT_OUT_NORM,
@@ -242,9 +242,9 @@ fm_status fm_draft_next(fm_run *r, fm_kv *kv, int32_t next, int32_t *draft,
  * the second one's, too. */
 void fm_draft_pair(fm_run *r, int64_t pos0, int32_t draft);
 void fm_draft_right(fm_run *r);
-void fm_draft_forget(fm_run *r);                  /* the session is empty again      */
-const float *fm_draft_logits(const fm_run *r);    /* [n_vocab] of the last evaluation, of a large vocabulary often the lower
-                                                     ids only */
+void fm_draft_forget(fm_run *r); /* the session is empty again */
+/* [n_vocab] of the last evaluation; of a large vocabulary often the lower ids only. */
+const float *fm_draft_logits(const fm_run *r);
 /* Share in [0, 1) of the present pass that is done, counted in layers; for the keep_going hook. */
 double fm_run_pass_share(const fm_run *r);
 

@@ -167,7 +167,8 @@ static float *answers(const char *path, const int32_t *ids, const how *h, size_t
         eval(s, ids, N_PROMPT, NULL);
         put_row(&k, 0, fm_session_logits(s));
         int step = 1;
-        for (int32_t t = N_PROMPT, n; t < N_TOKENS; t += n, step++) { /* up to the end of the context */
+        for (int32_t t = N_PROMPT, n; t < N_TOKENS;
+             t += n, step++) { /* up to the end of the context */
             n = step % 9 == 0 && t + 3 <= N_TOKENS ? 3 : 1;
             const int32_t next = t + n >= N_TOKENS ? 0 : ids[t + n],
                           other = (next + 1) % (int32_t)n_vocab;

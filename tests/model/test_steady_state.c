@@ -140,7 +140,8 @@ static void drafts_allocate_nothing_per_token(void **st)
     uint64_t before = 0;
     for (int i = WARM; i < N_TOKENS; i++) {
         const int32_t next = r.ids[(i + 1) % N_TOKENS], other = 0;
-        const fm_eval_options o = {.struct_size = sizeof o, .expected_next = i % 3 ? &next : &other};
+        const fm_eval_options o = {.struct_size = sizeof o,
+                                   .expected_next = i % 3 ? &next : &other};
         if (i == 2 * WARM) before = n_alloc;
         if (fm_session_eval(r.session, &r.ids[i], 1, &o, &err) != FM_OK) fail_msg("%s", err.msg);
     }
