@@ -243,8 +243,8 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
 static fm_status add_draft(fm_engine *e, const fm_engine_options *o, fm_error *err)
 {
     e->draft = o->draft;
-    if (o->trace_path ||
-        o->collect_importance) { /* neither is to see tokens that nobody asked for */
+    /* Neither is to see tokens that nobody asked for. */
+    if (o->trace_path || o->collect_importance) {
         if (o->draft == FM_DRAFT_ON)
             return fm_fail(err, FM_E_ARG,
                            "draft: on, but no drafts are made while a %s is recorded (--draft off)",
@@ -297,15 +297,16 @@ static fm_status make_plan(fm_engine *e, const fm_engine_options *o, fm_error *e
     const int32_t n_batch_asked = e->n_batch_asked;
     fm_model_use_draft(e->model, true);
     fm_error why;
-    fm_status st = fm_engine_make_plan(e, without.report.budget_bytes, without.report.n_ctx,
-                                       o->n_batch, o->collect_importance, &why);
+    const fm_status st = fm_engine_make_plan(e, without.report.budget_bytes, without.report.n_ctx,
+                                             o->n_batch, o->collect_importance, &why);
     e->plan.report.budget_given = without.report.budget_given;
-    if (st == FM_OK && !can_draft(e, &why)) st = FM_E_NOMEM;
+    const bool drafts = st == FM_OK && can_draft(e, &why);
     if (e->draft == FM_DRAFT_ON) {
-        if (st != FM_OK && err) *err = why;
-        return st == FM_OK ? FM_OK : why.code;
+        if (drafts) return FM_OK;
+        if (err) *err = why;
+        return why.code;
     }
-    if (st == FM_OK) {
+    if (drafts) {
         e->plan.report.min_memory_bytes = without.report.min_memory_bytes;
         return FM_OK;
     }
