@@ -74,7 +74,7 @@ $(BUILD)/src/kernel/x86/%.o $(BUILD)/src/quant/x86/%.o $(BUILD)/src/kernel/arm/%
 AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
 $(BUILD)/%_avx2.o $(BUILD)/t/%_avx2.o: ISA := $(if $(X86),-mavx2 -mfma -mf16c)
 $(BUILD)/%_avx512.o $(BUILD)/t/%_avx512.o: ISA := $(if $(X86),$(AVX512))
-$(BUILD)/%_vbmi.o $(BUILD)/t/%_vbmi.o: ISA := $(if $(X86),$(AVX512) -mavx512vbmi -mbmi2)
+$(BUILD)/%_vbmi.o $(BUILD)/t/%_vbmi.o: ISA := $(if $(X86),$(AVX512) -mavx512vbmi)
 # Compilers before GCC 11 and clang 12 do not know AMX; the set is left out then.
 AMX := $(if $(X86),$(shell $(CC) -mamx-tile -mamx-int8 -E -x c /dev/null >/dev/null 2>&1 && echo -mamx-tile -mamx-int8))
 $(BUILD)/%_amx.o $(BUILD)/t/%_amx.o: ISA := $(if $(X86),$(AVX512) $(AMX))

@@ -78,6 +78,13 @@ static void set_planes(bench *b)
     }
 }
 
+/* The layout that the set is made for. */
+static fm_layout layout_of(const bench *b)
+{
+    if (b->type->is_book) return b->kernels->book_layout;
+    return b->type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS;
+}
+
 /* Best seconds of one pass over the first n_matrix matrices. */
 static double time_pass(const bench *b, size_t n_matrix, int n_tok)
 {
@@ -95,7 +102,7 @@ static double time_pass(const bench *b, size_t n_matrix, int n_tok)
                 .n_out = b->n_out,
                 .n_in = N_IN,
                 .row_bytes = fm_type_row_bytes(b->type, N_IN),
-                .layout = b->type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS,
+                .layout = layout_of(b),
                 .aux = {n_plane > 1 ? at + b->plane[1] : NULL,
                         n_plane > 2 ? at + b->plane[2] : NULL},
                 .aux_row_bytes = n_plane > 1 ? fm_plane_row_bytes(b->type, 1, N_IN) : 0,
@@ -200,10 +207,15 @@ static int run(const char *set, bool int8, const char *only_type, int64_t n_out,
         const size_t n_matrix = (mib << 20) / b.matrix_bytes;
         if (n_matrix == 0) continue;
         /* Anew: bringing codes into panels makes other bytes of them, which the next type has its scales in. */
-        if (b.type->act == FM_ACT_I13_256 && b.type->n_field == 0)
+        if (b.type->is_book)
             fill_books(weights, mib << 20, b.type);
         else
             fill(weights, mib << 20);
+        if (b.type->is_book && layout_of(&b) == FM_LAYOUT_PANELS)
+            for (size_t m = 0; m < n_matrix; m++) {
+                uint8_t *const at = weights + m * b.matrix_bytes;
+                fm_pack_panels(b.type, at, at, n_out, N_IN, scratch);
+            }
         const fm_act form = kernels->act_form(b.type);
         const size_t act_bytes = fm_act_bytes(form, N_IN);
         for (int t = 0; t < N_TOK; t++) {
@@ -221,7 +233,7 @@ static int run(const char *set, bool int8, const char *only_type, int64_t n_out,
         printf("%-10s %-8s %12.1f %12.1f %12.1f %12.1f %12.2f", kernels->name, b.type->name,
                (double)b.matrix_bytes / cached / 1e9, total_gb / memory, products / batch / 1e9,
                products * (double)n_matrix / batch_memory / 1e9, quantize * 1e6);
-        if (b.type->n_field)
+        if (layout_of(&b) == FM_LAYOUT_PANELS)
             printf(" %12.1f\n", total_gb / time_pack(&b, n_matrix, scratch));
         else
             printf(" %12s\n", "rows");

@@ -355,6 +355,7 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
         st = pick_kernels(e, o, err);
         if (st == FM_OK) st = fm_model_bind(&e->model, e->checkpoint, o->n_expert_used, err);
         if (st == FM_OK) st = add_draft(e, o, err);
+        if (st == FM_OK) fm_model_use_kernels(e->model, e->kernels);
     }
     if (st == FM_OK)
         st = make_tokenizer(e, o->need_tokenizer || o->need_chat || o->vocab_only, err);

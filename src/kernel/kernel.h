@@ -57,6 +57,9 @@ typedef struct fm_kernels {
      * FM_ACT_F32 for every type in the set "reference". */
     fm_act (*act_form)(const fm_type_traits *t);
 
+    /* Formats of code books: the layout for which matmul of this set is fast. The other one gives the same bits. */
+    fm_layout book_layout;
+
     /* dst <- activations of x [n] in form FM_ACT_I15_32 / FM_ACT_I13_256 / copy for F32.
      * A block whose largest magnitude is below V * FLT_MIN (V: quant.h) becomes zeros (d = 0). A
      * block that holds an Inf or NaN becomes d = NaN and v = 0, so every product with it is NaN. */

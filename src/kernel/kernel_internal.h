@@ -10,17 +10,17 @@
 
 #include "kernel/kernel.h"
 
-/* Fill every member except name, quantize, act_form and matmul. */
+/* Fill every member except those below and the name. */
 void fm_ops_generic(fm_kernels *k);
 void fm_ops_avx2(fm_kernels *k);
 void fm_ops_avx512(fm_kernels *k);
 void fm_ops_neon(fm_kernels *k);
 
-/* Fill quantize, act_form and matmul. */
+/* Fill quantize, act_form, matmul and, unless it is rows, book_layout. */
 void fm_matmul_reference(fm_kernels *k);
 void fm_matmul_generic(fm_kernels *k);
 void fm_matmul_avx2(fm_kernels *k);
-void fm_matmul_avx512(fm_kernels *k, bool has_vbmi); /* and BMI2 */
+void fm_matmul_avx512(fm_kernels *k, bool has_vbmi);
 void fm_matmul_neon(fm_kernels *k);
 
 /* Products of several tokens, into a table of the avx512 resp. neon set; false, and nothing done, when the compiler knew
@@ -44,7 +44,7 @@ void fm_quantize_avx512(fm_act form, void *dst, const float *x, int64_t n);
 /* act_form of every set that computes with quantized activations: t->act. */
 fm_act fm_act_form_of_type(const fm_type_traits *t);
 
-/* Makes fm_book_entries (book_entries.h) resp. the tables of matmul_book_vbmi.c and matmul_e4m3_vbmi.c; before the first
+/* Makes fm_book_entries (book_entries.h) resp. the tables of matmul_book*_vbmi.c and matmul_e4m3_vbmi.c; before the first
  * product, once. */
 void fm_book_entries_init(void);
 void fm_matmul_book_init_vbmi(void);
@@ -58,9 +58,6 @@ void fm_matmul_e4m3_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const
 void fm_matmul_e4m3_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok);
 
-/* Products with the formats of code books, which have no panels: matmul_book_<set>.c. False for other formats, and nothing
- * done. */
-bool fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                         float *const *y, int64_t n_tok);
-bool fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+/* Products with the formats of code books: in rows; in panels as the set generic. */
+void fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok);

@@ -1,5 +1,6 @@
 /* What the panel kernels of the vector sets share: how rows and tokens are grouped. avx512 takes weights apart in
- * registers, for up to eight tokens (fm_matmul_panel_rows); avx2 and neon in memory, for more (fm_matmul_by_stretch).
+ * registers, for up to eight tokens (fm_matmul_panel_rows); avx2, neon and formats of code books in memory, for more
+ * (fm_matmul_by_stretch).
  *
  * A panel kernel computes 16 rows for a fixed number of tokens; its results go to out [nt][16].
  * Weights are taken apart once per call, so more tokens per call means less work per product.
@@ -64,8 +65,8 @@ static FM_ALWAYS_INLINE void fm_prefetch_panel(const uint8_t *block, const int b
 }
 
 /* How a kernel goes through a block: from its first byte to its last, or through several fields side by side, or with
- * much to do for every line. */
-typedef enum { FM_READ_IN_ORDER, FM_READ_BY_FIELDS } fm_read_order;
+ * much to do for every line; or that the weights it goes through were brought near before. */
+typedef enum { FM_READ_IN_ORDER, FM_READ_BY_FIELDS, FM_READ_ELSEWHERE } fm_read_order;
 
 /* True where the processor follows a stream that is read in order, and does little else, as fast as the memory gives
  * it; asking ahead then only takes places among the lines that are waited for, and several rows side by side are
@@ -75,6 +76,7 @@ extern bool fm_follows_streams;
 /* Whether a product of nt tokens asks ahead. With several, products stand between the reads. */
 static FM_ALWAYS_INLINE bool fm_asks_ahead(const fm_read_order order, const int nt)
 {
+    if (order == FM_READ_ELSEWHERE) return false;
     return nt > 1 || order == FM_READ_BY_FIELDS || !fm_follows_streams;
 }
 
@@ -134,7 +136,7 @@ static inline void fm_matmul_quantized(const fm_matrix *w, int64_t row0, int64_t
 }
 
 /* Rows of the stretches of panels of which all tokens visit one before the next, all about equally long. Weights taken
- * apart serve up to 32 tokens, those of code books, which have fewer bytes, up to 16; so a core asks for 2 bytes in a
+ * apart serve up to 32 tokens, those of code books with avx2, which have fewer bytes, up to 16; so a core asks for 2 bytes in a
  * cycle at most and the third-level cache can hold the stretch; the longer it is, the more rows share the activations'
  * being arranged. Measured with avx2; boards whose last cache is smaller than a stretch for each thread may want less. */
 enum { FM_STRETCH_BYTES = 2 << 20 };

@@ -664,6 +664,7 @@ fm_status fm_model_add_draft(fm_model *m, const fm_checkpoint *c, fm_error *err)
         return fm_fail(err, FM_E_UNSUPPORTED, "%s: draft layers of %s are not evaluated yet",
                        fm_checkpoint_file(c, 0), m->architecture);
     l->mixer = FM_MIX_ATTENTION;
+    l->book_layout = m->book_layout;
     l->index_layer = -1;
     l->kv_index = m->n_attention;
     FM_TRY(m->family->bind_layer(&b));

@@ -101,6 +101,7 @@ static int32_t group(fm_run *r)
 /* Packs the panels of rows [row0, row1) of w in place; rows past the last whole panel stay. */
 static void pack_rows(fm_run *r, const fm_matrix *w, int64_t row0, int64_t row1, int thread)
 {
+    if (w->layout != FM_LAYOUT_PANELS) return;
     uint8_t *const plane[] = {(uint8_t *)(uintptr_t)w->data, (uint8_t *)(uintptr_t)w->aux[0],
                               (uint8_t *)(uintptr_t)w->aux[1]}; /* on loan from the store */
     fm_pack_planes(w->type, plane, row0, row1 - row0, w->n_in,
@@ -205,7 +206,7 @@ static void in_rows(const moe_set *s, const moe_job *j, int64_t row0, int64_t ro
 static int64_t rows_at_once(const moe_job *j, const fm_matrix *w, int64_t n_row)
 {
     enum { FEW_TOKENS = 4, FEW_ROWS = 2 * FM_PANEL_ROWS };
-    const bool packs = j->fresh && w->layout == FM_LAYOUT_PANELS && w->type->n_field > 0;
+    const bool packs = j->fresh && w->layout == FM_LAYOUT_PANELS;
     return packs && j->n_tok <= FEW_TOKENS && n_row > FEW_ROWS ? FEW_ROWS : n_row;
 }
 
@@ -376,11 +377,11 @@ static const float *expert_bias(const fm_layer *l, uint8_t *const *ptr, fm_weigh
     return bias ? bias + expert * n : NULL;
 }
 
-static fm_matrix expert_matrix(const fm_type_traits *type, uint8_t *const *plane, int64_t n_in,
-                               int64_t n_out, bool by_columns)
+static fm_matrix expert_matrix(const fm_layer *l, const fm_type_traits *type,
+                               uint8_t *const *plane, int64_t n_in, int64_t n_out, bool by_columns)
 {
     return by_columns ? fm_matrix_by_columns(type, plane[0], n_in, n_out)
-                      : fm_matrix_of(type, plane, 0, n_in, n_out);
+                      : fm_matrix_of(type, l->book_layout, plane, 0, n_in, n_out);
 }
 
 static void add_expert(moe_set *s, const fm_layer *l, uint8_t *const *ptr, const fm_expert_ref *ref)
@@ -400,14 +401,14 @@ static void add_expert(moe_set *s, const fm_layer *l, uint8_t *const *ptr, const
     j->alternate = l->alternate;
     if (l->fused_gate_up) {
         const fm_matrix both =
-            expert_matrix(l->type_gate, gate, hp->n_embd, 2 * ff, l->gate_columns);
+            expert_matrix(l, l->type_gate, gate, hp->n_embd, 2 * ff, l->gate_columns);
         j->gate = l->alternate ? both : fm_matrix_rows(&both, 0, ff);
         j->up = fm_matrix_rows(&both, ff, ff);
     } else {
-        j->gate = expert_matrix(l->type_gate, gate, hp->n_embd, ff, l->gate_columns);
-        j->up = expert_matrix(l->type_up, up, hp->n_embd, ff, l->gate_columns);
+        j->gate = expert_matrix(l, l->type_gate, gate, hp->n_embd, ff, l->gate_columns);
+        j->up = expert_matrix(l, l->type_up, up, hp->n_embd, ff, l->gate_columns);
     }
-    j->down = expert_matrix(l->type_down, down, ff, hp->n_embd, l->down_columns);
+    j->down = expert_matrix(l, l->type_down, down, ff, hp->n_embd, l->down_columns);
     j->gate_bias = expert_bias(l, ptr, FM_W_GATE_BIAS, ref->expert, l->alternate ? 2 * ff : ff);
     j->up_bias = expert_bias(l, ptr, FM_W_UP_BIAS, ref->expert, ff);
     j->down_bias = expert_bias(l, ptr, FM_W_DOWN_BIAS, ref->expert, hp->n_embd);

@@ -119,6 +119,7 @@ typedef struct {
     bool fused_gate_up; /* gate and up are one matrix, gate's rows first ...                   */
     bool alternate;     /* ... or gate and up in turn; then their biases are one table as well */
     bool gate_columns, down_columns; /* matrices lie by columns (FM_LAYOUT_COLUMNS); up as gate */
+    fm_layout book_layout; /* the model's */
 } fm_layer;
 
 /* Positions whose attention is one work item; a multiple of FM_ATTN_BLOCK. */
@@ -145,6 +146,7 @@ typedef struct fm_model {
     uint64_t draft_trunk_bytes; /* of the draft layer, not in trunk_bytes */
     int32_t n_expert_used_trained;
     int32_t n_extra_layer; /* layers of the file behind the last one: they draft        */
+    fm_layout book_layout; /* of matrices in formats of code books: fm_model_use_kernels() */
 } fm_model;
 
 /* Binds a checkpoint: reads the configuration, finds every tensor and checks its type and shape.
@@ -158,6 +160,10 @@ void fm_model_free(fm_model *m);
 fm_status fm_model_add_draft(fm_model *m, const fm_checkpoint *c, fm_error *err);
 /* Without the layer, or with it again, when it was bound before; not once anything was made from the model. */
 void fm_model_use_draft(fm_model *m, bool use);
+
+/* From now on matrices are brought into the layouts that these kernels want; before anything is made from the model. Without
+ * this they are brought into those that every set computes with. */
+void fm_model_use_kernels(fm_model *m, const fm_kernels *kernels);
 
 /* Brings a trunk unit into the layout the kernels want; the store's prepare callback. */
 typedef struct {

@@ -194,9 +194,9 @@ void fm_norm_rows(fm_run *r, float *y, const float *x, const float *w);
 
 /* ---- weights.c --------------------------------------------------------------------------- */
 
-/* Rows [row0, row0 + n_out) of a matrix whose planes start at plane[0], plane[1], ... */
-fm_matrix fm_matrix_of(const fm_type_traits *type, uint8_t *const *plane, int64_t row0,
-                       int64_t n_in, int64_t n_out);
+/* Rows [row0, row0 + n_out) of a matrix whose planes start at plane[0], plane[1], ...; book_layout: fm_kernels. */
+fm_matrix fm_matrix_of(const fm_type_traits *type, fm_layout book_layout, uint8_t *const *plane,
+                       int64_t row0, int64_t n_in, int64_t n_out);
 /* A matrix of one plane that lies by columns. */
 fm_matrix fm_matrix_by_columns(const fm_type_traits *type, const uint8_t *data, int64_t n_in,
                                int64_t n_out);

@@ -9,14 +9,27 @@
 #include "quant/f16.h"
 #include "quant/planar.h"
 
-fm_matrix fm_matrix_of(const fm_type_traits *type, uint8_t *const *plane, int64_t row0,
-                       int64_t n_in, int64_t n_out)
+static fm_layout layout_of(const fm_type_traits *type, fm_layout book_layout)
+{
+    if (type->is_book) return book_layout;
+    return type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS;
+}
+
+void fm_model_use_kernels(fm_model *m, const fm_kernels *kernels)
+{
+    m->book_layout = kernels->book_layout;
+    for (int32_t i = 0; i < m->hp.n_layer + m->n_draft; i++)
+        m->layers[i].book_layout = m->book_layout;
+}
+
+fm_matrix fm_matrix_of(const fm_type_traits *type, fm_layout book_layout, uint8_t *const *plane,
+                       int64_t row0, int64_t n_in, int64_t n_out)
 {
     fm_matrix w = {.type = type,
                    .n_out = n_out,
                    .n_in = n_in,
                    .row_bytes = fm_type_row_bytes(type, n_in),
-                   .layout = type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS};
+                   .layout = layout_of(type, book_layout)};
     w.data = plane[0] + (uint64_t)row0 * w.row_bytes;
     if (type->n_plane) {
         w.aux_row_bytes = fm_plane_row_bytes(type, 1, n_in);
@@ -60,8 +73,8 @@ fm_matrix fm_weight_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
 {
     assert(l->piece_of[w] >= 0);
     const fm_tensor_info *t = l->tensor_of[w];
-    fm_matrix m =
-        fm_matrix_of(fm_type_get(t->type), ptr + l->piece_of[w], t->row0, t->dim[0], t->dim[1]);
+    fm_matrix m = fm_matrix_of(fm_type_get(t->type), l->book_layout, ptr + l->piece_of[w], t->row0,
+                               t->dim[0], t->dim[1]);
     m.tag = t;
     return m;
 }
@@ -82,7 +95,7 @@ int64_t fm_output_row0(const fm_model *m, int32_t unit)
 fm_matrix fm_output_matrix(const fm_model *m, int32_t unit, uint8_t *const *ptr)
 {
     const int64_t left = m->hp.n_vocab - fm_output_row0(m, unit);
-    return fm_matrix_of(fm_type_get(m->head->type), ptr, 0, m->hp.n_embd,
+    return fm_matrix_of(fm_type_get(m->head->type), m->book_layout, ptr, 0, m->hp.n_embd,
                         left < m->head_rows ? left : m->head_rows);
 }
 
@@ -96,8 +109,8 @@ fm_matrix fm_head_matrix(const fm_layer *l, uint8_t *const *ptr, fm_weight w, in
 {
     assert(l->piece_of[w] >= 0);
     const fm_tensor_info *t = l->tensor_of[w];
-    return fm_matrix_of(fm_type_get(t->type), ptr + l->piece_of[w], t->row0 + row0, t->dim[0],
-                        n_out);
+    return fm_matrix_of(fm_type_get(t->type), l->book_layout, ptr + l->piece_of[w], t->row0 + row0,
+                        t->dim[0], n_out);
 }
 
 const float *fm_weight_vector(const fm_layer *l, uint8_t *const *ptr, fm_weight w)
@@ -122,10 +135,11 @@ uint64_t fm_embd_row_bytes(const fm_model *m)
 
 /* ---- scratch ----------------------------------------------------------------------------- */
 
-static uint64_t panel_scratch(const fm_type_traits *type, int64_t n_in)
+static uint64_t panel_scratch(const fm_model *m, const fm_type_traits *type, int64_t n_in)
 {
     uint64_t most = 0;
-    for (int k = 0; k < fm_type_n_plane(type) && type->n_field; k++) {
+    if (layout_of(type, m->book_layout) != FM_LAYOUT_PANELS) return 0;
+    for (int k = 0; k < fm_type_n_plane(type); k++) {
         const uint64_t row = fm_plane_row_bytes(type, k, n_in);
         if (row > most) most = row;
     }
@@ -146,16 +160,16 @@ size_t fm_model_pack_scratch(const fm_model *m)
         for (int32_t p = 0; p < m->units[u].n_piece; p++) {
             const fm_tensor_info *t = m->units[u].piece[p].tensor;
             const fm_type_traits *type = fm_type_get(t->type);
-            const uint64_t pack = panel_scratch(type, t->dim[0]), order = order_scratch(t, type);
+            const uint64_t pack = panel_scratch(m, type, t->dim[0]), order = order_scratch(t, type);
             if (pack > most) most = pack;
             if (order > most) most = order;
         }
     for (int32_t i = 0; i < m->hp.n_layer + m->n_draft; i++) {
         const fm_layer *l = &m->layers[i];
         if (l->experts.n_expert == 0) continue;
-        const uint64_t need[] = {panel_scratch(l->type_gate, m->hp.n_embd),
-                                 panel_scratch(l->type_up, m->hp.n_embd),
-                                 panel_scratch(l->type_down, m->hp.n_ff_expert)};
+        const uint64_t need[] = {panel_scratch(m, l->type_gate, m->hp.n_embd),
+                                 panel_scratch(m, l->type_up, m->hp.n_embd),
+                                 panel_scratch(m, l->type_down, m->hp.n_ff_expert)};
         for (int k = 0; k < 3; k++)
             if (need[k] > most) most = need[k];
     }
@@ -244,7 +258,7 @@ static void pack_item(void *ctx, int64_t panel, int thread)
 
 static void pack(const fm_prepare_ctx *p, const fm_matrix *w)
 {
-    if (!w->type->n_field) return;
+    if (w->layout != FM_LAYOUT_PANELS) return;
     const pack_job j = {p,
                         w->type,
                         {(uint8_t *)(uintptr_t)w->data, (uint8_t *)(uintptr_t)w->aux[0],
@@ -317,7 +331,7 @@ void fm_model_prepare_unit(void *prepare_ctx, int32_t unit, uint8_t **ptr)
             const head_rows rows = rows_of_head(&m->hp, (fm_weight)w);
             if (rows.n > 0) {
                 pack_heads_job j = {p, l, ptr, (fm_weight)w, rows};
-                if (fm_type_get(l->tensor_of[w]->type)->n_field)
+                if (fm_head_matrix(l, ptr, (fm_weight)w, 0, rows.n).layout == FM_LAYOUT_PANELS)
                     fm_pool_run(p->pool, pack_head_item, &j, m->hp.n_head);
                 continue;
             }

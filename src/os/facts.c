@@ -367,7 +367,7 @@ unsigned fm_os_cpu_features(void)
     if ((b & base) == base && (c & bit_AVX512VNNI) &&
         (saved_state() & STATE_AVX512) == STATE_AVX512) {
         features |= FM_CPU_AVX512VNNI;
-        if ((c & bit_AVX512VBMI) && (b & bit_BMI2)) features |= FM_CPU_AVX512VBMI;
+        if (c & bit_AVX512VBMI) features |= FM_CPU_AVX512VBMI;
         if ((d & HAS_TILES) && (d & HAS_TILES_INT8) && (saved_state() & STATE_TILES) == STATE_TILES &&
             may_use_tiles())
             features |= FM_CPU_AMX_INT8;

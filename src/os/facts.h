@@ -29,7 +29,7 @@ enum {
     FM_CPU_DOTPROD = 32,     /* 64-bit ARM: sdot, udot     */
     FM_CPU_I8MM = 64,        /* 64-bit ARM: smmla, usdot     */
     FM_CPU_AMD = 128,        /* the maker                    */
-    FM_CPU_AVX512VBMI = 256, /* with BMI2 */
+    FM_CPU_AVX512VBMI = 256,
 };
 unsigned fm_os_cpu_features(void);
 

@@ -70,6 +70,17 @@ _Static_assert(offsetof(fm_act_i13_256, hi) % 16 == 0, "hi on 16 bytes");
      .field = {__VA_ARGS__},                                                                      \
      .decode = dec}
 
+#define BOOK(nm, disk, dec, count, ...)                                                           \
+    {.name = #nm,                                                                                 \
+     .id = FM_TYPE_##nm,                                                                          \
+     .block_elems = 256,                                                                          \
+     .block_bytes = sizeof(disk),                                                                 \
+     .act = FM_ACT_I13_256,                                                                       \
+     .is_book = 1,                                                                                \
+     .n_field = count,                                                                            \
+     .field = {__VA_ARGS__},                                                                      \
+     .decode = dec}
+
 static const fm_type_traits types[] = {
     {.name = "F32", .id = FM_TYPE_F32, .block_elems = 1, .block_bytes = 4, .act = FM_ACT_F32,
      .decode = fm_decode_f32},
@@ -110,13 +121,20 @@ static const fm_type_traits types[] = {
     QUANTIZED(IQ4_XS, disk_iq4_xs, 256, FM_ACT_I13_256, fm_decode_iq4_xs, 4,
               FIELD(disk_iq4_xs, d, 2), FIELD(disk_iq4_xs, scales_h, 2),
               FIELD(disk_iq4_xs, scales_l, 4), FIELD(disk_iq4_xs, qs, 4)),
-    QUANTIZED(IQ3_S, disk_iq3_s, 256, FM_ACT_I13_256, fm_decode_iq3_s, 0, {0}),
-    QUANTIZED(IQ3_XXS, disk_iq3_xxs, 256, FM_ACT_I13_256, fm_decode_iq3_xxs, 0, {0}),
-    QUANTIZED(IQ2_S, disk_iq2_s, 256, FM_ACT_I13_256, fm_decode_iq2_s, 0, {0}),
-    QUANTIZED(IQ2_XS, disk_iq2_xs, 256, FM_ACT_I13_256, fm_decode_iq2_xs, 0, {0}),
-    QUANTIZED(IQ2_XXS, disk_iq2_xxs, 256, FM_ACT_I13_256, fm_decode_iq2_xxs, 0, {0}),
-    QUANTIZED(IQ1_M, disk_iq1_m, 256, FM_ACT_I13_256, fm_decode_iq1_m, 0, {0}),
-    QUANTIZED(IQ1_S, disk_iq1_s, 256, FM_ACT_I13_256, fm_decode_iq1_s, 0, {0}),
+    BOOK(IQ3_S, disk_iq3_s, fm_decode_iq3_s, 5, FIELD(disk_iq3_s, d, 2), FIELD(disk_iq3_s, qs, 4),
+         FIELD(disk_iq3_s, qh, 4), FIELD(disk_iq3_s, signs, 4), FIELD(disk_iq3_s, scales, 4)),
+    BOOK(IQ3_XXS, disk_iq3_xxs, fm_decode_iq3_xxs, 3, FIELD(disk_iq3_xxs, d, 2),
+         FIELD(disk_iq3_xxs, qs, 4), FIELD(disk_iq3_xxs, aux, 4)),
+    BOOK(IQ2_S, disk_iq2_s, fm_decode_iq2_s, 5, FIELD(disk_iq2_s, d, 2), FIELD(disk_iq2_s, qs, 4),
+         FIELD(disk_iq2_s, signs, 4), FIELD(disk_iq2_s, qh, 4), FIELD(disk_iq2_s, scales, 4)),
+    BOOK(IQ2_XS, disk_iq2_xs, fm_decode_iq2_xs, 3, FIELD(disk_iq2_xs, d, 2),
+         FIELD(disk_iq2_xs, qs, 4), FIELD(disk_iq2_xs, scales, 4)),
+    BOOK(IQ2_XXS, disk_iq2_xxs, fm_decode_iq2_xxs, 2, FIELD(disk_iq2_xxs, d, 2),
+         FIELD(disk_iq2_xxs, qs, 4)),
+    BOOK(IQ1_M, disk_iq1_m, fm_decode_iq1_m, 3, FIELD(disk_iq1_m, qs, 4), FIELD(disk_iq1_m, qh, 4),
+         FIELD(disk_iq1_m, scales, 4)),
+    BOOK(IQ1_S, disk_iq1_s, fm_decode_iq1_s, 3, FIELD(disk_iq1_s, d, 2), FIELD(disk_iq1_s, qs, 4),
+         FIELD(disk_iq1_s, qh, 4)),
 };
 
 /* Every id that the format has defined, for messages and size checks. Ids without a size were

@@ -108,6 +108,7 @@ typedef struct {
     uint16_t block_elems;
     uint16_t block_bytes;
     uint8_t act;           /* fm_act: how activations meet this type            */
+    uint8_t is_book;       /* 1: indices into books of 4 or 8 weights: IQ1, IQ2, IQ3 */
     uint8_t n_field;       /* 0: has no panel layout                            */
     fm_pack_field field[6];
     void (*decode)(float *dst, const void *src, int64_t n); /* n multiple of block_elems; NULL for

@@ -164,6 +164,8 @@ static void same_bits_everywhere(void **st)
     placement("deepseek2-c", "F32", 7, NULL);
     placement("deepseek2-q", "Q4_K", 1, NULL);
     placement("deepseek2-s", "Q6_K", 512, NULL);
+    placement("deepseek2-q", "IQ", 64, NULL);
+    placement("deepseek2-s", "IQ", 1, NULL);
 }
 
 static uint64_t cache_bytes(const fm_plan *plan)

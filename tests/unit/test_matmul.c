@@ -358,7 +358,7 @@ static void large_products_have_the_same_bits_in_every_set_layout_and_split(void
     static const struct {
         int type;
         int64_t n_in, n_tok;
-    } cases[] = {{FM_TYPE_Q8_0, 8192, 33}, {FM_TYPE_Q6_K, 10240, 5}, {FM_TYPE_IQ3_S, 20480, 5},
+    } cases[] = {{FM_TYPE_Q8_0, 8192, 33}, {FM_TYPE_Q6_K, 10240, 5}, {FM_TYPE_IQ3_S, 20480, 5}, {FM_TYPE_IQ2_XXS, 32768, 35},
                  {FM_TYPE_Q4_K, 14336, 37}, {FM_TYPE_Q4_0, 32 * 421, 17}};
     enum { N_CASES = sizeof cases / sizeof cases[0] };
     for (int i = 0; i < N_CASES; i++) {
@@ -394,14 +394,20 @@ static void quantized_products_have_the_same_bits_for_awkward_weights_and_activa
     }
 }
 
-/* Whether products of several tokens with whole panels leave the lower plane of activations of 8 bits out. */
+/* The layout that the set is made for. */
+static const fm_matrix *wanted_layout(const fm_kernels *set, const weights *w)
+{
+    return w->rows.type->is_book && set->book_layout == FM_LAYOUT_ROWS ? &w->rows : &w->panels;
+}
+
+/* Whether products of several tokens in that layout leave the lower plane of activations of 8 bits out. */
 static bool leaves_lower_plane_out(const fm_kernels *set, const fm_type_traits *t)
 {
-    const bool is_book = t->act == FM_ACT_I13_256 && t->n_field == 0;
     if (strcmp(set->name, "avx2") == 0)
-        return !is_book && t->id != FM_TYPE_Q8_0 && t->id != FM_TYPE_IQ4_NL &&
+        return !t->is_book && t->id != FM_TYPE_Q8_0 && t->id != FM_TYPE_IQ4_NL &&
                t->id != FM_TYPE_IQ4_XS;
-    if (strncmp(set->name, "avx512", 6) == 0 || strncmp(set->name, "amx", 3) == 0) return !is_book;
+    if (strncmp(set->name, "avx512", 6) == 0 || strncmp(set->name, "amx", 3) == 0)
+        return !t->is_book || set->book_layout == FM_LAYOUT_PANELS;
     return strcmp(set->name, "generic") != 0;
 }
 
@@ -433,8 +439,8 @@ static void products_of_int8_activations_leave_the_lower_plane_out(void **state)
                     for (int64_t b = 0; b < n_in / 256; b++) memset(a[b].lo, 0x33, sizeof a->lo);
                 }
             }
-            float *const y = fresh_result(&k, &w.panels);
-            multiply(&k, &w.panels, y, 0, 32, 0, MANY_TOK);
+            float *const y = fresh_result(&k, wanted_layout(*set, &w));
+            multiply(&k, wanted_layout(*set, &w), y, 0, 32, 0, MANY_TOK);
             check_same(y, want, MANY_TOK, 32, type->name, (*set)->name);
             free(y), free(k.bytes);
         }

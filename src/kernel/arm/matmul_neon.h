@@ -23,14 +23,8 @@ typedef void fm_panel_one_fn(float *out, const fm_matrix *w, int64_t row, const 
 /* The kernel of a type with panels; NULL for others. */
 fm_panel_one_fn *fm_panel_one_neon(const fm_type_traits *t);
 
-/* Whether a type of GGUF is one of code books: rows as on disk, in blocks of 256. */
-static inline bool fm_is_of_books(const fm_type_traits *t)
-{
-    return t->act == FM_ACT_I13_256 && t->n_field == 0;
-}
-
 /* Rows [row0, row1), whole sixteens, for any number of tokens >= 1: of panels of a type for which fm_panel_one_neon() has
- * a kernel, or of code books. */
+ * a kernel, or of code books, in rows. */
 void fm_matmul_tiles_neon(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                           float *const *y, int64_t n_tok);
 void fm_matmul_tiles_neon_int8(const fm_matrix *w, int64_t row0, int64_t row1,

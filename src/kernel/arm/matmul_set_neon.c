@@ -24,8 +24,10 @@ void fm_product_neon(const fm_matrix *w, int64_t row0, int64_t row1, const void 
     }
     const int64_t panels = fm_matrix_panel_rows(w);
     int64_t split = row1 < panels ? row1 : panels;
-    if (fm_is_of_books(type)) split = row0 + (row1 - row0) / FM_PANEL_ROWS * FM_PANEL_ROWS;
-    if (row0 < split && (fm_panel_one_neon(type) || fm_is_of_books(type))) {
+    const bool has_tiles = type->is_book ? panels == 0 : fm_panel_one_neon(type) != NULL;
+    if (type->is_book && has_tiles)
+        split = row0 + (row1 - row0) / FM_PANEL_ROWS * FM_PANEL_ROWS;
+    if (row0 < split && has_tiles) {
         tiles(w, row0, split, act, y, n_tok);
         row0 = split;
     }

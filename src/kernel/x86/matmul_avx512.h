@@ -26,6 +26,11 @@ void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const voi
 void fm_product_avx512_int8(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                             float *const *y, int64_t n_tok);
 
+/* Products with formats of code books, n_plane planes of activations, for processors with VBMI: in panels; rows as the set
+ * avx2. matmul_book_vbmi.c. */
+void fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                         float *const *y, int64_t n_tok, int n_plane);
+
 /* Products with formats of several planes but E4M3, n_plane planes of activations: matmul_planar_avx512.c. */
 void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                              float *const *y, int64_t n_tok, int n_plane);

@@ -1,33 +1,25 @@
-/* Products with the formats of code books for AVX-512 with VNNI and VBMI: a vector is two groups of 32 columns, 4 rows meet
- * 4 tokens.
+/* Panel kernels of the formats of code books, for AVX-512 with VNNI and VBMI: matmul_q256_panel_avx512.h. A lane is a row.
  *
- * vpermi2b looks 64 indices up among 128 bytes at once, so books are kept as the codes of quant/code_books.h, low and high
- * bytes apart: 0.5 to 4 KB, and no load for each index. A pair of such bytes is an entry: vpmultishiftqb spreads its
- * codes to bytes, vpermb makes them weights. 64 indices are two blocks of entries of 8 columns, or one with entries of 4.
- * Signs are masks.
+ * Of a row, 32 columns have four indices of 8 columns or eight of 4. Indices, codes and signs are all brought to bytes of the
+ * row's lane. vpermi2b looks 64 indices, those of 16 rows, up among 128 bytes at once, so books
+ * are kept as the codes of quant/code_books.h, low and high bytes apart. vpmultishiftqb brings the codes of four columns to
+ * the bytes of a lane, and their signs, which vpermb makes a weight with an offset. Many tokens take a block apart once.
  */
-#include "kernel/x86/matmul_book.h"
 #include "kernel/kernel_internal.h"
+#include "kernel/x86/matmul_book_vbmi.h"
 
 #if defined(__x86_64__)
 
-enum { N_VECTOR = 4, TILE_ROWS = 4, TILE_TOKENS = 4 };
-
-typedef struct {
-    __m512i w[N_VECTOR][2];
-} words;
-
-/* What a block is taken apart into. */
-typedef struct {
-    book_head head;
-    __m512i entry[2]; /* u16, in the order of the columns; of 8 columns: only the first 32 */
-} book_taken;
-
-/* Low bytes of entries, then high ones. */
+/* Low bytes of entries, then high ones; signs: of eight columns, by the seven that are stored. */
 static struct {
     _Alignas(64) uint8_t iq2_xxs[2][256], iq3_xxs[2][256], iq2_xs[2][512], iq3_s[2][512];
-    uint8_t iq2_s[2][1024], iq1[2][2048];
+    uint8_t iq2_s[2][1024], iq1[2][2048], signs[128];
 } books;
+
+/* Weights by code and, above it, sign (IQ1: whether the delta is negative), plus the offset; as often as there is room. */
+static struct {
+    _Alignas(16) uint8_t iq1[16], iq2[16], iq3_xxs[16], iq3_s[16];
+} values;
 
 static void split(uint8_t *low, uint8_t *high, const uint16_t *book, int n)
 {
@@ -37,31 +29,33 @@ static void split(uint8_t *low, uint8_t *high, const uint16_t *book, int n)
     }
 }
 
+/* n codes. */
+static void put_values(uint8_t dst[16], const int8_t *value, int n)
+{
+    for (int i = 0; i < 16; i++) {
+        const int v = value[i % n];
+        dst[i] = (uint8_t)(WEIGHT_OFFSET + (i & n ? -v : v));
+    }
+}
+
 void fm_matmul_book_init_vbmi(void)
 {
+    static const int8_t iq1[] = FM_IQ1_VALUES, iq2[] = FM_IQ2_VALUES;
+    static const int8_t iq3_xxs[] = FM_IQ3_XXS_HALVES, iq3_s[] = FM_IQ3_S_VALUES;
+    for (int i = 0; i < 16; i++)
+        values.iq1[i] = (uint8_t)(WEIGHT_OFFSET + iq1[i % 4] + (i & 4 ? -1 : 1));
+    put_values(values.iq2, iq2, 4);
+    put_values(values.iq3_xxs, iq3_xxs, 8);
+    put_values(values.iq3_s, iq3_s, 8);
     split(books.iq2_xxs[0], books.iq2_xxs[1], fm_book_iq2_xxs, 256);
     split(books.iq3_xxs[0], books.iq3_xxs[1], fm_book_iq3_xxs, 256);
     split(books.iq2_xs[0], books.iq2_xs[1], fm_book_iq2_xs, 512);
     split(books.iq3_s[0], books.iq3_s[1], fm_book_iq3_s, 512);
     split(books.iq2_s[0], books.iq2_s[1], fm_book_iq2_s, 1024);
     split(books.iq1[0], books.iq1[1], fm_book_iq1, 2048);
+    for (uint32_t i = 0; i < 128; i++) books.signs[i] = (uint8_t)fm_iq_signs(i);
+    fm_matmul_book_init_iq1_vbmi();
 }
-
-static void activation_words(words *dst, const fm_act_i13_256 *x)
-{
-    FM_UNROLL
-    for (int k = 0; k < N_VECTOR; k++) {
-        const __m512i hi = _mm512_loadu_si512(x->hi + 64 * k);
-        const __m512i lo = _mm512_loadu_si512(x->lo + 64 * k);
-        const __m512i hi_even = _mm512_srai_epi16(_mm512_slli_epi16(hi, 8), 8 - FM_ACT_256_SHIFT);
-        const __m512i hi_odd = _mm512_slli_epi16(_mm512_srai_epi16(hi, 8), FM_ACT_256_SHIFT);
-        const __m512i lo_even = _mm512_srai_epi16(_mm512_slli_epi16(lo, 8), 8);
-        dst->w[k][0] = _mm512_add_epi16(hi_even, lo_even);
-        dst->w[k][1] = _mm512_add_epi16(hi_odd, _mm512_srai_epi16(lo, 8));
-    }
-}
-
-/* ---- indices ------------------------------------------------------------------------------- */
 
 /* Bytes of a book of 128, 256 ... 2048 by 64 indices: their low 8 bits, and masks of bits 8, 9 and 10. */
 static FM_ALWAYS_INLINE __m512i look_up(const uint8_t *book, const int n, __m512i index,
@@ -70,8 +64,8 @@ static FM_ALWAYS_INLINE __m512i look_up(const uint8_t *book, const int n, __m512
     __m512i v[16];
     FM_UNROLL
     for (int i = 0; i < n / 128; i++)
-        v[i] = _mm512_permutex2var_epi8(_mm512_load_si512(book + 128 * i), index,
-                                        _mm512_load_si512(book + 128 * i + 64));
+        v[i] = _mm512_permutex2var_epi8(load_512(book + 128 * i), index,
+                                        load_512(book + 128 * i + 64));
     FM_UNROLL
     for (int m = n / 256, k = 7; m > 0; m /= 2, k++) {
         const __mmask64 set = k == 7 ? _mm512_movepi8_mask(index) : bit[k - 8];
@@ -81,288 +75,392 @@ static FM_ALWAYS_INLINE __m512i look_up(const uint8_t *book, const int n, __m512
     return v[0];
 }
 
-/* Entries of indices 0 to 31, then of 32 to 63. */
-static FM_ALWAYS_INLINE void put_entries(__m512i *first, __m512i *second, const uint8_t *book,
-                                         const int n, __m512i index, const __mmask64 *bit)
+/* Seven signs and what lies above, in bytes: eight signs. */
+static FM_ALWAYS_INLINE __m512i all_signs(__m512i seven)
+{
+    return look_up(books.signs, 128, seven, NULL);
+}
+
+static FM_ALWAYS_INLINE void put(uint8_t *dst, int i, __m512i v)
+{
+    _mm512_store_si512(dst + 64 * i, v);
+}
+
+/* ---- codes and signs ------------------------------------------------------------------------- */
+
+/* Of 8 columns to an index: codes of the first four columns of each, of the others, signs. */
+enum { CODES_FIRST, CODES_OTHERS, CODES_SIGNS_8 };
+/* Of 4: codes of indices 0 and 1, 2 and 3 ...: in every lane two bytes of the first two columns, two of the others; signs. */
+enum { CODES_PAIRS, CODES_SIGNS_4 = 4 };
+
+static FM_ALWAYS_INLINE void put_codes_8(uint8_t *dst, const uint8_t *book, const int n,
+                                         __m512i index, const __mmask64 *bit)
+{
+    put(dst, CODES_FIRST, look_up(book, n, index, bit));
+    put(dst, CODES_OTHERS, look_up(book + n, n, index, bit));
+}
+
+static FM_ALWAYS_INLINE void put_codes_4(uint8_t *dst, const uint8_t *book, const int n,
+                                         __m512i index, const __mmask64 *bit)
 {
     const __m512i low = look_up(book, n, index, bit), high = look_up(book + n, n, index, bit);
-    /* Bytes i and 64 + i. */
-    const __m512i pair = _mm512_set_epi64(
-        0x5f1f5e1e5d1d5c1c, 0x5b1b5a1a59195818, 0x5717561655155414, 0x5313521251115010,
-        0x4f0f4e0e4d0d4c0c, 0x4b0b4a0a49094808, 0x4707460645054404, 0x4303420241014000);
-    *first = _mm512_permutex2var_epi8(low, pair, high);
-    *second = _mm512_permutex2var_epi8(low, _mm512_add_epi8(pair, _mm512_set1_epi8(32)), high);
+    put(dst, 0, select_bits(0xffff, low, _mm512_slli_epi32(high, 16)));
+    put(dst, 1, select_bits(0xffff, _mm512_srli_epi32(low, 16), high));
 }
 
-static FM_ALWAYS_INLINE uint64_t load_u64(const uint8_t *p)
+static FM_ALWAYS_INLINE void codes_iq2_xxs(uint8_t *dst, const uint8_t *p, int i)
 {
-    uint64_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
+    put_codes_8(dst, books.iq2_xxs[0], 256, panel_field(p, 2, 2 * i), NULL);
+    put(dst, CODES_SIGNS_8, all_signs(bits_from(panel_field(p, 2, 2 * i + 1), 0, 7, 14, 21)));
 }
 
-static FM_ALWAYS_INLINE __m512i two_of_32(__m256i first, __m256i second)
+/* Two words to a lane, so of their bytes the second and the third change places. */
+static FM_ALWAYS_INLINE void codes_iq2_xs(uint8_t *dst, const uint8_t *p, int i)
 {
-    return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+    const __m512i a = panel_field(p, 2, 2 * i), b = panel_field(p, 2, 2 * i + 1);
+    const __m512i low = select_bits(0x00ff00ff, a, _mm512_slli_epi32(b, 8));
+    const __m512i high = select_bits(0x00ff00ff, _mm512_srli_epi32(a, 8), b);
+    const __mmask64 bit[] = {_mm512_test_epi8_mask(high, _mm512_set1_epi8(1))};
+    put_codes_8(dst, books.iq2_xs[0], 512, low, bit);
+    put(dst, CODES_SIGNS_8, all_signs(_mm512_srli_epi32(high, 1)));
 }
 
-/* Two functions for each format: take_<type>() puts the entries of the blocks at p and q, use_<type>() gives the weights,
- * without signs, of columns 64 k and more. */
-typedef void take_fn(book_taken *a, book_taken *b, const uint8_t *p, const uint8_t *q);
-typedef __m512i use_fn(const book_taken *h, int k);
-
-static FM_ALWAYS_INLINE void take_iq2_xxs(book_taken *a, book_taken *b, const uint8_t *p,
-                                          const uint8_t *q)
+/* Masks of bits 0, 1 and 2 of the bytes of v. */
+static FM_ALWAYS_INLINE void three_masks(__mmask64 bit[3], __m512i v)
 {
-    /* The first dword of every 8 bytes. */
-    const __m256i i = _mm512_cvtepi64_epi32(_mm512_loadu_si512(p + 2));
-    const __m256i j = _mm512_cvtepi64_epi32(_mm512_loadu_si512(q + 2));
-    put_entries(&a->entry[0], &b->entry[0], books.iq2_xxs[0], 256, two_of_32(i, j), NULL);
-}
-
-static FM_ALWAYS_INLINE void take_iq2_xs(book_taken *a, book_taken *b, const uint8_t *p,
-                                         const uint8_t *q)
-{
-    const __m512i i = _mm512_loadu_si512(p + 2), j = _mm512_loadu_si512(q + 2);
-    const __m512i ninth = _mm512_set1_epi16(256);
-    const __mmask64 bit[] = {_mm512_test_epi16_mask(i, ninth) |
-                             (__mmask64)_mm512_test_epi16_mask(j, ninth) << 32};
-    put_entries(&a->entry[0], &b->entry[0], books.iq2_xs[0], 512,
-                two_of_32(_mm512_cvtepi16_epi8(i), _mm512_cvtepi16_epi8(j)), bit);
-}
-
-static FM_ALWAYS_INLINE void take_iq2_s(book_taken *a, book_taken *b, const uint8_t *p,
-                                        const uint8_t *q)
-{
-    __mmask64 bit[2];
     FM_UNROLL
-    for (int k = 0; k < 2; k++)
-        bit[k] = _pext_u64(load_u64(p + 66), 0x5555555555555555u << k) |
-                 _pext_u64(load_u64(q + 66), 0x5555555555555555u << k) << 32;
-    put_entries(&a->entry[0], &b->entry[0], books.iq2_s[0], 1024,
-                two_of_32(load_256(p + 2), load_256(q + 2)), bit);
+    for (int i = 0; i < 3; i++) bit[i] = _mm512_test_epi8_mask(v, _mm512_set1_epi8((char)(1 << i)));
 }
 
-/* IQ1: 32 low bytes at qs, three high bits of each index at qh, where `of` says of 16 of them in 8 bytes. */
-static FM_ALWAYS_INLINE void take_iq1(book_taken *a, book_taken *b, const uint8_t *p,
-                                      const uint8_t *q, const int qs, const int qh,
-                                      const uint64_t of)
+static FM_ALWAYS_INLINE void codes_iq2_s(uint8_t *dst, const uint8_t *p, int i)
 {
+    /* Byte i % 4, two bits to an index. */
+    const __m512i byte =
+        _mm512_srlv_epi32(panel_field(p, 66, i / 4), _mm512_set1_epi32(8 * (i % 4)));
     __mmask64 bit[3];
-    FM_UNROLL
-    for (int k = 0; k < 3; k++)
-        bit[k] = _pext_u64(load_u64(p + qh), of << k) |
-                 _pext_u64(load_u64(p + qh + 8), of << k) << 16 |
-                 _pext_u64(load_u64(q + qh), of << k) << 32 |
-                 _pext_u64(load_u64(q + qh + 8), of << k) << 48;
-    put_entries(&a->entry[0], &b->entry[0], books.iq1[0], 2048,
-                two_of_32(load_256(p + qs), load_256(q + qs)), bit);
+    three_masks(bit, bits_from(byte, 0, 2, 4, 6));
+    put_codes_8(dst, books.iq2_s[0], 1024, panel_field(p, 2, i), bit);
+    put(dst, CODES_SIGNS_8, panel_field(p, 34, i));
 }
 
-static FM_ALWAYS_INLINE void take_iq1_s(book_taken *a, book_taken *b, const uint8_t *p,
-                                        const uint8_t *q)
+static FM_ALWAYS_INLINE void codes_iq1_s(uint8_t *dst, const uint8_t *p, int i)
 {
-    take_iq1(a, b, p, q, 2, 34, 0x0249024902490249u); /* four times three bits of a word */
+    const __m512i word = word_of_lane(p, 34, i);
+    __mmask64 bit[3];
+    three_masks(bit, high_iq1_s(word));
+    put_codes_8(dst, books.iq1[0], 2048, panel_field(p, 2, i), bit);
+    put(dst, CODES_SIGNS_8,
+        _mm512_srai_epi32(_mm512_slli_epi32(word, 16), 31)); /* of all columns */
 }
 
-static FM_ALWAYS_INLINE void take_iq1_m(book_taken *a, book_taken *b, const uint8_t *p,
-                                        const uint8_t *q)
+static FM_ALWAYS_INLINE void codes_iq1_m(uint8_t *dst, const uint8_t *p, int i)
 {
-    take_iq1(a, b, p, q, 0, 32, 0x1111111111111111u); /* of nibbles */
+    const __m512i word = word_of_lane(p, 32, i);
+    __mmask64 bit[3];
+    three_masks(bit, high_iq1_m(word));
+    put_codes_8(dst, books.iq1[0], 2048, panel_field(p, 0, i), bit);
+    put(dst, CODES_SIGNS_8, word);
 }
 
-static FM_ALWAYS_INLINE void take_iq3_xxs(book_taken *a, book_taken *b, const uint8_t *p,
-                                          const uint8_t *q)
+static FM_ALWAYS_INLINE void codes_iq3_xxs(uint8_t *dst, const uint8_t *p, int i)
 {
-    put_entries(&a->entry[0], &a->entry[1], books.iq3_xxs[0], 256, _mm512_loadu_si512(p + 2), NULL);
-    put_entries(&b->entry[0], &b->entry[1], books.iq3_xxs[0], 256, _mm512_loadu_si512(q + 2), NULL);
+    put_codes_4(dst, books.iq3_xxs[0], 256, panel_field(p, 2, 2 * i), NULL);
+    put_codes_4(dst + 128, books.iq3_xxs[0], 256, panel_field(p, 2, 2 * i + 1), NULL);
+    put(dst, CODES_SIGNS_4, all_signs(bits_from(panel_field(p, 66, i), 0, 7, 14, 21)));
 }
 
-static FM_ALWAYS_INLINE void take_iq3_s(book_taken *a, book_taken *b, const uint8_t *p,
-                                        const uint8_t *q)
+static FM_ALWAYS_INLINE void codes_iq3_s(uint8_t *dst, const uint8_t *p, int i)
 {
-    const __mmask64 i = load_u64(p + 66), j = load_u64(q + 66);
-    put_entries(&a->entry[0], &a->entry[1], books.iq3_s[0], 512, _mm512_loadu_si512(p + 2), &i);
-    put_entries(&b->entry[0], &b->entry[1], books.iq3_s[0], 512, _mm512_loadu_si512(q + 2), &j);
+    /* Byte i % 4, a bit to an index. */
+    const __m512i bits =
+        _mm512_srlv_epi32(panel_field(p, 66, i / 4), _mm512_set1_epi32(8 * (i % 4)));
+    const __m512i one = _mm512_set1_epi8(1);
+    const __mmask64 a[] = {_mm512_test_epi8_mask(bits_from(bits, 0, 1, 2, 3), one)};
+    const __mmask64 b[] = {_mm512_test_epi8_mask(bits_from(bits, 4, 5, 6, 7), one)};
+    put_codes_4(dst, books.iq3_s[0], 512, panel_field(p, 2, 2 * i), a);
+    put_codes_4(dst + 128, books.iq3_s[0], 512, panel_field(p, 2, 2 * i + 1), b);
+    put(dst, CODES_SIGNS_4, panel_field(p, 74, i));
 }
 
 /* ---- weights ------------------------------------------------------------------------------- */
 
-/* Bytes of 8 places, one to a lane of 8 bytes. */
-static FM_ALWAYS_INLINE __m512i of_places(const int step)
+static FM_ALWAYS_INLINE __m512i value_of(const uint8_t *of, __m512i index)
 {
-    const uint64_t one = 0x0706050403020100u;
-    return _mm512_set1_epi64((int64_t)(one * (uint64_t)step));
+    const __m512i table = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)of));
+    return _mm512_permutexvar_epi8(index, table);
 }
 
-/* Codes of 2 bits, 8 to an entry; value: by two bits. */
-static FM_ALWAYS_INLINE __m512i columns_of_8(const book_taken *h, int k, const int8_t *value)
+/* Columns 4 u and more; place: where the byte of an index of 8 columns is. */
+static FM_ALWAYS_INLINE __m512i columns_of_8(const uint8_t *codes, int u, int place)
 {
-    /* Word 8 k + i to lane i of 8 bytes; what comes along is shifted out or not looked at. */
-    const __m512i from =
-        _mm512_add_epi16(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(8 * k));
-    const __m512i entry = _mm512_permutexvar_epi16(from, h->entry[0]);
-    const __m512i table = _mm512_set1_epi32((int)fm_quant_le32((const uint8_t *)value));
-    return _mm512_permutexvar_epi8(_mm512_multishift_epi64_epi8(of_places(2), entry), table);
+    const int b = 8 * place, s = 8 * place + 4 * (u & 1) - 2;
+    const __m512i code = bits_from(load_512(codes + 64 * (u & 1 ? CODES_OTHERS : CODES_FIRST)), b,
+                                   b + 2, b + 4, b + 6);
+    const __m512i sign = bits_from(load_512(codes + 64 * CODES_SIGNS_8), s, s + 1, s + 2, s + 3);
+    return select_bits(0x03030303, code, sign);
 }
 
-/* Codes of 3 bits in 4, 4 to an entry; value: by three bits. */
-static FM_ALWAYS_INLINE __m512i columns_of_4(const book_taken *h, int k, const int8_t *value)
+static FM_ALWAYS_INLINE __m512i columns_of_4(const uint8_t *codes, int u)
 {
-    /* Two words to a lane of 8 bytes. */
-    const __m512i from =
-        _mm512_add_epi32(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(8 * (k % 2)));
-    const __m512i entry = _mm512_permutexvar_epi32(from, h->entry[k / 2]);
-    const __m512i table = _mm512_set1_epi64((int64_t)load_u64((const uint8_t *)value));
-    return _mm512_permutexvar_epi8(_mm512_multishift_epi64_epi8(of_places(4), entry), table);
+    const int b = 8 * (u & 1), s = 4 * u - 3;
+    const __m512i code =
+        bits_from(load_512(codes + 64 * (CODES_PAIRS + u / 2)), b, b + 4, b + 16, b + 20);
+    const __m512i sign = bits_from(load_512(codes + 64 * CODES_SIGNS_4), s, s + 1, s + 2, s + 3);
+    return select_bits(0x07070707, code, sign);
 }
 
-static FM_ALWAYS_INLINE __m512i use_iq2(const book_taken *h, int k)
+static FM_ALWAYS_INLINE __m512i unit_iq2_xxs(const uint8_t *p, int k, int u, const int many)
 {
-    static const int8_t value[] = FM_IQ2_VALUES;
-    return columns_of_8(h, k, value);
-}
-#define use_iq2_xxs use_iq2
-#define use_iq2_xs use_iq2
-#define use_iq2_s use_iq2
-
-static FM_ALWAYS_INLINE __m512i use_iq1_s(const book_taken *h, int k)
-{
-    static const int8_t value[] = FM_IQ1_VALUES;
-    return columns_of_8(h, k, value);
-}
-#define use_iq1_m use_iq1_s
-
-static FM_ALWAYS_INLINE __m512i use_iq3_xxs(const book_taken *h, int k)
-{
-    static const int8_t value[] = FM_IQ3_XXS_HALVES;
-    return columns_of_4(h, k, value);
+    (void)k, (void)many;
+    return value_of(values.iq2, columns_of_8(p, u, u / 2));
 }
 
-static FM_ALWAYS_INLINE __m512i use_iq3_s(const book_taken *h, int k)
+static FM_ALWAYS_INLINE __m512i unit_iq2_xs(const uint8_t *p, int k, int u, const int many)
 {
-    static const int8_t value[] = FM_IQ3_S_VALUES;
-    return columns_of_4(h, k, value);
+    (void)many;
+    const int at = 4 * k + u, octet = at / 2;
+    return value_of(values.iq2, columns_of_8(p, at, octet == 1 ? 2 : octet == 2 ? 1 : octet));
 }
 
-/* ---- parts of matmul_book.inc -------------------------------------------------------------- */
-
-static FM_ALWAYS_INLINE void take_blocks(book_taken *h, uint16_t *half, const uint8_t *const *block,
-                                         int n, book_head_fn *head, take_fn *take)
+static FM_ALWAYS_INLINE __m512i unit_iq2_s(const uint8_t *p, int k, int u, const int many)
 {
-    for (int i = 0; i < n; i += 2) {
-        book_taken none; /* beside the last of an odd number */
-        const bool two = i + 1 < n;
-        half[i] = head(&h[i].head, block[i]);
-        if (two) half[i + 1] = head(&h[i + 1].head, block[i + 1]);
-        take(&h[i], two ? &h[i + 1] : &none, block[i], block[two ? i + 1 : i]);
-    }
+    (void)many;
+    const int at = 4 * k + u;
+    return value_of(values.iq2, columns_of_8(p, at, at / 2));
 }
 
-/* Bytes a in the lanes of group 2 k, b in those of the next one. */
-static FM_ALWAYS_INLINE __m512i of_groups(int64_t a, int64_t b)
+static FM_ALWAYS_INLINE __m512i unit_iq3_xxs(const uint8_t *p, int k, int u, const int many)
 {
-    return _mm512_set_epi64(b, b, b, b, a, a, a, a);
+    (void)k, (void)many;
+    return value_of(values.iq3_xxs, columns_of_4(p, u));
 }
 
-static FM_ALWAYS_INLINE void weight_words(__m512i w[2], const book_taken *h, const uint8_t *block,
-                                          const int k, const book_sign sign, use_fn *use)
+static FM_ALWAYS_INLINE __m512i unit_iq3_s(const uint8_t *p, int k, int u, const int many)
 {
-    (void)block;
-    const int64_t all = 0x0101010101010101;
-    const uint64_t s = load_u64((const uint8_t *)&h->head.sign + 8 * k); /* of 64 columns */
-    __m512i q = use(h, k);
-    if (sign == SIGN_BITS)
-        q = _mm512_mask_sub_epi8(q, (__mmask64)s, _mm512_setzero_si512(), q);
-    else if (sign == DELTA_OF_GROUP)
-        q = _mm512_add_epi8(q, _mm512_shuffle_epi8(_mm512_broadcast_i64x4(h->head.sign),
-                                                   of_groups(2 * k * all, (2 * k + 1) * all)));
-    else
-        q = _mm512_add_epi8(q,
-                            _mm512_shuffle_epi8(_mm512_set1_epi64((int64_t)s),
-                                                _mm512_set_epi64(7 * all, 6 * all, 5 * all, 4 * all,
-                                                                 3 * all, 2 * all, all, 0)));
-    /* A byte of scale, a byte of 0. */
-    const int64_t word = 0x0001000100010001, zero = (int64_t)0x8000800080008000u;
-    const __m512i take = of_groups(zero | 2 * k * word, zero | (2 * k + 1) * word);
-    const __m512i scale = _mm512_shuffle_epi8(_mm512_broadcast_i64x4(h->head.scale), take);
-    w[0] = _mm512_maddubs_epi16(scale, q);
-    w[1] = _mm512_maddubs_epi16(_mm512_slli_epi16(scale, 8), q);
+    (void)k, (void)many;
+    return value_of(values.iq3_s, columns_of_4(p, u));
 }
 
-static FM_ALWAYS_INLINE __m256i dot_block(const book_taken *h, const uint8_t *block, const words *x,
-                                          const book_sign sign, use_fn *use)
+/* sign: of an index, in the place of its columns. */
+static FM_ALWAYS_INLINE __m512i columns_of_iq1(const uint8_t *codes, int u, __m512i sign)
 {
-    __m512i s[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-    FM_UNROLL
-    for (int k = 0; k < N_VECTOR; k++) {
-        __m512i q[2];
-        weight_words(q, h, block, k, sign, use);
-        s[0] = _mm512_dpwssd_epi32(s[0], q[0], x->w[k][0]);
-        s[1] = _mm512_dpwssd_epi32(s[1], q[1], x->w[k][1]);
-    }
-    const __m512i sum = _mm512_add_epi32(s[0], s[1]);
-    return _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
+    const int b = 8 * (u / 2);
+    const __m512i code = bits_from(load_512(codes + 64 * (u & 1 ? CODES_OTHERS : CODES_FIRST)), b,
+                                   b + 2, b + 4, b + 6);
+    return value_of(values.iq1, select_bits(0x03030303, code, sign));
 }
 
-/* Lane i is the sum of the lanes of s[i]. */
-static FM_ALWAYS_INLINE __m512i add_lanes_of_16(const __m512i s[16])
+static FM_ALWAYS_INLINE __m512i unit_iq1_s(const uint8_t *p, int k, int u, const int many)
 {
-    __m512i four[4], eight[2];
-    FM_UNROLL
-    for (int i = 0; i < 4; i++) {
-        const __m512i *const v = s + 4 * i;
-        const __m512i a =
-            _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
-        const __m512i b =
-            _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
-        four[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-    }
-    FM_UNROLL
-    for (int i = 0; i < 2; i++)
-        eight[i] = _mm512_add_epi32(_mm512_shuffle_i32x4(four[2 * i], four[2 * i + 1], 0x44),
-                                    _mm512_shuffle_i32x4(four[2 * i], four[2 * i + 1], 0xee));
-    return _mm512_add_epi32(_mm512_shuffle_i32x4(eight[0], eight[1], 0x88),
-                            _mm512_shuffle_i32x4(eight[0], eight[1], 0xdd));
+    (void)k, (void)many;
+    return columns_of_iq1(p, u, load_512(p + 64 * CODES_SIGNS_8));
 }
 
-static void tile(float *acc, const words *w, const words *const *x, __m128 d, const float *dx)
+static FM_ALWAYS_INLINE __m512i unit_iq1_m(const uint8_t *p, int k, int u, const int many)
 {
-    __m512i sum[TILE_TOKENS * TILE_ROWS];
-    FM_UNROLL
-    for (int i = 0; i < TILE_TOKENS * TILE_ROWS; i++) sum[i] = _mm512_setzero_si512();
+    (void)many;
+    const int at = 4 * k + u, s = 4 * (at / 2) + 1; /* bit 3 of a nibble is to be bit 2 */
+    return columns_of_iq1(p, at, bits_from(load_512(p + 64 * CODES_SIGNS_8), s, s, s, s));
+}
+
+/* ---- scales -------------------------------------------------------------------------------- */
+
+static FM_ALWAYS_INLINE __m512i scale_iq2_xxs(const uint8_t *p, int k)
+{
+    return odd_scale(panel_field(p, 2, 2 * k + 1), 28, 4);
+}
+
+static FM_ALWAYS_INLINE __m512i scale_iq2_xs(const uint8_t *p, int k)
+{
+    return odd_scale(panel_field(p, 66, k / 8), 4 * (k % 8), 4);
+}
+
+static FM_ALWAYS_INLINE __m512i scale_iq2_s(const uint8_t *p, int k)
+{
+    return odd_scale(panel_field(p, 74, k / 8), 4 * (k % 8), 4);
+}
+
+static FM_ALWAYS_INLINE __m512i scale_iq3_xxs(const uint8_t *p, int k)
+{
+    return odd_scale(panel_field(p, 66, k), 28, 4);
+}
+
+static FM_ALWAYS_INLINE __m512i scale_iq3_s(const uint8_t *p, int k)
+{
+    return odd_scale(panel_field(p, 106, 0), 4 * k, 4);
+}
+
+static const shape_256 shape_iq2_xxs = SHAPE(66, 8, 0.125f, 0, FM_READ_IN_ORDER);
+static const shape_256 shape_iq2_xs = SHAPE(74, 16, 0.125f, 0, FM_READ_BY_FIELDS);
+static const shape_256 shape_iq2_s = SHAPE(82, 16, 0.125f, 0, FM_READ_BY_FIELDS);
+static const shape_256 shape_iq3_xxs = SHAPE(98, 8, 0.5f, 0, FM_READ_BY_FIELDS);
+static const shape_256 shape_iq3_s = SHAPE(110, 8, 1.0f, 0, FM_READ_BY_FIELDS);
+
+/* ---- the formats --------------------------------------------------------------------------- */
+
+#define FORMATS(X)                                                                                 \
+    X(iq1_s, IQ1_S)                                                                                \
+    X(iq1_m, IQ1_M)                                                                                \
+    X(iq2_xxs, IQ2_XXS)                                                                            \
+    X(iq2_xs, IQ2_XS)                                                                              \
+    X(iq2_s, IQ2_S)                                                                                \
+    X(iq3_xxs, IQ3_XXS)                                                                            \
+    X(iq3_s, IQ3_S)
+
+/* Up to four tokens; with activations of 8 bits, too, whose lower plane is 0. */
+#define KERNEL_OF(type, nt) KERNEL(type, nt, 2, scale_##type, NULL, codes_##type, unit_##type)
+#define FEW(type, name) KERNEL_OF(type, 2) KERNEL_OF(type, 3) KERNEL_OF(type, 4)
+FORMATS(FEW)
+KERNEL_OF(iq2_xxs, 1)
+KERNEL_OF(iq2_xs, 1)
+KERNEL_OF(iq2_s, 1)
+KERNEL_OF(iq3_xxs, 1)
+KERNEL_OF(iq3_s, 1)
+/* Of IQ1 it is a kernel of another kind. */
+#define iq1_s_1_2 fm_panel_iq1_s_one_vbmi
+#define iq1_m_1_2 fm_panel_iq1_m_one_vbmi
+
+enum { FEW_TOKENS = 4, MANY_TOKENS = 32 };
+#define ENTRY(type, name) [FM_TYPE_##name] = {{type##_1_2, type##_2_2, type##_4_2}, {type##_3_2}},
+static const fm_panel_kernels few_tokens[FM_KERNEL_TYPES] = {FORMATS(ENTRY)};
+
+/* ---- many tokens --------------------------------------------------------------------------- */
+
+/* A block of 16 rows as bytes: vector u has columns 4 u to 4 u + 3. */
+typedef struct {
+    __m512i unit[64], sc[16];
+    halves_512 h;
+} unpacked_block;
+
+static FM_ALWAYS_INLINE void unpack_block(unpacked_block *dst, const uint8_t *panel,
+                                          const shape_256 shape, scale_fn *scale,
+                                          codes_fn *get_codes, unit_fn *unit)
+{
+    const int n = shape.n_group / N_CODES;
+    _Alignas(64) uint8_t codes[N_CODES * CODES_BYTES];
     FM_NO_UNROLL
-    for (int k = 0; k < N_VECTOR; k++) {
+    for (int i = 0; i < N_CODES; i++) get_codes(codes + i * CODES_BYTES, panel, i);
+    fm_in_memory(codes);
+    FM_NO_UNROLL
+    for (int i = 0; i < N_CODES; i++) {
+        fm_prefetch_panel(panel, shape.block_bytes * FM_PANEL_ROWS, i, N_CODES);
         FM_UNROLL
-        for (int odd = 0; odd < 2; odd++) {
-            __m512i v[TILE_TOKENS];
-            FM_UNROLL
-            for (int t = 0; t < TILE_TOKENS; t++) v[t] = x[t]->w[k][odd];
-            FM_UNROLL
-            for (int r = 0; r < TILE_ROWS; r++) {
-                const __m512i q = w[r].w[k][odd];
-                FM_UNROLL
-                for (int t = 0; t < TILE_TOKENS; t++)
-                    sum[TILE_ROWS * t + r] = _mm512_dpwssd_epi32(sum[TILE_ROWS * t + r], q, v[t]);
+        for (int u = 0; u < 8; u++)
+            dst->unit[8 * i + u] =
+                unit(codes + i * CODES_BYTES, u / shape.n_unit, u % shape.n_unit, 1);
+        FM_UNROLL
+        for (int k = 0; k < n; k++) dst->sc[n * i + k] = scale(panel, n * i + k);
+    }
+    dst->h = read_halves(panel, shape);
+}
+
+typedef void unpack_fn(unpacked_block *dst, const uint8_t *panel);
+#define UNPACK(type, name)                                                                         \
+    static void unpack_##type(unpacked_block *dst, const uint8_t *panel)                           \
+    {                                                                                              \
+        unpack_block(dst, panel, shape_##type, scale_##type, codes_##type, unit_##type);           \
+    }
+FORMATS(UNPACK)
+
+static FM_ALWAYS_INLINE __m512i unpacked_unit_8(const uint8_t *p, int k, int u, const int many)
+{
+    (void)many;
+    return load_512(p + 64 * (8 * k + u));
+}
+
+static FM_ALWAYS_INLINE __m512i unpacked_unit_4(const uint8_t *p, int k, int u, const int many)
+{
+    (void)many;
+    return load_512(p + 64 * (4 * k + u));
+}
+
+/* The products of a block with nt tokens; n_unit as in shape_256. */
+typedef void add_fn(float *out, const unpacked_block *w, const fm_act_i13_256 *const *x);
+#define ADD(nt, n_plane, units)                                                                    \
+    static void add_##nt##_##n_plane##_##units(float *out, const unpacked_block *w,                \
+                                               const fm_act_i13_256 *const *x)                     \
+    {                                                                                              \
+        const shape_256 shape = {.n_group = 64 / units,                                            \
+                                 .n_unit = units,                                                  \
+                                 .offset_32 = WEIGHT_OFFSET / 32,                                  \
+                                 .n_part = 1,                                                      \
+                                 .in_step = 1,                                                     \
+                                 .order = FM_READ_ELSEWHERE};                                      \
+        const block_source from = {(const uint8_t *)w->unit, NULL, w->sc};                         \
+        const __m512i none[8] = {{0}};                                                             \
+        sums_512 r;                                                                                \
+        add_part(&r, from, x, nt, n_plane, shape, NULL, unpacked_unit_##units, 0);                 \
+        add_part_to(out, &r, none, w->h, x, nt, n_plane, shape);                                   \
+    }
+#define ADD_4_TO_8(X, n_plane, units)                                                              \
+    X(4, n_plane, units)                                                                           \
+    X(5, n_plane, units) X(6, n_plane, units) X(7, n_plane, units) X(8, n_plane, units)
+ADD_4_TO_8(ADD, 1, 4)
+ADD_4_TO_8(ADD, 1, 8)
+ADD_4_TO_8(ADD, 2, 4)
+ADD_4_TO_8(ADD, 2, 8)
+
+/* By planes of activations, units per group (4, 8) and tokens, of which there are 4 to 8. */
+#define ADD_ENTRY(nt, n_plane, units) [nt] = add_##nt##_##n_plane##_##units,
+static add_fn *const add_kernels[2][2][9] = {
+    {{ADD_4_TO_8(ADD_ENTRY, 1, 4)}, {ADD_4_TO_8(ADD_ENTRY, 1, 8)}},
+    {{ADD_4_TO_8(ADD_ENTRY, 2, 4)}, {ADD_4_TO_8(ADD_ENTRY, 2, 8)}},
+};
+
+typedef struct {
+    unpack_fn *unpack;
+    const shape_256 *shape;
+} format_book;
+#define FORMAT(type, name) [FM_TYPE_##name] = {unpack_##type, &shape_##type},
+static const format_book formats[FM_KERNEL_TYPES] = {FORMATS(FORMAT)};
+
+/* What many_tokens() wants to know. */
+typedef struct {
+    unpack_fn *unpack;
+    add_fn *const *add;
+} many_kernels;
+
+/* fm_few_tokens_fn: rows of whole panels for 5 to MANY_TOKENS tokens. */
+static void many_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                        float *const *y, int64_t n_tok, const void *kernels)
+{
+    const many_kernels *const k = kernels;
+    const int64_t n_block = w->n_in / 256, n_call = (n_tok + 7) / 8;
+    const size_t bytes = (size_t)w->type->block_bytes * FM_PANEL_ROWS;
+    for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS) {
+        const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes;
+        _Alignas(64) float acc[MANY_TOKENS][FM_PANEL_ROWS];
+        memset(acc, 0, (size_t)n_tok * sizeof acc[0]);
+        for (int64_t b = 0; b < n_block; b++, panel += bytes) {
+            unpacked_block block;
+            k->unpack(&block, panel);
+            fm_in_memory(&block);
+            for (int64_t c = 0; c < n_call; c++) {
+                const int64_t t0 = n_tok * c / n_call, nt = n_tok * (c + 1) / n_call - t0;
+                const fm_act_i13_256 *x[8];
+                for (int64_t t = 0; t < nt; t++) x[t] = (const fm_act_i13_256 *)act[t0 + t] + b;
+                k->add[nt](acc[t0], &block, x);
             }
         }
+        fm_put_sums(y, row, n_tok, acc);
     }
-    const __m512i lane = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-    const __m512 each = _mm512_permutexvar_ps(lane, _mm512_castps128_ps512(_mm_loadu_ps(dx)));
-    const __m512 scale = _mm512_mul_ps(_mm512_broadcast_f32x4(d), each);
-    const __m512 term = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(add_lanes_of_16(sum)));
-    _mm512_store_ps(acc, _mm512_add_ps(_mm512_load_ps(acc), term));
 }
 
-/* One token does not pay for a book of 2,048: 32 vpermi2b take longer than 64 loads. */
-#define ONE_TOKEN_FORMATS FM_BOOK_FORMATS_IQ23
-#include "kernel/x86/matmul_book.inc"
-
-bool fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                         float *const *y, int64_t n_tok)
+void fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                         float *const *y, int64_t n_tok, int n_plane)
 {
-    return matmul_book(w, row0, row1, act, y, n_tok) ||
-           fm_matmul_book_avx2(w, row0, row1, act, y, n_tok);
+    const int64_t panel_rows = fm_matrix_panel_rows(w);
+    const int64_t split = row1 < panel_rows ? row1 : panel_rows;
+    if (row0 < split) {
+        const format_book *const f = &formats[w->type->id];
+        const many_kernels k = {f->unpack, add_kernels[n_plane - 1][f->shape->n_unit == 8]};
+        if (n_tok <= FEW_TOKENS)
+            fm_matmul_panel_rows(w, row0, split, act, y, n_tok, &few_tokens[w->type->id]);
+        else
+            fm_matmul_by_stretch(w, row0, split, act, y, n_tok, MANY_TOKENS, many_tokens, &k);
+        row0 = split;
+    }
+    if (row0 < row1) fm_matmul_book_avx2(w, row0, row1, act, y, n_tok);
 }
 
 #endif

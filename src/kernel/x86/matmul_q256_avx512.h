@@ -1,4 +1,4 @@
-/* How the formats with blocks of 256 are taken apart by AVX-512, 16 rows at a time: scales, minima and groups of columns;
+/* How the formats with blocks of 256 are codes apart by AVX-512, 16 rows at a time: scales, minima and groups of columns;
  * and the float step of a block. A lane is a row. For the files of the sets avx512 and amx.
  *
  * All formats have the same shape: groups of 16 or 32 columns whose weights are small unsigned integers with one scale
@@ -19,6 +19,11 @@ typedef __m512i unit_fn(const uint8_t *p, int k, int u, const int many);
 typedef __m512i scale_fn(const uint8_t *p, int k);
 typedef __m512i minimum_fn(const uint8_t *p, int k);
 
+/* Formats of code books: looks the entries of the 32 columns from 32 i on up, of the blocks at p, and puts their codes and
+ * signs at dst, CODES_BYTES of them. unit() reads those instead of the blocks; its k counts the groups of these columns. */
+enum { N_CODES = 8, CODES_BYTES = 5 * 64 };
+typedef void codes_fn(uint8_t *dst, const uint8_t *p, int i);
+
 /* Where the scale of a group comes in. */
 typedef enum {
     SCALE_SUM,     /* the group's sum times sc                                              */
@@ -35,19 +40,20 @@ typedef enum {
 /* Properties of a format that the compiler resolves. */
 typedef struct {
     int block_bytes;
-    int d_at, m_at;      /* where a row's halves d and, with minima, m are in its block      */
+    int d_at, m_at;      /* where a row's halves d and, with minima, m are in its block; d: or D_IN_NIBBLES */
     int n_group, n_unit; /* groups per block; units (4 columns) per group                    */
     int offset_32;       /* 32nds of the offset of the unsigned weights: the sum of the high
                             plane starts at so many times -(sum v), and the shift between the
                             planes multiplies by 32                                          */
     int down;            /* unsigned weights are 2^down times as large                       */
     int n_part;          /* float steps per block                                            */
+    float factor;        /* of d, a power of two; 0 is 1                                     */
     min_form min;
     scale_place scale;
     int rolled;       /* one token: a loop over the groups, measured faster from memory */
-    int scales_first; /* with up to so many tokens scales and minima are taken out of a block before its groups
+    int scales_first; /* with up to so many tokens scales and minima are codes out of a block before its groups
                          instead of each where it is used, which few products do not hide */
-    int in_step;      /* from so many tokens on a unit is taken apart when its turn comes: a whole group is more
+    int in_step;      /* from so many tokens on a unit is codes apart when its turn comes: a whole group is more
                          than the processor can look ahead to behind many products */
     fm_read_order order;
 } shape_256;
@@ -79,7 +85,7 @@ static FM_ALWAYS_INLINE void add_minimum(__m512i *low, __m512i mn, const fm_act_
 }
 
 /* What the minima take away: low[t] = sum_k mn_k sum v, for nt tokens; 0 in formats without. mn: read_minima(), or NULL:
- * they are taken out of the blocks at p one by one. */
+ * they are codes out of the blocks at p one by one. */
 static FM_ALWAYS_INLINE void sum_minima(__m512i *low, const __m512i *mn, const uint8_t *p,
                                         const fm_act_i13_256 *const *x, const int nt,
                                         const min_form min, minimum_fn *minimum)
@@ -99,9 +105,26 @@ typedef struct {
     __m512 d, m; /* m: of formats with minima */
 } halves_512;
 
+/* IQ1_M: the upper nibbles of four words from byte 48 on. */
+enum { D_IN_NIBBLES = -1 };
+
+static FM_ALWAYS_INLINE __m512 half_in_nibbles(const uint8_t *p)
+{
+    const __m512i a = load_512(p + 48 * FM_PANEL_ROWS), b = load_512(p + 48 * FM_PANEL_ROWS + 64);
+    const __m512i low = or_masked(_mm512_and_si512(_mm512_srli_epi32(a, 12), _mm512_set1_epi32(15)),
+                                  _mm512_srli_epi32(a, 24), _mm512_set1_epi32(0xf0));
+    const __m512i half =
+        or_masked(or_masked(low, _mm512_srli_epi32(b, 4), _mm512_set1_epi32(0xf00)),
+                  _mm512_srli_epi32(b, 16), _mm512_set1_epi32(0xf000));
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(half));
+}
+
 static FM_ALWAYS_INLINE halves_512 read_halves(const uint8_t *p, const shape_256 shape)
 {
-    halves_512 h = {.d = load_half(p + shape.d_at * FM_PANEL_ROWS), .m = _mm512_setzero_ps()};
+    halves_512 h = {.m = _mm512_setzero_ps()};
+    h.d =
+        shape.d_at == D_IN_NIBBLES ? half_in_nibbles(p) : load_half(p + shape.d_at * FM_PANEL_ROWS);
+    if (shape.factor != 0.0f) h.d = _mm512_mul_ps(h.d, _mm512_set1_ps(shape.factor));
     if (shape.min != MIN_NONE) h.m = load_half(p + shape.m_at * FM_PANEL_ROWS);
     return h;
 }

@@ -32,8 +32,10 @@ static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t r
         fm_matmul_32_avx2(w, row0, row1, act, y, n_tok, n_plane);
         break;
     case FM_ACT_I13_256:
-        if (fm_matmul_book_avx2(w, row0, row1, act, y, n_tok)) break;
-        fm_matmul_256_avx2(w, row0, row1, act, y, n_tok, n_plane);
+        if (w->type->is_book)
+            fm_matmul_book_avx2(w, row0, row1, act, y, n_tok);
+        else
+            fm_matmul_256_avx2(w, row0, row1, act, y, n_tok, n_plane);
         break;
     default: fm_matmul_float_avx2(w, row0, row1, act, y, n_tok);
     }

@@ -119,10 +119,9 @@ static void rows_bf16(const fm_matrix *w, int64_t row0, int64_t row1, const void
 static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
     [FM_TYPE_F32] = rows_f32, [FM_TYPE_F16] = rows_f16, [FM_TYPE_BF16] = rows_bf16};
 
-/* Products with E4M3 weights and with the formats of code books, by what the processor has. */
+/* Products with E4M3 weights, by what the processor has; formats of code books have panels where it has VBMI. */
 static fm_matmul_fn matmul_e4m3 = fm_matmul_e4m3_avx512;
-static bool (*matmul_book)(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                           float *const *y, int64_t n_tok) = fm_matmul_book_avx2;
+static bool has_book_panels;
 
 /* A product with activations of n_plane planes. */
 static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t row1,
@@ -146,8 +145,12 @@ static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t r
         fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx512[n_plane - 1]);
         break;
     case FM_ACT_I13_256:
-        if (matmul_book(w, row0, row1, act, y, n_tok)) break;
-        fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx512[n_plane - 1]);
+        if (w->type->is_book && has_book_panels)
+            fm_matmul_book_vbmi(w, row0, row1, act, y, n_tok, n_plane);
+        else if (w->type->is_book)
+            fm_matmul_book_avx2(w, row0, row1, act, y, n_tok);
+        else
+            fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx512[n_plane - 1]);
         break;
     default: float_kernels[w->type->id](w, row0, row1, act, y, n_tok);
     }
@@ -255,11 +258,12 @@ void fm_matmul_avx512(fm_kernels *k, bool has_vbmi)
 {
     if (has_vbmi) {
         fm_matmul_book_init_vbmi();
-        matmul_book = fm_matmul_book_vbmi;
+        has_book_panels = true;
         fm_matmul_e4m3_init_vbmi();
         matmul_e4m3 = fm_matmul_e4m3_vbmi;
     }
     k->act_form = fm_act_form_of_type;
+    k->book_layout = has_vbmi ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS;
     k->quantize = fm_quantize_avx512;
     k->matmul = fm_product_avx512;
 }
