@@ -1,4 +1,4 @@
-/* How the formats with blocks of 256 are codes apart by AVX-512, 16 rows at a time: scales, minima and groups of columns;
+/* How the formats with blocks of 256 are taken apart by AVX-512, 16 rows at a time: scales, minima and groups of columns;
  * and the float step of a block. A lane is a row. For the files of the sets avx512 and amx.
  *
  * All formats have the same shape: groups of 16 or 32 columns whose weights are small unsigned integers with one scale
@@ -51,9 +51,9 @@ typedef struct {
     min_form min;
     scale_place scale;
     int rolled;       /* one token: a loop over the groups, measured faster from memory */
-    int scales_first; /* with up to so many tokens scales and minima are codes out of a block before its groups
+    int scales_first; /* with up to so many tokens scales and minima are taken out of a block before its groups
                          instead of each where it is used, which few products do not hide */
-    int in_step;      /* from so many tokens on a unit is codes apart when its turn comes: a whole group is more
+    int in_step;      /* from so many tokens on a unit is taken apart when its turn comes: a whole group is more
                          than the processor can look ahead to behind many products */
     fm_read_order order;
 } shape_256;
@@ -85,7 +85,7 @@ static FM_ALWAYS_INLINE void add_minimum(__m512i *low, __m512i mn, const fm_act_
 }
 
 /* What the minima take away: low[t] = sum_k mn_k sum v, for nt tokens; 0 in formats without. mn: read_minima(), or NULL:
- * they are codes out of the blocks at p one by one. */
+ * they are taken out of the blocks at p one by one. */
 static FM_ALWAYS_INLINE void sum_minima(__m512i *low, const __m512i *mn, const uint8_t *p,
                                         const fm_act_i13_256 *const *x, const int nt,
                                         const min_form min, minimum_fn *minimum)

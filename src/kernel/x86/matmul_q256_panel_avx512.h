@@ -1,4 +1,4 @@
-/* The panel kernels of formats with blocks of 256, for AVX-512 with VNNI: the sums. A lane is a row. How a format is codes
+/* The panel kernels of formats with blocks of 256, for AVX-512 with VNNI: the sums. A lane is a row. How a format is taken
  * apart is in matmul_q256_avx512.h and, for formats of code books, in matmul_book_vbmi.c.
  *
  * Ranges: the sum of a block (of half a block in Q6_K) fits 32 bits, see quant.h, also when it is
@@ -23,7 +23,7 @@ static FM_ALWAYS_INLINE int32_t minus_sum(const fm_act_i13_256 *x, const shape_2
     return shape.n_unit == 4 ? x->nsum[k] : x->nsum[2 * k] + x->nsum[2 * k + 1];
 }
 
-/* panel, but what is read there is codes apart after what stands before. */
+/* panel, but what is read there is taken apart after what stands before. */
 static FM_ALWAYS_INLINE const uint8_t *from_here(const uint8_t *panel)
 {
     __asm__ volatile("" : "+r"(panel));
@@ -97,7 +97,7 @@ static FM_ALWAYS_INLINE void read_scales(__m512i *sc, const uint8_t *p, const in
     for (int k = 0; k < n_group; k++) sc[k] = scale(p, k);
 }
 
-/* Where what a block is made of comes from: the blocks of a panel, its scales or NULL (they are codes out one by one),
+/* Where what a block is made of comes from: the blocks of a panel, its scales or NULL (they are taken out one by one),
  * and, for formats of code books, CODES_BYTES for every 32 columns, else NULL. */
 typedef struct {
     const uint8_t *panel, *codes;
