@@ -81,8 +81,7 @@ static void set_planes(bench *b)
 /* The layout that the set is made for. */
 static fm_layout layout_of(const bench *b)
 {
-    if (b->type->is_book) return b->kernels->book_layout;
-    return b->type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS;
+    return fm_layout_of(b->type, b->kernels->book_layout);
 }
 
 /* Best seconds of one pass over the first n_matrix matrices. */

@@ -18,6 +18,13 @@ typedef enum {
     FM_LAYOUT_COLUMNS, /* F32, F16, BF16: [n_in][n_out], row_bytes from one column to the next */
 } fm_layout;
 
+/* The layout of matrices of a type; book_layout: fm_kernels. */
+static inline fm_layout fm_layout_of(const fm_type_traits *t, fm_layout book_layout)
+{
+    if (t->is_book) return book_layout;
+    return t->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS;
+}
+
 /* A weight matrix in memory. Borrowed bytes. */
 typedef struct {
     const fm_type_traits *type;

@@ -9,12 +9,6 @@
 #include "quant/f16.h"
 #include "quant/planar.h"
 
-static fm_layout layout_of(const fm_type_traits *type, fm_layout book_layout)
-{
-    if (type->is_book) return book_layout;
-    return type->n_field ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS;
-}
-
 void fm_model_use_kernels(fm_model *m, const fm_kernels *kernels)
 {
     m->book_layout = kernels->book_layout;
@@ -29,7 +23,7 @@ fm_matrix fm_matrix_of(const fm_type_traits *type, fm_layout book_layout, uint8_
                    .n_out = n_out,
                    .n_in = n_in,
                    .row_bytes = fm_type_row_bytes(type, n_in),
-                   .layout = layout_of(type, book_layout)};
+                   .layout = fm_layout_of(type, book_layout)};
     w.data = plane[0] + (uint64_t)row0 * w.row_bytes;
     if (type->n_plane) {
         w.aux_row_bytes = fm_plane_row_bytes(type, 1, n_in);
@@ -138,7 +132,7 @@ uint64_t fm_embd_row_bytes(const fm_model *m)
 static uint64_t panel_scratch(const fm_model *m, const fm_type_traits *type, int64_t n_in)
 {
     uint64_t most = 0;
-    if (layout_of(type, m->book_layout) != FM_LAYOUT_PANELS) return 0;
+    if (fm_layout_of(type, m->book_layout) != FM_LAYOUT_PANELS) return 0;
     for (int k = 0; k < fm_type_n_plane(type); k++) {
         const uint64_t row = fm_plane_row_bytes(type, k, n_in);
         if (row > most) most = row;

@@ -60,26 +60,20 @@ _Static_assert(offsetof(fm_act_i13_256, hi) % 16 == 0, "hi on 16 bytes");
 #define FIELD(type, member, unit) \
     {(uint16_t)offsetof(type, member), (uint16_t)sizeof(((type *)0)->member), unit}
 
-#define QUANTIZED(nm, disk, elems, form, dec, count, ...)                                         \
+#define BLOCKS(nm, disk, elems, form, book, dec, count, ...)                                      \
     {.name = #nm,                                                                                 \
      .id = FM_TYPE_##nm,                                                                          \
      .block_elems = elems,                                                                        \
      .block_bytes = sizeof(disk),                                                                 \
      .act = form,                                                                                 \
+     .is_book = book,                                                                             \
      .n_field = count,                                                                            \
      .field = {__VA_ARGS__},                                                                      \
      .decode = dec}
-
+#define QUANTIZED(nm, disk, elems, form, dec, count, ...)                                         \
+    BLOCKS(nm, disk, elems, form, 0, dec, count, __VA_ARGS__)
 #define BOOK(nm, disk, dec, count, ...)                                                           \
-    {.name = #nm,                                                                                 \
-     .id = FM_TYPE_##nm,                                                                          \
-     .block_elems = 256,                                                                          \
-     .block_bytes = sizeof(disk),                                                                 \
-     .act = FM_ACT_I13_256,                                                                       \
-     .is_book = 1,                                                                                \
-     .n_field = count,                                                                            \
-     .field = {__VA_ARGS__},                                                                      \
-     .decode = dec}
+    BLOCKS(nm, disk, 256, FM_ACT_I13_256, 1, dec, count, __VA_ARGS__)
 
 static const fm_type_traits types[] = {
     {.name = "F32", .id = FM_TYPE_F32, .block_elems = 1, .block_bytes = 4, .act = FM_ACT_F32,

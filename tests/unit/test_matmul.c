@@ -358,8 +358,9 @@ static void large_products_have_the_same_bits_in_every_set_layout_and_split(void
     static const struct {
         int type;
         int64_t n_in, n_tok;
-    } cases[] = {{FM_TYPE_Q8_0, 8192, 33}, {FM_TYPE_Q6_K, 10240, 5}, {FM_TYPE_IQ3_S, 20480, 5}, {FM_TYPE_IQ2_XXS, 32768, 35},
-                 {FM_TYPE_Q4_K, 14336, 37}, {FM_TYPE_Q4_0, 32 * 421, 17}};
+    } cases[] = {{FM_TYPE_Q8_0, 8192, 33}, {FM_TYPE_Q6_K, 10240, 5}, {FM_TYPE_IQ3_S, 20480, 5},
+                 {FM_TYPE_IQ2_XXS, 32768, 35}, {FM_TYPE_Q4_K, 14336, 37},
+                 {FM_TYPE_Q4_0, 32 * 421, 17}};
     enum { N_CASES = sizeof cases / sizeof cases[0] };
     for (int i = 0; i < N_CASES; i++) {
         const fm_type_traits *const type = fm_type_get(cases[i].type);
@@ -397,7 +398,7 @@ static void quantized_products_have_the_same_bits_for_awkward_weights_and_activa
 /* The layout that the set is made for. */
 static const fm_matrix *wanted_layout(const fm_kernels *set, const weights *w)
 {
-    return w->rows.type->is_book && set->book_layout == FM_LAYOUT_ROWS ? &w->rows : &w->panels;
+    return fm_layout_of(w->rows.type, set->book_layout) == FM_LAYOUT_ROWS ? &w->rows : &w->panels;
 }
 
 /* Whether products of several tokens in that layout leave the lower plane of activations of 8 bits out. */
