@@ -60,7 +60,7 @@ TINY_BIN := $(BUILD)/t/tests/tiny/tiny-gguf
 ALONE_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter src/kernel/% src/base/error.c src/os/facts.c src/model/top_positions.c \
                $(filter-out src/quant/encode%,$(wildcard src/quant/*.c)),$(LIB_SRC))) \
              $(BUILD)/t/tests/support/random_weights.o
-ALONE_BIN := $(addprefix $(BUILD)/alone/,arm/kernel_hashes unit/test_ops unit/test_attend unit/test_index unit/test_delta)
+ALONE_BIN := $(addprefix $(BUILD)/alone/,arm/kernel_hashes unit/test_ops unit/test_attend unit/test_attend_rows unit/test_index unit/test_delta)
 TOOL_BIN := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tools/*.c bench/*.c)))
 REPLAY_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/replay/*.c))
 FMT_DIRS := include src tests bench tools

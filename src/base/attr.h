@@ -5,12 +5,14 @@
 #define FM_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #define FM_UNUSED __attribute__((unused))
 #define FM_ALWAYS_INLINE inline __attribute__((always_inline))
+#define FM_NOINLINE __attribute__((noinline))
 #define FM_LIKELY(x) __builtin_expect(!!(x), 1)
 #define FM_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #else
 #define FM_PRINTF(fmt, args)
 #define FM_UNUSED
 #define FM_ALWAYS_INLINE inline
+#define FM_NOINLINE
 #define FM_LIKELY(x) (x)
 #define FM_UNLIKELY(x) (x)
 #endif

@@ -213,6 +213,8 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
         .logits = opt ? opt->every_logits : NULL,
         .logits_user = opt ? opt->logits_user : NULL,
         .logits_from = opt ? opt->logits_from : 0,
+        .call_from = s->n_past,
+        .call_to = s->n_past + (int64_t)n,
     };
     const int64_t end = s->n_past + (int64_t)n, batch = e->n_batch_asked;
     fm_status st = FM_OK;

@@ -39,6 +39,9 @@ typedef struct {
     const void *tag; /* what it is, for those who made it; kernels do not look */
 } fm_matrix;
 
+/* Row `row` of a matrix in rows or panels as f32, dst [n_in]. */
+void fm_matrix_row(float *dst, const fm_matrix *w, int64_t row);
+
 /* A matmul of some rows for some tokens:
  *   y[t][row] for row in [row0, row1), t < n_tok, where y[t] points at the token's output vector
  *   act[t] is the token's activation row in the form act_form(w->type) (fm_act_bytes long,
@@ -111,6 +114,22 @@ typedef struct fm_kernels {
                    int64_t stride, int64_t pos0, int64_t pos1, int64_t dk, int64_t dv, int64_t n_q,
                    int f16);
 
+    /* Attention of many query rows over one block of 64 positions, of which row r sees the first
+     * min(64, seen + r / group), seen >= 1:
+     *   q [n_row][dk] f32, already scaled;  kt [dk][64] keys, transposed;  v [64][dv]
+     *   o [n_row][dv], m [n_row], l [n_row] as above, updated: the caller begins with o = 0, m = -inf, l = 0
+     * All 64 columns of kt are read, and of v what a row or one of its neighbours sees. */
+    void (*attend_rows)(float *o, float *m, float *l, const float *q, const float *kt,
+                        const float *v, int64_t n_row, int64_t group, int64_t seen, int64_t dk,
+                        int64_t dv);
+
+    /* y [n_row][n] = a b: a [n_row][n_k], rows a_stride apart, b [n_k][n], sums over n_k in order. */
+    void (*gemm)(float *y, const float *a, int64_t a_stride, const float *b, int64_t n_row,
+                 int64_t n_k, int64_t n);
+
+    /* to [n_c][64] <- x transposed: n <= 64 rows of n_c values, x_stride apart; columns beyond n become zero. */
+    void (*transpose)(float *to, const float *x, int64_t x_stride, int64_t n, int64_t n_c);
+
     /* Scores of one query of the sparse-attention indexer against n_block blocks of cached keys:
      *   q [n_head][d], w [n_head] f32;  k: block b at + b * d * FM_INDEX_BLOCK elements (f16 or f32 as
      *   `f16`), transposed: [d][FM_INDEX_BLOCK] positions;  1 <= d <= FM_INDEX_DIM_MAX
@@ -120,6 +139,7 @@ typedef struct fm_kernels {
 
     /* f32 -> f16, round to nearest even. */
     void (*to_f16)(uint16_t *dst, const float *src, int64_t n);
+    void (*from_f16)(float *dst, const uint16_t *src, int64_t n);
 
     /* Causal depthwise convolution over the last n_tap inputs and SiLU, channels [c0, c1),
      * 2 <= n_tap <= FM_CONV_TAPS_MAX:

@@ -7,6 +7,10 @@ void fm_attend_generic(float *o, float *m, float *l, const float *q, const void 
                        int64_t stride, int64_t pos0, int64_t pos1, int64_t dk, int64_t dv,
                        int64_t n_q, int f16);
 
+void fm_attend_rows_generic(float *o, float *m, float *l, const float *q, const float *kt,
+                            const float *v, int64_t n_row, int64_t group, int64_t seen, int64_t dk,
+                            int64_t dv);
+
 void fm_index_scores_generic(float *out, const float *q, const float *w, const void *k,
                              int64_t n_block, int64_t d, int64_t n_head, int f16);
 

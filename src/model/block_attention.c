@@ -6,26 +6,16 @@
  * Work is cut into items of one kv head and one unit of FM_ATTN_UNIT absolute positions; inside, the
  * kernel goes through blocks of 64 positions with an online softmax, and units are joined in
  * ascending order. The order is fixed by positions alone, so a token's result depends neither on
- * threads nor on its neighbours in the pass. Source: models' reference code, see the family files.
+ * threads nor on its neighbours in the pass. Whole blocks of positions of a prompt take another way
+ * (attention_prompt.c). Source: models' reference code, see the family files.
  */
-#include "model/run.h"
+#include "model/attention.h"
 
 #include <math.h>
 #include <string.h>
 
-typedef struct {
-    fm_run *r;
-    const fm_layer *l;
-    const float *q_norm, *k_norm, *sinks; /* or NULL */
-    float *q, *k, *v;                     /* rows of the pass; q rows hold gates too when gated */
-    int64_t q_stride, kv_stride, q_head_stride;
-    float *o; /* [n_tok][n_head * d] */
-    /* one token at a time: which, its units, and how many groups the queries of a kv head are cut into */
-    int64_t t, first_unit, n_unit, n_group;
-} attn_job;
-
 /* First position that position pos sees. */
-static int64_t first_seen(const attn_job *j, int64_t pos)
+static int64_t first_seen(const fm_attention_job *j, int64_t pos)
 {
     const int64_t window = j->l->windowed ? j->r->hp->window : pos + 1;
     return pos + 1 > window ? pos + 1 - window : 0;
@@ -56,7 +46,7 @@ static void keep(fm_run *r, const fm_layer *l, const float *k_norm, float *k, co
 static void prepare_item(void *ctx, int64_t t, int thread)
 {
     (void)thread;
-    const attn_job *j = ctx;
+    const fm_attention_job *j = ctx;
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
     const int64_t d = hp->d_head, half = hp->rope.n_rot / 2;
@@ -88,7 +78,7 @@ void fm_attention_keep(fm_run *r, const fm_layer *l, uint8_t *const *ptr, fm_act
 
 /* Partial attention of token t, queries [q0, q1) of kv head h, unit u into part: [n_q][d] sums, [n_q] maxima, [n_q]
  * denominators. A query's result does not depend on which others go with it. */
-static void attend_unit(const attn_job *j, int64_t t, int32_t h, int64_t u, int64_t q0, int64_t q1,
+static void attend_unit(const fm_attention_job *j, int64_t t, int32_t h, int64_t u, int64_t q0, int64_t q1,
                         float *part)
 {
     fm_run *r = j->r;
@@ -129,13 +119,12 @@ static float inverse_with_sink(float m, float den, float sink)
     return c / (den * c + expf(sink - top));
 }
 
-/* Divides by the denominator, applies the gate and stores the heads of kv head h. */
-static void finish(const attn_job *j, int64_t t, int32_t h, const float *acc)
+void fm_attention_finish(const fm_attention_job *j, int64_t t, int32_t h, const float *acc,
+                         const float *m, const float *den)
 {
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
     const int64_t d = hp->d_head, n_q = hp->n_head / hp->n_head_kv;
-    const float *m = acc + n_q * d, *den = m + n_q;
     for (int64_t i = 0; i < n_q; i++) {
         const int64_t head = h * n_q + i;
         float *o = j->o + (t * hp->n_head + head) * d;
@@ -147,14 +136,22 @@ static void finish(const attn_job *j, int64_t t, int32_t h, const float *acc)
     }
 }
 
+/* From a partial result as fm_attend_join() has it. */
+static void finish(const fm_attention_job *j, int64_t t, int32_t h, const float *acc)
+{
+    const int64_t n_q = j->r->hp->n_head / j->r->hp->n_head_kv;
+    const float *m = acc + n_q * j->r->hp->d_head;
+    fm_attention_finish(j, t, h, acc, m, m + n_q);
+}
+
 /* One token of many: its units in order on one thread. */
 static void token_item(void *ctx, int64_t item, int thread)
 {
-    const attn_job *j = ctx;
+    const fm_attention_job *j = ctx;
     fm_run *r = j->r;
     if (fm_run_stops(r, thread)) return;
     /* Late tokens cost most, so they start first. */
-    const int64_t t = r->n_tok - 1 - item / r->hp->n_head_kv;
+    const int64_t t = j->t - 1 - item / r->hp->n_head_kv;
     const int32_t h = (int32_t)(item % r->hp->n_head_kv);
     const int64_t pos = r->pos0 + t, first = first_seen(j, pos) / FM_ATTN_UNIT;
     float *acc = r->attn_part + (2 * thread) * r->attn_part_each, *part = acc + r->attn_part_each;
@@ -167,12 +164,19 @@ static void token_item(void *ctx, int64_t item, int thread)
     finish(j, t, h, acc);
 }
 
+/* Tokens [from, to) of the pass, each on one thread. */
+static void one_by_one(fm_attention_job *j, int64_t from, int64_t to)
+{
+    j->t = to;
+    fm_pool_run(j->r->pool, token_item, j, (to - from) * j->r->hp->n_head_kv);
+}
+
 /* A token alone: every unit, and where these are few every group of queries, is an item of its own, joined
  * afterwards. */
 static void unit_item(void *ctx, int64_t item, int thread)
 {
     (void)thread;
-    const attn_job *j = ctx;
+    const fm_attention_job *j = ctx;
     const fm_hparams *hp = j->r->hp;
     const int64_t part = item / j->n_group, group = item % j->n_group;
     const int64_t n_q = hp->n_head / hp->n_head_kv;
@@ -189,7 +193,7 @@ static int64_t query_groups(const fm_run *r, int64_t n_part)
 }
 
 /* Token j->t, by all threads. */
-static void attend_alone(attn_job *j)
+static void attend_alone(fm_attention_job *j)
 {
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
@@ -216,6 +220,7 @@ void fm_attention_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx)
     int64_t parts = n_unit * hp->n_head_kv;
     if (n_batch > 1 && parts < 2 * r->n_thread) parts = 2 * r->n_thread;
     r->attn_part = fm_arena_take(a, (size_t)(parts * r->attn_part_each) * sizeof(float));
+    fm_attention_prompt_layout(r, a, n_batch);
 }
 
 void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
@@ -223,7 +228,7 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
     const fm_hparams *hp = r->hp;
     const int64_t d = hp->d_head, q_width = (hp->gated_attention ? 2 : 1) * hp->n_head * d;
     const int64_t kv_width = hp->n_head_kv * d;
-    attn_job j = {
+    fm_attention_job j = {
         .r = r,
         .l = l,
         .q_norm = fm_weight_vector_or_null(l, ptr, FM_W_Q_NORM),
@@ -254,7 +259,11 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
         for (j.t = 0; j.t < r->n_tok; j.t++) attend_alone(&j);
     } else {
         fm_pool_run(r->pool, prepare_item, &j, r->n_tok);
-        fm_pool_run(r->pool, token_item, &j, (int64_t)r->n_tok * hp->n_head_kv);
+        int64_t from = 0, to = 0;
+        if (!l->windowed) fm_whole_blocks(r, FM_ATTN_BLOCK, INT64_MAX, &from, &to);
+        one_by_one(&j, 0, from);
+        if (from < to) fm_attention_prompt(&j, from, to);
+        one_by_one(&j, to, r->n_tok);
     }
 
     fm_acts_set(&r->in, j.o, hp->n_head * d, hp->n_head * d, r->n_tok);

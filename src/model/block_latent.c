@@ -8,8 +8,8 @@
  *   score_hs = scale (q'_h . c_s + rot_h . k_s)
  *   o_h = V_h sum_s p_hs c_s     V_h [d_value][n_latent]
  *
- * which equals attention with keys [K_h c_s | k_s] and values V_h c_s. Prompts take the same form, so a
- * token's result does not depend on who was evaluated with it. Rotary pairs are neighbours, (2i, 2i + 1).
+ * which equals attention with keys [K_h c_s | k_s] and values V_h c_s; long prompts compute these
+ * (latent_prompt.c). Rotary pairs are neighbours, (2i, 2i + 1).
  *
  * As in block_attention.c work is cut into units of FM_ATTN_UNIT positions, joined in ascending order; heads are
  * cut into groups that share loads of the cache, never sums. Where an indexer has
@@ -17,28 +17,13 @@
  * Source: DeepSeek-V2 (arXiv 2405.04434) section 2.1; transformers, models/deepseek_v3; checked by
  * tests/model/test_reference.c.
  */
-#include "model/run.h"
+#include "model/latent.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "quant/planar.h"
-
 /* Heads that go through the cache together. */
 enum { GROUP_MAX = 16, GROUP_MIN = 4 };
-
-typedef struct {
-    fm_run *r;
-    const fm_layer *l;
-    uint8_t *const *ptr;
-    int32_t layer;
-    const float *q_norm, *kv_norm; /* q_norm may be NULL                    */
-    float *q, *kv;                 /* rows of the pass                      */
-    int64_t q_stride, d_query;
-    int64_t t0, n_tok; /* the tokens at hand, at most FM_LATENT_TOKENS */
-    int64_t group, n_group;
-    int64_t n_unit; /* of the one token, when a token's units are spread out */
-} latent_job;
 
 static int64_t group_size(const fm_hparams *hp, int n_thread)
 {
@@ -87,6 +72,7 @@ void fm_latent_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx)
     if (r->chooses) each = max_size(each, (size_t)(FM_ATTN_UNIT * hp->d_head) * sizeof(float));
     r->latent_scratch_each = (each + 63) / 64 * 64;
     r->latent_scratch = fm_arena_take(a, (size_t)r->n_thread * r->latent_scratch_each);
+    fm_latent_prompt_layout(r, a, n_batch, n_ctx);
 }
 
 /* ---- before the cache -------------------------------------------------------------------- */
@@ -94,7 +80,7 @@ void fm_latent_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx)
 static void norm_query_item(void *ctx, int64_t t, int thread)
 {
     (void)thread;
-    const latent_job *j = ctx;
+    const fm_latent_job *j = ctx;
     fm_run *r = j->r;
     const int64_t n = r->hp->n_latent_q;
     float *row = r->latent_qa + t * n;
@@ -110,7 +96,7 @@ static void turn_pairs(float *x, const float *cos_t, const float *sin_t, int64_t
     }
 }
 
-static float query_scale(const latent_job *j)
+static float query_scale(const fm_latent_job *j)
 {
     return j->r->hp->rope.score_factor / sqrtf((float)j->d_query);
 }
@@ -119,7 +105,7 @@ static float query_scale(const latent_job *j)
 static void prepare_item(void *ctx, int64_t t, int thread)
 {
     (void)thread;
-    const latent_job *j = ctx;
+    const fm_latent_job *j = ctx;
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
     const int64_t n_rot = hp->rope.n_rot, d = hp->d_head, slot = r->pos0 + t;
@@ -143,33 +129,61 @@ static void prepare_item(void *ctx, int64_t t, int thread)
 
 /* ---- products with one matrix per head --------------------------------------------------- */
 
-/* y[t] = W x[t] for the tokens at hand; x[t] at x + t * x_stride, quantized into scratch if W asks for it. */
-static void head_product(const latent_job *j, const fm_matrix *w, const float *x, int64_t x_stride,
-                         float *const *y, unsigned char *scratch)
+void fm_latent_product(fm_run *r, const fm_matrix *w, const float *x, int64_t x_stride,
+                       float *const *y, int64_t n, unsigned char *scratch)
 {
-    const fm_kernels *k = j->r->k;
+    const fm_kernels *k = r->k;
     const fm_act form = k->act_form(w->type);
     const size_t stride = act_stride(form, w->n_in);
     const void *act[FM_LATENT_TOKENS];
-    for (int64_t t = 0; t < j->n_tok; t++) {
+    for (int64_t t = 0; t < n; t++) {
         act[t] = x + t * x_stride;
         if (form == FM_ACT_F32) continue;
         k->quantize(form, scratch + (size_t)t * stride, x + t * x_stride, w->n_in);
         act[t] = scratch + (size_t)t * stride;
     }
-    k->matmul(w, 0, w->n_out, act, y, j->n_tok);
+    k->matmul(w, 0, w->n_out, act, y, n);
+}
+
+fm_matrix fm_latent_values(const fm_latent_job *j, int64_t h)
+{
+    const fm_hparams *hp = j->r->hp;
+    const bool own = j->l->piece_of[FM_W_V_B] >= 0;
+    const int64_t row0 = own ? h * hp->d_value : h * (hp->d_nope + hp->d_value) + hp->d_nope;
+    return fm_head_matrix(j->l, j->ptr, own ? FM_W_V_B : FM_W_KV_B, row0, hp->d_value);
+}
+
+/* Row i of K_h in files without k_b, which hold it as it is. */
+static fm_matrix key_row(const fm_latent_job *j, int64_t h, int64_t i)
+{
+    const int64_t each = j->r->hp->d_nope + j->r->hp->d_value;
+    return fm_head_matrix(j->l, j->ptr, FM_W_KV_B, h * each + i, 1);
+}
+
+void fm_latent_keys(const fm_latent_job *j, int64_t h, float *dst, float *row)
+{
+    const fm_hparams *hp = j->r->hp;
+    if (j->l->piece_of[FM_W_K_B] >= 0) {
+        const fm_matrix w = fm_head_matrix(j->l, j->ptr, FM_W_K_B, h * hp->n_latent, hp->n_latent);
+        for (int64_t c = 0; c < hp->n_latent; c++) fm_matrix_row(dst + c * hp->d_nope, &w, c);
+        return;
+    }
+    for (int64_t i = 0; i < hp->d_nope; i++) {
+        const fm_matrix w = key_row(j, h, i);
+        fm_matrix_row(row, &w, 0);
+        for (int64_t c = 0; c < hp->n_latent; c++) dst[c * hp->d_nope + i] = row[c];
+    }
 }
 
 /* y[t] = K_h^T x[t] from the rows of K_h, which files without k_b hold. */
-static void transposed_product(const latent_job *j, int64_t h, const float *x, int64_t x_stride,
+static void transposed_product(const fm_latent_job *j, int64_t h, const float *x, int64_t x_stride,
                                float *const *y, float *decoded)
 {
     const fm_hparams *hp = j->r->hp;
-    const int64_t n = hp->n_latent, first = h * (hp->d_nope + hp->d_value);
+    const int64_t n = hp->n_latent;
     for (int64_t i = 0; i < hp->d_nope; i++) {
-        const fm_matrix row = fm_head_matrix(j->l, j->ptr, FM_W_KV_B, first + i, 1);
-        const void *plane[FM_MAX_PLANES] = {row.data, row.aux[0], row.aux[1]};
-        fm_decode_planes(row.type, decoded + i * n, plane, n);
+        const fm_matrix w = key_row(j, h, i);
+        fm_matrix_row(decoded + i * n, &w, 0);
     }
     for (int64_t t = 0; t < j->n_tok; t++) {
         memset(y[t], 0, (size_t)n * sizeof *y[t]);
@@ -179,7 +193,7 @@ static void transposed_product(const latent_job *j, int64_t h, const float *x, i
 }
 
 /* What head h's matrix for keys or values is multiplied with. */
-static void add_sums(const latent_job *j, fm_head_part part, int64_t h, const float *x,
+static void add_sums(const fm_latent_job *j, fm_head_part part, int64_t h, const float *x,
                      int64_t x_stride)
 {
     fm_input_sums *sums = j->r->opt.importance;
@@ -190,7 +204,7 @@ static void add_sums(const latent_job *j, fm_head_part part, int64_t h, const fl
 /* Queries of head h in the latent space, their rotary part behind. */
 static void absorb_item(void *ctx, int64_t h, int thread)
 {
-    const latent_job *j = ctx;
+    const fm_latent_job *j = ctx;
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
     if (j->n_tok > 1 && fm_run_stops(r, thread)) return;
@@ -201,7 +215,7 @@ static void absorb_item(void *ctx, int64_t h, int thread)
     for (int64_t t = 0; t < j->n_tok; t++) y[t] = r->latent_q + (t * hp->n_head + h) * hp->d_head;
     if (j->l->piece_of[FM_W_K_B] >= 0) {
         const fm_matrix w = fm_head_matrix(j->l, j->ptr, FM_W_K_B, h * hp->n_latent, hp->n_latent);
-        head_product(j, &w, x, j->q_stride, y, scratch);
+        fm_latent_product(r, &w, x, j->q_stride, y, j->n_tok, scratch);
     } else {
         transposed_product(j, h, x, j->q_stride, y, (float *)(void *)scratch);
     }
@@ -213,24 +227,22 @@ static void absorb_item(void *ctx, int64_t h, int thread)
 /* Outputs of head h from its sums of latents. */
 static void value_item(void *ctx, int64_t h, int thread)
 {
-    const latent_job *j = ctx;
+    const fm_latent_job *j = ctx;
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
     if (j->n_tok > 1 && fm_run_stops(r, thread)) return;
     float *y[FM_LATENT_TOKENS];
     for (int64_t t = 0; t < j->n_tok; t++)
         y[t] = r->mix_o + ((j->t0 + t) * hp->n_head + h) * hp->d_value;
-    const bool own = j->l->piece_of[FM_W_V_B] >= 0;
-    const int64_t row0 = own ? h * hp->d_value : h * (hp->d_nope + hp->d_value) + hp->d_nope;
-    const fm_matrix w = fm_head_matrix(j->l, j->ptr, own ? FM_W_V_B : FM_W_KV_B, row0, hp->d_value);
+    const fm_matrix w = fm_latent_values(j, h);
     add_sums(j, FM_HEAD_VALUES, h, r->latent_o + h * hp->n_latent, hp->n_head * hp->n_latent);
-    head_product(j, &w, r->latent_o + h * hp->n_latent, hp->n_head * hp->n_latent, y,
-                 r->latent_scratch + (size_t)thread * r->latent_scratch_each);
+    fm_latent_product(r, &w, r->latent_o + h * hp->n_latent, hp->n_head * hp->n_latent, y, j->n_tok,
+                      r->latent_scratch + (size_t)thread * r->latent_scratch_each);
 }
 
 /* ---- over the cache ---------------------------------------------------------------------- */
 
-static int64_t heads_of(const latent_job *j, int64_t g)
+static int64_t heads_of(const fm_latent_job *j, int64_t g)
 {
     const int64_t left = j->r->hp->n_head - g * j->group;
     return left < j->group ? left : j->group;
@@ -245,7 +257,7 @@ static void gather(const fm_run *r, const int32_t *pos, int64_t n, const void *c
         memcpy(dst + (size_t)i * row, (const unsigned char *)cache + (size_t)pos[i] * row, row);
 }
 
-static int64_t n_unit_of(const latent_job *j, int64_t t)
+static int64_t n_unit_of(const fm_latent_job *j, int64_t t)
 {
     int64_t seen;
     (void)fm_indexer_selected(j->r, j->t0 + t, &seen);
@@ -254,7 +266,7 @@ static int64_t n_unit_of(const latent_job *j, int64_t t)
 
 /* Partial attention of token t, head group g, unit u into part: [n_q][n_latent] sums, [n_q] maxima,
  * [n_q] denominators. */
-static void attend_unit(const latent_job *j, int64_t t, int64_t g, int64_t u, float *part,
+static void attend_unit(const fm_latent_job *j, int64_t t, int64_t g, int64_t u, float *part,
                         int thread)
 {
     fm_run *r = j->r;
@@ -277,7 +289,7 @@ static void attend_unit(const latent_job *j, int64_t t, int64_t g, int64_t u, fl
                  fm_kv_get_shape(r->kv)->f16);
 }
 
-static void finish(const latent_job *j, int64_t t, int64_t g, const float *acc)
+static void finish(const fm_latent_job *j, int64_t t, int64_t g, const float *acc)
 {
     const fm_hparams *hp = j->r->hp;
     const int64_t d = hp->n_latent, n_q = heads_of(j, g);
@@ -292,7 +304,7 @@ static void finish(const latent_job *j, int64_t t, int64_t g, const float *acc)
 /* One token of many: its units in order on one thread. Late tokens cost most, so they start first. */
 static void token_item(void *ctx, int64_t item, int thread)
 {
-    const latent_job *j = ctx;
+    const fm_latent_job *j = ctx;
     fm_run *r = j->r;
     if (fm_run_stops(r, thread)) return;
     const int64_t t = j->n_tok - 1 - item / j->n_group, g = item % j->n_group;
@@ -309,7 +321,7 @@ static void token_item(void *ctx, int64_t item, int thread)
 /* A single token: every unit is an item of its own, joined afterwards. */
 static void unit_item(void *ctx, int64_t item, int thread)
 {
-    const latent_job *j = ctx;
+    const fm_latent_job *j = ctx;
     attend_unit(j, 0, item / j->n_unit, item % j->n_unit,
                 j->r->attn_part + item * j->r->attn_part_each, thread);
 }
@@ -317,14 +329,14 @@ static void unit_item(void *ctx, int64_t item, int thread)
 static void join_item(void *ctx, int64_t g, int thread)
 {
     (void)thread;
-    const latent_job *j = ctx;
+    const fm_latent_job *j = ctx;
     float *acc = j->r->attn_part + g * j->n_unit * j->r->attn_part_each;
     for (int64_t u = 1; u < j->n_unit; u++)
         fm_attend_join(acc, acc + u * j->r->attn_part_each, heads_of(j, g), j->r->hp->n_latent);
     finish(j, 0, g, acc);
 }
 
-static void attend(latent_job *j)
+static void attend(fm_latent_job *j)
 {
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
@@ -339,10 +351,19 @@ static void attend(latent_job *j)
     fm_pool_run(r->pool, value_item, j, hp->n_head);
 }
 
+/* Tokens [from, to) of the pass. */
+static void absorbed(fm_latent_job *j, int64_t from, int64_t to)
+{
+    for (j->t0 = from; j->t0 < to && !fm_run_stops(j->r, 0); j->t0 += FM_LATENT_TOKENS) {
+        j->n_tok = to - j->t0 < FM_LATENT_TOKENS ? to - j->t0 : FM_LATENT_TOKENS;
+        attend(j);
+    }
+}
+
 /* ---- the block --------------------------------------------------------------------------- */
 
 /* Queries, and the rows to be cached, of all tokens of the pass. */
-static void project(latent_job *j)
+static void project(fm_latent_job *j)
 {
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
@@ -367,7 +388,7 @@ void fm_block_latent(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const
 {
     const fm_hparams *hp = r->hp;
     const int64_t d_query = hp->d_nope + hp->rope.n_rot, group = group_size(hp, r->n_thread);
-    latent_job j = {
+    fm_latent_job j = {
         .r = r,
         .l = l,
         .ptr = ptr,
@@ -389,11 +410,11 @@ void fm_block_latent(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const
             fm_input_sums_add(r->opt.importance, r->pool, l->tensor_of[FM_W_KV_B], j.kv, hp->d_head,
                               r->n_tok);
     }
-    for (j.t0 = 0; j.t0 < r->n_tok && !fm_run_stops(r, 0); j.t0 += FM_LATENT_TOKENS) {
-        const int64_t left = r->n_tok - j.t0;
-        j.n_tok = left < FM_LATENT_TOKENS ? left : FM_LATENT_TOKENS;
-        attend(&j);
-    }
+    int64_t from, to;
+    fm_latent_prompt_range(r, &from, &to);
+    absorbed(&j, 0, from);
+    if (from < to) fm_latent_prompt(&j, from, to);
+    absorbed(&j, to, r->n_tok);
 
     const fm_matrix wo = fm_weight_matrix(l, ptr, FM_W_O);
     const fm_linear_op out = {&wo, r->normed, hp->n_embd, NULL};

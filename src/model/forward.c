@@ -13,6 +13,11 @@ static int64_t max_i64(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+static int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 void fm_acts_layout(fm_acts *a, fm_arena *arena, int64_t rows, int64_t width)
 {
     for (int form = 0; form < FM_ACT_COUNT; form++) {
@@ -158,6 +163,21 @@ void fm_run_drop_trace(fm_run *r)
 void fm_run_stats_get(const fm_run *r, fm_run_stats *out)
 {
     *out = r->stats;
+}
+
+void fm_whole_blocks(const fm_run *r, int64_t least, int64_t end, int64_t *from, int64_t *to)
+{
+    const int64_t each = FM_ATTN_BLOCK, pos1 = r->pos0 + r->n_tok;
+    *from = *to = 0;
+    if (!r->hooks) return;
+    const int64_t call0 = (r->hooks->call_from + each - 1) / each * each;
+    const int64_t call1 = min_i64(r->hooks->call_to, end) / each * each;
+    if (call1 - call0 < least) return;
+    const int64_t p0 = (max_i64(r->pos0, call0) + each - 1) / each * each;
+    const int64_t p1 = min_i64(pos1, call1) / each * each;
+    if (p0 >= p1) return;
+    *from = p0 - r->pos0;
+    *to = p1 - r->pos0;
 }
 
 /* ---- pieces of a pass -------------------------------------------------------------------- */

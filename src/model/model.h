@@ -223,6 +223,8 @@ typedef struct {
     fm_logits_fn logits; /* FM_HEAD_ALL: receives each row                     */
     void *logits_user;
     int64_t logits_from; /* FM_HEAD_ALL: of the tokens from this position on   */
+    /* Positions [call_from, call_to) are evaluated in one call, of which this pass is a part. */
+    int64_t call_from, call_to;
 } fm_pass_hooks;
 
 /* Evaluates n <= n_batch tokens at positions pos0.. of the session state kv. With FM_HEAD_LAST the

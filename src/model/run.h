@@ -101,12 +101,16 @@ struct fm_run {
     float *rope_cos, *rope_sin; /* [B][n_rot / 2] of the pass                           */
     float *attn_part;           /* partial attention of work items                             */
     int64_t attn_part_each;
+    float *attn_prompt; /* [T][attn_prompt_each], attention_prompt.c                     */
+    int64_t attn_prompt_each;
     float *latent_qa;              /* [B][n_latent_q]                                             */
     fm_acts latent_in;             /* of latent_qa                                                */
     float *latent_q;               /* [C][n_head][d_head], C = FM_LATENT_TOKENS at most           */
     float *latent_o;               /* [C][n_head][n_latent]                                       */
     unsigned char *latent_scratch; /* [T][latent_scratch_each]                          */
     size_t latent_scratch_each;
+    float *latent_prompt; /* [T][latent_prompt_each], latent_prompt.c                    */
+    int64_t latent_prompt_each;
     float *delta_scratch; /* [T][delta_scratch_each]                                    */
     int64_t delta_scratch_each;
 
@@ -139,6 +143,11 @@ struct fm_run {
     float *logits;           /* [FM_HEAD_GROUP][n_vocab]                                    */
     unsigned char *embd_row; /* one row as stored                                       */
 };
+
+/* Tokens [*from, *to) of the pass that are evaluated by whole blocks of FM_ATTN_BLOCK positions: those of the blocks that
+ * lie in the pass, before position `end` and in the caller's one call, which must give `least` such tokens. How the plan cuts
+ * the call into passes, which end at blocks, changes nothing about it. forward.c */
+void fm_whole_blocks(const fm_run *r, int64_t least, int64_t end, int64_t *from, int64_t *to);
 
 /* Moves reads along; for the thread of the pass, inside its items: reading takes it tens of microseconds in the
  * kernel, in which the other threads go on with the items. */

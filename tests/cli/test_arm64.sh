@@ -73,7 +73,7 @@ sed '/^neon Q4_K panels 5 /s/ [0-9a-f]*$/ 0/' "$dir/max" >"$dir/wrong"
 differences "$dir/here" "$dir/wrong" >"$dir/found"
 says "$dir/found" '^neon Q4_K panels 5 tokens: unlike '
 
-for test in test_ops test_attend test_index; do
+for test in test_ops test_attend test_attend_rows test_index; do
     status 0 on max unit/$test
     [ "$n_failed" -eq 0 ] || grep -v OK "$out"
 done

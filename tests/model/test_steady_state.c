@@ -268,11 +268,10 @@ static void stop_in_a_prompt_leaves_a_usable_session(void **st)
 
 /* A conversation goes on where it is, which is rarely a multiple of 64. The length of passes, which
  * the memory decides when the user does not, must not show there either. */
-static void batch_does_not_show_when_a_session_goes_on(void **st)
+static void goes_on(const char *name)
 {
-    (void)st;
     enum { FIRST = 30, SECOND = 170 };
-    const tiny_spec *spec = tiny_spec_find("qwen35moe-b");
+    const tiny_spec *spec = tiny_spec_find(name);
     const size_t bytes = (size_t)spec->n_vocab * sizeof(float);
     int32_t ids[FIRST + SECOND];
     tiny_token_ids(ids, FIRST + SECOND, spec);
@@ -281,7 +280,7 @@ static void batch_does_not_show_when_a_session_goes_on(void **st)
         fm_error err = {0};
         fm_engine_options o;
         fm_engine_options_init(&o);
-        o.model_path = tiny_file("qwen35moe-b", "F32", NULL);
+        o.model_path = tiny_file(name, "F32", NULL);
         o.n_batch = batch;
         o.n_threads = 2;
         o.n_ctx = 256;
@@ -300,6 +299,14 @@ static void batch_does_not_show_when_a_session_goes_on(void **st)
         fm_engine_close(engine);
     }
     free(want);
+}
+
+static void batch_does_not_show_when_a_session_goes_on(void **st)
+{
+    (void)st;
+    goes_on("qwen35moe-b");
+    goes_on("glm4moe-a");
+    goes_on("deepseek2-c");
 }
 
 static void requests_out_of_range_are_refused(void **st)

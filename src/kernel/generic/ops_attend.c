@@ -36,6 +36,21 @@ static float dot(const float *q, const void *row, int64_t d, int f16)
            ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
+/* Scores of n positions become weights relative to the new maximum; their sum joins *l. Returns what earlier sums are
+ * multiplied with. */
+static float weigh(float *s, int64_t n, float max, float *m, float *l)
+{
+    const float carry = expf(*m - max);
+    float sum = 0.0f;
+    for (int64_t p = 0; p < n; p++) {
+        s[p] = expf(s[p] - max);
+        sum += s[p];
+    }
+    *m = max;
+    *l = *l * carry + sum;
+    return carry;
+}
+
 /* One query head, one block of n <= 64 positions starting at rows k and v. */
 static void attend_block(float *o, float *m, float *l, const float *q, const void *k, const void *v,
                          int64_t stride, int64_t n, int64_t dk, int64_t dv, int f16)
@@ -46,19 +61,12 @@ static void attend_block(float *o, float *m, float *l, const float *q, const voi
         s[p] = dot(q, row_at(k, p * stride, f16), dk, f16);
         max = s[p] > max ? s[p] : max;
     }
-    const float carry = expf(*m - max);
-    float sum = 0.0f;
-    for (int64_t p = 0; p < n; p++) {
-        s[p] = expf(s[p] - max);
-        sum += s[p];
-    }
+    const float carry = weigh(s, n, max, m, l);
     for (int64_t i = 0; i < dv; i++) o[i] *= carry;
     for (int64_t p = 0; p < n; p++) {
         const void *row = row_at(v, p * stride, f16);
         for (int64_t i = 0; i < dv; i++) o[i] += s[p] * element(row, i, f16);
     }
-    *m = max;
-    *l = *l * carry + sum;
 }
 
 void fm_attend_generic(float *o, float *m, float *l, const float *q, const void *k, const void *v,
@@ -78,5 +86,22 @@ void fm_attend_generic(float *o, float *m, float *l, const float *q, const void 
                          row_at(v, pos * stride, f16), stride, end - pos, dk, dv, f16);
         }
         pos = end;
+    }
+}
+
+void fm_attend_rows_generic(float *o, float *m, float *l, const float *q, const float *kt,
+                            const float *v, int64_t n_row, int64_t group, int64_t seen, int64_t dk,
+                            int64_t dv)
+{
+    for (int64_t r = 0; r < n_row; r++, o += dv, q += dk) {
+        const int64_t all = seen + r / group, n = all < FM_ATTN_BLOCK ? all : FM_ATTN_BLOCK;
+        float s[FM_ATTN_BLOCK] = {0}, max = m[r];
+        for (int64_t i = 0; i < dk; i++)
+            for (int64_t p = 0; p < n; p++) s[p] += q[i] * kt[i * FM_ATTN_BLOCK + p];
+        for (int64_t p = 0; p < n; p++) max = s[p] > max ? s[p] : max;
+        const float carry = weigh(s, n, max, m + r, l + r);
+        for (int64_t i = 0; i < dv; i++) o[i] *= carry;
+        for (int64_t p = 0; p < n; p++)
+            for (int64_t i = 0; i < dv; i++) o[i] += s[p] * v[p * dv + i];
     }
 }

@@ -83,6 +83,28 @@ static void to_f16(uint16_t *dst, const float *src, int64_t n)
     for (int64_t i = 0; i < n; i++) dst[i] = fm_f32_to_f16(src[i]);
 }
 
+static void from_f16(float *dst, const uint16_t *src, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) dst[i] = fm_f16_to_f32(src[i]);
+}
+
+static void gemm(float *y, const float *a, int64_t a_stride, const float *b, int64_t n_row,
+                 int64_t n_k, int64_t n)
+{
+    for (int64_t r = 0; r < n_row; r++, y += n, a += a_stride) {
+        for (int64_t c = 0; c < n; c++) y[c] = 0.0f;
+        for (int64_t k = 0; k < n_k; k++)
+            for (int64_t c = 0; c < n; c++) y[c] += a[k] * b[k * n + c];
+    }
+}
+
+static void transpose(float *to, const float *x, int64_t x_stride, int64_t n, int64_t n_c)
+{
+    for (int64_t c = 0; c < n_c; c++)
+        for (int64_t t = 0; t < FM_ATTN_BLOCK; t++)
+            to[c * FM_ATTN_BLOCK + t] = t < n ? x[t * x_stride + c] : 0.0f;
+}
+
 void fm_ops_generic(fm_kernels *k)
 {
     k->rmsnorm = rmsnorm;
@@ -94,7 +116,11 @@ void fm_ops_generic(fm_kernels *k)
     k->rope_half = rope_half;
     k->softmax = softmax;
     k->to_f16 = to_f16;
+    k->from_f16 = from_f16;
+    k->gemm = gemm;
+    k->transpose = transpose;
     k->attend = fm_attend_generic;
+    k->attend_rows = fm_attend_rows_generic;
     k->index_scores = fm_index_scores_generic;
     k->conv_silu = fm_conv_silu_generic;
     k->delta_step = fm_delta_step_generic;

@@ -1,0 +1,161 @@
+/* Multi-head latent attention for many tokens: a block of 64 positions gets its keys [K_h c_s | k_s] and values V_h c_s
+ * back, head after head, and all tokens meet them. A score then takes d_nope + n_rot products instead of
+ * n_latent + n_rot (192 instead of 576 in DeepSeek-V3), a value d_value instead of n_latent (128 instead of 512); what
+ * making them takes is shared by all tokens, so it pays from about 90 tokens on.
+ *
+ * Which tokens: fm_whole_blocks(), from MIN_TOKENS on. Everything is added in the order of positions: latents in order for keys, blocks in order for sums. Keys are products in
+ * f32 of the decoded matrix and the latents as they are cached, values are quantized products like all others.
+ *
+ * Source: DeepSeek-V2 (arXiv 2405.04434) section 2.1, equations 9 to 14 before the matrices are absorbed.
+ */
+#include "model/latent.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+    BLOCK = FM_ATTN_BLOCK,
+    MIN_TOKENS = 2 * BLOCK,
+    GROUP_TOKENS = 2048, /* tokens that share a head's keys and values; bounds the scratch */
+};
+
+/* Working memory of one thread. */
+typedef struct {
+    float *matrix;        /* [n_latent][d_nope] K_h^T             */
+    float *rows;          /* [BLOCK][d_head] cached rows as f32   */
+    float *keys;          /* [BLOCK][d_nope]; one row of K_h      */
+    float *kt;            /* [d_query][BLOCK]                     */
+    float *values;        /* [BLOCK][d_value]                     */
+    float *q, *o, *m, *l; /* [GROUP_TOKENS][d_query], [..][d_value], [..], [..] */
+} prompt_scratch;
+
+typedef struct {
+    const fm_latent_job *j;
+    int64_t from, to, n_group;
+} prompt_job;
+
+/* Floats of the parts, in the order of prompt_scratch, for n_tok tokens. */
+enum { N_PART = 9 };
+
+static int64_t scratch_parts(const fm_hparams *hp, int64_t n_tok, int64_t part[N_PART])
+{
+    const int64_t d_query = hp->d_nope + hp->rope.n_rot;
+    const int64_t n[N_PART] = {
+        (int64_t)hp->n_latent * hp->d_nope,
+        BLOCK * (int64_t)hp->d_head,
+        BLOCK * (int64_t)hp->d_nope + hp->n_latent,
+        d_query * BLOCK,
+        BLOCK * (int64_t)hp->d_value,
+        n_tok * d_query,
+        n_tok * hp->d_value,
+        n_tok,
+        n_tok,
+    };
+    int64_t sum = 0;
+    for (int i = 0; i < N_PART; i++) {
+        part[i] = (n[i] + 15) / 16 * 16;
+        sum += part[i];
+    }
+    return sum;
+}
+
+static prompt_scratch scratch_at(const fm_hparams *hp, int64_t n_tok, float *base)
+{
+    int64_t part[N_PART];
+    (void)scratch_parts(hp, n_tok, part);
+    float *at[N_PART];
+    for (int i = 0; i < N_PART; base += part[i++]) at[i] = base;
+    return (prompt_scratch){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};
+}
+
+static int64_t group_tokens(const fm_run *r)
+{
+    const int64_t n = r->opt.n_batch / BLOCK * BLOCK;
+    return n < GROUP_TOKENS ? n : GROUP_TOKENS;
+}
+
+void fm_latent_prompt_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx)
+{
+    int64_t n_tok = n_batch / BLOCK * BLOCK, part[N_PART];
+    if (n_tok > GROUP_TOKENS) n_tok = GROUP_TOKENS;
+    r->latent_prompt_each =
+        n_tok == 0 || n_ctx < MIN_TOKENS ? 0 : scratch_parts(r->hp, n_tok, part);
+    r->latent_prompt =
+        fm_arena_take(a, (size_t)(r->n_thread * r->latent_prompt_each) * sizeof(float));
+}
+
+void fm_latent_prompt_range(const fm_run *r, int64_t *from, int64_t *to)
+{
+    *from = *to = 0;
+    if (r->opt.importance) return; /* the sums are those of absorbed products */
+    fm_whole_blocks(r, MIN_TOKENS, r->chooses ? r->hp->index_topk : INT64_MAX, from, to);
+}
+
+/* Keys and values of head h at the positions of block b. */
+static void make_block(const fm_latent_job *j, int64_t h, int64_t b, const prompt_scratch *s,
+                       int thread)
+{
+    fm_run *r = j->r;
+    const fm_hparams *hp = r->hp;
+    const int64_t d = hp->d_head, d_nope = hp->d_nope, n = BLOCK * d;
+    const void *cache = fm_kv_k(r->kv, j->l->kv_index, 0);
+    if (fm_kv_get_shape(r->kv)->f16)
+        r->k->from_f16(s->rows, (const uint16_t *)cache + b * n, n);
+    else
+        memcpy(s->rows, (const float *)cache + b * n, (size_t)n * sizeof *s->rows);
+
+    r->k->gemm(s->keys, s->rows, d, s->matrix, BLOCK, hp->n_latent, d_nope);
+    r->k->transpose(s->kt, s->keys, d_nope, BLOCK, d_nope);
+    r->k->transpose(s->kt + d_nope * BLOCK, s->rows + hp->n_latent, d, BLOCK, hp->rope.n_rot);
+
+    const fm_matrix w = fm_latent_values(j, h);
+    float *y[FM_LATENT_TOKENS];
+    for (int64_t p = 0; p < BLOCK; p += FM_LATENT_TOKENS) {
+        for (int64_t i = 0; i < FM_LATENT_TOKENS; i++) y[i] = s->values + (p + i) * hp->d_value;
+        fm_latent_product(r, &w, s->rows + p * d, d, y, FM_LATENT_TOKENS,
+                          r->latent_scratch + (size_t)thread * r->latent_scratch_each);
+    }
+}
+
+/* One head of a group of tokens. Late groups cost most, so they start first. */
+static void head_item(void *ctx, int64_t item, int thread)
+{
+    const prompt_job *pj = ctx;
+    const fm_latent_job *j = pj->j;
+    fm_run *r = j->r;
+    const fm_hparams *hp = r->hp;
+    const int64_t h = item % hp->n_head, each = group_tokens(r);
+    const int64_t t0 = pj->from + (pj->n_group - 1 - item / hp->n_head) * each;
+    const int64_t t1 = t0 + each < pj->to ? t0 + each : pj->to, n = t1 - t0;
+    const prompt_scratch s =
+        scratch_at(hp, each, r->latent_prompt + thread * r->latent_prompt_each);
+
+    for (int64_t t = 0; t < n; t++) {
+        memcpy(s.q + t * j->d_query, j->q + (t0 + t) * j->q_stride + h * j->d_query,
+               (size_t)j->d_query * sizeof *s.q);
+        s.m[t] = -INFINITY;
+        s.l[t] = 0.0f;
+    }
+    memset(s.o, 0, (size_t)(n * hp->d_value) * sizeof *s.o);
+    fm_latent_keys(j, h, s.matrix, s.keys);
+    for (int64_t b = 0; b < (r->pos0 + t1) / BLOCK; b++) {
+        if (fm_run_stops(r, thread)) return;
+        make_block(j, h, b, &s, thread);
+        const int64_t own = b * BLOCK - r->pos0 - t0, first = own > 0 ? own : 0;
+        r->k->attend_rows(s.o + first * hp->d_value, s.m + first, s.l + first,
+                          s.q + first * j->d_query, s.kt, s.values, n - first, 1, first - own + 1,
+                          j->d_query, hp->d_value);
+    }
+    for (int64_t t = 0; t < n; t++) {
+        float *o = r->mix_o + ((t0 + t) * hp->n_head + h) * hp->d_value;
+        const float inv = 1.0f / s.l[t];
+        for (int64_t i = 0; i < hp->d_value; i++) o[i] = s.o[t * hp->d_value + i] * inv;
+    }
+}
+
+void fm_latent_prompt(const fm_latent_job *j, int64_t from, int64_t to)
+{
+    const int64_t each = group_tokens(j->r);
+    prompt_job pj = {j, from, to, (to - from + each - 1) / each};
+    fm_pool_run(j->r->pool, head_item, &pj, pj.n_group * j->r->hp->n_head);
+}
