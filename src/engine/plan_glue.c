@@ -50,7 +50,8 @@ static fm_status plan_for(fm_engine *e, fm_plan_input *in, int64_t n_ctx, int32_
         in->scratch_fixed_bytes = fm_run_bytes(m, n_batch, n_ctx, e->n_thread);
         in->scratch_token_bytes = 0;
     } else {
-        /* Linear in the batch but for rounding of each buffer to 64 bytes and the total to pages. */
+        /* Linear in the batch but for rounding of each buffer to 64 bytes and the total to pages, and for what prompts
+         * of latent attention take for each thread, which grows up to 2,048 tokens only: then too much is kept. */
         const uint64_t b1 = fm_run_bytes(m, BATCH_STEP, n_ctx, e->n_thread);
         const uint64_t b2 = fm_run_bytes(m, 2 * BATCH_STEP, n_ctx, e->n_thread);
         in->scratch_token_bytes = (b2 - b1) / BATCH_STEP + 64;

@@ -2,6 +2,7 @@
  *
  * A chunk never changes results by its size alone: attention and the recurrent layers work in blocks
  * that start at absolute multiples of 64 positions, and chunks end at absolute multiples of the batch.
+ * Which blocks are whole depends on how the caller cuts a text into calls, in the last bits.
  * A pass may therefore be shorter than the batch the user asked for (when memory is tight), as long as
  * it ends at a multiple of 64 or where the asked chunk ends; so for one --batch, and for every batch
  * that is a multiple of 64, the blocks, and with them the bits, are the same in every plan.

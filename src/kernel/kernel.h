@@ -118,7 +118,7 @@ typedef struct fm_kernels {
      * min(64, seen + r / group), seen >= 1:
      *   q [n_row][dk] f32, already scaled;  kt [dk][64] keys, transposed;  v [64][dv]
      *   o [n_row][dv], m [n_row], l [n_row] as above, updated: the caller begins with o = 0, m = -inf, l = 0
-     * All 64 columns of kt are read, and of v what a row or one of its neighbours sees. */
+     * All 64 columns of kt are read; what a row does not see never shows in it. */
     void (*attend_rows)(float *o, float *m, float *l, const float *q, const float *kt,
                         const float *v, int64_t n_row, int64_t group, int64_t seen, int64_t dk,
                         int64_t dv);
@@ -137,7 +137,7 @@ typedef struct fm_kernels {
     void (*index_scores)(float *out, const float *q, const float *w, const void *k, int64_t n_block,
                          int64_t d, int64_t n_head, int f16);
 
-    /* f32 -> f16, round to nearest even. */
+    /* f32 -> f16, round to nearest even; f16 -> f32. */
     void (*to_f16)(uint16_t *dst, const float *src, int64_t n);
     void (*from_f16)(float *dst, const uint16_t *src, int64_t n);
 

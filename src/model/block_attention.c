@@ -78,8 +78,8 @@ void fm_attention_keep(fm_run *r, const fm_layer *l, uint8_t *const *ptr, fm_act
 
 /* Partial attention of token t, queries [q0, q1) of kv head h, unit u into part: [n_q][d] sums, [n_q] maxima, [n_q]
  * denominators. A query's result does not depend on which others go with it. */
-static void attend_unit(const fm_attention_job *j, int64_t t, int32_t h, int64_t u, int64_t q0, int64_t q1,
-                        float *part)
+static void attend_unit(const fm_attention_job *j, int64_t t, int32_t h, int64_t u, int64_t q0,
+                        int64_t q1, float *part)
 {
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
@@ -119,14 +119,14 @@ static float inverse_with_sink(float m, float den, float sink)
     return c / (den * c + expf(sink - top));
 }
 
-void fm_attention_finish(const fm_attention_job *j, int64_t t, int32_t h, const float *acc,
-                         const float *m, const float *den)
+void fm_attention_finish(const fm_attention_job *j, int64_t t, int64_t head0, int64_t n,
+                         const float *acc, const float *m, const float *den)
 {
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
-    const int64_t d = hp->d_head, n_q = hp->n_head / hp->n_head_kv;
-    for (int64_t i = 0; i < n_q; i++) {
-        const int64_t head = h * n_q + i;
+    const int64_t d = hp->d_head;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t head = head0 + i;
         float *o = j->o + (t * hp->n_head + head) * d;
         const float inv =
             j->sinks ? inverse_with_sink(m[i], den[i], j->sinks[head]) : 1.0f / den[i];
@@ -141,7 +141,7 @@ static void finish(const fm_attention_job *j, int64_t t, int32_t h, const float 
 {
     const int64_t n_q = j->r->hp->n_head / j->r->hp->n_head_kv;
     const float *m = acc + n_q * j->r->hp->d_head;
-    fm_attention_finish(j, t, h, acc, m, m + n_q);
+    fm_attention_finish(j, t, h * n_q, n_q, acc, m, m + n_q);
 }
 
 /* One token of many: its units in order on one thread. */
@@ -151,7 +151,7 @@ static void token_item(void *ctx, int64_t item, int thread)
     fm_run *r = j->r;
     if (fm_run_stops(r, thread)) return;
     /* Late tokens cost most, so they start first. */
-    const int64_t t = j->t - 1 - item / r->hp->n_head_kv;
+    const int64_t t = j->end - 1 - item / r->hp->n_head_kv;
     const int32_t h = (int32_t)(item % r->hp->n_head_kv);
     const int64_t pos = r->pos0 + t, first = first_seen(j, pos) / FM_ATTN_UNIT;
     float *acc = r->attn_part + (2 * thread) * r->attn_part_each, *part = acc + r->attn_part_each;
@@ -167,7 +167,7 @@ static void token_item(void *ctx, int64_t item, int thread)
 /* Tokens [from, to) of the pass, each on one thread. */
 static void one_by_one(fm_attention_job *j, int64_t from, int64_t to)
 {
-    j->t = to;
+    j->end = to;
     fm_pool_run(j->r->pool, token_item, j, (to - from) * j->r->hp->n_head_kv);
 }
 

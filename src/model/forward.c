@@ -171,10 +171,8 @@ void fm_whole_blocks(const fm_run *r, int64_t least, int64_t end, int64_t *from,
     *from = *to = 0;
     if (!r->hooks) return;
     const int64_t call0 = (r->hooks->call_from + each - 1) / each * each;
-    const int64_t call1 = min_i64(r->hooks->call_to, end) / each * each;
-    if (call1 - call0 < least) return;
-    const int64_t p0 = (max_i64(r->pos0, call0) + each - 1) / each * each;
-    const int64_t p1 = min_i64(pos1, call1) / each * each;
+    if (min_i64(r->hooks->call_to, end) / each * each - call0 < least) return;
+    const int64_t p0 = (r->pos0 + each - 1) / each * each, p1 = min_i64(pos1, end) / each * each;
     if (p0 >= p1) return;
     *from = p0 - r->pos0;
     *to = p1 - r->pos0;

@@ -1,7 +1,7 @@
 /* Multi-head latent attention for many tokens: a block of 64 positions gets its keys [K_h c_s | k_s] and values V_h c_s
  * back, head after head, and all tokens meet them. A score then takes d_nope + n_rot products instead of
  * n_latent + n_rot (192 instead of 576 in DeepSeek-V3), a value d_value instead of n_latent (128 instead of 512); what
- * making them takes is shared by all tokens, so it pays from about 90 tokens on.
+ * making them takes is shared by all tokens of a pass.
  *
  * Which tokens: fm_whole_blocks(), from MIN_TOKENS on. Everything is added in the order of positions: latents in order for keys, blocks in order for sums. Keys are products in
  * f32 of the decoded matrix and the latents as they are cached, values are quantized products like all others.
@@ -17,6 +17,7 @@ enum {
     BLOCK = FM_ATTN_BLOCK,
     MIN_TOKENS = 2 * BLOCK,
     GROUP_TOKENS = 2048, /* tokens that share a head's keys and values; bounds the scratch */
+    SLICE = 256,         /* tokens between looks at the reads */
 };
 
 /* Working memory of one thread. */
@@ -68,18 +69,18 @@ static prompt_scratch scratch_at(const fm_hparams *hp, int64_t n_tok, float *bas
     return (prompt_scratch){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};
 }
 
-static int64_t group_tokens(const fm_run *r)
+/* Tokens of one work item. */
+static int64_t group_tokens(int64_t n_batch)
 {
-    const int64_t n = r->opt.n_batch / BLOCK * BLOCK;
+    const int64_t n = n_batch / BLOCK * BLOCK;
     return n < GROUP_TOKENS ? n : GROUP_TOKENS;
 }
 
 void fm_latent_prompt_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx)
 {
-    int64_t n_tok = n_batch / BLOCK * BLOCK, part[N_PART];
-    if (n_tok > GROUP_TOKENS) n_tok = GROUP_TOKENS;
-    r->latent_prompt_each =
-        n_tok == 0 || n_ctx < MIN_TOKENS ? 0 : scratch_parts(r->hp, n_tok, part);
+    int64_t part[N_PART];
+    const bool never = n_batch < BLOCK || n_ctx < MIN_TOKENS;
+    r->latent_prompt_each = never ? 0 : scratch_parts(r->hp, group_tokens(n_batch), part);
     r->latent_prompt =
         fm_arena_take(a, (size_t)(r->n_thread * r->latent_prompt_each) * sizeof(float));
 }
@@ -124,7 +125,7 @@ static void head_item(void *ctx, int64_t item, int thread)
     const fm_latent_job *j = pj->j;
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
-    const int64_t h = item % hp->n_head, each = group_tokens(r);
+    const int64_t h = item % hp->n_head, each = group_tokens(r->opt.n_batch);
     const int64_t t0 = pj->from + (pj->n_group - 1 - item / hp->n_head) * each;
     const int64_t t1 = t0 + each < pj->to ? t0 + each : pj->to, n = t1 - t0;
     const prompt_scratch s =
@@ -139,12 +140,14 @@ static void head_item(void *ctx, int64_t item, int thread)
     memset(s.o, 0, (size_t)(n * hp->d_value) * sizeof *s.o);
     fm_latent_keys(j, h, s.matrix, s.keys);
     for (int64_t b = 0; b < (r->pos0 + t1) / BLOCK; b++) {
-        if (fm_run_stops(r, thread)) return;
         make_block(j, h, b, &s, thread);
-        const int64_t own = b * BLOCK - r->pos0 - t0, first = own > 0 ? own : 0;
-        r->k->attend_rows(s.o + first * hp->d_value, s.m + first, s.l + first,
-                          s.q + first * j->d_query, s.kt, s.values, n - first, 1, first - own + 1,
-                          j->d_query, hp->d_value);
+        const int64_t own = b * BLOCK - r->pos0 - t0;
+        for (int64_t t = own > 0 ? own : 0; t < n; t += SLICE) {
+            if (fm_run_stops(r, thread)) return;
+            r->k->attend_rows(s.o + t * hp->d_value, s.m + t, s.l + t, s.q + t * j->d_query, s.kt,
+                              s.values, n - t < SLICE ? n - t : SLICE, 1, t - own + 1, j->d_query,
+                              hp->d_value);
+        }
     }
     for (int64_t t = 0; t < n; t++) {
         float *o = r->mix_o + ((t0 + t) * hp->n_head + h) * hp->d_value;
@@ -155,7 +158,7 @@ static void head_item(void *ctx, int64_t item, int thread)
 
 void fm_latent_prompt(const fm_latent_job *j, int64_t from, int64_t to)
 {
-    const int64_t each = group_tokens(j->r);
+    const int64_t each = group_tokens(j->r->opt.n_batch);
     prompt_job pj = {j, from, to, (to - from + each - 1) / each};
     fm_pool_run(j->r->pool, head_item, &pj, pj.n_group * j->r->hp->n_head);
 }

@@ -18,7 +18,9 @@ static float *logits_of(const char *spec, const char *type, const int32_t *ids, 
     return eval_logits(tiny_file(spec, type, NULL), ids, n, s, NULL, plan);
 }
 
-static void same_bits_for_every_cut(const char *spec, const char *type, fm_kv_type kv)
+/* batches end with 0. The indexer chooses from the positions of the later tokens. */
+static void same_bits_for_every_cut(const char *spec, const char *type, fm_kv_type kv,
+                                    const int32_t *batches)
 {
     const tiny_spec *ts = tiny_spec_find(spec);
     const size_t row = (size_t)ts->n_vocab * sizeof(float);
@@ -26,8 +28,7 @@ static void same_bits_for_every_cut(const char *spec, const char *type, fm_kv_ty
     tiny_token_ids(ids, N_TOKENS, ts);
     assert_true(ts->index_topk > 0 && ts->index_topk < N_TOKENS);
     float *want = NULL;
-    static const int32_t batches[] = {512, 1, 3, 64, 101};
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; batches[i]; i++) {
         const eval_setup s = {.batch = batches[i], .kv = kv, .threads = 1 + i % 3, .ctx = 512};
         float *got = logits_of(spec, type, ids, N_TOKENS, &s, NULL);
         if (!want) {
@@ -46,10 +47,13 @@ static void same_bits_for_every_cut(const char *spec, const char *type, fm_kv_ty
 static void passes_of_any_length_give_the_same_bits(void **state)
 {
     (void)state;
-    same_bits_for_every_cut("deepseek32-a", "F32", FM_KV_F32);
-    same_bits_for_every_cut("deepseek32-q", "Q8_0", FM_KV_F16);
-    same_bits_for_every_cut("glm-dsa-a", "F32", FM_KV_F16);
-    same_bits_for_every_cut("glm-dsa-q", "Q8_0", FM_KV_F32);
+    static const int32_t any[] = {512, 1, 3, 64, 101, 0}, blocks[] = {512, 64, 128, 0};
+    same_bits_for_every_cut("deepseek32-a", "F32", FM_KV_F32, any);
+    same_bits_for_every_cut("deepseek32-q", "Q8_0", FM_KV_F16, any);
+    same_bits_for_every_cut("glm-dsa-a", "F32", FM_KV_F16, any);
+    same_bits_for_every_cut("glm-dsa-q", "Q8_0", FM_KV_F32, any);
+    /* the first 128 tokens, which see everything, go by whole blocks */
+    same_bits_for_every_cut("deepseek32-p", "F32", FM_KV_F16, blocks);
 }
 
 static uint64_t line_bytes(const fm_plan *plan, const char *name)
@@ -64,8 +68,9 @@ static uint64_t line_bytes(const fm_plan *plan, const char *name)
 static void contexts_up_to_top_k_are_dense(void **state)
 {
     (void)state;
-    static const char *const specs[] = {"deepseek32-a", "deepseek32-b", "glm-dsa-a"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const specs[] = {"deepseek32-a", "deepseek32-b", "glm-dsa-a",
+                                        "deepseek32-p"};
+    for (int i = 0; i < 4; i++) {
         const tiny_spec *ts = tiny_spec_find(specs[i]);
         const size_t top = (size_t)ts->index_topk, v = (size_t)ts->n_vocab;
         int32_t ids[N_TOKENS];

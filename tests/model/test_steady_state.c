@@ -309,6 +309,40 @@ static void batch_does_not_show_when_a_session_goes_on(void **st)
     goes_on("deepseek2-c");
 }
 
+/* Prompts of latent attention share keys and values among 2,048 tokens at most: how many groups there are never shows, and
+ * what is computed is what single tokens compute. */
+static void long_prompts_of_latent_attention_agree(void **st)
+{
+    (void)st;
+    enum { LONG = 2200, LAST = 40 };
+    static int32_t ids[LONG];
+    const tiny_spec *spec = tiny_spec_find("deepseek2-c");
+    tiny_token_ids(ids, LONG, spec);
+    float *first = NULL;
+    const size_t n = (size_t)spec->n_vocab;
+    static const int32_t batches[] = {512, 4096, 1};
+    for (int i = 0; i < 3; i++) {
+        const eval_setup s = {.batch = batches[i], .kv = FM_KV_F32, .ctx = 2304, .threads = 1 + i};
+        float *got = eval_logits(tiny_file("deepseek2-c", "F32", NULL), ids, LONG, &s, NULL, NULL);
+        float *const last = got + (LONG - LAST) * n;
+        if (i == 0) {
+            first = got;
+            continue;
+        }
+        const bool same = memcmp(first, got, LONG * n * sizeof *got) == 0;
+        assert_true(same == (batches[i] > 1));
+        double error = 0, size = 0;
+        for (size_t k = 0; k < LAST * n; k++) {
+            const double want = first[(LONG - LAST) * n + k];
+            error += (last[k] - want) * (last[k] - want);
+            size += want * want;
+        }
+        if (!(error <= 1e-8 * size)) fail_msg("error %g of %g", error, size);
+        free(got);
+    }
+    free(first);
+}
+
 static void requests_out_of_range_are_refused(void **st)
 {
     (void)st;
@@ -339,6 +373,7 @@ int main(void)
         cmocka_unit_test(passing_faults_change_nothing),
         cmocka_unit_test(stop_in_a_prompt_leaves_a_usable_session),
         cmocka_unit_test(batch_does_not_show_when_a_session_goes_on),
+        cmocka_unit_test(long_prompts_of_latent_attention_agree),
         cmocka_unit_test(requests_out_of_range_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

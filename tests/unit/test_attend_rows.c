@@ -112,7 +112,7 @@ static void rows_do_not_see_each_other(const fm_kernels *k)
     rows_free(&a);
 }
 
-/* Whatever finite numbers stand at positions that a row does not see. */
+/* Whatever stands at positions that a row does not see, of values even NaN. */
 static void rows_do_not_see_later_positions(const fm_kernels *k)
 {
     rows a = rows_new(20, 1, 3, 1, 33, 50);
@@ -120,7 +120,7 @@ static void rows_do_not_see_later_positions(const fm_kernels *k)
     float *o = copy_array(a.o, a.n_row * a.dv), *l = copy_array(a.l, a.n_row);
     const int64_t first = positions_of(&a, 9);
     for (int64_t i = first * a.dk; i < BLOCK * a.dk; i++) a.k[i] = 1e6f;
-    for (int64_t i = first * a.dv; i < BLOCK * a.dv; i++) a.v[i] = -1e30f;
+    for (int64_t i = first * a.dv; i < BLOCK * a.dv; i++) a.v[i] = NAN;
     rows_run(k, &a, 0, 10);
     assert_same_bits(o, a.o, 10 * a.dv);
     assert_same_bits(l, a.l, 10);
@@ -151,6 +151,20 @@ static void gemm_matches_formula(const fm_kernels *k)
         }
 }
 
+static void transpose_swaps_and_fills_up(const fm_kernels *k)
+{
+    for (size_t i = 0; i < N_SIZE; i++)
+        for (int64_t n = 0; n <= BLOCK; n += 7) {
+            const int64_t n_c = sizes[i], stride = n_c + n % 3;
+            float *x = random_array(BLOCK * stride, 1.0f), *to = array(n_c * BLOCK);
+            k->transpose(to, x, stride, n, n_c);
+            for (int64_t c = 0; c < n_c; c++)
+                for (int64_t t = 0; t < BLOCK; t++)
+                    assert_true(to[c * BLOCK + t] == (t < n ? x[t * stride + c] : 0.0f));
+            free_array(x, BLOCK * stride), free_array(to, n_c * BLOCK);
+        }
+}
+
 static void halves_widen_exactly(const fm_kernels *k)
 {
     static uint16_t half[1 << 16], again[1 << 16];
@@ -174,6 +188,7 @@ int main(void)
         EVERY_SET(rows_do_not_see_each_other),
         EVERY_SET(rows_do_not_see_later_positions),
         EVERY_SET(gemm_matches_formula),
+        EVERY_SET(transpose_swaps_and_fills_up),
         EVERY_SET(halves_widen_exactly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -109,6 +109,13 @@ static void values_are_those_of_the_public_tools(void **state)
                 plane[k] = m.plane[0][k] + (uint64_t)(fm_plane_rows(m.type, k, r + 1) - 1) *
                                                fm_plane_row_bytes(m.type, k, COLS);
             fm_decode_planes(m.type, row, plane, COLS);
+            for (int layout = 0; layout < 2; layout++) {
+                const fm_matrix w = view(&m, layout);
+                float again[COLS];
+                fm_matrix_row(again, &w, r);
+                for (int c = 0; c < COLS; c++)
+                    assert_true(again[c] == row[c] || (isnan(again[c]) && isnan(row[c])));
+            }
             for (int c = 0; c < COLS; c++) {
                 const float want = m.values[r * COLS + c];
                 if (isnan(want) && isnan(row[c])) continue;
