@@ -3,8 +3,8 @@
  * n_latent + n_rot (192 instead of 576 in DeepSeek-V3), a value d_value instead of n_latent (128 instead of 512); what
  * making them takes is shared by all tokens of a pass.
  *
- * Which tokens: fm_whole_blocks(), from MIN_TOKENS on. Everything is added in the order of positions: latents in order for keys, blocks in order for sums. Keys are products in
- * f32 of the decoded matrix and the latents as they are cached, values are quantized products like all others.
+ * Which tokens: fm_whole_blocks(), from MIN_TOKENS on. Keys are products in f32 of the decoded matrix and the latents as
+ * they are cached, values are quantized products like all others; blocks are added in the order of positions.
  *
  * Source: DeepSeek-V2 (arXiv 2405.04434) section 2.1, equations 9 to 14 before the matrices are absorbed.
  */
