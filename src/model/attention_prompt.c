@@ -57,14 +57,6 @@ void fm_attention_prompt_layout(fm_run *r, fm_arena *a, int64_t n_batch)
     r->attn_prompt = fm_arena_take(a, (size_t)(r->n_thread * r->attn_prompt_each) * sizeof(float));
 }
 
-static void widen(const fm_run *r, float *dst, const void *cache, int64_t first, int64_t n)
-{
-    if (fm_kv_get_shape(r->kv)->f16)
-        r->k->from_f16(dst, (const uint16_t *)cache + first, n);
-    else
-        memcpy(dst, (const float *)cache + first, (size_t)n * sizeof *dst);
-}
-
 /* Some queries of one kv head for a group of tokens. Late groups cost most, so they start first. */
 static void group_item(void *ctx, int64_t item, int thread)
 {
@@ -91,8 +83,8 @@ static void group_item(void *ctx, int64_t item, int thread)
     const void *const v = fm_kv_v(r->kv, j->l->kv_index, h);
     for (int64_t b = 0; b < (r->pos0 + t1) / BLOCK; b++) {
         if (fm_run_stops(r, thread)) return;
-        widen(r, s.k, k, b * BLOCK * d, BLOCK * d);
-        widen(r, s.v, v, b * BLOCK * d, BLOCK * d);
+        fm_cache_values(r, s.k, k, b * BLOCK * d, BLOCK * d);
+        fm_cache_values(r, s.v, v, b * BLOCK * d, BLOCK * d);
         r->k->transpose(s.kt, s.k, d, BLOCK, d);
         const int64_t own = b * BLOCK - r->pos0 - t0, first = own > 0 ? own : 0, row = first * n_q;
         r->k->attend_rows(s.o + row * d, s.m + row, s.l + row, s.q + row * d, s.kt, s.v,

@@ -178,6 +178,14 @@ void fm_whole_blocks(const fm_run *r, int64_t least, int64_t end, int64_t *from,
     *to = p1 - r->pos0;
 }
 
+void fm_cache_values(const fm_run *r, float *dst, const void *cache, int64_t first, int64_t n)
+{
+    if (fm_kv_get_shape(r->kv)->f16)
+        r->k->from_f16(dst, (const uint16_t *)cache + first, n);
+    else
+        memcpy(dst, (const float *)cache + first, (size_t)n * sizeof *dst);
+}
+
 /* ---- pieces of a pass -------------------------------------------------------------------- */
 
 static fm_status stopped(fm_error *err)

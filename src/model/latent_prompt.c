@@ -35,38 +35,28 @@ typedef struct {
     int64_t from, to, n_group;
 } prompt_job;
 
-/* Floats of the parts, in the order of prompt_scratch, for n_tok tokens. */
-enum { N_PART = 9 };
-
-static int64_t scratch_parts(const fm_hparams *hp, int64_t n_tok, int64_t part[N_PART])
+static int64_t scratch_floats(const fm_hparams *hp, int64_t n_tok)
 {
-    const int64_t d_query = hp->d_nope + hp->rope.n_rot;
-    const int64_t n[N_PART] = {
-        (int64_t)hp->n_latent * hp->d_nope,
-        BLOCK * (int64_t)hp->d_head,
-        BLOCK * (int64_t)hp->d_nope + hp->n_latent,
-        d_query * BLOCK,
-        BLOCK * (int64_t)hp->d_value,
-        n_tok * d_query,
-        n_tok * hp->d_value,
-        n_tok,
-        n_tok,
-    };
-    int64_t sum = 0;
-    for (int i = 0; i < N_PART; i++) {
-        part[i] = (n[i] + 15) / 16 * 16;
-        sum += part[i];
-    }
-    return sum;
+    const int64_t d_query = hp->d_nope + hp->rope.n_rot, n_latent = hp->n_latent;
+    const int64_t block = hp->d_head + hp->d_nope + d_query + hp->d_value;
+    const int64_t n =
+        n_latent * hp->d_nope + BLOCK * block + n_latent + n_tok * (d_query + hp->d_value + 2);
+    return (n + 15) / 16 * 16;
 }
 
 static prompt_scratch scratch_at(const fm_hparams *hp, int64_t n_tok, float *base)
 {
-    int64_t part[N_PART];
-    (void)scratch_parts(hp, n_tok, part);
-    float *at[N_PART];
-    for (int i = 0; i < N_PART; base += part[i++]) at[i] = base;
-    return (prompt_scratch){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};
+    const int64_t d_query = hp->d_nope + hp->rope.n_rot, n_latent = hp->n_latent;
+    prompt_scratch s = {.matrix = base};
+    s.rows = s.matrix + n_latent * hp->d_nope;
+    s.kt = s.rows + BLOCK * (int64_t)hp->d_head;
+    s.values = s.kt + BLOCK * d_query;
+    s.keys = s.values + BLOCK * (int64_t)hp->d_value;
+    s.q = s.keys + BLOCK * (int64_t)hp->d_nope + n_latent;
+    s.o = s.q + n_tok * d_query;
+    s.m = s.o + n_tok * hp->d_value;
+    s.l = s.m + n_tok;
+    return s;
 }
 
 /* Tokens of one work item. */
@@ -78,9 +68,8 @@ static int64_t group_tokens(int64_t n_batch)
 
 void fm_latent_prompt_layout(fm_run *r, fm_arena *a, int64_t n_batch, int64_t n_ctx)
 {
-    int64_t part[N_PART];
     const bool never = n_batch < BLOCK || n_ctx < MIN_TOKENS;
-    r->latent_prompt_each = never ? 0 : scratch_parts(r->hp, group_tokens(n_batch), part);
+    r->latent_prompt_each = never ? 0 : scratch_floats(r->hp, group_tokens(n_batch));
     r->latent_prompt =
         fm_arena_take(a, (size_t)(r->n_thread * r->latent_prompt_each) * sizeof(float));
 }
@@ -99,12 +88,7 @@ static void make_block(const fm_latent_job *j, int64_t h, int64_t b, const promp
     fm_run *r = j->r;
     const fm_hparams *hp = r->hp;
     const int64_t d = hp->d_head, d_nope = hp->d_nope, n = BLOCK * d;
-    const void *cache = fm_kv_k(r->kv, j->l->kv_index, 0);
-    if (fm_kv_get_shape(r->kv)->f16)
-        r->k->from_f16(s->rows, (const uint16_t *)cache + b * n, n);
-    else
-        memcpy(s->rows, (const float *)cache + b * n, (size_t)n * sizeof *s->rows);
-
+    fm_cache_values(r, s->rows, fm_kv_k(r->kv, j->l->kv_index, 0), b * n, n);
     r->k->gemm(s->keys, s->rows, d, s->matrix, BLOCK, hp->n_latent, d_nope);
     r->k->transpose(s->kt, s->keys, d_nope, BLOCK, d_nope);
     r->k->transpose(s->kt + d_nope * BLOCK, s->rows + hp->n_latent, d, BLOCK, hp->rope.n_rot);

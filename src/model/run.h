@@ -148,6 +148,8 @@ struct fm_run {
  * lie in the pass, before position `end` and in the caller's one call, which must give `least` such tokens. How the plan cuts
  * the call into passes, which end at blocks, changes nothing about it. forward.c */
 void fm_whole_blocks(const fm_run *r, int64_t least, int64_t end, int64_t *from, int64_t *to);
+/* dst [n] <- values [first, first + n) of cached keys or values, of either type. forward.c */
+void fm_cache_values(const fm_run *r, float *dst, const void *cache, int64_t first, int64_t n);
 
 /* Moves reads along; for the thread of the pass, inside its items: reading takes it tens of microseconds in the
  * kernel, in which the other threads go on with the items. */
