@@ -43,13 +43,18 @@ FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 HELP_SRC := $(sort $(wildcard tests/support/*.c) \
               $(filter-out %/tiny_main.c,$(wildcard tests/tiny/*.c)))
 
-LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o)
+# Compiled again, with AVX-VNNI: matmul_avx2.h. Compilers before GCC 11 and clang 12 do not know it; the set is left out then.
+VNNI     := $(if $(X86),$(shell $(CC) -mavxvnni -E -x c /dev/null >/dev/null 2>&1 && echo -mavxvnni))
+VNNI_SRC := $(if $(VNNI),$(foreach f,set q32 q256 planar book,src/kernel/x86/matmul_$(f)_avx2.c))
+VNNI_OBJ := $(VNNI_SRC:%_avx2.c=$(BUILD)/%_avxvnni.o)
+
+LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o) $(VNNI_OBJ)
 CLI_OBJ  := $(CLI_SRC:%.c=$(BUILD)/%.o)
 # Test programs link a library of their own, built with fault injection; folders that no fault reaches
 # (a file there may not include os/fault.h) are compiled once for both.
 FAULTY   := src/os/% src/store/% src/engine/%
 TLIB_OBJ := $(patsubst %.c,$(BUILD)/t/%.o,$(filter $(FAULTY),$(LIB_SRC))) \
-            $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(FAULTY),$(LIB_SRC)))
+            $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(FAULTY),$(LIB_SRC))) $(VNNI_OBJ)
 TCLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 HELP_OBJ := $(HELP_SRC:%.c=$(BUILD)/t/%.o)
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/t/%)
@@ -59,7 +64,7 @@ TINY_BIN := $(BUILD)/t/tests/tiny/tiny-gguf
 # Programs of the kernels that need no library: tests/cli/test_arm64.sh builds them for another processor, too.
 ALONE_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter src/kernel/% src/base/error.c src/os/facts.c src/model/top_positions.c \
                $(filter-out src/quant/encode%,$(wildcard src/quant/*.c)),$(LIB_SRC))) \
-             $(BUILD)/t/tests/support/random_weights.o
+             $(VNNI_OBJ) $(BUILD)/t/tests/support/random_weights.o
 ALONE_BIN := $(addprefix $(BUILD)/alone/,arm/kernel_hashes unit/test_ops unit/test_attend unit/test_attend_rows unit/test_index unit/test_delta)
 TOOL_BIN := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tools/*.c bench/*.c)))
 REPLAY_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/replay/*.c))
@@ -73,6 +78,8 @@ $(BUILD)/src/kernel/x86/%.o $(BUILD)/src/quant/x86/%.o $(BUILD)/src/kernel/arm/%
 # One instruction set = one suffix = one flag set. Nothing else in the tree gets these, and no other processor.
 AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
 $(BUILD)/%_avx2.o $(BUILD)/t/%_avx2.o: ISA := $(if $(X86),-mavx2 -mfma -mf16c)
+$(VNNI_OBJ): ISA := -mavx2 -mfma -mf16c $(VNNI)
+$(BUILD)/src/kernel/kernel.o: ISA := $(if $(VNNI),-DFM_AVXVNNI)
 $(BUILD)/%_avx512.o $(BUILD)/t/%_avx512.o: ISA := $(if $(X86),$(AVX512))
 $(BUILD)/%_vbmi.o $(BUILD)/t/%_vbmi.o: ISA := $(if $(X86),$(AVX512) -mavx512vbmi)
 # Compilers before GCC 11 and clang 12 do not know AMX; the set is left out then.
@@ -90,6 +97,9 @@ $(BUILD)/t/%.o: %.c
 	@mkdir -p $(@D)
 	$(call SAY,CC) $(CC) $(ALLFLAGS) -DFM_FAULTS $(ISA) -c $< -o $@
 $(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(call SAY,CC) $(CC) $(ALLFLAGS) $(ISA) -c $< -o $@
+$(VNNI_OBJ): $(BUILD)/%_avxvnni.o: %_avx2.c
 	@mkdir -p $(@D)
 	$(call SAY,CC) $(CC) $(ALLFLAGS) $(ISA) -c $< -o $@
 

@@ -80,7 +80,7 @@ typedef struct {
     fm_kv_type kv_type;       /* attention cache                                           */
     fm_activations activations; /* 0: FM_ACTIVATIONS_FULL                                  */
     const char *io_engine;    /* "uring", "pread", "mmap"; NULL: the best available        */
-    const char *kernels;      /* "reference", "generic", "avx2", "avx512", "amx", "neon", "i8mm"; NULL: best */
+    const char *kernels;      /* "reference", "generic", "avx2", "avxvnni", "avx512", "amx", "neon", "i8mm"; NULL: best */
     bool vocab_only;          /* tokenizer and metadata only: no plan, no weights          */
     bool plan_only;           /* checkpoint and plan, nothing loaded                       */
     fm_log_fn log;            /* NULL: silent                                              */

@@ -196,7 +196,7 @@ static const option OPTIONS[] = {
                  "and evaluate both together; auto where most experts fit in memory, and\n"
                  "measures whether it pays. The output is the same (default: auto for run\n"
                  "and plan, off for bench)"},
-    {"memory and machine", NULL, "--kernels", "reference|generic|avx2|avx512|amx|neon|i8mm",
+    {"memory and machine", NULL, "--kernels", "reference|generic|avx2|avxvnni|avx512|amx|neon|i8mm",
      OPT_CHOICE, FIELD(kernels), ENGINE_COMMANDS,
      0, 0, NULL, "instruction set (default: the best this processor has)"},
 

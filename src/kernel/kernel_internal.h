@@ -20,7 +20,8 @@ void fm_ops_neon(fm_kernels *k);
 void fm_matmul_reference(fm_kernels *k);
 void fm_matmul_generic(fm_kernels *k);
 void fm_matmul_avx2(fm_kernels *k);
-void fm_matmul_avx512(fm_kernels *k, bool has_vbmi);
+void fm_matmul_avxvnni(fm_kernels *k);
+void fm_matmul_avx512(fm_kernels *k, bool has_vbmi, bool multiplies_twice);
 void fm_matmul_neon(fm_kernels *k);
 
 /* Products of several tokens, into a table of the avx512 resp. neon set; false, and nothing done, when the compiler knew
@@ -28,10 +29,19 @@ void fm_matmul_neon(fm_kernels *k);
 bool fm_matmul_amx(fm_kernels *k);
 bool fm_matmul_i8mm(fm_kernels *k);
 
+/* The matmul of the avx512 set, the one for processors that multiply in two units, and with activations of 8 bits. */
+void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                       float *const *y, int64_t n_tok);
+void fm_product_words_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                             float *const *y, int64_t n_tok);
+void fm_product_avx512_int8(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                            float *const *y, int64_t n_tok);
+
 /* Change a table of the set to activations of 8 bits (fm_kernels_int8): quantize, and matmul where it leaves out half of
  * the products. */
 void fm_int8_generic(fm_kernels *k);
 void fm_int8_avx2(fm_kernels *k);
+void fm_int8_avxvnni(fm_kernels *k);
 void fm_int8_avx512(fm_kernels *k);
 void fm_int8_neon(fm_kernels *k);
 void fm_int8_amx(fm_kernels *k); /* after fm_int8_avx512() */
@@ -39,6 +49,7 @@ void fm_int8_amx(fm_kernels *k); /* after fm_int8_avx512() */
 /* fm_kernels.quantize, see there. The quantized forms come out bit-identical. */
 void fm_quantize_generic(fm_act form, void *dst, const float *x, int64_t n);
 void fm_quantize_avx2(fm_act form, void *dst, const float *x, int64_t n);
+void fm_quantize_avxvnni(fm_act form, void *dst, const float *x, int64_t n);
 void fm_quantize_avx512(fm_act form, void *dst, const float *x, int64_t n);
 
 /* act_form of every set that computes with quantized activations: t->act. */
@@ -61,3 +72,5 @@ void fm_matmul_e4m3_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const v
 /* Products with the formats of code books: in rows; in panels as the set generic. */
 void fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok);
+void fm_matmul_book_avxvnni(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                            float *const *y, int64_t n_tok);

@@ -351,6 +351,7 @@ unsigned fm_os_cpu_features(void)
 {
     enum { STATE_AVX = 0x06, STATE_AVX512 = 0xe6, STATE_TILES = 0x60000 };
     enum { HAS_TILES = 1 << 24, HAS_TILES_INT8 = 1 << 25 }; /* of edx, leaf 7; not in every cpuid.h */
+    enum { HAS_AVXVNNI = 1 << 4 }; /* of eax, leaf 7.1 */
     unsigned a, b, c, d, features = 0;
     if (!__get_cpuid(0, &a, &b, &c, &d)) return 0;
     if (b == signature_AMD_ebx && c == signature_AMD_ecx && d == signature_AMD_edx)
@@ -372,6 +373,9 @@ unsigned fm_os_cpu_features(void)
             may_use_tiles())
             features |= FM_CPU_AMX_INT8;
     }
+    if ((features & FM_CPU_AVX2) && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
+        (a & HAS_AVXVNNI))
+        features |= FM_CPU_AVXVNNI;
     return features;
 }
 #elif defined(__aarch64__) && defined(__linux__)

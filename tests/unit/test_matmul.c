@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "kernel/kernel.h"
+#include "kernel/kernel_internal.h"
 #include "kernel/matmul_panels.h"
 #include "support/emulated_amx.h"
 #include "support/kernel_sets.h"
@@ -51,6 +52,21 @@ static const fm_kernels *const *all_sets(void)
     }
     if (!have) printf("not tested: amx, for want of AVX-512 or of a compiler that knows it\n");
     list_kernel_sets(sets, have ? &amx : NULL);
+#if defined(__x86_64__)
+    /* The other one of its two ways for many tokens. */
+    if (avx512) {
+        static fm_kernels other;
+        const bool words = avx512->matmul == fm_product_words_avx512;
+        int n = 0;
+        while (sets[n]) n++;
+        assert_true(n < MAX_KERNEL_SETS);
+        other = *avx512;
+        other.name = words ? "avx512 by bytes" : "avx512 by words";
+        other.matmul = words ? fm_product_avx512 : fm_product_words_avx512;
+        sets[n] = &other;
+        sets[n + 1] = NULL;
+    }
+#endif
     return sets;
 }
 
@@ -404,7 +420,7 @@ static const fm_matrix *wanted_layout(const fm_kernels *set, const weights *w)
 /* Whether products of several tokens in that layout leave the lower plane of activations of 8 bits out. */
 static bool leaves_lower_plane_out(const fm_kernels *set, const fm_type_traits *t)
 {
-    if (strcmp(set->name, "avx2") == 0)
+    if (strcmp(set->name, "avx2") == 0 || strcmp(set->name, "avxvnni") == 0)
         return !t->is_book && t->id != FM_TYPE_Q8_0 && t->id != FM_TYPE_IQ4_NL &&
                t->id != FM_TYPE_IQ4_XS;
     if (strncmp(set->name, "avx512", 6) == 0 || strncmp(set->name, "amx", 3) == 0)

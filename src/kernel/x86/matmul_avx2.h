@@ -14,11 +14,19 @@
 
 #include "kernel/matmul_panels.h"
 
+/* Files that compute products of several tokens as words are compiled a second time, for the set avxvnni, where
+ * multiplying and adding is one instruction (Makefile: VNNI_OBJ). What they export is called after the set. */
+#if defined(__AVXVNNI__)
+#define FM_SET(name) name##_avxvnni
+#else
+#define FM_SET(name) name##_avx2
+#endif
+
 /* Products with types whose activations come in blocks of 32 resp. 256, n_plane planes of them that are not empty. */
-void fm_matmul_32_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                       float *const *y, int64_t n_tok, int n_plane);
-void fm_matmul_256_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                        float *const *y, int64_t n_tok, int n_plane);
+void FM_SET(fm_matmul_32)(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                          float *const *y, int64_t n_tok, int n_plane);
+void FM_SET(fm_matmul_256)(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                           float *const *y, int64_t n_tok, int n_plane);
 
 /* Products with f32, f16 and bf16 weights. */
 void fm_matmul_float_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
@@ -35,8 +43,8 @@ fm_one_token_fn fm_panel_q6_k_one_avx2, fm_panel_q6_k_one_int8_avx2;
 fm_one_token_fn fm_panel_iq4_xs_one_avx2;
 
 /* Products with formats of several planes but E4M3: matmul_planar_avx2.c. */
-void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                           float *const *y, int64_t n_tok, int n_plane);
+void FM_SET(fm_matmul_planar)(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                              float *const *y, int64_t n_tok, int n_plane);
 
 /* The sum of 16 lanes, 8 in each vector, as kernel.h says: lane i plus lane i + 8, then + 4, + 2, + 1. */
 static FM_ALWAYS_INLINE float add_lanes(const __m256 *lanes)
@@ -83,6 +91,16 @@ static FM_ALWAYS_INLINE __m256i settled(__m256i sum)
 {
     __asm__("" : "+x"(sum));
     return sum;
+}
+
+/* sum plus the products of words, pairs of which meet in a lane. */
+static FM_ALWAYS_INLINE __m256i add_words(__m256i sum, __m256i a, __m256i b)
+{
+#if defined(__AVXVNNI__)
+    return settled(_mm256_dpwssd_avx_epi32(sum, a, b));
+#else
+    return settled(_mm256_add_epi32(sum, _mm256_madd_epi16(a, b)));
+#endif
 }
 
 /* Bytes 0 and 2 resp. 1 and 3 of every lane, unsigned, as its two words. */

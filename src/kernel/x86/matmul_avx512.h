@@ -20,10 +20,9 @@ extern const fm_panel_kernels fm_panels_256_avx512[2][FM_KERNEL_TYPES];
         }                                                                                          \
     }
 
-/* The matmul of the avx512 set, and with activations of 8 bits. */
-void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                       float *const *y, int64_t n_tok);
-void fm_product_avx512_int8(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+/* Rows [row0, ...) of panels of a type with blocks of 256 for many tokens with activations of two planes; returns the first
+ * row that is left to compute. matmul_q256_words_avx512.c. */
+int64_t fm_words_256_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                             float *const *y, int64_t n_tok);
 
 /* Products with formats of code books, n_plane planes of activations, for processors with VBMI: in panels; rows as the set
@@ -86,10 +85,32 @@ static FM_ALWAYS_INLINE void add_unit_of_all(__m512i *s, __m512i w, const int8_t
     for (int t = 0; t < nt; t++) s[t] = add_unit(s[t], w, plane[t] + 4 * u, form);
 }
 
-static FM_ALWAYS_INLINE void shift_all(__m512i *s, const int nt, const int shift)
+/* Adds unit u of nt tokens: of both planes to sums of their own, of one plane to one or the other in turn. So 2 nt sums are
+ * under way at once; where two units multiply, each for five cycles, it takes ten to keep them busy. */
+static FM_ALWAYS_INLINE void add_unit_apart(__m512i *s, __m512i *other, __m512i w,
+                                            const int8_t *const *hi, const int8_t *const *lo, int u,
+                                            const int nt, const int n_plane)
+{
+    add_unit_of_all(n_plane == 1 && u % 2 == 1 ? other : s, w, hi, u, nt, SUM_IN_ORDER);
+    if (n_plane == 2) add_unit_of_all(other, w, lo, u, nt, SUM_IN_ORDER);
+}
+
+static FM_ALWAYS_INLINE void clear_sums(__m512i *s, const int nt)
 {
     FM_UNROLL
-    for (int t = 0; t < nt; t++) s[t] = _mm512_slli_epi32(s[t], (unsigned)shift);
+    for (int t = 0; t < nt; t++) s[t] = _mm512_setzero_si512();
+}
+
+/* The sums of add_unit_apart(), joined in s: the high plane times 2^shift. */
+static FM_ALWAYS_INLINE void join_sums(__m512i *s, const __m512i *other, const int nt,
+                                       const int n_plane, const int shift)
+{
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) {
+        if (n_plane == 1) s[t] = _mm512_add_epi32(s[t], other[t]);
+        s[t] = _mm512_slli_epi32(s[t], (unsigned)shift);
+        if (n_plane == 2) s[t] = _mm512_add_epi32(s[t], other[t]);
+    }
 }
 
 /* 16 halves, one per row. */
@@ -137,11 +158,10 @@ static FM_ALWAYS_INLINE void dot_planes(__m512i *s, const __m512i *w, const int 
         }
         return;
     }
+    __m512i other[8];
+    clear_sums(other, nt);
     FM_UNROLL
-    for (int u = 0; u < n_unit; u++) add_unit_of_all(s, w[u], hi, u, nt, form);
-    shift_all(s, nt, shift);
-    if (n_plane == 1) return;
-    FM_UNROLL
-    for (int u = 0; u < n_unit; u++) add_unit_of_all(s, w[u], lo, u, nt, form);
+    for (int u = 0; u < n_unit; u++) add_unit_apart(s, other, w[u], hi, lo, u, nt, n_plane);
+    join_sums(s, other, nt, n_plane, shift);
 }
 #endif

@@ -428,8 +428,8 @@ static FM_ALWAYS_INLINE __m256i dot_block(const book_taken *h, const uint8_t *bl
     for (int k = 0; k < N_VECTOR; k++) {
         __m256i q[2];
         weight_words(q, h, block, k, sign, use);
-        s[0] = settled(_mm256_add_epi32(s[0], _mm256_madd_epi16(q[0], x->w[k][0])));
-        s[1] = settled(_mm256_add_epi32(s[1], _mm256_madd_epi16(q[1], x->w[k][1])));
+        s[0] = add_words(s[0], q[0], x->w[k][0]);
+        s[1] = add_words(s[1], q[1], x->w[k][1]);
     }
     return _mm256_add_epi32(s[0], s[1]);
 }
@@ -446,8 +446,8 @@ static void tile(float *acc, const words *w, const words *const *x, __m128 d, co
             FM_UNROLL
             for (int r = 0; r < TILE_ROWS; r++) {
                 const __m256i q = w[r].w[k][odd];
-                sum[r] = settled(_mm256_add_epi32(sum[r], _mm256_madd_epi16(q, v0)));
-                sum[4 + r] = settled(_mm256_add_epi32(sum[4 + r], _mm256_madd_epi16(q, v1)));
+                sum[r] = add_words(sum[r], q, v0);
+                sum[4 + r] = add_words(sum[4 + r], q, v1);
             }
         }
     }
@@ -617,8 +617,8 @@ FM_BOOK_FORMATS(KERNELS)
     [FM_TYPE_##name] = {one_##type, unpack_##type, factor},
 static const format_book formats[FM_KERNEL_TYPES] = {FM_BOOK_FORMATS(ENTRY)};
 
-void fm_matmul_book_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                         float *const *y, int64_t n_tok)
+void FM_SET(fm_matmul_book)(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                            float *const *y, int64_t n_tok)
 {
     const format_book *const f = &formats[w->type->id];
     const int64_t panel_rows = fm_matrix_panel_rows(w);

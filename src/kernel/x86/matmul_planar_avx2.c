@@ -144,8 +144,8 @@ static const format_32 formats[2][FM_CODE_E2M1 + 1] = {
     },
 };
 
-void fm_matmul_planar_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                           float *const *y, int64_t n_tok, int n_plane)
+void FM_SET(fm_matmul_planar)(const fm_matrix *w, int64_t row0, int64_t row1,
+                              const void *const *act, float *const *y, int64_t n_tok, int n_plane)
 {
     const int64_t panel_end = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panel_end ? row1 : panel_end;

@@ -55,7 +55,7 @@ static FM_ALWAYS_INLINE void tile_256(float (*acc)[FM_PANEL_ROWS], const block_w
 {
     const int n_unit = 64 / n_part;
     for (int part = 0; part < n_part; part++) {
-        __m256i sum[4][2];
+        __m256i sum[TILE_TOKENS][2];
         FM_UNROLL
         for (int t = 0; t < nt; t++) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
         for (int u = n_unit * part; u < n_unit * (part + 1); u++) {
@@ -65,8 +65,8 @@ static FM_ALWAYS_INLINE void tile_256(float (*acc)[FM_PANEL_ROWS], const block_w
                 FM_UNROLL
                 for (int t = 0; t < nt; t++) {
                     const __m256i v = repeat_32(odd ? x[t].odd + u : x[t].even + u);
-                    sum[t][0] = settled(_mm256_add_epi32(sum[t][0], _mm256_madd_epi16(w0, v)));
-                    sum[t][1] = settled(_mm256_add_epi32(sum[t][1], _mm256_madd_epi16(w1, v)));
+                    sum[t][0] = add_words(sum[t][0], w0, v);
+                    sum[t][1] = add_words(sum[t][1], w1, v);
                 }
             }
         }
@@ -91,7 +91,9 @@ static FM_ALWAYS_INLINE void tile_256(float (*acc)[FM_PANEL_ROWS], const block_w
     TILE(form, 1, n_part, min)                                                                     \
     TILE(form, 2, n_part, min)                                                                     \
     TILE(form, 3, n_part, min)                                                                     \
-    TILE(form, 4, n_part, min)
+    TILE(form, 4, n_part, min)                                                                     \
+    TILE(form, 5, n_part, min)                                                                     \
+    TILE(form, 6, n_part, min)
 TILES(plain, 1, MIN_NONE)
 TILES(halves, 2, MIN_NONE)
 TILES(min_16, 1, MIN_16)
@@ -116,13 +118,14 @@ FORMAT(iq4_xs, head_iq4_xs)
 
 #define TILES_OF(form)                                                                             \
     {                                                                                              \
-        tile_##form##_1, tile_##form##_2, tile_##form##_3, tile_##form##_4                         \
+        tile_##form##_1, tile_##form##_2, tile_##form##_3, tile_##form##_4, tile_##form##_5,       \
+            tile_##form##_6                                                                        \
     }
 
 #define ENTRY(type, form)                                                                          \
     {                                                                                              \
-        fm_panel_##type##_one_avx2, 3, sizeof(act_words), prepare_##type, unpack_##type,           \
-            TILES_OF(form)                                                                         \
+        fm_panel_##type##_one_avx2, 3, TILE_TOKENS, sizeof(act_words), prepare_##type,             \
+            unpack_##type, TILES_OF(form)                                                          \
     }
 /* By type id. */
 static const format_256 formats[FM_KERNEL_TYPES] = {
@@ -140,6 +143,7 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
     const uint64_t bytes = (uint64_t)w->type->block_bytes * FM_PANEL_ROWS;
     const int64_t n_block = w->n_in / w->type->block_elems, step = MAX_BLOCKS / nt;
+    const int64_t n_call = (nt + f->tile_tokens - 1) / f->tile_tokens;
     _Alignas(32) uint8_t x[MAX_BLOCKS * sizeof(act_words)];
     block_words weights;
     _Alignas(64) float acc[MAX_TOK][FM_PANEL_ROWS];
@@ -154,8 +158,8 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
             fm_get_sums(acc, y, row, nt, b0 == 0);
             for (int64_t b = b0; b < b1; b++) {
                 f->unpack(&weights, panel + (uint64_t)b * bytes);
-                for (int64_t t = 0; t < nt; t += 4) {
-                    const int64_t n = nt - t < 4 ? nt - t : 4;
+                for (int64_t c = 0, t = 0, n; c < n_call; c++, t += n) {
+                    n = nt * (c + 1) / n_call - t;
                     f->tile[n - 1](acc + t, &weights,
                                    x + f->act_bytes * (size_t)((b - b0) * nt + t));
                 }
@@ -176,8 +180,8 @@ static void panels_by_token(const fm_matrix *w, int64_t row0, int64_t row1, cons
         for (int64_t t = 0; t < n_tok; t++) one(y[t] + row, panel, n_block, act + t);
 }
 
-void fm_matmul_256_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                        float *const *y, int64_t n_tok, int n_plane)
+void FM_SET(fm_matmul_256)(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                           float *const *y, int64_t n_tok, int n_plane)
 {
     const format_256 *f = &formats[w->type->id];
     const int64_t panel_end = fm_matrix_panel_rows(w);

@@ -71,17 +71,12 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, __m512i sc, const uint8_t *f
         for (int u = 0; u < shape.n_unit; u++) w[u] = unit(from, of, u, nt > 4);
         dot_planes(s, w, shape.n_unit, hi, lo, nt, n_plane, shift, SUM_WHOLE);
     } else {
+        __m512i other[8];
+        clear_sums(other, nt);
         FM_UNROLL
-        for (int u = 0; u < shape.n_unit; u++) {
-            w[u] = unit(from_here(from), of, u, 1);
-            add_unit_of_all(s, w[u], hi, u, nt, SUM_IN_ORDER);
-        }
-        shift_all(s, nt, shift);
-        if (n_plane == 2) {
-            FM_UNROLL
-            for (int u = 0; u < shape.n_unit; u++)
-                add_unit_of_all(s, w[u], lo, u, nt, SUM_IN_ORDER);
-        }
+        for (int u = 0; u < shape.n_unit; u++)
+            add_unit_apart(s, other, unit(from_here(from), of, u, 1), hi, lo, u, nt, n_plane);
+        join_sums(s, other, nt, n_plane, shift);
     }
     if (shape.scale == SCALE_WEIGHTS) sc = _mm512_srli_epi32(sc, 16);
     FM_UNROLL

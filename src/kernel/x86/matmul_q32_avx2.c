@@ -110,8 +110,8 @@ static const format_32 formats[2][FM_KERNEL_TYPES] = {
     },
 };
 
-void fm_matmul_32_avx2(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                       float *const *y, int64_t n_tok, int n_plane)
+void FM_SET(fm_matmul_32)(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                          float *const *y, int64_t n_tok, int n_plane)
 {
     const format_32 *const f = &formats[n_plane - 1][w->type->id];
     const int64_t panel_end = fm_matrix_panel_rows(w);

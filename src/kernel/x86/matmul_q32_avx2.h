@@ -154,8 +154,8 @@ static FM_ALWAYS_INLINE void sum_words(__m256i s[2], const uint8_t *panel, const
         FM_UNROLL
         for (int half = 0; half < 2; half++) {
             const __m256i w = unit(panel, half, u);
-            s[half] = settled(_mm256_add_epi32(s[half], _mm256_madd_epi16(even_bytes(w), x_even)));
-            s[half] = settled(_mm256_add_epi32(s[half], _mm256_madd_epi16(odd_bytes(w), x_odd)));
+            s[half] = add_words(s[half], even_bytes(w), x_even);
+            s[half] = add_words(s[half], odd_bytes(w), x_odd);
         }
     }
 }
@@ -199,9 +199,11 @@ static FM_ALWAYS_INLINE __m256i unit_nibbles(const uint8_t *qs, int half, int u)
 /* ---- several tokens ------------------------------------------------------------------------ */
 
 enum {
-    MAX_TOK = 32,      /* tokens for which weights are taken apart once                     */
-    MAX_BLOCKS = 2048, /* blocks of activations that are kept as words at a time            */
-    BLOCKS_AT_ONCE = 4 /* of weights                                                        */
+    MAX_TOK = 32,       /* tokens for which weights are taken apart once                     */
+    MAX_BLOCKS = 2048,  /* blocks of activations that are kept as words at a time            */
+    BLOCKS_AT_ONCE = 4, /* of weights                                                       */
+    TILE_TOKENS = 6,    /* that meet 16 rows in registers: as words                         */
+    BYTES_TOKENS = 4    /* and as bytes                                                     */
 };
 
 /* A block of 16 rows taken apart. */
@@ -242,7 +244,8 @@ typedef struct {
     size_t act_bytes, block_bytes; /* of a block of either */
     void (*prepare)(void *dst, const fm_act_i15_32 *x);
     void (*unpack)(void *dst, const panel_32 *p, int64_t b);
-    tile_fn *tile[4]; /* for 1, 2, 3, 4 tokens */
+    int tile_tokens;            /* that meet 16 rows in registers, at most */
+    tile_fn *tile[TILE_TOKENS]; /* for 1, 2, ... tokens */
 } format_32;
 
 /* Block b of a panel, whose scales and minima go to d and m, by half; asks for what lies ahead. */
@@ -291,7 +294,7 @@ static FM_ALWAYS_INLINE void tile_32(float (*acc)[FM_PANEL_ROWS], const block_wo
                                      const int has_min)
 {
     for (int b = 0; b < n; b++, w++, x++) {
-        __m256i sum[4][2];
+        __m256i sum[TILE_TOKENS][2];
         FM_UNROLL
         for (int u = 0; u < 8; u++) {
             FM_UNROLL
@@ -301,10 +304,13 @@ static FM_ALWAYS_INLINE void tile_32(float (*acc)[FM_PANEL_ROWS], const block_wo
                 for (int t = 0; t < nt; t++) {
                     const __m256i v =
                         repeat_32(odd ? x[stride * t].odd + u : x[stride * t].even + u);
-                    const __m256i p0 = _mm256_madd_epi16(w0, v), p1 = _mm256_madd_epi16(w1, v);
-                    const int first = u == 0 && odd == 0;
-                    sum[t][0] = first ? p0 : settled(_mm256_add_epi32(sum[t][0], p0));
-                    sum[t][1] = first ? p1 : settled(_mm256_add_epi32(sum[t][1], p1));
+                    if (u == 0 && odd == 0) {
+                        sum[t][0] = _mm256_madd_epi16(w0, v);
+                        sum[t][1] = _mm256_madd_epi16(w1, v);
+                        continue;
+                    }
+                    sum[t][0] = add_words(sum[t][0], w0, v);
+                    sum[t][1] = add_words(sum[t][1], w1, v);
                 }
             }
         }
@@ -413,6 +419,7 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
 {
     const format_32 *const f = format;
     const int64_t n_block = w->n_in / 32, step = MAX_BLOCKS / nt;
+    const int64_t n_call = (nt + f->tile_tokens - 1) / f->tile_tokens;
     _Alignas(32) uint8_t x[MAX_BLOCKS * sizeof(act_words)];
     _Alignas(32) uint8_t weights[BLOCKS_AT_ONCE * sizeof(block_words)];
     _Alignas(64) float acc[MAX_TOK][FM_PANEL_ROWS];
@@ -431,9 +438,11 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
                 const int n = b1 - b < BLOCKS_AT_ONCE ? (int)(b1 - b) : BLOCKS_AT_ONCE;
                 for (int i = 0; i < n; i++)
                     f->unpack(weights + f->block_bytes * (size_t)i, &panel, b + i);
-                for (int64_t t = 0; t < nt; t += 4)
-                    f->tile[nt - t < 4 ? nt - t - 1 : 3](
-                        acc + t, weights, n, x + f->act_bytes * (size_t)(step * t + b - b0), step);
+                for (int64_t c = 0, t = 0, nc; c < n_call; c++, t += nc) {
+                    nc = nt * (c + 1) / n_call - t;
+                    f->tile[nc - 1](acc + t, weights, n,
+                                    x + f->act_bytes * (size_t)(step * t + b - b0), step);
+                }
             }
             fm_put_sums(y, row, nt, acc);
         }
@@ -447,14 +456,11 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
         tile_32(acc, w, n, x, stride, nt, has_min);                                                \
     }
 #define TILES(form, has_min)                                                                       \
-    TILE(form, 1, has_min) TILE(form, 2, has_min) TILE(form, 3, has_min) TILE(form, 4, has_min)
+    TILE(form, 1, has_min)                                                                         \
+    TILE(form, 2, has_min)                                                                         \
+    TILE(form, 3, has_min) TILE(form, 4, has_min) TILE(form, 5, has_min) TILE(form, 6, has_min)
 TILES(plain, 0)
 TILES(min, 1)
-
-#define TILES_OF(form)                                                                             \
-    {                                                                                              \
-        tile_##form##_1, tile_##form##_2, tile_##form##_3, tile_##form##_4                         \
-    }
 
 /* The functions of a format, as words, and the entry of a table. */
 #define WORDS(name, scale, minimum)                                                                \
@@ -469,7 +475,11 @@ TILES(min, 1)
 #define ENTRY(name, form)                                                                          \
     {                                                                                              \
         name##_one, 3, sizeof(act_words), sizeof(block_words), prepare_words, unpack_##name,       \
-            TILES_OF(form)                                                                         \
+            TILE_TOKENS,                                                                           \
+        {                                                                                          \
+            tile_##form##_1, tile_##form##_2, tile_##form##_3, tile_##form##_4, tile_##form##_5,   \
+                tile_##form##_6                                                                    \
+        }                                                                                          \
     }
 
 /* And as bytes. */
@@ -496,7 +506,10 @@ TILES(min, 1)
 #define ENTRY_INT8(name)                                                                           \
     {                                                                                              \
         name##_one_int8, 3, sizeof(act_bytes), sizeof(block_bytes), prepare_##name##_int8,         \
-            unpack_##name##_int8, TILES_OF(name##_int8)                                            \
+            unpack_##name##_int8, BYTES_TOKENS,                                                    \
+        {                                                                                          \
+            tile_##name##_int8_1, tile_##name##_int8_2, tile_##name##_int8_3, tile_##name##_int8_4 \
+        }                                                                                          \
     }
 #define BOTH(name, scale, minimum) WORDS(name, scale, minimum) BYTES(name, scale, minimum)
 

@@ -1,4 +1,4 @@
-/* The avx2 set's matmul and quantize: entry points and quantization of activations. */
+/* The matmul and quantize of the sets avx2 and avxvnni: entry points and quantization of activations. */
 #include "kernel/kernel_internal.h"
 
 #include "kernel/generic/matmul_columns.h"
@@ -24,18 +24,18 @@ static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t r
         if (is_e4m3)
             fm_matmul_e4m3_avx2(w, row0, row1, act, y, n_tok);
         else
-            fm_matmul_planar_avx2(w, row0, row1, act, y, n_tok, n_plane);
+            FM_SET(fm_matmul_planar)(w, row0, row1, act, y, n_tok, n_plane);
         return;
     }
     switch (w->type->act) {
     case FM_ACT_I15_32:
-        fm_matmul_32_avx2(w, row0, row1, act, y, n_tok, n_plane);
+        FM_SET(fm_matmul_32)(w, row0, row1, act, y, n_tok, n_plane);
         break;
     case FM_ACT_I13_256:
         if (w->type->is_book)
-            fm_matmul_book_avx2(w, row0, row1, act, y, n_tok);
+            FM_SET(fm_matmul_book)(w, row0, row1, act, y, n_tok);
         else
-            fm_matmul_256_avx2(w, row0, row1, act, y, n_tok, n_plane);
+            FM_SET(fm_matmul_256)(w, row0, row1, act, y, n_tok, n_plane);
         break;
     default: fm_matmul_float_avx2(w, row0, row1, act, y, n_tok);
     }
@@ -113,7 +113,7 @@ static FM_ALWAYS_INLINE void quantize_256(fm_act_i13_256 *dst, const float *x, c
     fm_quantize_256_by_16(dst, x, coarse, largest_bits, round_16);
 }
 
-void fm_quantize_avx2(fm_act form, void *dst, const float *x, int64_t n)
+void FM_SET(fm_quantize)(fm_act form, void *dst, const float *x, int64_t n)
 {
     fm_quantize_row(form, dst, x, n, 2, quantize_32, quantize_256);
 }
@@ -123,15 +123,15 @@ static void quantize_int8(fm_act form, void *dst, const float *x, int64_t n)
     fm_quantize_row(form, dst, x, n, 1, quantize_32, quantize_256);
 }
 
-void fm_matmul_avx2(fm_kernels *k)
+void FM_SET(fm_matmul)(fm_kernels *k)
 {
     k->act_form = fm_act_form_of_type;
-    k->quantize = fm_quantize_avx2;
+    k->quantize = FM_SET(fm_quantize);
     k->matmul = matmul;
     fm_book_entries_init();
 }
 
-void fm_int8_avx2(fm_kernels *k)
+void FM_SET(fm_int8)(fm_kernels *k)
 {
     k->quantize = quantize_int8;
     k->matmul = matmul_int8;

@@ -123,10 +123,10 @@ static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
 static fm_matmul_fn matmul_e4m3 = fm_matmul_e4m3_avx512;
 static bool has_book_panels;
 
-/* A product with activations of n_plane planes. */
+/* A product with activations of n_plane planes; words: of two, and blocks of 256 meet many tokens as words. */
 static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t row1,
                                      const void *const *act, float *const *y, int64_t n_tok,
-                                     const int n_plane)
+                                     const int n_plane, const bool words)
 {
     if (w->layout == FM_LAYOUT_COLUMNS) {
         fm_matmul_columns(w, row0, row1, act, y, n_tok);
@@ -149,8 +149,11 @@ static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t r
             fm_matmul_book_vbmi(w, row0, row1, act, y, n_tok, n_plane);
         else if (w->type->is_book)
             fm_matmul_book_avx2(w, row0, row1, act, y, n_tok);
-        else
-            fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx512[n_plane - 1]);
+        else {
+            if (words) row0 = fm_words_256_avx512(w, row0, row1, act, y, n_tok);
+            if (row0 < row1)
+                fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx512[n_plane - 1]);
+        }
         break;
     default: float_kernels[w->type->id](w, row0, row1, act, y, n_tok);
     }
@@ -159,13 +162,19 @@ static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t r
 void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                        float *const *y, int64_t n_tok)
 {
-    product(w, row0, row1, act, y, n_tok, 2);
+    product(w, row0, row1, act, y, n_tok, 2, false);
+}
+
+void fm_product_words_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                             float *const *y, int64_t n_tok)
+{
+    product(w, row0, row1, act, y, n_tok, 2, true);
 }
 
 void fm_product_avx512_int8(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                             float *const *y, int64_t n_tok)
 {
-    product(w, row0, row1, act, y, n_tok, 1);
+    product(w, row0, row1, act, y, n_tok, 1, false);
 }
 
 /* ---- quantization of activations: fm_quantize_generic has the reasons --------------------- */
@@ -254,7 +263,7 @@ static void quantize_int8(fm_act form, void *dst, const float *x, int64_t n)
     fm_quantize_row(form, dst, x, n, 1, quantize_32, quantize_256);
 }
 
-void fm_matmul_avx512(fm_kernels *k, bool has_vbmi)
+void fm_matmul_avx512(fm_kernels *k, bool has_vbmi, bool multiplies_twice)
 {
     if (has_vbmi) {
         fm_matmul_book_init_vbmi();
@@ -265,7 +274,7 @@ void fm_matmul_avx512(fm_kernels *k, bool has_vbmi)
     k->act_form = fm_act_form_of_type;
     k->book_layout = has_vbmi ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS;
     k->quantize = fm_quantize_avx512;
-    k->matmul = fm_product_avx512;
+    k->matmul = multiplies_twice ? fm_product_words_avx512 : fm_product_avx512;
 }
 
 void fm_int8_avx512(fm_kernels *k)
