@@ -43,8 +43,10 @@ FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 HELP_SRC := $(sort $(wildcard tests/support/*.c) \
               $(filter-out %/tiny_main.c,$(wildcard tests/tiny/*.c)))
 
-# Compiled again, with AVX-VNNI: matmul_avx2.h. Compilers before GCC 11 and clang 12 do not know it; the set is left out then.
-VNNI     := $(if $(X86),$(shell $(CC) -mavxvnni -E -x c /dev/null >/dev/null 2>&1 && echo -mavxvnni))
+# Compiled again, with AVX-VNNI: matmul_avx2.h. Compilers before GCC 11 and clang 12, and assemblers of their time, do not know it; the
+# set is left out then.
+VNNI     := $(if $(X86),$(shell echo 'void f(void) { __asm__("{vex} vpdpwssd %ymm0, %ymm0, %ymm0"); }' | \
+              $(CC) -mavxvnni -c -x c -o /dev/null - >/dev/null 2>&1 && echo -mavxvnni))
 VNNI_SRC := $(if $(VNNI),$(foreach f,set q32 q256 planar book,src/kernel/x86/matmul_$(f)_avx2.c))
 VNNI_OBJ := $(VNNI_SRC:%_avx2.c=$(BUILD)/%_avxvnni.o)
 
@@ -78,7 +80,7 @@ $(BUILD)/src/kernel/x86/%.o $(BUILD)/src/quant/x86/%.o $(BUILD)/src/kernel/arm/%
 # One instruction set = one suffix = one flag set. Nothing else in the tree gets these, and no other processor.
 AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
 $(BUILD)/%_avx2.o $(BUILD)/t/%_avx2.o: ISA := $(if $(X86),-mavx2 -mfma -mf16c)
-$(VNNI_OBJ): ISA := -mavx2 -mfma -mf16c $(VNNI)
+$(VNNI_OBJ): ISA := -mavx2 -mfma -mf16c $(VNNI) -DFM_SET_AVXVNNI
 $(BUILD)/src/kernel/kernel.o: ISA := $(if $(VNNI),-DFM_AVXVNNI)
 $(BUILD)/%_avx512.o $(BUILD)/t/%_avx512.o: ISA := $(if $(X86),$(AVX512))
 $(BUILD)/%_vbmi.o $(BUILD)/t/%_vbmi.o: ISA := $(if $(X86),$(AVX512) -mavx512vbmi)

@@ -84,8 +84,8 @@ static void build_tables(void)
         if (have & FM_CPU_AVX512VNNI) {
             can_run |= 1u << SET_AVX512;
             fm_ops_avx512(&sets[SET_AVX512]);
-            /* Of Intel's, processors of servers multiply in two units; of AMD's, Zen 4 does in one. The others were not at
-             * hand. */
+            /* Words were measured on Emerald Rapids, which multiplies in two units, and were faster; not on AMD's, of
+             * which Zen 4 has one and spends little beside the products. docs/experiments.md */
             fm_matmul_avx512(&sets[SET_AVX512], have & FM_CPU_AVX512VBMI, !(have & FM_CPU_AMD));
             sets[SET_AMX] = sets[SET_AVX512];
             if ((have & FM_CPU_AMX_INT8) && fm_matmul_amx(&sets[SET_AMX])) can_run |= 1u << SET_AMX;
@@ -130,7 +130,8 @@ const fm_kernels *fm_kernels_pick(const char *name, fm_error *err)
     for (int s = 0; s < SET_COUNT; s++) {
         if (strcmp(sets[s].name, wanted) != 0) continue;
         fm_fail(err, FM_E_UNSUPPORTED,
-                "kernels \"%s\": this processor, or its system, does not offer the instructions; "
+                "kernels \"%s\": this processor, its system or this build does not offer the "
+                "instructions; "
                 "it can run: %s",
                 wanted, list);
         return NULL;

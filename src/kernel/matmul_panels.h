@@ -1,6 +1,6 @@
 /* What the panel kernels of the vector sets share: how rows and tokens are grouped. avx512 takes weights apart in
- * registers, for up to eight tokens (fm_matmul_panel_rows); avx2, neon and formats of code books in memory, for more
- * (fm_matmul_by_stretch).
+ * registers, for up to eight tokens (fm_matmul_panel_rows); avx2, neon, formats of code books and, where words are faster,
+ * many tokens of avx512 in memory, for more (fm_matmul_by_stretch).
  *
  * A panel kernel computes 16 rows for a fixed number of tokens; its results go to out [nt][16].
  * Weights are taken apart once per call, so more tokens per call means less work per product.

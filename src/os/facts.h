@@ -30,7 +30,7 @@ enum {
     FM_CPU_I8MM = 64,        /* 64-bit ARM: smmla, usdot     */
     FM_CPU_AMD = 128,        /* the maker                    */
     FM_CPU_AVX512VBMI = 256,
-    FM_CPU_AVXVNNI = 512,    /* with AVX2 and 256 bits       */
+    FM_CPU_AVXVNNI = 512,    /* vpdpwssd without AVX-512      */
 };
 unsigned fm_os_cpu_features(void);
 

@@ -1,4 +1,4 @@
-/* Between the files of the avx2 matmul: the products by form, and helpers. A panel of 16
+/* Between the files of the matmul of the sets avx2 and avxvnni: the products by form, and helpers. A panel of 16
  * rows is two halves of 8 lanes: unit u of the first half lies at 64 u, of the second at 64 u + 32.
  *
  * vpmaddubsw adds two products of an unsigned weight and a signed activation into 16 bits with
@@ -16,7 +16,10 @@
 
 /* Files that compute products of several tokens as words are compiled a second time, for the set avxvnni, where
  * multiplying and adding is one instruction (Makefile: VNNI_OBJ). What they export is called after the set. */
-#if defined(__AVXVNNI__)
+#if defined(FM_SET_AVXVNNI) && !defined(__AVXVNNI__)
+#error "the set avxvnni wants -mavxvnni"
+#endif
+#if defined(FM_SET_AVXVNNI)
 #define FM_SET(name) name##_avxvnni
 #else
 #define FM_SET(name) name##_avx2
@@ -96,7 +99,7 @@ static FM_ALWAYS_INLINE __m256i settled(__m256i sum)
 /* sum plus the products of words, pairs of which meet in a lane. */
 static FM_ALWAYS_INLINE __m256i add_words(__m256i sum, __m256i a, __m256i b)
 {
-#if defined(__AVXVNNI__)
+#if defined(FM_SET_AVXVNNI)
     return settled(_mm256_dpwssd_avx_epi32(sum, a, b));
 #else
     return settled(_mm256_add_epi32(sum, _mm256_madd_epi16(a, b)));

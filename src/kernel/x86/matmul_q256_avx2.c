@@ -1,9 +1,9 @@
-/* Products of several tokens with the formats of blocks of 256, for AVX2. A lane is a row.
+/* Products of several tokens with the formats of blocks of 256, for AVX2 and AVX-VNNI. A lane is a row.
  *
  * A block of a panel is taken apart once for up to 32 tokens, to words that have their scale in
  * them, q - offset times sc: 8 KB, which stay in the first cache. Activations are words too, put
- * together from their planes once per stretch of panels. So a product is vpmaddwd and an addition
- * for 8 rows and 2 columns, of any format, and 16 rows meet 4 tokens in registers.
+ * together from their planes once per stretch of panels. So a product is vpmaddwd and an addition,
+ * or vpdpwssd, for 8 rows and 2 columns, of any format, and 16 rows meet 6 tokens in registers.
  *
  * Ranges: a weight times its scale is at most 63 * 31 (Q5_K) resp. 128 * 32 (Q6_K) and fits a
  * word, before its offset is subtracted too: 63 * 128 in Q6_K, 255 * 32 in IQ4_XS. Sums of terms

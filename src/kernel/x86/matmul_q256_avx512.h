@@ -3,7 +3,7 @@
  *
  * All formats have the same shape: groups of 16 or 32 columns whose weights are small unsigned integers with one scale
  * and, in some, a minimum. A format supplies functions that take the scale, the minimum and the weights of a group out
- * of 16 blocks. With many tokens they are called where their results are used and do what costs nothing beside the
+ * of 16 blocks. With many tokens they are called where their results are used (but for words) and do what costs nothing beside the
  * products on Zen 4: vectors that are stored until they are needed do cost, and rotations, shifts by a count in a register
  * of another size and three operands' logic need the units that multiply.
  */

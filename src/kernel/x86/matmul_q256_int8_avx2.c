@@ -3,7 +3,7 @@
  * A block of a panel is taken apart once for up to 32 tokens, to bytes: 4 KB, which stay in the first cache. vpmaddubsw
  * adds two products into 16 bits, where the pair sums of a group stay as long as they fit; then vpmaddwd multiplies them by
  * the scale and joins them to 32 bits. So 32 products take two operations, a fourth or a half more for scales, where words
- * (matmul_q256_avx2.c) take four.
+ * (matmul_q256_avx2.c) take four, or two with AVX-VNNI.
  *
  * One factor is unsigned: the weights of formats with minima, as they are, and the activations, plus 128, of those with an
  * offset, whose weights get their sign. What the 128 add depends on the weights alone and is subtracted once per block.

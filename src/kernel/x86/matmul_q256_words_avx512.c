@@ -1,11 +1,10 @@
-/* Products of many tokens with the K formats and IQ4_XS as words, for AVX-512 with VNNI, where the processor multiplies in
- * two units. A lane is a row.
+/* Products of many tokens with the K formats and IQ4_XS as words, for AVX-512 with VNNI: faster where the processor
+ * multiplies in two units. A lane is a row.
  *
  * A block of a panel is taken apart once for up to 32 tokens, to words that have their scale in them, (q - offset) sc:
- * 16 KB, which stay in the first cache. Activations are words too, put together from their planes once per stretch of
- * panels. So vpdpwssd multiplies 16 rows with 2 columns and there is nothing to do between the groups of a block, which
- * with planes of bytes takes a third of the time there: the multiplication by a scale takes both units for a cycle.
- * Processors with one such unit do the rest beside the products and gain nothing.
+ * 8 KB, which stay in the first cache. Activations are words too, put together from their planes once per stretch of
+ * panels. So vpdpwssd multiplies 16 rows with 2 columns and there is nothing to do between the groups of a block; with
+ * planes of bytes every sum is multiplied by its scale there, which takes both units for a cycle.
  *
  * Ranges: as in matmul_q256_avx2.c; Q3_K's weights are eight times as large, at most 8 * 4 * 32, and so are its sums.
  */

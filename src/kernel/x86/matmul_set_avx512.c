@@ -1,6 +1,6 @@
 /* The avx512 set's matmul and quantize: entry points, products with f32, f16 and bf16 weights, and
  * quantization of activations. The panel kernels are in matmul_q32_avx512.c and
- * matmul_q256_avx512.c. */
+ * matmul_q256_avx512.c, those of many tokens as words in matmul_q256_words_avx512.c. */
 #include "kernel/kernel_internal.h"
 
 #include "kernel/generic/matmul_columns.h"
@@ -263,7 +263,7 @@ static void quantize_int8(fm_act form, void *dst, const float *x, int64_t n)
     fm_quantize_row(form, dst, x, n, 1, quantize_32, quantize_256);
 }
 
-void fm_matmul_avx512(fm_kernels *k, bool has_vbmi, bool multiplies_twice)
+void fm_matmul_avx512(fm_kernels *k, bool has_vbmi, bool many_as_words)
 {
     if (has_vbmi) {
         fm_matmul_book_init_vbmi();
@@ -274,7 +274,7 @@ void fm_matmul_avx512(fm_kernels *k, bool has_vbmi, bool multiplies_twice)
     k->act_form = fm_act_form_of_type;
     k->book_layout = has_vbmi ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS;
     k->quantize = fm_quantize_avx512;
-    k->matmul = multiplies_twice ? fm_product_words_avx512 : fm_product_avx512;
+    k->matmul = many_as_words ? fm_product_words_avx512 : fm_product_avx512;
 }
 
 void fm_int8_avx512(fm_kernels *k)
