@@ -190,3 +190,47 @@ static FM_ALWAYS_INLINE void fm_get_sums(float (*acc)[FM_PANEL_ROWS], float *con
             memcpy(acc[t], y[t] + row, sizeof acc[t]);
     }
 }
+
+/* How blocks of 256 of a format are taken apart once for several tokens: a block of 16 rows, the activations that it meets,
+ * and the sums of both for 1, 2, ... tile_tokens tokens, which meet 16 rows in registers. */
+enum { FM_APART_TOKENS = 32, FM_APART_BLOCKS = 256, FM_APART_TILE = 8 };
+typedef struct {
+    int tile_tokens;  /* at most FM_APART_TILE */
+    size_t act_bytes; /* of a block of activations prepared */
+    void (*prepare)(void *dst, const fm_act_i13_256 *x);
+    void (*unpack)(void *dst, const uint8_t *panel);
+    void (*tile[FM_APART_TILE])(float (*acc)[FM_PANEL_ROWS], const void *w, const void *x);
+} fm_apart_256;
+
+/* Panels [row0, row1) for up to FM_APART_TOKENS tokens. As many columns at a time as there is room for their activations;
+ * between them the sums wait in y. x: room for FM_APART_BLOCKS blocks of activations prepared, weights: for a block. */
+static inline void fm_matmul_apart_256(const fm_matrix *w, int64_t row0, int64_t row1,
+                                       const void *const *act, float *const *y, int64_t nt,
+                                       const fm_apart_256 *f, uint8_t *x, void *weights)
+{
+    const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
+    const uint64_t bytes = (uint64_t)w->type->block_bytes * FM_PANEL_ROWS;
+    const int64_t n_block = w->n_in / w->type->block_elems, step = FM_APART_BLOCKS / nt;
+    const int64_t n_call = (nt + f->tile_tokens - 1) / f->tile_tokens;
+    _Alignas(64) float acc[FM_APART_TOKENS][FM_PANEL_ROWS];
+    for (int64_t b0 = 0; b0 < n_block; b0 += step) {
+        const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
+        for (int64_t b = b0; b < b1; b++)
+            for (int64_t t = 0; t < nt; t++)
+                f->prepare(x + f->act_bytes * (size_t)((b - b0) * nt + t),
+                           (const fm_act_i13_256 *)act[t] + b);
+        const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
+        for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
+            fm_get_sums(acc, y, row, nt, b0 == 0);
+            for (int64_t b = b0; b < b1; b++) {
+                f->unpack(weights, panel + (uint64_t)b * bytes);
+                for (int64_t c = 0, t = 0, n; c < n_call; c++, t += n) {
+                    n = nt * (c + 1) / n_call - t;
+                    f->tile[n - 1](acc + t, weights,
+                                   x + f->act_bytes * (size_t)((b - b0) * nt + t));
+                }
+            }
+            fm_put_sums(y, row, nt, acc);
+        }
+    }
+}

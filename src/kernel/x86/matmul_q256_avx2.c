@@ -124,8 +124,10 @@ FORMAT(iq4_xs, head_iq4_xs)
 
 #define ENTRY(type, form)                                                                          \
     {                                                                                              \
-        fm_panel_##type##_one_avx2, 3, TILE_TOKENS, sizeof(act_words), prepare_##type,             \
-            unpack_##type, TILES_OF(form)                                                          \
+        fm_panel_##type##_one_avx2, 3,                                                             \
+        {                                                                                          \
+            TILE_TOKENS, sizeof(act_words), prepare_##type, unpack_##type, TILES_OF(form)          \
+        }                                                                                          \
     }
 /* By type id. */
 static const format_256 formats[FM_KERNEL_TYPES] = {
@@ -134,39 +136,12 @@ static const format_256 formats[FM_KERNEL_TYPES] = {
     [FM_TYPE_Q6_K] = ENTRY(q6_k, halves), [FM_TYPE_IQ4_XS] = ENTRY(iq4_xs, halves),
 };
 
-/* Panels [row0, row1) for up to MAX_TOK tokens. As many columns at a time as there is room for
- * their activations; between them the sums wait in y. */
 static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                        float *const *y, int64_t nt, const void *format)
 {
-    const format_256 *const f = format;
-    const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
-    const uint64_t bytes = (uint64_t)w->type->block_bytes * FM_PANEL_ROWS;
-    const int64_t n_block = w->n_in / w->type->block_elems, step = MAX_BLOCKS / nt;
-    const int64_t n_call = (nt + f->tile_tokens - 1) / f->tile_tokens;
-    _Alignas(32) uint8_t x[MAX_BLOCKS * sizeof(act_words)];
+    _Alignas(32) uint8_t x[FM_APART_BLOCKS * sizeof(act_words)];
     block_words weights;
-    _Alignas(64) float acc[MAX_TOK][FM_PANEL_ROWS];
-    for (int64_t b0 = 0; b0 < n_block; b0 += step) {
-        const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
-        for (int64_t b = b0; b < b1; b++)
-            for (int64_t t = 0; t < nt; t++)
-                f->prepare(x + f->act_bytes * (size_t)((b - b0) * nt + t),
-                           (const fm_act_i13_256 *)act[t] + b);
-        const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
-        for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
-            fm_get_sums(acc, y, row, nt, b0 == 0);
-            for (int64_t b = b0; b < b1; b++) {
-                f->unpack(&weights, panel + (uint64_t)b * bytes);
-                for (int64_t c = 0, t = 0, n; c < n_call; c++, t += n) {
-                    n = nt * (c + 1) / n_call - t;
-                    f->tile[n - 1](acc + t, &weights,
-                                   x + f->act_bytes * (size_t)((b - b0) * nt + t));
-                }
-            }
-            fm_put_sums(y, row, nt, acc);
-        }
-    }
+    fm_matmul_apart_256(w, row0, row1, act, y, nt, format, x, &weights);
 }
 
 /* Panels [row0, row1), every one for one token after the other: it comes from memory once. */
@@ -192,7 +167,8 @@ void FM_SET(fm_matmul_256)(const fm_matrix *w, int64_t row0, int64_t row1, const
         if (n_tok < f->least)
             panels_by_token(w, row0, split, act, y, n_tok, f->one);
         else
-            fm_matmul_by_stretch(w, row0, split, act, y, n_tok, MAX_TOK, few_tokens, f);
+            fm_matmul_by_stretch(w, row0, split, act, y, n_tok, FM_APART_TOKENS, few_tokens,
+                                 &f->several);
         row0 = split;
     }
     if (row0 < row1) fm_rows_kernels[w->type->id](w, row0, row1, act, y, n_tok);

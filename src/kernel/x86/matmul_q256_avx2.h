@@ -320,10 +320,8 @@ static FM_ALWAYS_INLINE __m256 add_block(__m256 acc, const head_256 *h, __m256i 
 /* ---- several tokens ------------------------------------------------------------------------ */
 
 enum {
-    MAX_TOK = 32,     /* tokens for which a block is taken apart once     */
-    MAX_BLOCKS = 256, /* blocks of activations that are kept at a time    */
-    TILE_TOKENS = 6,  /* that meet 16 rows in registers: as words         */
-    BYTES_TOKENS = 4  /* and as bytes                                     */
+    TILE_TOKENS = 6, /* that meet 16 rows in registers: as words */
+    BYTES_TOKENS = 4 /* and as bytes                             */
 };
 
 /* A block of 16 rows taken apart to words with their scale in them. */
@@ -334,14 +332,9 @@ typedef struct {
 
 /* What a format supplies: weights as words and activations as act_words, or as bytes, which take no more room. */
 typedef struct {
-    fm_panel_fn one;  /* for one token */
-    int least;        /* tokens for which this is faster than one token after the other */
-    int tile_tokens;  /* that meet 16 rows in registers, at most */
-    size_t act_bytes; /* of a block of activations prepared */
-    void (*prepare)(void *dst, const fm_act_i13_256 *x);
-    void (*unpack)(void *dst, const uint8_t *panel);
-    /* Adds a block for 1, 2, ... tokens to their sums of 16 rows. */
-    void (*tile[TILE_TOKENS])(float (*acc)[FM_PANEL_ROWS], const void *w, const void *x);
+    fm_panel_fn one; /* for one token */
+    int least;       /* tokens for which this is faster than one token after the other */
+    fm_apart_256 several;
 } format_256;
 
 /* By type id; without IQ4_XS, whose weights are too large for products of bytes. */

@@ -154,10 +154,12 @@ FORMAT(q6_k, head_q6_k)
 
 #define ENTRY(type)                                                                                \
     {                                                                                              \
-        fm_panel_##type##_one_int8_avx2, 3, BYTES_TOKENS, sizeof(act_bytes), prepare_##type,       \
-            unpack_##type,                                                                         \
+        fm_panel_##type##_one_int8_avx2, 3,                                                        \
         {                                                                                          \
-            tile_##type##_1, tile_##type##_2, tile_##type##_3, tile_##type##_4                     \
+            BYTES_TOKENS, sizeof(act_bytes), prepare_##type, unpack_##type,                        \
+            {                                                                                      \
+                tile_##type##_1, tile_##type##_2, tile_##type##_3, tile_##type##_4                 \
+            }                                                                                      \
         }                                                                                          \
     }
 const format_256 fm_formats_256_int8_avx2[FM_KERNEL_TYPES] = {

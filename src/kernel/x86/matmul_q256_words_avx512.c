@@ -12,16 +12,12 @@
 
 #if defined(__x86_64__)
 
-enum {
-    N_UNIT = 64,      /* of 4 columns, in a block                                  */
-    MAX_TOK = 32,     /* tokens for which a block is taken apart once              */
-    MAX_BLOCKS = 256, /* blocks of activations that are kept as words at a time    */
-    TILE_TOKENS = 8   /* that meet 16 rows in registers                            */
-};
+enum { N_UNIT = 64 /* of 4 columns, in a block */ };
 
 /* v of columns 4u and 4u + 2, 4u + 1 and 4u + 3, as words. */
 typedef struct {
     int32_t v[N_UNIT][2];
+    const fm_act_i13_256 *from; /* its sums and scale are read there */
 } act_words;
 
 /* A block of 16 rows taken apart. */
@@ -31,8 +27,10 @@ typedef struct {
     halves_512 half;
 } block_words;
 
-static void prepare(act_words *dst, const fm_act_i13_256 *x)
+static void prepare(void *to, const fm_act_i13_256 *x)
 {
+    act_words *const dst = to;
+    dst->from = x;
     for (int i = 0; i < 256; i += 64) {
         const __m512i hi = load_512(x->hi + i), lo = load_512(x->lo + i);
         const __m512i even =
@@ -92,13 +90,15 @@ static FM_ALWAYS_INLINE __m512i add_pair(__m512i sum, __m512i w, const int32_t *
 
 /* Adds a block for nt tokens to acc [nt][16]. */
 static FM_ALWAYS_INLINE void tile(float (*acc)[FM_PANEL_ROWS], const block_words *w,
-                                  const act_words *x, const fm_act_i13_256 *const *a, const int nt,
-                                  const shape_256 shape)
+                                  const act_words *x, const int nt, const shape_256 shape)
 {
+    const fm_act_i13_256 *a[FM_APART_TILE];
+    FM_UNROLL
+    for (int t = 0; t < nt; t++) a[t] = x[t].from;
     const int n_unit = N_UNIT / shape.n_part;
     FM_UNROLL
     for (int part = 0; part < shape.n_part; part++) {
-        __m512i s[TILE_TOKENS][2], low[TILE_TOKENS];
+        __m512i s[FM_APART_TILE][2], low[FM_APART_TILE];
         FM_UNROLL
         for (int t = 0; t < nt; t++) s[t][0] = s[t][1] = _mm512_setzero_si512();
         FM_NO_UNROLL
@@ -118,26 +118,19 @@ static FM_ALWAYS_INLINE void tile(float (*acc)[FM_PANEL_ROWS], const block_words
     }
 }
 
-typedef struct {
-    void (*unpack)(block_words *dst, const uint8_t *panel);
-    void (*tile[TILE_TOKENS])(float (*acc)[FM_PANEL_ROWS], const block_words *w, const act_words *x,
-                              const fm_act_i13_256 *const *a);
-} format_words;
-
 #define TILE(type, nt)                                                                             \
-    static void tile_##type##_##nt(float(*acc)[FM_PANEL_ROWS], const block_words *w,               \
-                                   const act_words *x, const fm_act_i13_256 *const *a)             \
+    static void tile_##type##_##nt(float(*acc)[FM_PANEL_ROWS], const void *w, const void *x)       \
     {                                                                                              \
-        tile(acc, w, x, a, nt, shape_##type);                                                      \
+        tile(acc, w, x, nt, shape_##type);                                                         \
     }
 #define FORMAT(type, scale, minimum)                                                               \
-    static void unpack_##type(block_words *dst, const uint8_t *panel)                              \
+    static void unpack_##type(void *dst, const uint8_t *panel)                                     \
     {                                                                                              \
         unpack(dst, panel, shape_##type, scale, minimum, unit_##type);                             \
     }                                                                                              \
     TILE(type, 1)                                                                                  \
-    TILE(type, 2) TILE(type, 3) TILE(type, 4) TILE(type, 5) TILE(type, 6) TILE(type, 7)            \
-        TILE(type, 8)
+    TILE(type, 2)                                                                                  \
+    TILE(type, 3) TILE(type, 4) TILE(type, 5) TILE(type, 6) TILE(type, 7) TILE(type, 8)
 FORMAT(q2_k, scale_q2_k, minimum_q2_k)
 FORMAT(q3_k, scale_q3_k, NULL)
 FORMAT(q4_k, scale_6bit, minimum_6bit)
@@ -147,62 +140,35 @@ FORMAT(iq4_xs, scale_iq4_xs, NULL)
 
 #define ENTRY(type)                                                                                \
     {                                                                                              \
-        unpack_##type,                                                                             \
+        FM_APART_TILE, sizeof(act_words), prepare, unpack_##type,                                  \
         {                                                                                          \
             tile_##type##_1, tile_##type##_2, tile_##type##_3, tile_##type##_4, tile_##type##_5,   \
                 tile_##type##_6, tile_##type##_7, tile_##type##_8                                  \
         }                                                                                          \
     }
 /* By type id. */
-static const format_words formats[FM_KERNEL_TYPES] = {
+static const fm_apart_256 formats[FM_KERNEL_TYPES] = {
     [FM_TYPE_Q2_K] = ENTRY(q2_k), [FM_TYPE_Q3_K] = ENTRY(q3_k), [FM_TYPE_Q4_K] = ENTRY(q4_k),
     [FM_TYPE_Q5_K] = ENTRY(q5_k), [FM_TYPE_Q6_K] = ENTRY(q6_k), [FM_TYPE_IQ4_XS] = ENTRY(iq4_xs),
 };
 
-/* Panels [row0, row1) for up to MAX_TOK tokens. As many columns at a time as there is room for
- * their activations; between them the sums wait in y. */
 static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                        float *const *y, int64_t nt, const void *format)
 {
-    const format_words *const f = format;
-    const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
-    const uint64_t bytes = (uint64_t)w->type->block_bytes * FM_PANEL_ROWS;
-    const int64_t n_block = w->n_in / w->type->block_elems, step = MAX_BLOCKS / nt;
-    const int64_t n_call = (nt + TILE_TOKENS - 1) / TILE_TOKENS;
-    _Alignas(64) act_words x[MAX_BLOCKS];
+    _Alignas(64) uint8_t x[FM_APART_BLOCKS * sizeof(act_words)];
     block_words weights;
-    _Alignas(64) float acc[MAX_TOK][FM_PANEL_ROWS];
-    for (int64_t b0 = 0; b0 < n_block; b0 += step) {
-        const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
-        for (int64_t b = b0; b < b1; b++)
-            for (int64_t t = 0; t < nt; t++)
-                prepare(&x[(b - b0) * nt + t], (const fm_act_i13_256 *)act[t] + b);
-        const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
-        for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
-            fm_get_sums(acc, y, row, nt, b0 == 0);
-            for (int64_t b = b0; b < b1; b++) {
-                f->unpack(&weights, panel + (uint64_t)b * bytes);
-                for (int64_t c = 0, t = 0, n; c < n_call; c++, t += n) {
-                    const fm_act_i13_256 *a[TILE_TOKENS];
-                    n = nt * (c + 1) / n_call - t;
-                    for (int64_t i = 0; i < n; i++) a[i] = (const fm_act_i13_256 *)act[t + i] + b;
-                    f->tile[n - 1](acc + t, &weights, &x[(b - b0) * nt + t], a);
-                }
-            }
-            fm_put_sums(y, row, nt, acc);
-        }
-    }
+    fm_matmul_apart_256(w, row0, row1, act, y, nt, format, x, &weights);
 }
 
 int64_t fm_words_256_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                             float *const *y, int64_t n_tok)
 {
     enum { LEAST = 10 }; /* measured: with fewer, planes of bytes are as fast */
-    const format_words *const f = &formats[w->type->id];
+    const fm_apart_256 *const f = &formats[w->type->id];
     const int64_t panel_end = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panel_end ? row1 : panel_end;
     if (n_tok < LEAST || !f->unpack || row0 >= split) return row0;
-    fm_matmul_by_stretch(w, row0, split, act, y, n_tok, MAX_TOK, few_tokens, f);
+    fm_matmul_by_stretch(w, row0, split, act, y, n_tok, FM_APART_TOKENS, few_tokens, f);
     return split;
 }
 
