@@ -7,8 +7,15 @@
 # "check-layers", or a program of another mode (asan:tests/unit/test_x). A fuzz target replays
 # tests/fuzz/corpus/NAME. Exit status 0: passed. 77: skipped; the reason is the last line that
 # starts with "skipped: ". Single cases that a program skips are counted and named as well.
-# The output of a test is kept in BUILD/log and shown when it fails.
+# The output of a test is kept in BUILD/log and shown when it fails. Programs of another mode come last, as many at a
+# time as there are processors: what sanitizers look for does not depend on time.
 set -u
+if [ "$1" = --one ]; then # of several at a time: BUILD TEST
+    one=$3
+    set -- "$2"
+else
+    one=""
+fi
 build=$1
 shift
 log_dir=$build/log
@@ -25,7 +32,7 @@ export ASAN_OPTIONS="${ASAN_OPTIONS:-allocator_may_return_null=1:detect_stack_us
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1}"
 export TSAN_OPTIONS="${TSAN_OPTIONS:-halt_on_error=1}"
 
-run_one() { # test, log: runs it with its output in the log
+run_one() { # test
     case $1 in
     check-layers)
         python3 tools/check_layers.py --self-test && python3 tools/check_layers.py .
@@ -51,12 +58,21 @@ run_one() { # test, log: runs it with its output in the log
     esac
 }
 
-for test in "$@"; do
-    log=$log_dir/$(echo "$test" | tr '/:' '__').log
+log_of() { # test
+    echo "$log_dir/$(echo "$1" | tr '/:' '__').log"
+}
+
+run_timed() { # test: leaves its status and seconds beside its log
+    log=$(log_of "$1")
     t0=$(date +%s)
-    run_one "$test" >"$log" 2>&1
-    status=$?
-    seconds=$(($(date +%s) - t0))
+    run_one "$1" >"$log" 2>&1
+    echo "$? $(($(date +%s) - t0))" >"$log.end"
+}
+
+report() { # test: after run_timed
+    test=$1
+    log=$(log_of "$test")
+    read -r status seconds <"$log.end" || { status=127 seconds=0; }
     case $status in
     0)
         passed=$((passed + 1))
@@ -85,7 +101,29 @@ for test in "$@"; do
         tail -n 60 "$log" | sed 's/^/    | /'
         ;;
     esac
+}
+
+if [ -n "$one" ]; then
+    run_timed "$one"
+    exit 0
+fi
+
+other_modes=""
+for test in "$@"; do
+    rm -f "$(log_of "$test").end"
+    case $test in
+    *:*)
+        other_modes="$other_modes $test"
+        continue
+        ;;
+    esac
+    run_timed "$test"
+    report "$test"
 done
+if [ -n "$other_modes" ]; then
+    printf '%s\n' $other_modes | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I '{}' "$0" --one "$build" '{}'
+    for test in $other_modes; do report "$test"; done
+fi
 
 for test in $failures; do echo "failed: $test"; done
 echo "$passed passed, $failed failed, $skipped skipped ($(($(date +%s) - started)) s)"
