@@ -121,7 +121,7 @@ for test in "$@"; do
     report "$test"
 done
 if [ -n "$other_modes" ]; then
-    printf '%s\n' $other_modes | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I '{}' "$0" --one "$build" '{}'
+    printf '%s\n' $other_modes | xargs -P "$(nproc 2>/dev/null || echo 2)" -I '{}' "$0" --one "$build" '{}'
     for test in $other_modes; do report "$test"; done
 fi
 

@@ -296,8 +296,8 @@ static void importance_item(void *ctx, int64_t item, int thread)
 static int64_t rows_per_item(const moe_set *s, int64_t n_out)
 {
     const int n_thread = s->r->n_thread, n_job = s->n_job;
-    const bool uneven = n_job >= n_thread && s->n_row > 4 * n_job;
-    int64_t want = (int64_t)n_thread * (uneven || s->r->n_tok == 1 ? 16 : 8) / n_job;
+    const bool uneven = s->r->n_tok == 1 || (n_job >= n_thread && s->n_row > 4 * n_job);
+    int64_t want = (int64_t)n_thread * (uneven ? 16 : 8) / n_job;
     if (want < 1) want = 1;
     if (n_thread > 1 && n_job < 4 && want < n_thread) want = n_thread;
     int64_t rows = (n_out + want - 1) / want;
