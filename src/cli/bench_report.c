@@ -232,11 +232,12 @@ static void fill_report(report *r, const fm_bench_run *run)
     bound_generation(r, run);
     snprintf(r->hash, sizeof r->hash, "%016" PRIx64, run->token_hash);
     r->state = run->is_cold ? "cold" : "warm";
-    r->state_how = run->is_cold
-                       ? "before each repeat: a new engine with an empty expert cache, the files "
-                         "dropped from the page cache (posix_fadvise)"
-                       : "one repeat before, not measured; then the engine and its expert cache "
-                         "were kept and the session was reset";
+    r->state_how =
+        run->is_cold
+            ? "before each repeat: a new engine with an empty expert cache, the files "
+              "dropped from the page cache (posix_fadvise)"
+            : "repeats before, not measured, until the expert cache grew no more; then the "
+              "engine and its cache were kept and the session was reset";
 }
 
 /* ---- table ---------------------------------------------------------------------------------- */

@@ -18,7 +18,8 @@ enum {
     WEIGHTS_PASSES = 2, /* of a call: two differ in how they ask for memory */
     WEIGHTS_CALLS = 2,
     DISK_PROBE_US = 2000000,
-    WARM_UP = -1, /* number of the repeat that is not measured */
+    WARM_UP = -1, /* number of the first repeat that is not measured; further ones count down */
+    WARM_UPS_MAX = 16,
     LINES_MAX = 32,
 };
 
@@ -176,17 +177,16 @@ static double rate(const fm_bench_phase *p)
 static fm_status run_repeat(bench *b, int number, fm_error *err)
 {
     fm_bench_repeat unmeasured = {0};
-    fm_bench_repeat *r = number == WARM_UP ? &unmeasured : &b->run.repeat[number];
+    fm_bench_repeat *r = number <= WARM_UP ? &unmeasured : &b->run.repeat[number];
     const uint64_t hash = b->run.token_hash;
     r->token_hash = FM_FNV1A_INIT;
-    r->load_us = number == WARM_UP || b->run.is_cold ? b->run.load_us : 0;
+    r->load_us = number <= WARM_UP || b->run.is_cold ? b->run.load_us : 0;
     draw_ids(b, number);
     fm_session_reset(b->session);
     if (b->o->bench_prompt > 0) FM_TRY(run_prompt(b, r, err));
     if (b->o->bench_gen > 0) FM_TRY(run_generation(b, r, err));
-    if (number == WARM_UP) {
+    if (number <= WARM_UP) {
         b->run.token_hash = hash;
-        fm_cli_note(b->o, "warm-up done");
         return FM_OK;
     }
     char a[48] = "", c[48] = "";
@@ -347,6 +347,24 @@ static fm_status probe_machine(bench *b, int number, fm_error *err)
 
 /* ---- the command ---------------------------------------------------------------------------- */
 
+/* Repeats that are not measured: one, and more until the cache has all memory that it wants. */
+static fm_status warm_up(bench *b, fm_error *err)
+{
+    for (int i = 0; i < WARM_UPS_MAX; i++) {
+        fm_stats before, after;
+        fm_engine_stats(b->engine, &before);
+        FM_TRY(run_repeat(b, WARM_UP - i, err));
+        fm_engine_stats(b->engine, &after);
+        if (after.experts_evicted_early == before.experts_evicted_early) {
+            fm_cli_note(b->o, "warm-up done");
+            return FM_OK;
+        }
+        fm_cli_note(b->o, "warm-up %d: the expert cache is still growing", i + 1);
+    }
+    fm_cli_note(b->o, "warm-up ended after %d repeats", WARM_UPS_MAX);
+    return FM_OK;
+}
+
 static fm_status run_all(bench *b, fm_error *err)
 {
     for (int i = b->run.is_cold ? 0 : WARM_UP; i < b->run.n_repeat; i++) {
@@ -359,7 +377,7 @@ static fm_status run_all(bench *b, fm_error *err)
             FM_TRY(open_engine(b, i <= 0, err));
             if (i <= 0 && !b->o->is_quiet) fm_cli_print_plan(stderr, &b->run.plan, &b->run.info);
         }
-        FM_TRY(run_repeat(b, i, err));
+        FM_TRY(i == WARM_UP ? warm_up(b, err) : run_repeat(b, i, err));
         FM_TRY(probe_weights(b, err));
     }
     if (b->engine) FM_TRY(fm_engine_finish_trace(b->engine, err));

@@ -570,6 +570,7 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out)
         out->disk_busy_us = s.busy_us;
         out->prefetch_reads = s.prefetch_reads;
         out->prefetch_used = s.prefetch_used;
+        out->experts_evicted_early = s.evicted_early;
         memcpy(out->layers_with_misses, s.token_misses, sizeof s.token_misses);
     }
     if (e->pool) out->sync_us = fm_pool_wait_us(e->pool);

@@ -7,6 +7,7 @@
  */
 #include <assert.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +19,11 @@ enum {
     WINDOW_MIN = 4,
     /* Slots are touched this far ahead: half a second of a fast drive. */
     POPULATE_AHEAD = 512 << 20,
+    /* The first slots are taken whether they were touched or not. */
+    TOUCHED_OR_NOT = 64 << 20,
 };
+/* Of one processor's time, where all have other work. */
+#define POPULATE_LEAST_SHARE 0.05
 
 /* ---- set-up ------------------------------------------------------------------------------ */
 
@@ -158,6 +163,7 @@ static fm_status make_classes(fm_store *s, fm_error *err)
         const fm_populate_options touch = {.base = cls->base,
                                            .bytes = cls->bytes,
                                            .ahead = POPULATE_AHEAD,
+                                           .least_share = POPULATE_LEAST_SHARE / s->plan.n_class,
                                            .after = s->trunk_populate};
         cls->populate = fm_populate_start(&touch);
     }
@@ -265,21 +271,30 @@ static void free_slot(fm_store *s, int32_t slot)
     cls->free = slot;
 }
 
+/* Whether the free slot costs no clearing of memory now. Asks for more of it either way. */
+static bool was_touched(fm_slot_class *cls, int32_t slot)
+{
+    const size_t from = (size_t)(slot - cls->first) * cls->slot_bytes, to = from + cls->slot_bytes;
+    fm_populate_need(cls->populate, to);
+    return to <= TOUCHED_OR_NOT || fm_populate_has(cls->populate, from, to);
+}
+
 int32_t fm_slot_take(fm_store *s, int32_t class_index, float worth_below)
 {
     fm_slot_class *cls = &s->slot_class[class_index];
-    int32_t slot = cls->free;
-    if (slot >= 0) {
-        cls->free = s->slot[slot].next_free;
-        fm_populate_need(cls->populate, (size_t)(slot - cls->first + 1) * cls->slot_bytes);
+    const int32_t next = cls->free;
+    const bool is_cheap = next >= 0 && was_touched(cls, next);
+    int32_t layer, expert;
+    if (!is_cheap && fm_evict_least(&s->evict, class_index, worth_below, &layer, &expert)) {
+        const int32_t slot = *fm_slot_entry(s, layer, expert);
+        fm_slot_make_pinned(s, slot);
+        empty_slot(s, slot);
+        if (next >= 0) s->stats.evicted_early++;
         return slot;
     }
-    int32_t layer, expert;
-    if (!fm_evict_least(&s->evict, class_index, worth_below, &layer, &expert)) return -1;
-    slot = *fm_slot_entry(s, layer, expert);
-    fm_slot_make_pinned(s, slot);
-    empty_slot(s, slot);
-    return slot;
+    if (next < 0 || (!is_cheap && worth_below < INFINITY)) return -1;
+    cls->free = s->slot[next].next_free;
+    return next;
 }
 
 bool fm_slot_can_read(const fm_store *s, int32_t layer)

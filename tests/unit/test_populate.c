@@ -3,8 +3,10 @@
 #define _GNU_SOURCE /* mincore */
 #include "os/populate.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -13,6 +15,8 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+#include "os/facts.h"
 
 enum { MIB = 1 << 20, BYTES = 64 * MIB, PAGE = 4096 };
 
@@ -39,6 +43,12 @@ static void nap(void)
     nanosleep(&t, NULL);
 }
 
+static bool becomes_done(const fm_populate *t)
+{
+    for (int i = 0; i < 2000 && !fm_populate_is_done(t); i++) nap();
+    return fm_populate_is_done(t);
+}
+
 /* Up to 10 s, which only a broken one takes. */
 static bool comes_to(uint8_t *p, size_t bytes)
 {
@@ -57,8 +67,7 @@ static bool is_possible(void)
 {
     uint8_t *p = map();
     fm_populate *t = start(p, BYTES, 1, NULL);
-    for (int i = 0; t && i < 2000 && !fm_populate_is_done(t); i++) nap();
-    const bool ok = t && touched(p) == BYTES;
+    const bool ok = t && becomes_done(t) && touched(p) == BYTES;
     fm_populate_stop(t);
     munmap(p, BYTES);
     return ok;
@@ -80,12 +89,80 @@ static void as_far_as_was_asked(void **state)
         assert_false(fm_populate_is_done(t));
         fm_populate_need(t, BYTES);
         assert_true(comes_to(p, BYTES));
-        for (int i = 0; i < 2000 && !fm_populate_is_done(t); i++) nap();
-        assert_true(fm_populate_is_done(t));
+        assert_true(becomes_done(t));
         fm_populate_need(t, BYTES + 1); /* more than there is: nothing happens */
         fm_populate_stop(t);
         munmap(p, BYTES);
     }
+}
+
+static void what_was_touched_is_known(void **state)
+{
+    (void)state;
+    if (!is_possible()) skip();
+    uint8_t *p = map();
+    fm_populate *t = start(p, 16 * MIB, 1, NULL);
+    assert_true(comes_to(p, 16 * MIB));
+    for (int i = 0; i < 2000 && !fm_populate_has(t, 0, 16 * MIB); i++)
+        nap(); /* says so a moment later */
+    assert_true(fm_populate_has(t, 0, 16 * MIB));
+    assert_true(fm_populate_has(t, 5 * MIB + 1, 5 * MIB + 2));
+    assert_false(fm_populate_has(t, 16 * MIB, 16 * MIB + 1));
+    assert_false(fm_populate_has(t, 15 * MIB, 17 * MIB));
+    assert_false(fm_populate_has(t, BYTES - 1, BYTES));
+    fm_populate_need(t, BYTES);
+    assert_true(becomes_done(t));
+    assert_true(fm_populate_has(t, 0, BYTES));
+    fm_populate_stop(t);
+    munmap(p, BYTES);
+    assert_true(fm_populate_has(NULL, 0, BYTES)); /* no way to touch it: it is as good as it gets */
+}
+
+/* Memory that cannot be had is left to first use, and nobody waits for it. */
+static void no_memory_counts_as_touched(void **state)
+{
+    (void)state;
+    uint8_t *p = map();
+    assert_int_equal(mprotect(p + 4 * MIB, 4 * MIB, PROT_NONE), 0);
+    fm_populate *t = start(p, BYTES, 1, NULL);
+    assert_true(becomes_done(t));
+    assert_true(fm_populate_has(t, 0, BYTES));
+    assert_true(touched(p) <= 4 * MIB);
+    fm_populate_stop(t);
+    munmap(p, BYTES);
+}
+
+static void *burn(void *stop)
+{
+    while (!atomic_load((_Atomic bool *)stop)) {
+    }
+    return NULL;
+}
+
+/* In the background it goes on where every processor has other work, too. */
+static void the_background_is_not_starved(void **state)
+{
+    (void)state;
+    if (!is_possible()) skip();
+    enum { MANY = 64 };
+    pthread_t thread[MANY];
+    _Atomic bool stop = false;
+    const int n = fm_os_cpu_count() < MANY ? fm_os_cpu_count() : MANY;
+    for (int i = 0; i < n; i++) assert_int_equal(pthread_create(&thread[i], NULL, burn, &stop), 0);
+    uint8_t *p = map();
+    const fm_populate_options o = {
+        .base = p, .bytes = BYTES, .ahead = 16 * MIB, .least_share = 0.05};
+    fm_populate *t = fm_populate_start(&o);
+    assert_non_null(t);
+    const bool came = comes_to(p, 16 * MIB);
+    fm_populate_need(t, BYTES);
+    const bool ended = becomes_done(t);
+    atomic_store(&stop, true);
+    for (int i = 0; i < n; i++) pthread_join(thread[i], NULL);
+    assert_true(came && ended);
+    assert_int_equal(touched(p), BYTES);
+    fm_populate_stop(t);
+    munmap(p, BYTES);
 }
 
 static void the_second_begins_when_the_first_is_done(void **state)
@@ -113,7 +190,12 @@ static void stopping_never_hangs(void **state)
     (void)state;
     uint8_t *a = map(), *b = map();
     for (int i = 0; i < 20; i++) {
-        fm_populate *first = start(a, i % 2 ? 0 : BYTES, 1 + i % 3, NULL);
+        const fm_populate_options o = {.base = a,
+                                       .bytes = BYTES,
+                                       .ahead = i % 2 ? 0 : BYTES,
+                                       .n_threads = 1 + i % 3,
+                                       .least_share = i % 5 == 0 ? 0.05 : 0};
+        fm_populate *first = fm_populate_start(&o);
         fm_populate *second = start(b, BYTES, 1, first);
         if (i % 4 == 0) nap();
         fm_populate_stop(second);
@@ -131,6 +213,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(as_far_as_was_asked),
+        cmocka_unit_test(what_was_touched_is_known),
+        cmocka_unit_test(no_memory_counts_as_touched),
+        cmocka_unit_test(the_background_is_not_starved),
         cmocka_unit_test(the_second_begins_when_the_first_is_done),
         cmocka_unit_test(stopping_never_hangs),
     };
