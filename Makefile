@@ -141,7 +141,7 @@ alone: $(ALONE_BIN) $(filter %/emulated_amx.o,$(HELP_OBJ))
 # ---- tests: everything in this mode; in release also what the sanitizers are best at -----------
 # Fast programs under address+undefined, and the parts with threads of their own under thread.
 ASAN_SET := $(patsubst %.c,%,$(filter tests/unit/% tests/model/test_steady%,$(TEST_SRC)) $(FUZZ_SRC))
-TSAN_SET := $(patsubst %.c,%,$(filter tests/unit/test_pool% tests/unit/test_store% \
+TSAN_SET := $(patsubst %.c,%,$(filter tests/unit/test_pool% tests/unit/test_populate% tests/unit/test_store% \
               tests/unit/test_io% tests/model/test_steady%,$(TEST_SRC)))
 
 test: setup

@@ -410,8 +410,8 @@ typedef struct {
     /* Layers that one token went through with i misses; the last bin: that many or more. */
     uint64_t layers_with_misses[FM_MISS_BINS];
     uint64_t disk_busy_us; /* the disk had reads, with loading                           */
-    uint64_t experts_evicted_early; /* to make room while memory of the budget was still to be got from
-                                       the system; it grows as time for that is found. 0: warm      */
+    uint64_t experts_evicted_early; /* while memory of the budget was still to be got from the system,
+                                       for which there was no time yet: the cache still grows       */
     uint64_t drafts, drafts_right; /* tokens that were guessed; of which asked for next   */
     uint64_t draft_us; /* in the draft layer, prompts included; apart from the shares above */
 } fm_stats;

@@ -37,6 +37,8 @@ typedef struct {
     fm_model_info info; /* its strings are gone with the engine */
     fm_plan plan;
     bool is_cold;
+    int n_warm_up; /* repeats before the measured ones */
+    bool is_grown; /* the expert cache grew no more after them */
     fm_bench_repeat *repeat; /* [n_repeat] */
     int n_repeat;
     uint64_t token_hash;              /* over all repeats */

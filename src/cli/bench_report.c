@@ -32,7 +32,8 @@ typedef struct {
     double touched_trunk, touched_experts, touched_context; /* bytes per token of generation */
     double expert_bytes;
     char hash[17];
-    const char *state, *state_how;
+    const char *state;
+    char state_how[192];
 } report;
 
 /* ---- figures -------------------------------------------------------------------------------- */
@@ -232,12 +233,17 @@ static void fill_report(report *r, const fm_bench_run *run)
     bound_generation(r, run);
     snprintf(r->hash, sizeof r->hash, "%016" PRIx64, run->token_hash);
     r->state = run->is_cold ? "cold" : "warm";
-    r->state_how =
-        run->is_cold
-            ? "before each repeat: a new engine with an empty expert cache, the files "
-              "dropped from the page cache (posix_fadvise)"
-            : "repeats before, not measured, until the expert cache grew no more; then the "
-              "engine and its cache were kept and the session was reset";
+    if (run->is_cold) {
+        snprintf(r->state_how, sizeof r->state_how,
+                 "before each repeat: a new engine with an empty expert cache, the files dropped "
+                 "from the page cache (posix_fadvise)");
+    } else {
+        snprintf(r->state_how, sizeof r->state_how,
+                 "%d repeat%s before, not measured%s; then the engine and its expert cache were "
+                 "kept and the session was reset",
+                 run->n_warm_up, run->n_warm_up == 1 ? "" : "s",
+                 run->is_grown ? "" : " (the cache was still growing)");
+    }
 }
 
 /* ---- table ---------------------------------------------------------------------------------- */
@@ -473,6 +479,7 @@ static void print_json(const report *r, const fm_bench_run *run, const fm_cli_op
     fm_json_count(j, "repeat", run->n_repeat);
     fm_json_string(j, "cache_state", r->state);
     fm_json_string(j, "cache_state_how", r->state_how);
+    fm_json_count(j, "warm_ups", run->n_warm_up);
     fm_json_string(j, "warm_start", o->warm_start ? o->warm_start : "off");
     fm_json_count(j, "threads", m->n_threads);
     fm_json_string(j, "kernels", run->kernels);

@@ -20,6 +20,7 @@ enum {
     DISK_PROBE_US = 2000000,
     WARM_UP = -1, /* number of the first repeat that is not measured; further ones count down */
     WARM_UPS_MAX = 16,
+    GROWN_OF = 100, /* of so many misses one that growth would have avoided is none */
     LINES_MAX = 32,
 };
 
@@ -347,21 +348,21 @@ static fm_status probe_machine(bench *b, int number, fm_error *err)
 
 /* ---- the command ---------------------------------------------------------------------------- */
 
-/* Repeats that are not measured: one, and more until the cache has all memory that it wants. */
+/* Repeats that are not measured: one, and more while the cache grows; a recorded trace has one. */
 static fm_status warm_up(bench *b, fm_error *err)
 {
-    for (int i = 0; i < WARM_UPS_MAX; i++) {
+    const int most = b->o->trace_path ? 1 : WARM_UPS_MAX;
+    while (b->run.n_warm_up < most && !b->run.is_grown) {
         fm_stats before, after;
         fm_engine_stats(b->engine, &before);
-        FM_TRY(run_repeat(b, WARM_UP - i, err));
+        FM_TRY(run_repeat(b, WARM_UP - b->run.n_warm_up, err));
         fm_engine_stats(b->engine, &after);
-        if (after.experts_evicted_early == before.experts_evicted_early) {
-            fm_cli_note(b->o, "warm-up done");
-            return FM_OK;
-        }
-        fm_cli_note(b->o, "warm-up %d: the expert cache is still growing", i + 1);
+        const uint64_t early = after.experts_evicted_early - before.experts_evicted_early;
+        b->run.is_grown = early <= (after.expert_misses - before.expert_misses) / GROWN_OF;
+        b->run.n_warm_up++;
+        fm_cli_note(b->o, "warm-up %d done%s", b->run.n_warm_up,
+                    b->run.is_grown ? "" : "; the expert cache was still growing");
     }
-    fm_cli_note(b->o, "warm-up ended after %d repeats", WARM_UPS_MAX);
     return FM_OK;
 }
 

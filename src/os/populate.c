@@ -2,6 +2,7 @@
 #define _GNU_SOURCE /* MADV_POPULATE_WRITE, SCHED_IDLE */
 #include "os/populate.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -15,24 +16,28 @@
 #ifdef MADV_POPULATE_WRITE
 
 enum {
-    CHUNK = 2 << 20, /* short calls: stopping waits for one at most */
-    WAKE = 8 << 20,  /* a goal that is nearer to the last one is not worth waking a thread */
+    /* Stopping waits for one at most, and so do mmap and munmap of other threads: the kernel holds the lock of the
+     * address space meanwhile, also where a thread in the background has lost its processor. */
+    CHUNK = 2 << 20,
+    WAKE = 8 << 20, /* a goal that is nearer to the last one is not worth waking a thread */
     THREADS_MAX = 8,
     LOOK_NS = 2 * 1000 * 1000, /* how often one looks whether the one before it is done */
     SECOND_NS = 1000 * 1000 * 1000,
 };
+#define NONE SIZE_MAX
 
 struct fm_populate {
     fm_populate_options o;
     pthread_t thread[THREADS_MAX];
     int n_thread;
     pthread_mutex_t mu;
-    pthread_cond_t moved; /* by the monotonic clock */
-    size_t goal;          /* under mu: touch up to here */
-    size_t next;          /* under mu: not taken by a thread yet */
-    int n_entered;        /* under mu: threads that have begun */
-    int n_touching;       /* under mu */
-    bool stop;            /* under mu */
+    pthread_cond_t moved;  /* by the monotonic clock */
+    _Atomic int n_entered; /* threads that have begun */
+    _Atomic size_t goal;   /* touch up to here */
+    size_t next;           /* under mu: not taken by a thread yet */
+    size_t behind;         /* under mu: taken last by the thread in the background */
+    int n_touching;        /* under mu */
+    bool stop;             /* under mu */
     _Atomic bool is_done;
     _Atomic bool *touched; /* [chunks] */
     size_t asked;          /* the caller's copy of the goal */
@@ -53,12 +58,23 @@ static void wait_until(fm_populate *p, int64_t ns)
     pthread_cond_timedwait(&p->moved, &p->mu, &until);
 }
 
-/* The lock is held, but not while memory is touched. */
-static void touch_chunk(fm_populate *p)
+typedef enum { WORKS, IN_BACKGROUND, RESTS } role;
+
+/* Where to touch, NONE: nothing to do now. The lock is held. */
+static size_t next_chunk(const fm_populate *p, role me)
 {
-    const size_t at = p->next;
+    /* One in the background may have lost its processor for long, with a chunk that all wait for. */
+    if (me == RESTS && p->behind != NONE && !atomic_load(&p->touched[p->behind / CHUNK]))
+        return p->behind;
+    return p->next < p->o.bytes && p->next < atomic_load(&p->goal) ? p->next : NONE;
+}
+
+/* The lock is held, but not while memory is touched. */
+static void touch_chunk(fm_populate *p, role me, size_t at)
+{
     const size_t n = p->o.bytes - at < CHUNK ? p->o.bytes - at : CHUNK;
-    p->next += n;
+    if (at == p->next) p->next += n;
+    if (me == IN_BACKGROUND) p->behind = at;
     p->n_touching++;
     pthread_mutex_unlock(&p->mu);
     int rc;
@@ -68,36 +84,43 @@ static void touch_chunk(fm_populate *p)
     if (rc == 0) atomic_store(&p->touched[at / CHUNK], true);
     pthread_mutex_lock(&p->mu);
     p->n_touching--;
-    if (rc != 0) p->next = p->o.bytes; /* an older kernel, or no memory now: left to first use */
+    if (rc == 0) return;
+    p->next = p->o.bytes; /* an older kernel, or no memory now: left to first use */
+    p->behind = NONE;
+}
+
+/* Decided, and the policy set, before the lock is taken: nobody waits for one that has no processor. */
+static role choose_role(fm_populate *p)
+{
+    if (p->o.least_share <= 0) return WORKS;
+    if (atomic_fetch_add(&p->n_entered, 1) == 0) return RESTS;
+    const struct sched_param none = {0};
+    /* Where that is forbidden there is one more that rests. */
+    return pthread_setschedparam(pthread_self(), SCHED_IDLE, &none) == 0 ? IN_BACKGROUND : RESTS;
 }
 
 static void *populate_main(void *arg)
 {
     fm_populate *p = arg;
+    const role me = choose_role(p);
+    const double rest = me == RESTS ? 1 / p->o.least_share - 1 : 0;
     pthread_mutex_lock(&p->mu);
-    /* In the background the first one works when nobody else would, the second one rests between its chunks. */
-    const bool is_background = p->o.least_share > 0;
-    const bool rests = is_background && p->n_entered++ > 0;
-    const double rest = rests ? 1 / p->o.least_share - 1 : 0;
-    if (is_background && !rests) {
-        const struct sched_param none = {0};
-        (void)sched_setscheduler(0, SCHED_IDLE, &none); /* of this thread; nothing forbids it */
-    }
     while (!p->stop && !fm_populate_is_done(p->o.after)) wait_until(p, now_ns() + LOOK_NS);
     int64_t resume = 0;
-    while (!p->stop && p->next < p->o.bytes) {
-        if (p->next >= p->goal) {
-            pthread_cond_wait(&p->moved, &p->mu);
-            continue;
-        }
+    while (!p->stop && (p->next < p->o.bytes || (me == RESTS && p->n_touching > 0))) {
+        const size_t at = next_chunk(p, me);
         const int64_t start = now_ns();
-        if (start < resume) {
+        if (at == NONE && me == RESTS && p->n_touching > 0) {
+            wait_until(p, start + LOOK_NS);
+        } else if (at == NONE) {
+            pthread_cond_wait(&p->moved, &p->mu);
+        } else if (start < resume) {
             wait_until(p, resume);
-            continue;
+        } else {
+            touch_chunk(p, me, at);
+            const int64_t end = now_ns();
+            resume = end + (int64_t)(rest * (double)(end - start));
         }
-        touch_chunk(p);
-        const int64_t end = now_ns();
-        resume = end + (int64_t)(rest * (double)(end - start));
     }
     /* The last one says so, also when it was stopped: nobody waits for the rest
      * then. */
@@ -118,7 +141,9 @@ fm_populate *fm_populate_start(const fm_populate_options *opt)
     }
     p->o = *opt;
     p->touched = touched;
-    p->goal = p->asked = opt->ahead;
+    p->asked = opt->ahead;
+    p->behind = NONE;
+    atomic_store(&p->goal, opt->ahead);
     int n = opt->n_threads > 0 ? opt->n_threads : 1;
     if (opt->least_share > 0) n = 2;
     if (n > THREADS_MAX) n = THREADS_MAX;
@@ -147,9 +172,10 @@ void fm_populate_need(fm_populate *p, size_t bytes)
     const size_t goal = p->o.bytes - bytes < p->o.ahead ? p->o.bytes : bytes + p->o.ahead;
     if (goal < p->asked + WAKE && goal != p->o.bytes) return; /* not worth a wake-up yet */
     if (goal <= p->asked) return;
+    atomic_store(&p->goal, goal);
+    /* Where one that may have no processor holds the lock, the next call wakes. */
+    if (pthread_mutex_trylock(&p->mu) != 0) return;
     p->asked = goal;
-    pthread_mutex_lock(&p->mu);
-    p->goal = goal;
     pthread_cond_broadcast(&p->moved);
     pthread_mutex_unlock(&p->mu);
 }
@@ -157,6 +183,7 @@ void fm_populate_need(fm_populate *p, size_t bytes)
 bool fm_populate_has(const fm_populate *p, size_t from, size_t to)
 {
     if (fm_populate_is_done(p)) return true;
+    assert(to <= p->o.bytes);
     for (size_t at = from / CHUNK; at * CHUNK < to; at++)
         if (!atomic_load(&p->touched[at])) return false;
     return true;

@@ -17,8 +17,9 @@ typedef struct {
     size_t bytes;
     size_t ahead;  /* touched this far before what fm_populate_need() asked for */
     int n_threads; /* 0: 1 */
-    /* Not 0: instead of n_threads, in time that nobody else wants (SCHED_IDLE), and beside that for this share
-     * of one processor's time, so that it goes on where there is no such time. */
+    /* Not 0: instead of n_threads one thread in time that nobody else of the process's scheduling group wants
+     * (SCHED_IDLE), and beside it one for this share of a processor's time, so that it goes on
+     * where there is no such time. */
     double least_share;
     /* Begins when this one has touched all of its memory, so that what is needed
      * first is touched first; must be stopped later. NULL: at once. */
@@ -28,10 +29,10 @@ typedef struct {
 /* NULL where the system has no way to do it, or no thread could be started: the
  * memory is then touched by its first use. */
 fm_populate *fm_populate_start(const fm_populate_options *opt);
-/* The first `bytes` bytes are about to be used; never waits. One thread calls.
- */
+/* The first `bytes` bytes are about to be used; never waits. One thread calls, again and again: where a wake-up
+ * would have to wait it is left to the next call. */
 void fm_populate_need(fm_populate *p, size_t bytes);
-/* Bytes [from, to) were touched, or nothing will be any more. NULL: true. Any thread. */
+/* Bytes [from, to), to <= bytes, were touched, or nothing will be any more. NULL: true. Any thread. */
 bool fm_populate_has(const fm_populate *p, size_t from, size_t to);
 /* All of it was touched, or cannot be. NULL: true. Any thread. */
 bool fm_populate_is_done(const fm_populate *p);

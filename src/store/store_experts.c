@@ -19,11 +19,11 @@ enum {
     WINDOW_MIN = 4,
     /* Slots are touched this far ahead: half a second of a fast drive. */
     POPULATE_AHEAD = 512 << 20,
-    /* The first slots are taken whether they were touched or not. */
-    TOUCHED_OR_NOT = 64 << 20,
+    /* The first slots of a class are taken whether they were touched or not. */
+    UNTOUCHED_BYTES = 64 << 20,
 };
-/* Of one processor's time, where all have other work. */
-#define POPULATE_LEAST_SHARE 0.05
+/* Of one processor's time, where all have other work; the classes have equal parts of it. */
+#define POPULATE_LEAST_SHARE 0.02
 
 /* ---- set-up ------------------------------------------------------------------------------ */
 
@@ -153,7 +153,8 @@ static fm_status make_classes(fm_store *s, fm_error *err)
         *cls = (fm_slot_class){.slot_bytes = bytes,
                                .bytes = bytes * (uint64_t)n_slot,
                                .first = s->n_slot,
-                               .n_slot = (int32_t)n_slot};
+                               .n_slot = (int32_t)n_slot,
+                               .n_untouched = (int32_t)(UNTOUCHED_BYTES / bytes)};
         const uint64_t n_window = window / bytes + 1;
         cls->window = n_window < WINDOW_MIN ? WINDOW_MIN : (int32_t)n_window;
         s->n_slot += cls->n_slot;
@@ -276,7 +277,7 @@ static bool was_touched(fm_slot_class *cls, int32_t slot)
 {
     const size_t from = (size_t)(slot - cls->first) * cls->slot_bytes, to = from + cls->slot_bytes;
     fm_populate_need(cls->populate, to);
-    return to <= TOUCHED_OR_NOT || fm_populate_has(cls->populate, from, to);
+    return slot < cls->first + cls->n_untouched || fm_populate_has(cls->populate, from, to);
 }
 
 int32_t fm_slot_take(fm_store *s, int32_t class_index, float worth_below)

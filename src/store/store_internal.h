@@ -89,6 +89,7 @@ typedef struct {
     uint64_t slot_bytes, bytes;
     int32_t first, n_slot; /* slots [first, first + n_slot) */
     int32_t free;          /* list */
+    int32_t n_untouched;   /* the first ones are taken whether they were touched or not */
     fm_populate *populate; /* touches slots ahead of their first use; may be NULL */
     int32_t window;        /* reads and unclaimed arrivals of a batch at a time */
 } fm_slot_class;
@@ -215,8 +216,9 @@ int32_t *fm_slot_entry(fm_store *s, int32_t layer, int32_t expert);
 uint8_t *fm_slot_address(const fm_store *s, int32_t slot);
 void fm_slot_make_evictable(fm_store *s, int32_t slot); /* ready and not pinned */
 void fm_slot_make_pinned(fm_store *s, int32_t slot);
-/* A free slot of the class, or that of the least worthy evictable expert if it is worth less than
- * worth_below; -1: neither. */
+/* A free slot of the class whose memory was touched; else that of the least worthy evictable expert that is worth
+ * less than worth_below; else, for a demand (INFINITY: it may wait for nothing but this), a free slot that was not
+ * touched. -1: none. */
 int32_t fm_slot_take(fm_store *s, int32_t class_index, float worth_below);
 bool fm_slot_can_read(const fm_store *s, int32_t layer); /* the queue has room for one expert */
 /* Starts to fill a slot that fm_slot_take() gave; the caller sets item and hinted. */

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 
+#include "store/store_internal.h"
+
 static const char *const engines[] = {"uring", "pread", "mmap"};
 enum { N_ENGINE = 3 };
 
@@ -499,6 +501,90 @@ static void hints_are_read_into_a_full_cache_and_spare_what_is_hot(void **state)
     }
 }
 
+/* Nothing of the slots counts as touched until the gate is opened, and the first ones have no privilege. */
+static fm_populate *hold_growth(fm_store *s, void *gate_page)
+{
+    const fm_populate_options closed = {.base = gate_page, .bytes = FM_STORE_PAGE};
+    fm_populate *gate = fm_populate_start(&closed);
+    for (int32_t c = 0; gate && c < s->n_class; c++) {
+        fm_slot_class *cls = &s->slot_class[c];
+        fm_populate_stop(cls->populate);
+        const fm_populate_options held = {
+            .base = cls->base, .bytes = cls->bytes, .ahead = cls->bytes, .after = gate};
+        cls->populate = fm_populate_start(&held);
+        assert_non_null(cls->populate);
+        cls->n_untouched = 0;
+    }
+    return gate;
+}
+
+static void untouched_memory_waits_while_experts_can_give_way(void **state)
+{
+    (void)state;
+    const borrower who = {.max_held = 1};
+    for (int e = 0; e < N_ENGINE; e++) {
+        tm_store t;
+        tm_open_loaded(&t, tm_whole_budget(), engines[e], 4);
+        void *page = aligned_alloc(FM_STORE_PAGE, FM_STORE_PAGE);
+        fm_populate *gate = hold_growth(t.store, page);
+        if (!gate) skip(); /* a system without a way to touch memory */
+        fm_store_stats st;
+
+        /* The first expert has nobody to replace, a demand pins what it has, and the next one replaces. */
+        use_two(t.store, 0, 1);
+        fm_store_stats_get(t.store, &st);
+        assert_in_range(st.evicted_early, 0, 1); /* the second, if the first was given back by then */
+        const uint64_t first = st.evicted_early;
+        use_two(t.store, 2, 3);
+        fm_store_stats_get(t.store, &st);
+        assert_int_equal(st.evicted_early, first + 2);
+
+        /* All experts of a layer at once, each with its bytes: most must give way to the others. */
+        int32_t all[48];
+        for (int32_t i = 0; i < 48; i++) all[i] = i;
+        assert_int_equal(fm_store_demand(t.store, 5, all, NULL, 48, FM_DEMAND_BATCH, NULL), FM_OK);
+        assert_int_equal(consume(t.store, 5, all, 48, &who, 48, NULL), FM_OK);
+        fm_store_demand_end(t.store);
+
+        /* A guess takes no untouched slot, and nothing that is worth more. */
+        for (int i = 0; i < 40; i++) use_two(t.store, 0, 1);
+        fm_store_stats before;
+        fm_store_stats_get(t.store, &before);
+        const int32_t likely[] = {2, 3};
+        fm_store_hint(t.store, 3, likely, 2, FM_DEMAND_TOKEN);
+        for (int i = 0; i < 20; i++) fm_store_poll(t.store);
+        fm_store_stats_get(t.store, &st);
+        const int n_free_taken = (int)(st.prefetch_reads - before.prefetch_reads) -
+                                 (int)(st.evicted_early - before.evicted_early);
+        assert_int_equal(n_free_taken, 0);
+
+        for (int i = 0; i < 2000 && !fm_populate_is_done(gate); i++) {
+            fm_populate_need(gate, FM_STORE_PAGE);
+            usleep(1000);
+        }
+        for (int i = 0; i < 2000; i++) {
+            bool is_done = true;
+            for (int32_t c = 0; c < t.store->n_class; c++)
+                is_done = is_done && fm_populate_is_done(t.store->slot_class[c].populate);
+            if (is_done) break;
+            usleep(1000);
+        }
+        fm_store_stats_get(t.store, &before);
+        for (int32_t id = 0; id < 48; id += 2) use_two(t.store, id, id + 1);
+        for (int32_t id = 0; id < 48; id += 2) use_two(t.store, id, id + 1);
+        fm_store_stats_get(t.store, &st);
+        assert_int_equal(st.evicted_early, before.evicted_early); /* everything fits now */
+        assert_true(st.hits - before.hits >= 48);
+        for (int32_t c = 0; c < t.store->n_class; c++) { /* before the gate, which they wait for */
+            fm_populate_stop(t.store->slot_class[c].populate);
+            t.store->slot_class[c].populate = NULL;
+        }
+        fm_populate_stop(gate);
+        free(page);
+        tm_close(&t);
+    }
+}
+
 static void failed_read_of_a_hint_is_read_again_by_the_demand(void **state)
 {
     (void)state;
@@ -625,6 +711,7 @@ int main(void)
         cmocka_unit_test(hinted_experts_are_hits_and_wrong_hints_do_no_harm),
         cmocka_unit_test(hints_wait_until_one_tokens_experts_have_arrived),
         cmocka_unit_test(hints_are_read_into_a_full_cache_and_spare_what_is_hot),
+        cmocka_unit_test(untouched_memory_waits_while_experts_can_give_way),
         cmocka_unit_test(failed_read_of_a_hint_is_read_again_by_the_demand),
         cmocka_unit_test(malformed_demands_are_refused),
         cmocka_unit_test(every_allocation_of_creation_may_fail),
