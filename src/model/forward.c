@@ -251,6 +251,8 @@ static fm_status layer_pass(fm_run *r, int32_t i, fm_error *err)
     const fm_layer *l = &r->model->layers[i];
     uint8_t *const *ptr;
     FM_TRY(fm_trunk_acquire(r->opt.store, i, &ptr, err));
+    /* Where no layer with experts stands before it, nobody has guessed this one's yet. */
+    if (i == 0 || r->model->layers[i - 1].experts.n_expert == 0) fm_guess_next(r, i - 1, r->x);
     const uint64_t t0 = fm_now_us();
     fm_norm_rows(r, r->normed, r->x, fm_weight_vector(l, ptr, FM_W_ATTN_NORM));
     switch (l->mixer) {
