@@ -23,7 +23,7 @@ enum {
     UNTOUCHED_BYTES = 64 << 20,
 };
 /* Of one processor's time, where all have other work; the classes have equal parts of it. */
-#define POPULATE_LEAST_SHARE 0.02
+#define POPULATE_LEAST_SHARE 0.05
 
 /* ---- set-up ------------------------------------------------------------------------------ */
 
