@@ -13,6 +13,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "base/clock.h"
+
 #ifdef MADV_POPULATE_WRITE
 
 enum {
@@ -21,8 +23,8 @@ enum {
     CHUNK = 2 << 20,
     WAKE = 8 << 20, /* a goal that is nearer to the last one is not worth waking a thread */
     THREADS_MAX = 8,
-    LOOK_NS = 2 * 1000 * 1000, /* how often one looks whether the one before it is done */
-    SECOND_NS = 1000 * 1000 * 1000,
+    LOOK_US = 2 * 1000, /* how often one looks whether the one before it is done */
+    SECOND_US = 1000 * 1000,
 };
 #define NONE SIZE_MAX
 
@@ -43,18 +45,11 @@ struct fm_populate {
     size_t asked;          /* the caller's copy of the goal */
 };
 
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * SECOND_NS + t.tv_nsec;
-}
-
 /* The lock is held. Returns early when something moves. */
-static void wait_until(fm_populate *p, int64_t ns)
+static void wait_until(fm_populate *p, uint64_t us)
 {
-    const struct timespec until = {.tv_sec = (time_t)(ns / SECOND_NS),
-                                   .tv_nsec = (long)(ns % SECOND_NS)};
+    const struct timespec until = {.tv_sec = (time_t)(us / SECOND_US),
+                                   .tv_nsec = (long)(us % SECOND_US) * 1000};
     pthread_cond_timedwait(&p->moved, &p->mu, &until);
 }
 
@@ -105,21 +100,21 @@ static void *populate_main(void *arg)
     const role me = choose_role(p);
     const double rest = me == RESTS ? 1 / p->o.least_share - 1 : 0;
     pthread_mutex_lock(&p->mu);
-    while (!p->stop && !fm_populate_is_done(p->o.after)) wait_until(p, now_ns() + LOOK_NS);
-    int64_t resume = 0;
+    while (!p->stop && !fm_populate_is_done(p->o.after)) wait_until(p, fm_now_us() + LOOK_US);
+    uint64_t resume = 0;
     while (!p->stop && (p->next < p->o.bytes || (me == RESTS && p->n_touching > 0))) {
         const size_t at = next_chunk(p, me);
-        const int64_t start = now_ns();
+        const uint64_t start = fm_now_us();
         if (at == NONE && me == RESTS && p->n_touching > 0) {
-            wait_until(p, start + LOOK_NS);
+            wait_until(p, start + LOOK_US);
         } else if (at == NONE) {
             pthread_cond_wait(&p->moved, &p->mu);
         } else if (start < resume) {
             wait_until(p, resume);
         } else {
             touch_chunk(p, me, at);
-            const int64_t end = now_ns();
-            resume = end + (int64_t)(rest * (double)(end - start));
+            const uint64_t end = fm_now_us();
+            resume = end + (uint64_t)(rest * (double)(end - start));
         }
     }
     /* The last one says so, also when it was stopped: nobody waits for the rest
