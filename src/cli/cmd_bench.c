@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -20,6 +21,8 @@ enum {
     DISK_PROBE_US = 2000000,
     WARM_UP = -1, /* number of the first repeat that is not measured; further ones count down */
     WARM_UPS_MAX = 16,
+    GROW_LOOK_US = 20 * 1000,
+    GROW_STUCK_US = 2 * 1000 * 1000, /* no memory came for so long: go on without */
     GROWN_OF = 100, /* of so many misses one that growth would have avoided is none */
     LINES_MAX = 32,
 };
@@ -348,6 +351,22 @@ static fm_status probe_machine(bench *b, int number, fm_error *err)
 
 /* ---- the command ---------------------------------------------------------------------------- */
 
+/* What a user's pause between two questions does: the cache gets the memory that it wants. */
+static void let_grow(const bench *b)
+{
+    const struct timespec look = {.tv_nsec = GROW_LOOK_US * 1000};
+    fm_stats now;
+    fm_engine_stats(b->engine, &now);
+    uint64_t least = now.experts_growing_bytes, since = fm_now_us();
+    while (least > 0 && !fm_cli_is_interrupted() && fm_now_us() - since < GROW_STUCK_US) {
+        nanosleep(&look, NULL);
+        fm_engine_stats(b->engine, &now);
+        if (now.experts_growing_bytes >= least) continue;
+        least = now.experts_growing_bytes;
+        since = fm_now_us();
+    }
+}
+
 /* Repeats that are not measured: one, and more while the cache grows; a recorded trace has one. */
 static fm_status warm_up(bench *b, fm_error *err)
 {
@@ -362,6 +381,7 @@ static fm_status warm_up(bench *b, fm_error *err)
         b->run.n_warm_up++;
         fm_cli_note(b->o, "warm-up %d done%s", b->run.n_warm_up,
                     b->run.is_grown ? "" : "; the expert cache was still growing");
+        if (!b->run.is_grown) let_grow(b);
     }
     return FM_OK;
 }

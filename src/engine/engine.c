@@ -571,6 +571,7 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out)
         out->prefetch_reads = s.prefetch_reads;
         out->prefetch_used = s.prefetch_used;
         out->experts_evicted_early = s.evicted_early;
+        out->experts_growing_bytes = s.growing_bytes;
         memcpy(out->layers_with_misses, s.token_misses, sizeof s.token_misses);
     }
     if (e->pool) out->sync_us = fm_pool_wait_us(e->pool);

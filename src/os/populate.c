@@ -36,6 +36,7 @@ struct fm_populate {
     pthread_cond_t moved;  /* by the monotonic clock */
     _Atomic int n_entered; /* threads that have begun */
     _Atomic size_t goal;   /* touch up to here */
+    _Atomic size_t done;   /* bytes touched */
     size_t next;           /* under mu: not taken by a thread yet */
     size_t behind;         /* under mu: taken last by the thread in the background */
     int n_touching;        /* under mu */
@@ -76,7 +77,7 @@ static void touch_chunk(fm_populate *p, role me, size_t at)
     do {
         rc = madvise((uint8_t *)p->o.base + at, n, MADV_POPULATE_WRITE);
     } while (rc != 0 && errno == EINTR);
-    if (rc == 0) atomic_store(&p->touched[at / CHUNK], true);
+    if (rc == 0 && !atomic_exchange(&p->touched[at / CHUNK], true)) atomic_fetch_add(&p->done, n);
     pthread_mutex_lock(&p->mu);
     p->n_touching--;
     if (rc == 0) return;
@@ -136,9 +137,9 @@ fm_populate *fm_populate_start(const fm_populate_options *opt)
     }
     p->o = *opt;
     p->touched = touched;
-    p->asked = opt->ahead;
+    p->asked = opt->ahead < opt->bytes ? opt->ahead : opt->bytes;
     p->behind = NONE;
-    atomic_store(&p->goal, opt->ahead);
+    atomic_store(&p->goal, p->asked);
     int n = opt->n_threads > 0 ? opt->n_threads : 1;
     if (opt->least_share > 0) n = 2;
     if (n > THREADS_MAX) n = THREADS_MAX;
@@ -184,6 +185,13 @@ bool fm_populate_has(const fm_populate *p, size_t from, size_t to)
     return true;
 }
 
+size_t fm_populate_pending(const fm_populate *p)
+{
+    if (fm_populate_is_done(p)) return 0;
+    const size_t goal = atomic_load(&p->goal), done = atomic_load(&p->done);
+    return goal > done ? goal - done : 0;
+}
+
 bool fm_populate_is_done(const fm_populate *p)
 {
     return !p || atomic_load(&p->is_done);
@@ -220,6 +228,12 @@ bool fm_populate_has(const fm_populate *p, size_t from, size_t to)
 {
     (void)p, (void)from, (void)to;
     return true;
+}
+
+size_t fm_populate_pending(const fm_populate *p)
+{
+    (void)p;
+    return 0;
 }
 
 bool fm_populate_is_done(const fm_populate *p)

@@ -34,6 +34,8 @@ fm_populate *fm_populate_start(const fm_populate_options *opt);
 void fm_populate_need(fm_populate *p, size_t bytes);
 /* Bytes [from, to), to <= bytes, were touched, or nothing will be any more. NULL: true. Any thread. */
 bool fm_populate_has(const fm_populate *p, size_t from, size_t to);
+/* Bytes that were asked for, with those ahead, and are still to be touched. NULL: 0. Any thread. */
+size_t fm_populate_pending(const fm_populate *p);
 /* All of it was touched, or cannot be. NULL: true. Any thread. */
 bool fm_populate_is_done(const fm_populate *p);
 void fm_populate_stop(fm_populate *p); /* NULL is fine; a call under way is waited for */

@@ -145,4 +145,6 @@ void fm_store_stats_get(const fm_store *s, fm_store_stats *out)
     *out = s->stats;
     out->busy_us = fm_io_busy_us(s->io);
     out->bytes_read = fm_io_bytes_read(s->io) - s->stats.load_bytes;
+    for (int32_t c = 0; c < s->n_class; c++)
+        out->growing_bytes += fm_populate_pending(s->slot_class[c].populate);
 }

@@ -272,11 +272,13 @@ static void free_slot(fm_store *s, int32_t slot)
     cls->free = slot;
 }
 
-/* Whether the free slot costs no clearing of memory now. Asks for more of it either way. */
+/* Whether the free slot costs no clearing of memory now. Asks for more of it either way: what would have
+ * been taken by now if nothing had given way early is wanted, and touched when there is time. */
 static bool was_touched(fm_slot_class *cls, int32_t slot)
 {
     const size_t from = (size_t)(slot - cls->first) * cls->slot_bytes, to = from + cls->slot_bytes;
-    fm_populate_need(cls->populate, to);
+    const uint64_t wanted = to + (uint64_t)cls->n_early * cls->slot_bytes;
+    fm_populate_need(cls->populate, wanted < cls->bytes ? wanted : cls->bytes);
     return slot < cls->first + cls->n_untouched || fm_populate_has(cls->populate, from, to);
 }
 
@@ -290,7 +292,10 @@ int32_t fm_slot_take(fm_store *s, int32_t class_index, float worth_below)
         const int32_t slot = *fm_slot_entry(s, layer, expert);
         fm_slot_make_pinned(s, slot);
         empty_slot(s, slot);
-        if (next >= 0) s->stats.evicted_early++;
+        if (next >= 0) {
+            cls->n_early++;
+            s->stats.evicted_early++;
+        }
         return slot;
     }
     if (next < 0 || (!is_cheap && worth_below < INFINITY)) return -1;

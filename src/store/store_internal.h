@@ -91,6 +91,7 @@ typedef struct {
     int32_t free;          /* list */
     int32_t n_untouched;   /* the first ones are taken whether they were touched or not */
     fm_populate *populate; /* touches slots ahead of their first use; may be NULL */
+    int64_t n_early;       /* experts that gave way while slots were free, but not touched yet */
     int32_t window;        /* reads and unclaimed arrivals of a batch at a time */
 } fm_slot_class;
 

@@ -118,6 +118,7 @@ static void what_was_touched_is_known(void **state)
     for (int i = 0; i < 2000 && !fm_populate_has(t, 0, 16 * MIB); i++)
         nap(); /* says so a moment later */
     assert_true(fm_populate_has(t, 0, 16 * MIB));
+    assert_int_equal(fm_populate_pending(t), 0);
     assert_true(fm_populate_has(t, 5 * MIB + 1, 5 * MIB + 2));
     assert_false(fm_populate_has(t, 16 * MIB, 16 * MIB + 1));
     assert_false(fm_populate_has(t, 15 * MIB, 17 * MIB));
@@ -204,6 +205,7 @@ static void the_second_begins_when_the_first_is_done(void **state)
     assert_true(comes_to(a, 16 * MIB)); /* and waits: it was not asked for more */
     nap();
     assert_int_equal(touched(b), 0);
+    assert_int_equal(fm_populate_pending(second), BYTES);
     need(first, BYTES);
     assert_true(comes_to(b, BYTES));
     assert_int_equal(touched(a), BYTES);
@@ -234,6 +236,7 @@ static void stopping_never_hangs(void **state)
     fm_populate_stop(NULL);
     fm_populate_need(NULL, 1);
     assert_true(fm_populate_is_done(NULL));
+    assert_int_equal(fm_populate_pending(NULL), 0);
     munmap(a, BYTES);
     munmap(b, BYTES);
 }
