@@ -70,6 +70,7 @@ ALONE_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter src/kernel/% src/base/error.c 
 ALONE_BIN := $(addprefix $(BUILD)/alone/,arm/kernel_hashes unit/test_ops unit/test_attend unit/test_attend_rows unit/test_index unit/test_delta)
 TOOL_BIN := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tools/*.c bench/*.c)))
 REPLAY_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/replay/*.c))
+SHAPE_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/shape/*.c))
 FMT_DIRS := include src tests bench tools
 
 all: $(BUILD)/flashmoe
@@ -126,6 +127,7 @@ $(TINY_BIN): $(BUILD)/t/tests/tiny/tiny_main.o $(filter $(BUILD)/t/tests/tiny/%,
 $(TOOL_BIN): %: %.o $(BUILD)/libflashmoe.a
 	$(call SAY,LD) $(LINK) -o $@ $(filter %.o,$^) $(BUILD)/libflashmoe.a $(LIBS)
 $(BUILD)/tools/cache_replay: $(REPLAY_OBJ)
+$(BUILD)/tools/shape_gguf: $(SHAPE_OBJ)
 # Without a fuzzer a target is linked with a main() that replays files.
 FUZZ_MAIN := $(if $(filter fuzz,$(MODE)),,$(BUILD)/t/tests/fuzz/replay.o)
 $(FUZZ_BIN): %: %.o $(FUZZ_MAIN) $(BUILD)/t/libflashmoe.a
@@ -211,4 +213,4 @@ help:
 -include $(wildcard $(patsubst %.o,%.d,$(LIB_OBJ) $(CLI_OBJ) $(TLIB_OBJ) $(TCLI_OBJ) $(HELP_OBJ)) \
            $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(BUILD)/t/tests/fuzz/replay.d \
            $(BUILD)/t/tests/tiny/tiny_main.d $(BUILD)/t/tests/arm/kernel_hashes.d \
-           $(TOOL_BIN:=.d) $(REPLAY_OBJ:.o=.d))
+           $(TOOL_BIN:=.d) $(REPLAY_OBJ:.o=.d) $(SHAPE_OBJ:.o=.d))

@@ -27,8 +27,8 @@
 #include "base/hash.h"
 #include "base/random.h"
 #include "format/gguf_write.h"
-#include "quant/f16.h"
 #include "quant/quant.h"
+#include "shape/random_block.h"
 
 typedef struct {
     const char *name, *arch;
@@ -48,6 +48,17 @@ typedef struct {
     const char *pre; /* tokenizer */
 } latent_shape;
 
+/* What the shapes of gpt-oss and glm4moe have besides: attention with biases. */
+typedef struct {
+    const char *shape;
+    bool
+        is_gptoss; /* biases everywhere, sinks, a window in every second layer; else sigmoid routing */
+    bool has_qk_norm;
+    int n_dense, ff_dense; /* first layers without experts */
+    double weights_scale;
+    const char *pre; /* tokenizer */
+} biased_shape;
+
 // clang-format off
 static const shape shapes[] = {
     {"qwen3.5-397b-a17b", "qwen35moe", 60, 4096, 248320, 262144, 32, 2, 256, 64, 1e7, 512, 10, 1024, 1024, 4, 16, 64, 128, 4},
@@ -58,13 +69,24 @@ static const shape shapes[] = {
     {"qwen3-235b-a22b", "qwen3moe", 94, 4096, 151936, 40960, 64, 4, 128, 128, 1e6, 128, 8, 1536, 0, 1, 0, 0, 0, 0},
     {"deepseek-v3", "deepseek2", 61, 7168, 129280, 163840, 128, 1, 576, 64, 1e4, 256, 8, 2048, 2048, 1, 0, 0, 0, 0},
     {"kimi-k2.5", "deepseek2", 61, 7168, 163840, 262144, 64, 1, 576, 64, 5e4, 384, 8, 2048, 2048, 1, 0, 0, 0, 0},
+    {"gpt-oss-120b", "gpt-oss", 36, 2880, 201088, 131072, 64, 8, 64, 64, 1.5e5, 128, 4, 2880, 0, 1, 0, 0, 0, 0},
+    {"gpt-oss-20b", "gpt-oss", 24, 2880, 201088, 131072, 64, 8, 64, 64, 1.5e5, 32, 4, 2880, 0, 1, 0, 0, 0, 0},
+    {"glm-4.6", "glm4moe", 92, 5120, 151552, 202752, 96, 8, 128, 64, 1e6, 160, 8, 1536, 1536, 1, 0, 0, 0, 0},
+    {"glm-4.5-air", "glm4moe", 46, 4096, 151552, 131072, 96, 8, 128, 64, 1e6, 128, 8, 1408, 1408, 1, 0, 0, 0, 0},
     {"small", "qwen35moe", 8, 512, 8192, 32768, 4, 2, 128, 32, 1e7, 64, 6, 256, 256, 4, 4, 8, 64, 4},
 };
 static const latent_shape latents[] = {
     {"deepseek-v3", 1536, 512, 128, 128, 3, 18432, 8, 4, 2.5, 40, 32, 1e-6, "deepseek-v3"},
     {"kimi-k2.5", 1536, 512, 128, 128, 1, 18432, 1, 1, 2.827, 64, 32, 1e-5, "kimi-k2"},
 };
+static const biased_shape biaseds[] = {
+    {"gpt-oss-120b", true, false, 0, 0, 1, "gpt-4o"},
+    {"gpt-oss-20b", true, false, 0, 0, 1, "gpt-4o"},
+    {"glm-4.6", false, true, 3, 12288, 2.5, "glm4"},
+    {"glm-4.5-air", false, false, 1, 10944, 1, "glm4"},
+};
 // clang-format on
+enum { N_BIASED = sizeof biaseds / sizeof biaseds[0] };
 enum { N_LATENT = sizeof latents / sizeof latents[0] };
 enum { N_SHAPE = sizeof shapes / sizeof shapes[0] };
 
@@ -93,8 +115,10 @@ typedef struct {
 
 typedef struct {
     const shape *s;
-    const latent_shape *lat; /* or NULL */
+    const latent_shape *lat;  /* or NULL */
+    const biased_shape *bias; /* or NULL */
     int n_layer;
+    int n_dense;    /* first ones without experts */
     bool has_draft; /* one layer more, which drafts */
     const fm_type_traits *expert, *down, *dense, *embd, *f32;
     double skew, topics;
@@ -111,19 +135,6 @@ typedef struct {
     int n_pool;
     uint64_t rng;
 } job;
-
-/* ---- random numbers ---------------------------------------------------------------------- */
-
-static double uniform(uint64_t *s)
-{
-    return (double)(fm_splitmix64(s) >> 11) * 0x1p-53;
-}
-
-static double normal(uint64_t *s)
-{
-    const double u = uniform(s), v = uniform(s);
-    return sqrt(-2.0 * log(u + 1e-300)) * cos(6.283185307179586 * v);
-}
 
 /* ---- tensor list ------------------------------------------------------------------------- */
 
@@ -158,7 +169,7 @@ static void add_expert(job *j, const char *name, int layer, const fm_type_traits
                        int64_t d1)
 {
     add(j, name, layer, type, d0, d1, j->s->n_expert, FILL_WEIGHT, 0);
-    const int first = j->lat ? j->lat->n_dense : 0, number = layer - first;
+    const int first = j->n_dense, number = layer - first;
     if (!j->share || number < j->share) return;
     char like[64];
     snprintf(like, sizeof like, "blk.%d.%s", first + number % j->share, name);
@@ -174,6 +185,24 @@ static void add_experts(job *j, int i)
     add_expert(j, "ffn_gate_exps.weight", i, j->expert, s->n_embd, s->n_ff);
     add_expert(j, "ffn_up_exps.weight", i, j->expert, s->n_embd, s->n_ff);
     add_expert(j, "ffn_down_exps.weight", i, j->down, s->n_ff, s->n_embd);
+}
+
+/* Experts chosen by sigmoid and bias, and a shared one, or the block of a dense layer. */
+static void add_sigmoid_experts(job *j, int i, int64_t ff_dense)
+{
+    const shape *s = j->s;
+    const int64_t H = s->n_embd;
+    const bool dense = i < j->n_dense;
+    if (!dense) {
+        add_experts(j, i);
+        add(j, "exp_probs_b.bias", i, j->f32, s->n_expert, 0, 0, FILL_WEIGHT, 0.02);
+    }
+    const int64_t ff = dense ? ff_dense : s->n_shared;
+    add(j, dense ? "ffn_gate.weight" : "ffn_gate_shexp.weight", i, j->dense, H, ff, 0, FILL_WEIGHT,
+        0);
+    add(j, dense ? "ffn_up.weight" : "ffn_up_shexp.weight", i, j->dense, H, ff, 0, FILL_WEIGHT, 0);
+    add(j, dense ? "ffn_down.weight" : "ffn_down_shexp.weight", i, j->dense, ff, H, 0, FILL_WEIGHT,
+        0);
 }
 
 static void add_latent_layer(job *j, int i)
@@ -193,17 +222,40 @@ static void add_latent_layer(job *j, int i)
     add(j, "attn_v_b.weight", i, j->dense, lat->kv_latent, lat->d_value, n, FILL_WEIGHT, 0);
     add(j, "attn_output.weight", i, j->dense, n * lat->d_value, H, 0, FILL_WEIGHT, 0);
     add(j, "ffn_norm.weight", i, j->f32, H, 0, 0, FILL_NORM, 0);
-    const bool dense = i < lat->n_dense;
-    if (!dense) {
-        add_experts(j, i);
-        add(j, "exp_probs_b.bias", i, j->f32, s->n_expert, 0, 0, FILL_WEIGHT, 0.02);
+    add_sigmoid_experts(j, i, lat->ff_dense);
+}
+
+static void add_biased_layer(job *j, int i)
+{
+    const shape *s = j->s;
+    const biased_shape *bi = j->bias;
+    const int64_t H = s->n_embd, q = (int64_t)s->n_head * s->d_head,
+                  kv = (int64_t)s->n_head_kv * s->d_head;
+    const double std = 0.1; /* of biases */
+    add(j, "attn_norm.weight", i, j->f32, H, 0, 0, FILL_NORM, 0);
+    add(j, "attn_q.weight", i, j->dense, H, q, 0, FILL_WEIGHT, 0);
+    add(j, "attn_q.bias", i, j->f32, q, 0, 0, FILL_WEIGHT, std);
+    add(j, "attn_k.weight", i, j->dense, H, kv, 0, FILL_WEIGHT, 0);
+    add(j, "attn_k.bias", i, j->f32, kv, 0, 0, FILL_WEIGHT, std);
+    add(j, "attn_v.weight", i, j->dense, H, kv, 0, FILL_WEIGHT, 0);
+    add(j, "attn_v.bias", i, j->f32, kv, 0, 0, FILL_WEIGHT, std);
+    if (bi->has_qk_norm) {
+        add(j, "attn_q_norm.weight", i, j->f32, s->d_head, 0, 0, FILL_NORM, 0);
+        add(j, "attn_k_norm.weight", i, j->f32, s->d_head, 0, 0, FILL_NORM, 0);
     }
-    const int64_t ff = dense ? lat->ff_dense : s->n_shared;
-    add(j, dense ? "ffn_gate.weight" : "ffn_gate_shexp.weight", i, j->dense, H, ff, 0, FILL_WEIGHT,
-        0);
-    add(j, dense ? "ffn_up.weight" : "ffn_up_shexp.weight", i, j->dense, H, ff, 0, FILL_WEIGHT, 0);
-    add(j, dense ? "ffn_down.weight" : "ffn_down_shexp.weight", i, j->dense, ff, H, 0, FILL_WEIGHT,
-        0);
+    add(j, "attn_output.weight", i, j->dense, q, H, 0, FILL_WEIGHT, 0);
+    add(j, "post_attention_norm.weight", i, j->f32, H, 0, 0, FILL_NORM, 0);
+    if (!bi->is_gptoss) {
+        add_sigmoid_experts(j, i, bi->ff_dense);
+        return;
+    }
+    add(j, "attn_output.bias", i, j->f32, H, 0, 0, FILL_WEIGHT, std);
+    add(j, "attn_sinks.weight", i, j->f32, s->n_head, 0, 0, FILL_WEIGHT, 1);
+    add_experts(j, i);
+    add(j, "ffn_gate_inp.bias", i, j->f32, s->n_expert, 0, 0, FILL_WEIGHT, 0.02);
+    add(j, "ffn_gate_exps.bias", i, j->f32, s->n_ff, s->n_expert, 0, FILL_WEIGHT, std);
+    add(j, "ffn_up_exps.bias", i, j->f32, s->n_ff, s->n_expert, 0, FILL_WEIGHT, std);
+    add(j, "ffn_down_exps.bias", i, j->f32, H, s->n_expert, 0, FILL_WEIGHT, std);
 }
 
 /* Layers from n_layer on are draft layers, which have full attention. */
@@ -257,129 +309,7 @@ static void add_draft_layer(job *j)
     add(j, "nextn.shared_head_norm.weight", j->n_layer, j->f32, H, 0, 0, FILL_NORM, 0);
 }
 
-/* ---- blocks ------------------------------------------------------------------------------ */
-
-static void store_f16(unsigned char *p, double v)
-{
-    const uint16_t h = fm_f32_to_f16((float)v);
-    p[0] = (unsigned char)h;
-    p[1] = (unsigned char)(h >> 8);
-}
-
-/* One random block of the type whose values have about this standard deviation and mean zero. */
-static void random_block(const fm_type_traits *type, unsigned char *b, double std, uint64_t *s)
-{
-    const double jitter = 0.8 + 0.4 * uniform(s);
-    for (int i = 0; i < type->block_bytes; i += 8) {
-        const uint64_t r = fm_splitmix64(s);
-        memcpy(b + i, &r, type->block_bytes - i < 8 ? (size_t)(type->block_bytes - i) : 8);
-    }
-    switch (type->id) {
-    case FM_TYPE_F32: {
-        const float v = (float)(std * normal(s));
-        memcpy(b, &v, 4);
-        break;
-    }
-    case FM_TYPE_F16:
-        store_f16(b, std * normal(s));
-        break;
-    case FM_TYPE_BF16: {
-        const float v = (float)(std * normal(s));
-        memcpy(b, (const unsigned char *)&v + 2, 2);
-        break;
-    }
-    case FM_TYPE_Q8_0: /* uniform bytes but -128: rms 73.6 */
-        store_f16(b, jitter * std / 73.6);
-        for (int i = 2; i < 34; i++)
-            if (b[i] == 0x80) b[i] = 0x81;
-        break;
-    case FM_TYPE_Q4_0:
-        store_f16(b, (fm_splitmix64(s) & 1 ? 1 : -1) * jitter * std / 4.64);
-        break;
-    case FM_TYPE_Q5_0:
-        store_f16(b, (fm_splitmix64(s) & 1 ? 1 : -1) * jitter * std / 9.25);
-        break;
-    case FM_TYPE_Q4_1: /* d q + m with m = -7.5 d */
-        store_f16(b, jitter * std / 4.61);
-        store_f16(b + 2, -7.5 * jitter * std / 4.61);
-        break;
-    case FM_TYPE_Q5_1:
-        store_f16(b, jitter * std / 9.23);
-        store_f16(b + 2, -15.5 * jitter * std / 9.23);
-        break;
-    case FM_TYPE_MXFP4: { /* rms of the 16 values is 2.92 */
-        const int e = 127 + (int)lround(log2(std / 2.92));
-        b[0] = (unsigned char)(e < 1 ? 1 : e > 254 ? 254 : e);
-        break;
-    }
-    case FM_TYPE_Q2_K: /* scale = minimum code m in 4 bits, dmin = 1.5 d: m d (q - 1.5), rms 1.12 m d */
-        for (int i = 0; i < 16; i++) {
-            const unsigned m = 8 + (b[i] & 7);
-            b[i] = (unsigned char)(m | m << 4);
-        }
-        store_f16(b + 80, jitter * std / (1.12 * 11.6));
-        store_f16(b + 82, 1.5 * jitter * std / (1.12 * 11.6));
-        break;
-    case FM_TYPE_Q3_K: /* (sc - 32) random sign and size, q in -4..3: rms about 2.3 x 18.5 */
-        store_f16(b + 108, jitter * std / (2.35 * 18.5));
-        break;
-    case FM_TYPE_Q4_K:
-    case FM_TYPE_Q5_K: { /* scale = minimum code = m in 40..63, dmin = (q range / 2) d */
-        const double half = type->id == FM_TYPE_Q4_K ? 7.5 : 15.5,
-                     rms = type->id == FM_TYPE_Q4_K ? 4.61 : 9.23;
-        const double d = jitter * std / (rms * 51.9);
-        unsigned m[8];
-        for (int i = 0; i < 8; i++) m[i] = 40 + (unsigned)(fm_splitmix64(s) % 24);
-        for (int i = 0; i < 4; i++) {
-            b[4 + i] = b[8 + i] = (unsigned char)(m[i] | (m[i + 4] >> 4) << 6);
-            b[12 + i] = (unsigned char)((m[i + 4] & 15) | (m[i + 4] & 15) << 4);
-        }
-        store_f16(b, d);
-        store_f16(b + 2, half * fm_f16_to_f32(fm_f32_to_f16((float)d)));
-        break;
-    }
-    case FM_TYPE_Q6_K:
-        for (int i = 0; i < 16; i++) {
-            const int sc = 40 + (int)(fm_splitmix64(s) % 24);
-            b[192 + i] = (unsigned char)(fm_splitmix64(s) & 1 ? sc : -sc);
-        }
-        store_f16(b + 208, jitter * std / (18.5 * 51.9));
-        break;
-    /* Code books: rms of a book's values as quant_block_iq.h counts them, of odd scales up to 31 or 15, and the factor of d. */
-    case FM_TYPE_IQ2_XXS:
-        store_f16(b, jitter * std / (23.1 * 18.5 / 8));
-        break;
-    case FM_TYPE_IQ2_XS:
-    case FM_TYPE_IQ2_S:
-        store_f16(b, jitter * std / (24.3 * 18.5 / 8));
-        break;
-    case FM_TYPE_IQ3_XXS:
-        store_f16(b, jitter * std / (15.4 * 18.5 / 2));
-        break;
-    case FM_TYPE_IQ3_S:
-        store_f16(b, jitter * std / (7.6 * 18.5));
-        break;
-    case FM_TYPE_IQ1_S:
-        store_f16(b, jitter * std / (6.25 * 9.2 / 8));
-        break;
-    case FM_TYPE_IQ1_M: { /* the half lies in the upper nibbles of four words */
-        unsigned char half[2];
-        store_f16(half, jitter * std / (6.25 * 9.2 / 8));
-        for (int i = 0; i < 4; i++)
-            b[49 + 2 * i] =
-                (unsigned char)((b[49 + 2 * i] & 15) | (half[i / 2] >> (4 * (i & 1)) & 15) << 4);
-        break;
-    }
-    case FM_TYPE_IQ4_NL: /* rms of the 16 values is 67.5 */
-        store_f16(b, (fm_splitmix64(s) & 1 ? 1 : -1) * jitter * std / 67.5);
-        break;
-    case FM_TYPE_IQ4_XS: /* scales of 6 bits less 32 */
-        store_f16(b, jitter * std / (67.5 * 18.5));
-        break;
-    default:
-        break;
-    }
-}
+/* ---- data ----------------------------------------------------------------------------------- */
 
 /* A pool of random blocks per type and spread; tensors are cut from it at different rotations. */
 static int pool_for(job *j, const fm_type_traits *type, double std)
@@ -403,7 +333,7 @@ static int pool_for(job *j, const fm_type_traits *type, double std)
         exit(1);
     }
     for (size_t i = 0; i < n; i++)
-        random_block(type, j->pool[at] + i * type->block_bytes, std, &j->rng);
+        sg_random_block(type, j->pool[at] + i * type->block_bytes, std, &j->rng);
     return at;
 }
 
@@ -433,22 +363,22 @@ static fm_status write_small(job *j, fm_gguf_writer *w, const tensor *t, fm_erro
     if (!row) return fm_fail(err, FM_E_NOMEM, "no memory for a row");
     fm_status st = FM_OK;
     for (int64_t r = 0; r < t->dim[1] && st == FM_OK; r++) {
-        const double scale = t->how == FILL_ROUTER ? t->std * exp(j->skew * normal(&s)) : t->std;
+        const double scale = t->how == FILL_ROUTER ? t->std * exp(j->skew * sg_normal(&s)) : t->std;
         for (int64_t i = 0; i < t->dim[0]; i++) {
             switch (t->how) {
             case FILL_NORM:
-                row[i] = (float)(1.0 + 0.05 * normal(&s));
+                row[i] = (float)(1.0 + 0.05 * sg_normal(&s));
                 break;
             case FILL_DECAY:
-                row[i] = (float)-(1.0 + 15.0 * uniform(&s));
+                row[i] = (float)-(1.0 + 15.0 * sg_uniform(&s));
                 break;
             case FILL_DT: { /* inverse softplus of a step between 0.001 and 0.1 */
-                const double dt = exp(log(1e-3) + uniform(&s) * log(100.0));
+                const double dt = exp(log(1e-3) + sg_uniform(&s) * log(100.0));
                 row[i] = (float)log(expm1(dt));
                 break;
             }
             default:
-                row[i] = (float)(scale * normal(&s));
+                row[i] = (float)(scale * sg_normal(&s));
                 break;
             }
         }
@@ -469,11 +399,11 @@ static fm_status write_topics(job *j, fm_gguf_writer *w, const tensor *t, fm_err
     for (int64_t r = 0; r < t->dim[1] && st == FM_OK; r++) {
         if (r % TOPIC_IDS == 0) { /* the same directions in embedding and head */
             uint64_t c = j->seed * 977 + (uint64_t)(r / TOPIC_IDS) + 1;
-            for (int64_t i = 0; i < n; i++) centre[i] = (float)normal(&c);
+            for (int64_t i = 0; i < n; i++) centre[i] = (float)sg_normal(&c);
         }
         for (int64_t i = 0; i < n; i++)
-            row[i] =
-                (float)(t->std * (sqrt(j->topics) * centre[i] + sqrt(1 - j->topics) * normal(&s)));
+            row[i] = (float)(t->std *
+                             (sqrt(j->topics) * centre[i] + sqrt(1 - j->topics) * sg_normal(&s)));
         if (t->type->id == FM_TYPE_F32) {
             memcpy(out, row, (size_t)n * 4);
         } else {
@@ -481,7 +411,7 @@ static fm_status write_topics(job *j, fm_gguf_writer *w, const tensor *t, fm_err
                 float amax = 0;
                 for (int i = 0; i < 32; i++) amax = fmaxf(amax, fabsf(row[b * 32 + i]));
                 const float d = amax / 127.0f;
-                store_f16(out + b * 34, (double)d);
+                sg_store_f16(out + b * 34, (double)d);
                 for (int i = 0; i < 32; i++)
                     out[b * 34 + 2 + i] =
                         (unsigned char)(signed char)lroundf(d > 0 ? row[b * 32 + i] / d : 0);
@@ -544,6 +474,15 @@ static void put_key_f32(fm_gguf_writer *w, const job *j, const char *name, doubl
     fm_gguf_put_f32(w, key, (float)v);
 }
 
+static void put_yarn(fm_gguf_writer *w, const job *j, double factor)
+{
+    char key[96];
+    snprintf(key, sizeof key, "%s.rope.scaling.type", j->s->arch);
+    fm_gguf_put_str(w, key, "yarn");
+    put_key_f32(w, j, "rope.scaling.factor", factor);
+    put_key(w, j, "rope.scaling.original_context_length", 4096);
+}
+
 static void put_latent_metadata(fm_gguf_writer *w, const job *j)
 {
     const shape *s = j->s;
@@ -562,12 +501,34 @@ static void put_latent_metadata(fm_gguf_writer *w, const job *j)
     put_key_f32(w, j, "expert_weights_scale", lat->weights_scale);
     snprintf(key, sizeof key, "%s.expert_weights_norm", s->arch);
     fm_gguf_put_bool(w, key, true);
-    snprintf(key, sizeof key, "%s.rope.scaling.type", s->arch);
-    fm_gguf_put_str(w, key, "yarn");
-    put_key_f32(w, j, "rope.scaling.factor", lat->yarn_factor);
-    put_key(w, j, "rope.scaling.original_context_length", 4096);
+    put_yarn(w, j, lat->yarn_factor);
     put_key_f32(w, j, "rope.scaling.yarn_beta_fast", lat->beta_fast);
     put_key_f32(w, j, "rope.scaling.yarn_log_multiplier", 0.1);
+}
+
+static void put_biased_metadata(fm_gguf_writer *w, const job *j)
+{
+    const biased_shape *bi = j->bias;
+    if (bi->is_gptoss) {
+        put_key(w, j, "attention.sliding_window", 128);
+        put_yarn(w, j, 32);
+        return;
+    }
+    put_key(w, j, "leading_dense_block_count", (uint32_t)bi->n_dense);
+    put_key(w, j, "feed_forward_length", (uint32_t)bi->ff_dense);
+    put_key(w, j, "expert_shared_count", (uint32_t)(j->s->n_shared / j->s->n_ff));
+    put_key(w, j, "expert_gating_func", 2);
+    put_key_f32(w, j, "expert_weights_scale", bi->weights_scale);
+    char key[96];
+    snprintf(key, sizeof key, "%s.expert_weights_norm", j->s->arch);
+    fm_gguf_put_bool(w, key, true);
+}
+
+static const char *pre_tokenizer(const job *j)
+{
+    if (j->lat) return j->lat->pre;
+    if (j->bias) return j->bias->pre;
+    return strcmp(j->s->arch, "qwen35moe") == 0 ? "qwen35" : "qwen2";
 }
 
 static void put_metadata(fm_gguf_writer *w, job *j)
@@ -590,9 +551,14 @@ static void put_metadata(fm_gguf_writer *w, job *j)
     put_key(w, j, "expert_feed_forward_length", (uint32_t)s->n_ff);
     put_key(w, j, "vocab_size", (uint32_t)s->n_vocab);
     put_key_f32(w, j, "rope.freq_base", s->rope_base);
-    put_key_f32(w, j, "attention.layer_norm_rms_epsilon", j->lat ? j->lat->eps : 1e-6);
+    put_key_f32(w, j, "attention.layer_norm_rms_epsilon",
+                j->lat    ? j->lat->eps
+                : j->bias ? 1e-5
+                          : 1e-6);
     if (j->lat) {
         put_latent_metadata(w, j);
+    } else if (j->bias) {
+        put_biased_metadata(w, j);
     } else if (s->n_shared) {
         const int32_t sections[4] = {11, 11, 10, 0};
         snprintf(key, sizeof key, "%s.rope.dimension_sections", s->arch);
@@ -606,10 +572,7 @@ static void put_metadata(fm_gguf_writer *w, job *j)
         put_key(w, j, "ssm.inner_size", (uint32_t)(s->n_v * s->d_state));
     }
     fm_gguf_put_str(w, "tokenizer.ggml.model", "gpt2");
-    fm_gguf_put_str(w, "tokenizer.ggml.pre",
-                    j->lat                              ? j->lat->pre
-                    : strcmp(s->arch, "qwen35moe") == 0 ? "qwen35"
-                                                        : "qwen2");
+    fm_gguf_put_str(w, "tokenizer.ggml.pre", pre_tokenizer(j));
     fm_gguf_put_str_array(w, "tokenizer.ggml.tokens", (size_t)s->n_vocab, token_text, j);
     int32_t *types = calloc((size_t)s->n_vocab, sizeof *types);
     for (int i = 0; types && i < s->n_vocab; i++) types[i] = i < s->n_vocab - N_SPECIAL ? 1 : 3;
@@ -745,6 +708,9 @@ int main(int argc, char **argv)
     }
     for (int k = 0; k < N_LATENT; k++)
         if (strcmp(latents[k].shape, j.s->name) == 0) j.lat = &latents[k];
+    for (int k = 0; k < N_BIASED; k++)
+        if (strcmp(biaseds[k].shape, j.s->name) == 0) j.bias = &biaseds[k];
+    j.n_dense = j.lat ? j.lat->n_dense : j.bias ? j.bias->n_dense : 0;
     j.expert = type_by_name(expert);
     j.down = type_by_name(down ? down : expert);
     j.dense = type_by_name(dense);
@@ -757,7 +723,8 @@ int main(int argc, char **argv)
     }
     const fill how = j.topics > 0 ? FILL_TOPIC : FILL_WEIGHT;
     add(&j, "token_embd.weight", -1, j.embd, j.s->n_embd, j.s->n_vocab, 0, how, 1.0);
-    for (int i = 0; i < j.n_layer; i++) (j.lat ? add_latent_layer : add_layer)(&j, i);
+    for (int i = 0; i < j.n_layer; i++)
+        (j.lat ? add_latent_layer : j.bias ? add_biased_layer : add_layer)(&j, i);
     add(&j, "output_norm.weight", -1, j.f32, j.s->n_embd, 0, 0, FILL_NORM, 0);
     add(&j, "output.weight", -1, j.embd, j.s->n_embd, j.s->n_vocab, 0, how,
         2.0 / sqrt((double)j.s->n_embd));
