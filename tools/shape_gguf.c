@@ -51,8 +51,7 @@ typedef struct {
 /* What the shapes of gpt-oss and glm4moe have besides: attention with biases. */
 typedef struct {
     const char *shape;
-    bool
-        is_gptoss; /* biases everywhere, sinks, a window in every second layer; else sigmoid routing */
+    bool is_gptoss; /* biases everywhere, sinks, windows; else sigmoid routing */
     bool has_qk_norm;
     int n_dense, ff_dense; /* first layers without experts */
     double weights_scale;

@@ -355,16 +355,21 @@ static fm_status probe_machine(bench *b, int number, fm_error *err)
 static void let_grow(const bench *b)
 {
     const struct timespec look = {.tv_nsec = GROW_LOOK_US * 1000};
+    fm_cli_progress progress;
+    fm_cli_progress_start(&progress, b->o, "memory of the expert cache", true);
     fm_stats now;
     fm_engine_stats(b->engine, &now);
-    uint64_t least = now.experts_growing_bytes, since = fm_now_us();
-    while (least > 0 && !fm_cli_is_interrupted() && fm_now_us() - since < GROW_STUCK_US) {
+    const uint64_t total = now.experts_growing_bytes;
+    uint64_t left = total, since = fm_now_us();
+    while (left > 0 && !fm_cli_is_interrupted() && fm_now_us() - since < GROW_STUCK_US) {
         nanosleep(&look, NULL);
         fm_engine_stats(b->engine, &now);
-        if (now.experts_growing_bytes >= least) continue;
-        least = now.experts_growing_bytes;
+        if (now.experts_growing_bytes >= left) continue;
+        left = now.experts_growing_bytes;
         since = fm_now_us();
+        fm_cli_progress_show(&progress, total - left, total);
     }
+    fm_cli_progress_clear();
 }
 
 /* Repeats that are not measured: one, and more while the cache grows; a recorded trace has one. */
