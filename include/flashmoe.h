@@ -412,8 +412,9 @@ typedef struct {
     uint64_t disk_busy_us; /* the disk had reads, with loading                           */
     uint64_t experts_evicted_early; /* while memory of the budget was still to be got from the system,
                                        for which there was no time yet: the cache still grows       */
-    uint64_t experts_growing_bytes; /* now: such memory that is wanted; it comes while nothing is
-                                       evaluated, and slowly while processors are busy              */
+    uint64_t experts_growing_bytes; /* now: such memory that is wanted, with 512 MiB ahead for each size
+                                       of expert; it comes while nothing is evaluated, and slowly
+                                       while processors are busy                                    */
     uint64_t drafts, drafts_right; /* tokens that were guessed; of which asked for next   */
     uint64_t draft_us; /* in the draft layer, prompts included; apart from the shares above */
 } fm_stats;

@@ -78,14 +78,14 @@ static const latent_shape latents[] = {
     {"deepseek-v3", 1536, 512, 128, 128, 3, 18432, 8, 4, 2.5, 40, 32, 1e-6, "deepseek-v3"},
     {"kimi-k2.5", 1536, 512, 128, 128, 1, 18432, 1, 1, 2.827, 64, 32, 1e-5, "kimi-k2"},
 };
-static const biased_shape biaseds[] = {
+static const biased_shape biased_shapes[] = {
     {"gpt-oss-120b", true, false, 0, 0, 1, "gpt-4o"},
     {"gpt-oss-20b", true, false, 0, 0, 1, "gpt-4o"},
     {"glm-4.6", false, true, 3, 12288, 2.5, "glm4"},
     {"glm-4.5-air", false, false, 1, 10944, 1, "glm4"},
 };
 // clang-format on
-enum { N_BIASED = sizeof biaseds / sizeof biaseds[0] };
+enum { N_BIASED = sizeof biased_shapes / sizeof biased_shapes[0] };
 enum { N_LATENT = sizeof latents / sizeof latents[0] };
 enum { N_SHAPE = sizeof shapes / sizeof shapes[0] };
 
@@ -114,8 +114,8 @@ typedef struct {
 
 typedef struct {
     const shape *s;
-    const latent_shape *lat;  /* or NULL */
-    const biased_shape *bias; /* or NULL */
+    const latent_shape *lat;    /* or NULL */
+    const biased_shape *biased; /* or NULL */
     int n_layer;
     int n_dense;    /* first ones without experts */
     bool has_draft; /* one layer more, which drafts */
@@ -227,7 +227,7 @@ static void add_latent_layer(job *j, int i)
 static void add_biased_layer(job *j, int i)
 {
     const shape *s = j->s;
-    const biased_shape *bi = j->bias;
+    const biased_shape *bi = j->biased;
     const int64_t H = s->n_embd, q = (int64_t)s->n_head * s->d_head,
                   kv = (int64_t)s->n_head_kv * s->d_head;
     const double std = 0.1; /* of biases */
@@ -482,24 +482,32 @@ static void put_yarn(fm_gguf_writer *w, const job *j, double factor)
     put_key(w, j, "rope.scaling.original_context_length", 4096);
 }
 
+static void put_sigmoid_metadata(fm_gguf_writer *w, const job *j, int ff_dense,
+                                 double weights_scale)
+{
+    char key[96];
+    put_key(w, j, "leading_dense_block_count", (uint32_t)j->n_dense);
+    put_key(w, j, "feed_forward_length", (uint32_t)ff_dense);
+    put_key(w, j, "expert_shared_count", (uint32_t)(j->s->n_shared / j->s->n_ff));
+    put_key(w, j, "expert_gating_func", 2);
+    if (j->lat) {
+        put_key(w, j, "expert_group_count", (uint32_t)j->lat->n_group);
+        put_key(w, j, "expert_group_used_count", (uint32_t)j->lat->n_group_used);
+    }
+    put_key_f32(w, j, "expert_weights_scale", weights_scale);
+    snprintf(key, sizeof key, "%s.expert_weights_norm", j->s->arch);
+    fm_gguf_put_bool(w, key, true);
+}
+
 static void put_latent_metadata(fm_gguf_writer *w, const job *j)
 {
     const shape *s = j->s;
     const latent_shape *lat = j->lat;
-    char key[96];
     put_key(w, j, "attention.q_lora_rank", (uint32_t)lat->q_latent);
     put_key(w, j, "attention.kv_lora_rank", (uint32_t)lat->kv_latent);
     put_key(w, j, "attention.key_length_mla", (uint32_t)(lat->d_nope + s->n_rot));
     put_key(w, j, "attention.value_length_mla", (uint32_t)lat->d_value);
-    put_key(w, j, "leading_dense_block_count", (uint32_t)lat->n_dense);
-    put_key(w, j, "feed_forward_length", (uint32_t)lat->ff_dense);
-    put_key(w, j, "expert_shared_count", (uint32_t)(s->n_shared / s->n_ff));
-    put_key(w, j, "expert_gating_func", 2);
-    put_key(w, j, "expert_group_count", (uint32_t)lat->n_group);
-    put_key(w, j, "expert_group_used_count", (uint32_t)lat->n_group_used);
-    put_key_f32(w, j, "expert_weights_scale", lat->weights_scale);
-    snprintf(key, sizeof key, "%s.expert_weights_norm", s->arch);
-    fm_gguf_put_bool(w, key, true);
+    put_sigmoid_metadata(w, j, lat->ff_dense, lat->weights_scale);
     put_yarn(w, j, lat->yarn_factor);
     put_key_f32(w, j, "rope.scaling.yarn_beta_fast", lat->beta_fast);
     put_key_f32(w, j, "rope.scaling.yarn_log_multiplier", 0.1);
@@ -507,26 +515,19 @@ static void put_latent_metadata(fm_gguf_writer *w, const job *j)
 
 static void put_biased_metadata(fm_gguf_writer *w, const job *j)
 {
-    const biased_shape *bi = j->bias;
+    const biased_shape *bi = j->biased;
     if (bi->is_gptoss) {
         put_key(w, j, "attention.sliding_window", 128);
         put_yarn(w, j, 32);
         return;
     }
-    put_key(w, j, "leading_dense_block_count", (uint32_t)bi->n_dense);
-    put_key(w, j, "feed_forward_length", (uint32_t)bi->ff_dense);
-    put_key(w, j, "expert_shared_count", (uint32_t)(j->s->n_shared / j->s->n_ff));
-    put_key(w, j, "expert_gating_func", 2);
-    put_key_f32(w, j, "expert_weights_scale", bi->weights_scale);
-    char key[96];
-    snprintf(key, sizeof key, "%s.expert_weights_norm", j->s->arch);
-    fm_gguf_put_bool(w, key, true);
+    put_sigmoid_metadata(w, j, bi->ff_dense, bi->weights_scale);
 }
 
 static const char *pre_tokenizer(const job *j)
 {
     if (j->lat) return j->lat->pre;
-    if (j->bias) return j->bias->pre;
+    if (j->biased) return j->biased->pre;
     return strcmp(j->s->arch, "qwen35moe") == 0 ? "qwen35" : "qwen2";
 }
 
@@ -551,12 +552,12 @@ static void put_metadata(fm_gguf_writer *w, job *j)
     put_key(w, j, "vocab_size", (uint32_t)s->n_vocab);
     put_key_f32(w, j, "rope.freq_base", s->rope_base);
     put_key_f32(w, j, "attention.layer_norm_rms_epsilon",
-                j->lat    ? j->lat->eps
-                : j->bias ? 1e-5
-                          : 1e-6);
+                j->lat      ? j->lat->eps
+                : j->biased ? 1e-5
+                            : 1e-6);
     if (j->lat) {
         put_latent_metadata(w, j);
-    } else if (j->bias) {
+    } else if (j->biased) {
         put_biased_metadata(w, j);
     } else if (s->n_shared) {
         const int32_t sections[4] = {11, 11, 10, 0};
@@ -596,17 +597,19 @@ static const fm_type_traits *type_by_name(const char *name)
 
 static void usage(FILE *f)
 {
-    fprintf(f,
-            "usage: shape-gguf --shape NAME --out FILE [options]\n\n"
-            "  --layers N         layers (default: the model's)\n"
-            "  --expert-type T    routed gate and up (default Q4_K)   --down-type T  routed down\n"
-            "  --dense-type T     attention, shared experts (default Q8_0)\n"
-            "  --embed-type T     embedding and head (default Q8_0)\n"
-            "  --router-skew S    spread of the experts' popularity (default 0.5)\n"
-            "  --topics R         part of the embedding that neighbours share, 0 to 1 (default 0)\n"
-            "  --share N          only N layers have expert bytes of their own\n"
-            "  --draft            with a draft layer (qwen3.5 and qwen3-next)\n"
-            "  --seed N           (default 1)\n  --dry-run          sizes only\n\nshapes:");
+    fprintf(
+        f, "usage: shape-gguf --shape NAME --out FILE [options]\n\n"
+           "  --layers N         layers (default: the model's)\n"
+           "  --expert-type T    routed gate and up (default Q4_K, of gpt-oss MXFP4)\n"
+           "  --down-type T      routed down (default as gate and up)\n"
+           "                     A row that is no multiple of a type's block becomes Q8_0 or F32.\n"
+           "  --dense-type T     attention, shared experts (default Q8_0)\n"
+           "  --embed-type T     embedding and head (default Q8_0)\n"
+           "  --router-skew S    spread of the experts' popularity (default 0.5)\n"
+           "  --topics R         part of the embedding that neighbours share, 0 to 1 (default 0)\n"
+           "  --share N          only N layers have expert bytes of their own\n"
+           "  --draft            with a draft layer (qwen3.5 and qwen3-next)\n"
+           "  --seed N           (default 1)\n  --dry-run          sizes only\n\nshapes:");
     for (int i = 0; i < N_SHAPE; i++) fprintf(f, " %s", shapes[i].name);
     fprintf(f, "\n");
 }
@@ -647,7 +650,7 @@ static fm_status write_file(job *j, const char *path, fm_error *err)
 int main(int argc, char **argv)
 {
     static job j = {.skew = 0.5, .seed = 1};
-    const char *out = NULL, *expert = "Q4_K", *down = NULL, *dense = "Q8_0", *embd = "Q8_0";
+    const char *out = NULL, *expert = NULL, *down = NULL, *dense = "Q8_0", *embd = "Q8_0";
     bool dry = false;
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
@@ -708,8 +711,9 @@ int main(int argc, char **argv)
     for (int k = 0; k < N_LATENT; k++)
         if (strcmp(latents[k].shape, j.s->name) == 0) j.lat = &latents[k];
     for (int k = 0; k < N_BIASED; k++)
-        if (strcmp(biaseds[k].shape, j.s->name) == 0) j.bias = &biaseds[k];
-    j.n_dense = j.lat ? j.lat->n_dense : j.bias ? j.bias->n_dense : 0;
+        if (strcmp(biased_shapes[k].shape, j.s->name) == 0) j.biased = &biased_shapes[k];
+    j.n_dense = j.lat ? j.lat->n_dense : j.biased ? j.biased->n_dense : 0;
+    if (!expert) expert = j.biased && j.biased->is_gptoss ? "MXFP4" : "Q4_K";
     j.expert = type_by_name(expert);
     j.down = type_by_name(down ? down : expert);
     j.dense = type_by_name(dense);
@@ -723,7 +727,7 @@ int main(int argc, char **argv)
     const fill how = j.topics > 0 ? FILL_TOPIC : FILL_WEIGHT;
     add(&j, "token_embd.weight", -1, j.embd, j.s->n_embd, j.s->n_vocab, 0, how, 1.0);
     for (int i = 0; i < j.n_layer; i++)
-        (j.lat ? add_latent_layer : j.bias ? add_biased_layer : add_layer)(&j, i);
+        (j.lat ? add_latent_layer : j.biased ? add_biased_layer : add_layer)(&j, i);
     add(&j, "output_norm.weight", -1, j.f32, j.s->n_embd, 0, 0, FILL_NORM, 0);
     add(&j, "output.weight", -1, j.embd, j.s->n_embd, j.s->n_vocab, 0, how,
         2.0 / sqrt((double)j.s->n_embd));

@@ -100,7 +100,8 @@ static const option OPTIONS[] = {
                    "other ids"},
     {"workload", NULL, "--warm", NULL, OPT_FLAG, FIELD(is_warm), FM_CMD_BENCH,
      0, 0, NULL, "keep the engine with its expert cache for all repeats, after one\n"
-                 "that is not measured, more if the cache still grows (the default)"},
+                 "that is not measured, more with pauses if the cache still grows\n"
+                 "(the default)"},
     {"workload", NULL, "--cold", NULL, OPT_FLAG, FIELD(is_cold), FM_CMD_BENCH,
      0, 0, NULL, "start every repeat with a new engine, an empty expert cache and\n"
                  "the model's files dropped from the page cache"},

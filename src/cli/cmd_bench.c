@@ -386,7 +386,7 @@ static fm_status warm_up(bench *b, fm_error *err)
         b->run.n_warm_up++;
         fm_cli_note(b->o, "warm-up %d done%s", b->run.n_warm_up,
                     b->run.is_grown ? "" : "; the expert cache was still growing");
-        if (!b->run.is_grown) let_grow(b);
+        if (!b->run.is_grown && b->run.n_warm_up < most) let_grow(b);
     }
     return FM_OK;
 }

@@ -109,7 +109,8 @@ static void *populate_main(void *arg)
         if (at == NONE && me == RESTS && p->n_touching > 0) {
             wait_until(p, start + LOOK_US);
         } else if (at == NONE) {
-            pthread_cond_wait(&p->moved, &p->mu);
+            wait_until(p, start +
+                              SECOND_US); /* a wake-up may have been left out: fm_populate_need() */
         } else if (start < resume) {
             wait_until(p, resume);
         } else {

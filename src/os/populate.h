@@ -3,8 +3,8 @@
  * The first write to a page makes the kernel find and clear it, and under a
  * virtual machine the host as well: at 0.3 to 2 GB/s and processor that is as
  * slow as a disk. Reads that land in untouched memory pay it in the thread that
- * submits them. Threads of its own pay it here, a fixed distance ahead of the
- * use, so memory that is never needed is never taken from the machine.
+ * submits them. Threads of its own pay it here, as far as was asked for and a fixed
+ * distance further, so memory that is never wanted is never taken from the machine.
  */
 #pragma once
 
@@ -29,7 +29,7 @@ typedef struct {
 /* NULL where the system has no way to do it, or no thread could be started: the
  * memory is then touched by its first use. */
 fm_populate *fm_populate_start(const fm_populate_options *opt);
-/* The first `bytes` bytes are about to be used; never waits. One thread calls, again and again: where a wake-up
+/* The first `bytes` bytes are wanted, now or when there is time; never waits. One thread calls, again and again: where a wake-up
  * would have to wait it is left to the next call. */
 void fm_populate_need(fm_populate *p, size_t bytes);
 /* Bytes [from, to), to <= bytes, were touched, or nothing will be any more. NULL: true. Any thread. */

@@ -195,7 +195,7 @@ typedef struct {
     uint64_t busy_us; /* the device had reads                                    */
     uint64_t prefetch_reads, prefetch_used; /* experts read for hints; of which demanded */
     uint64_t evicted_early; /* slots whose expert gave way while others were free, but not touched yet */
-    uint64_t growing_bytes; /* now: memory of slots that is wanted and not touched yet       */
+    uint64_t growing_bytes; /* now: memory of slots that is wanted, with some ahead, and not touched yet */
     uint64_t token_misses[FM_MISS_BINS]; /* FM_DEMAND_TOKEN with i misses; the last: or more     */
 } fm_store_stats;
 void fm_store_stats_get(const fm_store *s, fm_store_stats *out);

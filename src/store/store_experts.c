@@ -272,8 +272,8 @@ static void free_slot(fm_store *s, int32_t slot)
     cls->free = slot;
 }
 
-/* Whether the free slot costs no clearing of memory now. Asks for more of it either way: what would have
- * been taken by now if nothing had given way early is wanted, and touched when there is time. */
+/* Whether the free slot costs no clearing of memory now. Asks for more of it either way: for what
+ * gave way early and has not come back, too, which is touched when there is time. */
 static bool was_touched(fm_slot_class *cls, int32_t slot)
 {
     const size_t from = (size_t)(slot - cls->first) * cls->slot_bytes, to = from + cls->slot_bytes;
@@ -293,6 +293,7 @@ int32_t fm_slot_take(fm_store *s, int32_t class_index, float worth_below)
         fm_slot_make_pinned(s, slot);
         empty_slot(s, slot);
         if (next >= 0) {
+            *fm_slot_entry(s, layer, expert) = FM_GAVE_WAY_EARLY;
             cls->n_early++;
             s->stats.evicted_early++;
         }
@@ -318,7 +319,9 @@ void fm_slot_read(fm_store *s, int32_t slot, int32_t layer, int32_t expert, int 
     sl->parts_left = (uint8_t)ly->n_part;
     sl->failed = sl->prepared = sl->hinted = sl->guess = false;
     sl->item = -1;
-    *fm_slot_entry(s, layer, expert) = slot;
+    int32_t *entry = fm_slot_entry(s, layer, expert);
+    if (*entry == FM_GAVE_WAY_EARLY) s->slot_class[sl->n_class].n_early--;
+    *entry = slot;
 
     fm_io_read rd[FM_EXPERT_PARTS];
     uint8_t *at = fm_slot_address(s, slot);

@@ -91,9 +91,12 @@ typedef struct {
     int32_t free;          /* list */
     int32_t n_untouched;   /* the first ones are taken whether they were touched or not */
     fm_populate *populate; /* touches slots ahead of their first use; may be NULL */
-    int64_t n_early;       /* experts that gave way while slots were free, but not touched yet */
+    int64_t n_early;       /* experts marked FM_GAVE_WAY_EARLY */
     int32_t window;        /* reads and unclaimed arrivals of a batch at a time */
 } fm_slot_class;
+
+/* In slot_of: the expert gave way while slots were free, but not touched yet, and has not come back. */
+enum { FM_GAVE_WAY_EARLY = -2 };
 
 typedef enum {
     FM_ITEM_MISS,
@@ -178,7 +181,7 @@ struct fm_store {
     int64_t *layer_first; /* [n_layer] of slot_of */
     uint8_t *tables;
     uint64_t table_bytes;
-    int32_t *slot_of; /* [experts] slot that holds or will hold it, -1: none */
+    int32_t *slot_of; /* [experts] slot that holds or will hold it; below 0: none */
     fm_slot *slot;
     int32_t n_slot;
     int32_t n_class;
