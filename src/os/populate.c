@@ -109,8 +109,8 @@ static void *populate_main(void *arg)
         if (at == NONE && me == RESTS && p->n_touching > 0) {
             wait_until(p, start + LOOK_US);
         } else if (at == NONE) {
-            wait_until(p, start +
-                              SECOND_US); /* a wake-up may have been left out: fm_populate_need() */
+            /* A wake-up may have been left out: fm_populate_need(). */
+            wait_until(p, start + SECOND_US);
         } else if (start < resume) {
             wait_until(p, resume);
         } else {
