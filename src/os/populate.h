@@ -29,8 +29,8 @@ typedef struct {
 /* NULL where the system has no way to do it, or no thread could be started: the
  * memory is then touched by its first use. */
 fm_populate *fm_populate_start(const fm_populate_options *opt);
-/* The first `bytes` bytes are wanted, now or when there is time; never waits. One thread calls, again and again: where a wake-up
- * would have to wait it is left to the next call. */
+/* The first `bytes` bytes are wanted, now or when there is time; never waits. One thread calls, again and
+ * again: where a wake-up would have to wait it is left to the next call, or comes within a second. */
 void fm_populate_need(fm_populate *p, size_t bytes);
 /* Bytes [from, to), to <= bytes, were touched, or nothing will be any more. NULL: true. Any thread. */
 bool fm_populate_has(const fm_populate *p, size_t from, size_t to);
