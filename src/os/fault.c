@@ -14,10 +14,20 @@
 
 enum { MAX_RULES = 8 };
 
-typedef enum { RULE_ERRNO, RULE_SHORT, RULE_EOF, RULE_SLOW, RULE_ALLOC, RULE_WRITE } rule_kind;
+/* Those of reads first. */
+typedef enum {
+    RULE_ERRNO,
+    RULE_SHORT,
+    RULE_EOF,
+    RULE_SLOW,
+    RULE_ALLOC,
+    RULE_CALL,
+    RULE_RETRY,
+} rule_kind;
 
 typedef struct {
     rule_kind kind;
+    fm_fault_kind call; /* of RULE_CALL */
     int os_errno;
     bool always;
     uint64_t nth, every, times, us;
@@ -32,7 +42,7 @@ typedef struct {
 static pthread_mutex_t fault_mu = PTHREAD_MUTEX_INITIALIZER;
 static rule fault_rules[MAX_RULES]; /* guarded by fault_mu, as are the counters */
 static int fault_n_rule;
-static uint64_t fault_n_read, fault_n_alloc, fault_n_write;
+static uint64_t fault_n_read, fault_n_alloc, fault_n_call[FM_FAULT_KINDS];
 static bool fault_env_seen;
 
 /* The error that a kind of rule names, 0: none. */
@@ -42,11 +52,22 @@ static int errno_named(const char *kind)
         const char *name;
         int os_errno;
     } names[] = {{"eio", EIO}, {"eio-forever", EIO}, {"einval", EINVAL}, {"eintr", EINTR},
-                 {"eagain", EAGAIN}, {"enospc", ENOSPC}};
+                 {"eagain", EAGAIN}, {"enospc", ENOSPC}, {"enodata", ENODATA}, {"enomem", ENOMEM},
+                 {"etimedout", ETIMEDOUT}, {"enolink", ENOLINK}, {"ebusy", EBUSY},
+                 {"enodev", ENODEV}};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(kind, names[i].name) == 0) return names[i].os_errno;
     }
     return 0;
+}
+
+/* -1: none of that name. */
+static int call_named(const char *what)
+{
+    static const char *const names[FM_FAULT_KINDS] = {"write", "file", "ring"};
+    for (int i = 0; i < FM_FAULT_KINDS; i++)
+        if (strcmp(what, names[i]) == 0) return i;
+    return -1;
 }
 
 static bool parse_rule(const char *text, rule *out)
@@ -70,9 +91,13 @@ static bool parse_rule(const char *text, rule *out)
         if (out->kind == RULE_ERRNO && out->os_errno == 0) return false;
     } else if (strcmp(what, "alloc") == 0) {
         out->kind = RULE_ALLOC;
-    } else if (strcmp(what, "write") == 0) {
+    } else if (strcmp(what, "retry") == 0) {
+        out->kind = RULE_RETRY;
+        out->always = true;
+    } else if (call_named(what) >= 0) {
         const char *kind = strtok_r(NULL, ":", &save);
-        out->kind = RULE_WRITE;
+        out->kind = RULE_CALL;
+        out->call = (fm_fault_kind)call_named(what);
         out->times = UINT64_MAX; /* a full disk stays full unless times= says otherwise */
         out->os_errno = kind ? errno_named(kind) : 0;
         if (out->os_errno == 0) return false;
@@ -94,7 +119,8 @@ static bool parse_rule(const char *text, rule *out)
 static bool set_rules(const char *spec)
 {
     fault_n_rule = 0;
-    fault_n_read = fault_n_alloc = fault_n_write = 0;
+    fault_n_read = fault_n_alloc = 0;
+    memset(fault_n_call, 0, sizeof fault_n_call);
     if (!spec || !*spec) return true;
     char text[512];
     if (strlen(spec) >= sizeof text) return false;
@@ -132,7 +158,7 @@ void fm_fault_from_env(void)
 /* Does this rule hit the read of `offset`, which is read number `number`? */
 static bool rule_hits(rule *r, uint64_t number, const void *file, uint64_t offset)
 {
-    if (r->kind == RULE_ALLOC || r->kind == RULE_WRITE) return false;
+    if (r->kind >= RULE_ALLOC) return false;
     if (r->always) return true;
     if (r->every > 0) return number % r->every == 0;
     if (!r->placed && number >= r->nth) {
@@ -184,18 +210,28 @@ bool fm_fault_alloc(void)
     return fails;
 }
 
-int fm_fault_write(void)
+int fm_fault_call(fm_fault_kind call)
 {
     int fails = 0;
     fm_fault_from_env(); /* may come before any I/O engine */
     pthread_mutex_lock(&fault_mu);
-    fault_n_write++;
-    for (int i = 0; i < fault_n_rule; i++)
-        if (fault_rules[i].kind == RULE_WRITE && fault_n_write >= fault_rules[i].nth &&
-            fault_n_write - fault_rules[i].nth < fault_rules[i].times)
-            fails = fault_rules[i].os_errno;
+    const uint64_t number = ++fault_n_call[call];
+    for (int i = 0; i < fault_n_rule; i++) {
+        const rule *r = &fault_rules[i];
+        if (r->kind == RULE_CALL && r->call == call && number >= r->nth && number - r->nth < r->times)
+            fails = r->os_errno;
+    }
     pthread_mutex_unlock(&fault_mu);
     return fails;
+}
+
+uint64_t fm_fault_retry_us(uint64_t us)
+{
+    pthread_mutex_lock(&fault_mu);
+    for (int i = 0; i < fault_n_rule; i++)
+        if (fault_rules[i].kind == RULE_RETRY) us = fault_rules[i].us;
+    pthread_mutex_unlock(&fault_mu);
+    return us;
 }
 
 uint64_t fm_fault_reads(void)

@@ -6,21 +6,27 @@
  *   read:eio:nth=12:times=5  that place of that file fails 5 times in all
  *   read:eio:nth=12:sticky   that place of that file fails from then on, like a bad sector
  *   read:eio-forever         every read fails
- *   read:einval:nth=1        as above with EINVAL, EINTR or EAGAIN instead of EIO
+ *   read:einval:nth=1        as above with another error: the names are in fault.c
  *   read:short:nth=5         the 5th read delivers half of its bytes
  *   read:short:every=3       every third read does
  *   read:eof:nth=7:sticky    the file ends where the 7th read begins
  *   read:slow:us=2000        every read completes this much later
  *   alloc:nth=3              the third guarded allocation fails
  *   write:enospc:nth=9       the 9th write of fm_file_write_at() fails, and all after it (times=1: it alone)
+ *   file:eio:nth=2:times=3   the 2nd to 4th read of fm_file_read_at() fail
+ *   ring:eagain:nth=5        the 5th system call on an I/O ring fails, and all after it
+ *   retry:us=0               what keeps failing is tried again twice, not for a second
  *
  * Upper case is accepted. The environment variable FM_FAULT holds a spec for whole programs; it is
- * read when the first I/O engine of the process is created. Release builds have none of this.
+ * read when one of the functions below is asked first. Release builds have none of this.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
+
+/* System calls that are counted apart. */
+typedef enum { FM_FAULT_WRITE, FM_FAULT_FILE, FM_FAULT_RING, FM_FAULT_KINDS } fm_fault_kind;
 
 #ifdef FM_FAULTS
 
@@ -34,7 +40,9 @@ void fm_fault_from_env(void); /* once per process */
  * overwritten in buf. */
 int64_t fm_fault_read(const void *file, uint64_t offset, void *buf, int64_t result);
 bool fm_fault_alloc(void); /* true: this allocation fails */
-int fm_fault_write(void);  /* the errno with which this write fails, or 0 */
+/* The errno with which this call fails, or 0. */
+int fm_fault_call(fm_fault_kind call);
+uint64_t fm_fault_retry_us(uint64_t us); /* us, or what a rule says instead */
 uint64_t fm_fault_reads(void); /* device reads seen since fm_fault_set() */
 
 #else
@@ -50,9 +58,14 @@ static inline bool fm_fault_alloc(void)
 {
     return false;
 }
-static inline int fm_fault_write(void)
+static inline int fm_fault_call(fm_fault_kind call)
 {
+    (void)call;
     return 0;
+}
+static inline uint64_t fm_fault_retry_us(uint64_t us)
+{
+    return us;
 }
 
 #endif

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "os/fault.h"
+#include "os/retry.h"
 
 fm_status fm_file_open(int *fd, uint64_t *bytes, const char *path, fm_error *err)
 {
@@ -48,18 +49,26 @@ fm_status fm_file_read_at(int fd, const char *path, void *dst, size_t n, uint64_
         return fm_fail(err, FM_E_ARG, "%s: reading %zu bytes at %" PRIu64 " is out of range", path,
                        n, off);
     }
+    fm_retry retry = {0};
     for (size_t done = 0; done < n;) {
         const size_t want = n - done < SSIZE_MAX ? n - done : SSIZE_MAX;
-        const ssize_t got = pread(fd, (char *)dst + done, want, (off_t)(off + done));
+        const int fault = fm_fault_call(FM_FAULT_FILE);
+        const ssize_t got =
+            fault ? -1 : pread(fd, (char *)dst + done, want, (off_t)(off + done));
+        const int os_errno = fault ? fault : errno;
+        uint32_t wait_us;
         if (got > 0) {
             done += (size_t)got;
+            retry = (fm_retry){0};
         } else if (got == 0) {
             return fm_fail(err, FM_E_FORMAT,
                            "%s: ends at byte %" PRIu64 ", but bytes up to %" PRIu64
                            " are needed (download incomplete?)",
                            path, off + done, off + n);
-        } else if (errno != EINTR) {
-            return fm_fail_errno(err, errno, "%s: reading %zu bytes at %" PRIu64, path, n, off);
+        } else if (fm_retry_after(&retry, os_errno, &wait_us)) {
+            fm_sleep_us(wait_us);
+        } else {
+            return fm_fail_errno(err, os_errno, "%s: reading %zu bytes at %" PRIu64, path, n, off);
         }
     }
     return FM_OK;
@@ -83,7 +92,7 @@ fm_status fm_file_write_at(int fd, const char *path, const void *src, size_t n, 
 {
     for (size_t done = 0; done < n;) {
         const size_t want = n - done < SSIZE_MAX ? n - done : SSIZE_MAX;
-        const int fault = fm_fault_write();
+        const int fault = fm_fault_call(FM_FAULT_WRITE);
         const ssize_t put =
             fault ? -1 : pwrite(fd, (const char *)src + done, want, (off_t)(off + done));
         if (put > 0)

@@ -24,9 +24,7 @@ enum {
     MAX_DEPTH = 1024,
     MAX_SPLIT = 1 << 30,
     DEFAULT_CAPACITY = 1024,
-    EIO_RETRIES = 2,      /* a path that comes back, a drive that remaps a block */
-    STALL_RETRIES = 2,    /* a read that ends inside a block usually means the end of the file */
-    AGAIN_RETRIES = 1000, /* EINTR and EAGAIN: not the device's fault, but not forever either */
+    STALL_RETRIES = 2, /* a read that ends inside a block usually means the end of the file */
 };
 
 void fm_io_log(fm_io *io, fm_log_level level, const char *fmt, ...)
@@ -147,7 +145,8 @@ static void drain(fm_io *io)
         io->waiting[i] = (fm_io_list){-1, -1};
     }
     while (io->n_with_device > 0) {
-        for (int32_t at = io->again.head; at >= 0; at = io->pieces[at].next) io->n_with_device--;
+        io->n_with_device -= io->n_again;
+        io->n_again = 0;
         io->again = (fm_io_list){-1, -1};
         if (io->n_with_device > 0) io->ops->reap(io->back, true);
     }
@@ -303,14 +302,50 @@ static void cut_piece(fm_io *io, int32_t request)
     start_piece(io, at);
 }
 
+static void push_again(fm_io *io, int32_t at, uint64_t in_us)
+{
+    fm_io_piece *p = &io->pieces[at];
+    p->waits = true;
+    p->again_us = in_us > 0 ? fm_now_us() + in_us : 0;
+    io->n_again++;
+    fm_io_piece_push(io, &io->again, at);
+}
+
+static void start_again(fm_io *io)
+{
+    const fm_io_list all = io->again;
+    if (all.head < 0) return;
+    const uint64_t now = fm_now_us();
+    io->again = (fm_io_list){-1, -1};
+    for (int32_t at = all.head, next; at >= 0; at = next) {
+        fm_io_piece *p = &io->pieces[at];
+        next = p->next;
+        p->next = -1;
+        if (p->again_us > now) {
+            fm_io_piece_push(io, &io->again, at);
+            continue;
+        }
+        p->waits = false;
+        io->n_again--;
+        io->ops->start(io->back, at); /* it was never counted out */
+    }
+}
+
+/* Nothing is under way but what waits for another try: until the first one's time. */
+static void sleep_until_again(const fm_io *io)
+{
+    uint64_t first = UINT64_MAX;
+    for (int32_t at = io->again.head; at >= 0; at = io->pieces[at].next)
+        if (io->pieces[at].again_us < first) first = io->pieces[at].again_us;
+    const uint64_t now = fm_now_us();
+    if (io->again.head >= 0 && first > now) fm_sleep_us(first - now);
+}
+
 /* Gives the device what it may have. Only first-priority work is stocked beyond the depth, so
  * that a demand never waits behind a stock of guesses. */
 static void feed_device(fm_io *io)
 {
-    for (int32_t at; (at = fm_io_piece_pop(io, &io->again)) >= 0;) {
-        io->pieces[at].next = -1;
-        io->ops->start(io->back, at); /* it was never counted out */
-    }
+    start_again(io);
     for (int level = 0; level < FM_IO_PRIORITIES; level++) {
         fm_io_list *list = &io->waiting[level];
         const int limit = level == 0 ? io->depth * io->ops->stock : io->depth;
@@ -391,15 +426,19 @@ static bool fall_back_to_buffered(fm_io *io, fm_io_file *f)
 }
 
 /* Judges a negative result: true when the piece is worth another try. */
-static bool error_is_passing(fm_io *io, fm_io_piece *p, int os_errno)
+static bool error_is_passing(fm_io *io, fm_io_piece *p, int os_errno, uint32_t *in_us)
 {
-    if (os_errno == EINTR || os_errno == EAGAIN) return ++p->n_again <= AGAIN_RETRIES;
-    if (os_errno == EINVAL) {
-        /* Pieces that were under way when another one switched the file get one more try. */
-        return fall_back_to_buffered(io, p->file) || (!p->file->direct && ++p->n_error == 1);
-    }
-    if (os_errno == EIO) return ++p->n_error <= EIO_RETRIES;
-    return false;
+    *in_us = 0;
+    if (os_errno != EINVAL) return fm_retry_after(&p->retry, os_errno, in_us);
+    /* Pieces that were under way when another one switched the file get one more try. */
+    return fall_back_to_buffered(io, p->file) || (!p->file->direct && ++p->n_refused == 1);
+}
+
+void fm_io_piece_failed(fm_io *io, int32_t at, int os_errno)
+{
+    const fm_io_piece *p = &io->pieces[at];
+    fail_request(io, p->request, os_errno, false, p->offset + p->done);
+    end_piece(io, at);
 }
 
 void fm_io_piece_done(fm_io *io, int32_t at)
@@ -408,12 +447,11 @@ void fm_io_piece_done(fm_io *io, int32_t at)
     assert(p->request >= 0);
     const int64_t result = p->result;
     if (result < 0) {
-        if (error_is_passing(io, p, (int)-result)) {
-            fm_io_piece_push(io, &io->again, at);
-            return;
-        }
-        fail_request(io, p->request, (int)-result, false, p->offset + p->done);
-        end_piece(io, at);
+        uint32_t in_us;
+        if (error_is_passing(io, p, (int)-result, &in_us))
+            push_again(io, at, in_us);
+        else
+            fm_io_piece_failed(io, at, (int)-result);
         return;
     }
     io->bytes_read += (uint64_t)result;
@@ -426,13 +464,16 @@ void fm_io_piece_done(fm_io *io, int32_t at)
     const uint32_t whole = (uint32_t)fm_round_down(reached, FM_IO_ALIGN);
     const bool stalled = whole == p->done;
     p->done = whole;
-    if (!stalled) p->n_stall = 0;
+    if (!stalled) {
+        p->n_stall = 0;
+        p->retry = (fm_retry){0};
+    }
     if (stalled && (result == 0 || ++p->n_stall > STALL_RETRIES)) {
         fail_request(io, p->request, 0, true, p->offset + reached);
         end_piece(io, at);
         return;
     }
-    fm_io_piece_push(io, &io->again, at);
+    push_again(io, at, 0);
 }
 
 /* ---- requests ---------------------------------------------------------------------------- */
@@ -503,7 +544,9 @@ int fm_io_reap(fm_io *io, fm_io_done *done, int max, bool wait)
 {
     for (;;) {
         if (wait) feed_device(io); /* what was queued meanwhile is not to sit through the wait */
-        io->ops->reap(io->back, wait && io->finished.head < 0 && io->n_with_device > 0);
+        const bool must_wait = wait && io->finished.head < 0;
+        if (must_wait && io->n_again == io->n_with_device) sleep_until_again(io);
+        io->ops->reap(io->back, must_wait && io->n_again < io->n_with_device);
         feed_device(io);
         if (!wait || io->finished.head >= 0 || io->n_outstanding == 0) break;
     }

@@ -71,8 +71,8 @@ int fm_io_capacity(const fm_io *io);
 int fm_io_outstanding(const fm_io *io);
 
 /* Takes up to `max` completions; blocks until at least one when `wait` and something is
- * outstanding. Returns the count. Interrupted and short reads are retried inside; a read that
- * still fails or stays short completes with an error. */
+ * outstanding. Returns the count. Short reads are continued inside, and errors that may pass are tried again
+ * for a second, at growing distances (retry.h); a read that still fails or stays short completes with an error. */
 int fm_io_reap(fm_io *io, fm_io_done *done, int max, bool wait);
 
 /* Reads of this priority go no further than what is with the device; they complete, with

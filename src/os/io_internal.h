@@ -7,6 +7,7 @@
 #pragma once
 
 #include "os/io.h"
+#include "os/retry.h"
 
 struct fm_io_file {
     char *path;
@@ -27,8 +28,10 @@ typedef struct {
     uint32_t bytes;  /* rounded: what is asked of the device       */
     uint32_t need;   /* of which at least these must arrive        */
     uint32_t done;   /* arrived, a multiple of the alignment       */
-    uint8_t n_error, n_stall;
-    uint16_t n_again;
+    uint8_t n_stall, n_refused;
+    bool waits;        /* in fm_io.again, not with the back end      */
+    uint64_t again_us; /* until then, on the monotonic clock         */
+    fm_retry retry;
     int64_t result; /* of the last device read: bytes or -errno   */
 } fm_io_piece;
 
@@ -83,14 +86,14 @@ struct fm_io {
 
     fm_io_piece *pieces; /* [n_piece_max] */
     int32_t free_piece;
-    int n_with_device;
+    int n_with_device, n_again; /* the first counts those in `again` too */
 
     fm_io_request *requests; /* [capacity] */
     int32_t free_request;
     int n_outstanding;
     fm_io_list waiting[FM_IO_PRIORITIES];
     fm_io_list finished;
-    fm_io_list again; /* pieces to be started once more */
+    fm_io_list again; /* pieces to be started once more, when their time has come */
 
     uint64_t bytes_read;
     uint64_t busy_us, busy_since_us; /* since: while n_with_device > 0 */
@@ -121,5 +124,7 @@ static inline int32_t fm_io_piece_pop(fm_io *io, fm_io_list *list)
 
 /* Called by reap() for each piece that came back; pieces[piece].result is set. */
 void fm_io_piece_done(fm_io *io, int32_t piece);
+/* The same for one that no further try can help. */
+void fm_io_piece_failed(fm_io *io, int32_t piece, int os_errno);
 
 void fm_io_log(fm_io *io, fm_log_level level, const char *fmt, ...) FM_PRINTF(3, 4);

@@ -139,12 +139,8 @@ static void uring_flush(fm_io_back *b)
 static void fail_everything(fm_io_back *b)
 {
     for (int i = 0; i < b->io->n_piece_max; i++) {
-        fm_io_piece *p = &b->io->pieces[i];
-        if (p->request < 0) continue;
-        p->result = -b->broken_errno;
-        p->n_again = UINT16_MAX - 1; /* no more tries */
-        p->n_error = UINT8_MAX - 1;
-        fm_io_piece_done(b->io, i);
+        const fm_io_piece *p = &b->io->pieces[i];
+        if (p->request >= 0 && !p->waits) fm_io_piece_failed(b->io, i, b->broken_errno);
     }
     b->n_in_ring = 0;
 }

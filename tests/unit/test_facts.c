@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "os/facts.h"
 #include "os/facts_internal.h"
+#include "os/fault.h"
 #include "os/file.h"
 
 #define GIB (UINT64_C(1) << 30)
@@ -291,6 +292,36 @@ static void files_are_read_exactly_or_not_at_all(void **state)
     assert_int_equal(err.os_errno, ENOENT);
 }
 
+/* Rows of the embedding are read this way: a disk's error that passes is as good as none. */
+static void file_reads_are_tried_again(void **state)
+{
+    (void)state;
+    put("f", "0123456789");
+    char path[512], buf[16] = {0};
+    snprintf(path, sizeof path, "%s/f", root);
+    int fd;
+    fm_error err = {0};
+    assert_int_equal(fm_file_open(&fd, NULL, path, &err), FM_OK);
+    static const char *const passing[] = {"eio", "enodata", "eintr", "eagain", "enolink"};
+    for (size_t i = 0; i < sizeof passing / sizeof passing[0]; i++) {
+        char spec[64];
+        snprintf(spec, sizeof spec, "file:%s:nth=1:times=4", passing[i]);
+        assert_true(fm_fault_set(spec));
+        memset(buf, 0, sizeof buf);
+        assert_int_equal(fm_file_read_at(fd, path, buf, 4, 6, &err), FM_OK);
+        assert_string_equal(buf, "6789");
+    }
+    assert_true(fm_fault_set("file:enodata:nth=1,retry:us=20000")); /* but not forever */
+    assert_int_equal(fm_file_read_at(fd, path, buf, 4, 6, &err), FM_E_IO);
+    assert_int_equal(err.os_errno, ENODATA);
+    assert_non_null(strstr(err.msg, path));
+    assert_non_null(strstr(err.msg, "4 bytes at 6"));
+    assert_true(fm_fault_set("file:enodev:nth=1:times=1")); /* and not what will not pass */
+    assert_int_equal(fm_file_read_at(fd, path, buf, 4, 6, &err), FM_E_IO);
+    fm_fault_set(NULL);
+    fm_file_close(fd);
+}
+
 int main(void)
 {
 #define IN_A_FOLDER(test) cmocka_unit_test_setup_teardown(test, prepare, clear)
@@ -304,6 +335,7 @@ int main(void)
         IN_A_FOLDER(largest_cache_is_found),
         IN_A_FOLDER(this_machine_answers_sensibly),
         IN_A_FOLDER(files_are_read_exactly_or_not_at_all),
+        IN_A_FOLDER(file_reads_are_tried_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

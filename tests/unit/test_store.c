@@ -300,7 +300,7 @@ static void failed_read_fails_the_demand_and_the_next_one_works(void **state)
         pick_ids(ids, TM_MAX_EXPERT, TM_MAX_EXPERT, false);
         for (int nth = 1; nth < 60; nth += 7) {
             char spec[64];
-            snprintf(spec, sizeof spec, "read:eio:nth=%d:sticky", nth);
+            snprintf(spec, sizeof spec, "read:eio:nth=%d:sticky,retry:us=0", nth);
             assert_true(fm_fault_set(spec));
             fm_error err;
             memset(&err, 0, sizeof err);
@@ -344,7 +344,7 @@ static void random_faults_never_give_wrong_bytes(void **state)
         for (int round = 0; round < 150; round++) {
             char spec[128];
             snprintf(spec, sizeof spec,
-                     "read:eio:nth=%d:sticky,read:short:every=7,read:eof:nth=%d:times=1",
+                     "read:eio:nth=%d:sticky,read:short:every=7,read:eof:nth=%d:times=1,retry:us=0",
                      1 + (int)(tm_random() % 40), 1 + (int)(tm_random() % 60));
             assert_true(fm_fault_set(spec));
             fm_error err;
@@ -402,7 +402,7 @@ static void hinted_experts_are_hits_and_wrong_hints_do_no_harm(void **state)
             fm_store_demand_end(t.store);
         }
         /* A hint that cannot be read is silent; the demand that needs it says so. */
-        assert_true(fm_fault_set("read:eio-forever"));
+        assert_true(fm_fault_set("read:eio-forever,retry:us=0"));
         int32_t bad[2] = {0, 1};
         fm_store_hint(t.store, 4, bad, 1, FM_DEMAND_TOKEN);
         fm_store_hint(t.store, 99, bad, 1, FM_DEMAND_TOKEN);
@@ -600,7 +600,7 @@ static void failed_read_of_a_hint_is_read_again_by_the_demand(void **state)
         tm_open_loaded(&t, tm_whole_budget(), engines[e], 4);
         for (int32_t id = 0; id < 20; id++) {
             /* as often as the engine tries, at the hint's read */
-            assert_true(fm_fault_set("read:slow:us=200,read:eio:nth=1:times=3"));
+            assert_true(fm_fault_set("read:slow:us=200,read:eio:nth=1:times=3,retry:us=0"));
             const int32_t ids[] = {id, id + 20};
             fm_error err;
             fm_store_hint(t.store, 5, ids, 1, FM_DEMAND_TOKEN);

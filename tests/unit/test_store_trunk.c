@@ -143,7 +143,7 @@ static void failed_read_of_a_streamed_unit_is_reported_and_can_be_repeated(void 
         tm_store t;
         tm_open_loaded(&t, tm_least_budget(), engines[e], 2);
         pass_over(t.store, 0);
-        assert_true(fm_fault_set("read:eio-forever"));
+        assert_true(fm_fault_set("read:eio-forever,retry:us=0"));
         fm_error err = {0};
         uint8_t *const *ptr;
         fm_status st = FM_OK;
@@ -179,7 +179,7 @@ static void read_ahead_that_failed_is_read_again_when_it_is_needed(void **state)
         pass_over(t.store, 0);
         uint8_t *const *ptr;
         assert_int_equal(fm_trunk_acquire(t.store, first, &ptr, NULL), FM_OK);
-        assert_true(fm_fault_set("read:eio-forever"));
+        assert_true(fm_fault_set("read:eio-forever,retry:us=0"));
         fm_trunk_release(t.store, first); /* whose buffer is read into now */
         for (int i = 0; i < 1000 && fm_fault_reads() < 8; i++) {
             fm_store_poll(t.store);
@@ -334,7 +334,7 @@ static void failed_load_names_the_file_and_may_be_repeated(void **state)
             fm_error err;
             char spec[64];
             assert_int_equal(tm_open(&t, tm_whole_budget(), engines[e], 2, &err), FM_OK);
-            snprintf(spec, sizeof spec, "read:eio:nth=%d:sticky", nth);
+            snprintf(spec, sizeof spec, "read:eio:nth=%d:sticky,retry:us=0", nth);
             assert_true(fm_fault_set(spec));
             assert_int_equal(fm_store_load_trunk(t.store, NULL, NULL, &err), FM_E_IO);
             assert_non_null(strstr(err.msg, "fm_store_"));
