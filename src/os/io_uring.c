@@ -21,8 +21,11 @@ enum {
     MAX_FILES = 256,
     CQE_BATCH = 32,
     PAUSES_PER_LOOK = 32,
-    /* Failing system calls in a row after which the ring is given up. */
+    /* A ring is given up after so many failing system calls in a row that took so long: a memory cgroup that is full
+     * for a moment lets it allocate nothing, and there are a hundred calls in a millisecond. */
     MAX_RING_ERRORS = 100,
+    MAX_RING_ERROR_US = 1000 * 1000,
+    RING_ERROR_PAUSE_US = 1000,
 };
 
 struct fm_io_back {
@@ -32,6 +35,7 @@ struct fm_io_back {
     int n_file;
     int n_in_ring; /* started and not yet completed */
     int n_ring_error, broken_errno;
+    uint64_t ring_error_us; /* the first of them */
     fm_spin spin;
 };
 
@@ -123,15 +127,37 @@ static void note_ring_error(fm_io_back *b, int rc)
 {
     if (rc >= 0) {
         b->n_ring_error = 0;
-    } else if (rc != -EINTR && rc != -ETIME && ++b->n_ring_error > MAX_RING_ERRORS) {
-        b->broken_errno = rc == -EINVAL ? EIO : -rc; /* EINVAL is about files, see io.c */
+        return;
     }
+    if (rc == -EINTR || rc == -ETIME) return;
+    const uint64_t now = fm_now_us();
+    if (b->n_ring_error++ == 0) b->ring_error_us = now;
+    if (b->n_ring_error > MAX_RING_ERRORS && now - b->ring_error_us >= MAX_RING_ERROR_US)
+        b->broken_errno = rc == -EINVAL ? EIO : -rc; /* EINVAL is about files, see io.c */
+}
+
+/* The system calls. */
+static void submit(fm_io_back *b)
+{
+    const int fault = fm_fault_call(FM_FAULT_RING);
+    note_ring_error(b, fault ? -fault : io_uring_submit(&b->ring));
+}
+
+static void get_events(fm_io_back *b)
+{
+    const int fault = fm_fault_call(FM_FAULT_RING);
+    note_ring_error(b, fault ? -fault : io_uring_get_events(&b->ring));
+}
+
+static void submit_and_wait(fm_io_back *b)
+{
+    const int fault = fm_fault_call(FM_FAULT_RING);
+    note_ring_error(b, fault ? -fault : io_uring_submit_and_wait(&b->ring, 1));
 }
 
 static void uring_flush(fm_io_back *b)
 {
-    if (!b->broken_errno && io_uring_sq_ready(&b->ring) > 0)
-        note_ring_error(b, io_uring_submit(&b->ring));
+    if (!b->broken_errno && io_uring_sq_ready(&b->ring) > 0) submit(b);
 }
 
 /* Nothing comes back from a broken ring: every piece fails with the ring's error. The kernel may
@@ -153,7 +179,7 @@ static void look_for_completions(fm_io_back *b)
     if (io_uring_sq_ready(&b->ring) > 0)
         uring_flush(b);
     else
-        note_ring_error(b, io_uring_get_events(&b->ring));
+        get_events(b);
 }
 
 /* Awake at first, for as long as earlier waits say that it pays. */
@@ -165,8 +191,10 @@ static void wait_for_completion(fm_io_back *b)
         for (int i = 0; i < PAUSES_PER_LOOK; i++) fm_cpu_pause();
         look_for_completions(b);
     }
-    if (io_uring_cq_ready(&b->ring) == 0 && !b->broken_errno)
-        note_ring_error(b, io_uring_submit_and_wait(&b->ring, 1));
+    if (io_uring_cq_ready(&b->ring) == 0 && !b->broken_errno) {
+        submit_and_wait(b);
+        if (b->n_ring_error > 0) fm_sleep_us(RING_ERROR_PAUSE_US);
+    }
     fm_spin_learn(&b->spin, fm_now_ns() - start_ns);
 }
 

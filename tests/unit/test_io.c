@@ -572,6 +572,22 @@ static void direct_read_that_is_refused_becomes_a_buffered_one(void **state)
     }
 }
 
+/* A memory cgroup that is full, for instance, lets a ring take nothing. */
+static void ring_that_fails_for_a_while_goes_on(void **state)
+{
+    (void)state;
+    static const char *const specs[] = {"ring:eagain:nth=1:times=300", "ring:enomem:nth=5:times=200"};
+    for (size_t i = 0; i < sizeof specs / sizeof specs[0]; i++) {
+        const fm_io_file *file;
+        fm_io *io = open_engine("uring", 4, &file, NULL);
+        if (!io) return;
+        assert_true(fm_fault_set(specs[i]));
+        random_traffic(io, file, 10, 100, false);
+        fm_fault_set(NULL);
+        fm_io_destroy(io);
+    }
+}
+
 typedef struct {
     fm_io *io;
     const fm_io_read *reads;
@@ -664,6 +680,7 @@ int main(void)
         cmocka_unit_test(passing_errors_are_tried_again),
         cmocka_unit_test(others_go_on_while_one_is_tried_again),
         cmocka_unit_test(direct_read_that_is_refused_becomes_a_buffered_one),
+        cmocka_unit_test(ring_that_fails_for_a_while_goes_on),
         cmocka_unit_test(engine_may_pass_from_thread_to_thread),
         cmocka_unit_test(unknown_engine_is_an_error),
         cmocka_unit_test(fault_specs_that_are_not_understood_are_refused),
