@@ -136,8 +136,11 @@ static fm_status open_embd(fm_engine *e, fm_error *err)
 {
     const int n_plane = fm_type_n_plane(fm_type_get(e->model->embd->type));
     for (int k = 0; k < n_plane; k++) {
-        FM_TRY(fm_file_open(&e->embd_fd[k], NULL,
-                            fm_checkpoint_file(e->checkpoint, embd_file(e->model, k)), err));
+        const int32_t file = embd_file(e->model, k);
+        const char *const path = fm_checkpoint_file(e->checkpoint, file);
+        FM_TRY(fm_file_open(&e->embd_fd[k], NULL, path, err));
+        FM_TRY(fm_file_check_mark(e->embd_fd[k], path, fm_checkpoint_file_mark(e->checkpoint, file),
+                                  err));
         /* Single rows are wanted; without this the kernel reads megabytes around each. */
         (void)posix_fadvise(e->embd_fd[k], 0, 0, POSIX_FADV_RANDOM);
     }
@@ -151,15 +154,15 @@ static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error
     const int32_t n_layer = m->hp.n_layer + m->n_draft;
     fm_expert_layer *layers = calloc((size_t)n_layer, sizeof *layers);
     const char **path = calloc((size_t)n_file, sizeof *path);
-    uint64_t *bytes = calloc((size_t)n_file, sizeof *bytes);
+    fm_file_mark *mark = calloc((size_t)n_file, sizeof *mark);
     fm_status st;
-    if (!layers || !path || !bytes) {
+    if (!layers || !path || !mark) {
         st = fm_fail(err, FM_E_NOMEM, "no memory for the store's tables");
     } else {
         for (int32_t i = 0; i < n_layer; i++) layers[i] = m->layers[i].experts;
         for (int32_t i = 0; i < n_file; i++) {
             path[i] = fm_checkpoint_file(e->checkpoint, i);
-            bytes[i] = fm_checkpoint_file_bytes(e->checkpoint, i);
+            mark[i] = fm_checkpoint_file_mark(e->checkpoint, i);
         }
         const fm_io_options io = {.engine = o->io_engine,
                                   .depth = e->io_depth,
@@ -168,7 +171,7 @@ static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error
                                   .log_user = e->log_user};
         const fm_store_options so = {
             .path = path,
-            .file_bytes = bytes,
+            .mark = mark,
             .n_file = n_file,
             .plan = &e->plan,
             .layer = layers,
@@ -185,7 +188,7 @@ static fm_status create_store(fm_engine *e, const fm_engine_options *o, fm_error
     }
     free(layers);
     free(path);
-    free(bytes);
+    free(mark);
     return st;
 }
 

@@ -72,8 +72,10 @@ static fm_status read_at(const fm_checkpoint *c, fm_row_files *files, int k, fm_
 {
     if (files->fd[k] < 0 || files->file[k] != at.file) {
         fm_file_close(files->fd[k]);
-        FM_TRY(fm_file_open(&files->fd[k], NULL, fm_checkpoint_file(c, at.file), err));
+        const char *const path = fm_checkpoint_file(c, at.file);
+        FM_TRY(fm_file_open(&files->fd[k], NULL, path, err));
         files->file[k] = at.file;
+        FM_TRY(fm_file_check_mark(files->fd[k], path, fm_checkpoint_file_mark(c, at.file), err));
     }
     return fm_file_read_at(files->fd[k], fm_checkpoint_file(c, at.file), dst, (size_t)n,
                            at.offset + skip, err);

@@ -91,8 +91,8 @@ static fm_status find_files(fm_checkpoint *c, const char *path, fm_error *err)
     struct stat st;
     if (stat(path, &st) != 0) return fm_fail_errno(err, errno, "%s", path);
     c->paths = calloc((size_t)count, sizeof *c->paths);
-    c->file_bytes = calloc((size_t)count, sizeof *c->file_bytes);
-    if (!c->paths || !c->file_bytes)
+    c->marks = calloc((size_t)count, sizeof *c->marks);
+    if (!c->paths || !c->marks)
         return fm_fail(err, FM_E_NOMEM, "%s: no memory for the list of files", path);
     c->n_file = count;
     for (int32_t i = 0; i < count; i++) {
@@ -196,7 +196,7 @@ void fm_checkpoint_close(fm_checkpoint *c)
     if (!c) return;
     for (int32_t i = 0; i < c->n_file && c->paths; i++) free(c->paths[i]);
     free(c->paths);
-    free(c->file_bytes);
+    free(c->marks);
     free(c->tensors);
     free(c->directory);
     free(c->each);
@@ -219,7 +219,12 @@ const char *fm_checkpoint_file(const fm_checkpoint *c, int32_t file)
 
 uint64_t fm_checkpoint_file_bytes(const fm_checkpoint *c, int32_t file)
 {
-    return file >= 0 && file < c->n_file ? c->file_bytes[file] : 0;
+    return fm_checkpoint_file_mark(c, file).bytes;
+}
+
+fm_file_mark fm_checkpoint_file_mark(const fm_checkpoint *c, int32_t file)
+{
+    return file >= 0 && file < c->n_file ? c->marks[file] : (fm_file_mark){0};
 }
 
 uint64_t fm_checkpoint_memory(const fm_checkpoint *c)
@@ -230,7 +235,7 @@ uint64_t fm_checkpoint_memory(const fm_checkpoint *c)
     n += ((uint64_t)c->index.n_slot + c->meta.index.n_slot) * sizeof *c->index.slots;
     for (uint32_t i = 0; i < c->meta.n_entry; i++) n += c->meta.entries[i].heap_bytes;
     for (int32_t i = 0; i < c->n_file; i++)
-        n += strlen(c->paths[i]) + 1 + sizeof *c->paths + sizeof *c->file_bytes;
+        n += strlen(c->paths[i]) + 1 + sizeof *c->paths + sizeof *c->marks;
     return n + c->hf_bytes;
 }
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "os/file.h"
 
 typedef struct fm_checkpoint fm_checkpoint;
 
@@ -89,6 +90,8 @@ void fm_checkpoint_unused(const fm_checkpoint *c, fm_unused_tensors *out);
 int32_t fm_checkpoint_n_file(const fm_checkpoint *c);
 const char *fm_checkpoint_file(const fm_checkpoint *c, int32_t file);
 uint64_t fm_checkpoint_file_bytes(const fm_checkpoint *c, int32_t file);
+/* As it was when its header was read: who opens it again for its weights checks that it still is. */
+fm_file_mark fm_checkpoint_file_mark(const fm_checkpoint *c, int32_t file);
 /* Bytes of heap the directory and metadata hold, for the ledger. */
 uint64_t fm_checkpoint_memory(const fm_checkpoint *c);
 

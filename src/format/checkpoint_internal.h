@@ -65,8 +65,8 @@ struct fm_checkpoint {
     uint32_t n_tensor, cap_tensor;
     fm_name_index index;
     fm_string_arena names;
-    char **paths;         /* [n_file] */
-    uint64_t *file_bytes; /* [n_file] */
+    char **paths;        /* [n_file] */
+    fm_file_mark *marks; /* [n_file] */
     int32_t n_file;
 
     /* Hugging Face directories */

@@ -458,7 +458,7 @@ fm_status fm_gguf_parse(fm_checkpoint *c, fm_meta_set *meta, int32_t file, fm_er
     if (st == FM_OK) st = read_directory(&r, c, file, n_tensor, alignment, err);
     if (st == FM_OK) st = place_tensors(&r, c, first, alignment, err);
     if (st == FM_OK) st = check_overlap(&r, c, first, err);
-    if (st == FM_OK) c->file_bytes[file] = r.file_bytes;
+    if (st == FM_OK) c->marks[file] = r.mark;
     fm_gguf_reader_close(&r);
     return st;
 }

@@ -27,8 +27,8 @@ fm_status fm_gguf_reader_open(fm_gguf_reader *r, const char *path, fm_error *err
     if (!S_ISREG(st.st_mode)) return fm_fail(err, FM_E_FORMAT, "%s: is not a regular file", path);
     r->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (r->fd < 0) return fm_fail_errno(err, errno, "%s", path);
-    if (fstat(r->fd, &st) != 0) return fm_fail_errno(err, errno, "%s", path);
-    r->file_bytes = (uint64_t)st.st_size;
+    FM_TRY(fm_file_mark_of(&r->mark, r->fd, path, err));
+    r->file_bytes = r->mark.bytes;
     r->buf = malloc(BUFFER_BYTES);
     if (!r->buf) return fm_fail(err, FM_E_NOMEM, "%s: no memory for the read buffer", path);
     snprintf(r->object, sizeof r->object, "header");

@@ -2,12 +2,13 @@
  * Never reads tensor data beyond what its buffer happens to cover. */
 #pragma once
 
-#include "base/error.h"
+#include "os/file.h"
 
 typedef struct {
     const char *path; /* borrowed */
     int fd;
-    uint64_t file_bytes;
+    fm_file_mark mark;
+    uint64_t file_bytes; /* of the mark */
     uint64_t pos; /* next byte to hand out */
     unsigned char *buf;
     size_t buf_len, buf_pos;

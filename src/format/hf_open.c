@@ -29,15 +29,15 @@ static fm_status add_file(fm_checkpoint *c, char *path, fm_error *err)
 {
     char **paths = path ? realloc(c->paths, ((size_t)c->n_file + 1) * sizeof *paths) : NULL;
     if (paths) c->paths = paths;
-    uint64_t *bytes =
-        paths ? realloc(c->file_bytes, ((size_t)c->n_file + 1) * sizeof *bytes) : NULL;
-    if (bytes) c->file_bytes = bytes;
-    if (!bytes) {
+    fm_file_mark *marks =
+        paths ? realloc(c->marks, ((size_t)c->n_file + 1) * sizeof *marks) : NULL;
+    if (marks) c->marks = marks;
+    if (!marks) {
         free(path);
         return fm_fail(err, FM_E_NOMEM, "no memory for the list of files");
     }
     c->paths[c->n_file] = path;
-    c->file_bytes[c->n_file++] = 0;
+    c->marks[c->n_file++] = (fm_file_mark){0};
     return FM_OK;
 }
 
@@ -86,7 +86,7 @@ static fm_status read_index(fm_checkpoint *c, fm_raw_set *raw, const char *path,
             st = fm_fail(err, FM_E_IO, "%s: shard %d of %d is missing (%s names it)", c->paths[i],
                          i, c->n_file - 1, path);
         else
-            st = fm_safetensors_read(raw, i, c->paths[i], &c->file_bytes[i], err);
+            st = fm_safetensors_read(raw, i, c->paths[i], &c->marks[i], err);
     }
     json_object_foreach((json_t *)map, name, v)
     {
@@ -120,7 +120,7 @@ static fm_status read_shards(fm_checkpoint *c, fm_raw_set *raw, fm_error *err)
                          "%s: has neither model.safetensors nor model.safetensors.index.json",
                          c->directory);
         else if (st == FM_OK)
-            st = fm_safetensors_read(raw, 1, c->paths[1], &c->file_bytes[1], err);
+            st = fm_safetensors_read(raw, 1, c->paths[1], &c->marks[1], err);
     }
     free(index);
     return st;
@@ -159,7 +159,7 @@ fm_status fm_hf_open(fm_checkpoint *c, const char *path, fm_error *err)
     size_t n_text;
     fm_status st = fm_read_small_file(c->paths[0], CONFIG_MAX, &text, &n_text, err);
     if (st == FM_OK) {
-        c->file_bytes[0] = n_text;
+        c->marks[0].bytes = n_text;
         st = fm_hf_read_config(c, c->paths[0], text, n_text, &adapter, &root, err);
     }
     free(text);

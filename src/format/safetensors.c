@@ -186,7 +186,7 @@ fm_status fm_read_small_file(const char *path, uint64_t max, char **data, size_t
     return status;
 }
 
-fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, uint64_t *file_bytes,
+fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, fm_file_mark *mark,
                               fm_error *err)
 {
     FILE *f = fopen(path, "rb");
@@ -200,24 +200,26 @@ fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, uin
         status = fm_fail(err, FM_E_FORMAT, "%s: is not a regular file", path);
         goto done;
     }
-    *file_bytes = (uint64_t)st.st_size;
+    status = fm_file_mark_of(mark, fileno(f), path, err);
+    if (status != FM_OK) goto done;
+    const uint64_t file_bytes = mark->bytes;
     const size_t n_head = fread(head, 1, 8, f);
-    if (n_head != 8 && (ferror(f) || *file_bytes >= 8)) {
+    if (n_head != 8 && (ferror(f) || file_bytes >= 8)) {
         status = fail_read(f, path, err);
         goto done;
     }
-    if (n_head != 8 || *file_bytes < 8) {
+    if (n_head != 8 || file_bytes < 8) {
         status =
             fm_fail(err, FM_E_FORMAT, "%s: %" PRIu64 " bytes are too short for a safetensors file",
-                    path, *file_bytes);
+                    path, file_bytes);
         goto done;
     }
     for (int i = 0; i < 8; i++) len |= (uint64_t)head[i] << (8 * i);
-    if (len > HEADER_MAX || len > *file_bytes - 8) {
+    if (len > HEADER_MAX || len > file_bytes - 8) {
         status = fm_fail(err, FM_E_FORMAT,
                          "%s: the header claims %" PRIu64 " bytes, the file has %" PRIu64
                          " (at most %d are accepted)",
-                         path, len, *file_bytes, HEADER_MAX);
+                         path, len, file_bytes, HEADER_MAX);
         goto done;
     }
     json = malloc((size_t)len + 1);
@@ -227,7 +229,7 @@ fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, uin
     } else if (fread(json, 1, (size_t)len, f) != len) {
         status = fail_read(f, path, err);
     } else {
-        status = fm_safetensors_parse(s, file, path, json, (size_t)len, 8 + len, *file_bytes, err);
+        status = fm_safetensors_parse(s, file, path, json, (size_t)len, 8 + len, file_bytes, err);
     }
 done:
     free(json);

@@ -40,8 +40,8 @@ typedef struct {
 void fm_raw_set_deinit(fm_raw_set *s);
 const fm_raw_tensor *fm_raw_set_find(const fm_raw_set *s, const char *name); /* or NULL */
 
-/* Adds the tensors of the file with number `file`; *file_bytes gets its size. */
-fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, uint64_t *file_bytes,
+/* Adds the tensors of the file with number `file`; *mark gets what it was. */
+fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, fm_file_mark *mark,
                               fm_error *err);
 /* The same from the header's JSON; data_start: where data begin in a file of file_bytes. */
 fm_status fm_safetensors_parse(fm_raw_set *s, int32_t file, const char *path, const char *json,

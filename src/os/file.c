@@ -74,6 +74,35 @@ fm_status fm_file_read_at(int fd, const char *path, void *dst, size_t n, uint64_
     return FM_OK;
 }
 
+static int64_t mtime_ns(const struct stat *st)
+{
+    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
+fm_status fm_file_mark_of(fm_file_mark *out, int fd, const char *path, fm_error *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0) return fm_fail_errno(err, errno, "%s", path);
+    *out = (fm_file_mark){(uint64_t)st.st_size, mtime_ns(&st)};
+    return FM_OK;
+}
+
+fm_status fm_file_check_mark(int fd, const char *path, fm_file_mark was, fm_error *err)
+{
+    fm_file_mark is;
+    FM_TRY(fm_file_mark_of(&is, fd, path, err));
+    if (is.bytes != was.bytes)
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: changed while the model was being opened: it had %" PRIu64
+                       " bytes and now has %" PRIu64,
+                       path, was.bytes, is.bytes);
+    if (was.mtime_ns != 0 && is.mtime_ns != was.mtime_ns)
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: changed while the model was being opened (written to, or replaced)",
+                       path);
+    return FM_OK;
+}
+
 /* ---- writing ----------------------------------------------------------------------------- */
 
 fm_status fm_file_open_rw(int *fd, const char *path, fm_error *err)
@@ -149,7 +178,7 @@ bool fm_file_facts_of(fm_file_facts *out, const char *path)
     struct stat st;
     if (stat(path, &st) != 0) return false;
     *out = (fm_file_facts){(uint64_t)st.st_size, (uint64_t)st.st_blocks * 512,
-                           (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
+                           mtime_ns(&st)};
     return true;
 }
 

@@ -18,6 +18,16 @@ void fm_file_close(int fd); /* negative: does nothing */
 fm_status fm_file_read_at(int fd, const char *path, void *dst, size_t n, uint64_t off,
                           fm_error *err);
 
+/* What a file was when it was first looked at. No inode: file systems in user space may give another one whenever a
+ * file is opened. */
+typedef struct {
+    uint64_t bytes;
+    int64_t mtime_ns; /* 0: any */
+} fm_file_mark;
+fm_status fm_file_mark_of(fm_file_mark *out, int fd, const char *path, fm_error *err);
+/* FM_E_FORMAT where the opened file is not the one of the mark any more: written to, or another one has its name. */
+fm_status fm_file_check_mark(int fd, const char *path, fm_file_mark was, fm_error *err);
+
 /* Opens (creates, keeps what is there) a file for reading and writing. */
 fm_status fm_file_open_rw(int *fd, const char *path, fm_error *err);
 fm_status fm_file_write_at(int fd, const char *path, const void *src, size_t n, uint64_t off,

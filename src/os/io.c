@@ -216,14 +216,14 @@ static void say_buffered(fm_io *io, const char *path)
               "%s: this file system has no direct I/O; reads go through the page cache", path);
 }
 
-fm_status fm_io_open(fm_io *io, const fm_io_file **out, const char *path, uint64_t bytes,
+fm_status fm_io_open(fm_io *io, const fm_io_file **out, const char *path, fm_file_mark was,
                      fm_error *err)
 {
     *out = NULL;
     fm_status st = FM_OK;
     fm_io_file *f = calloc(1, sizeof *f);
     if (!f) return fm_fail(err, FM_E_NOMEM, "%s: no memory for the file handle", path);
-    *f = (fm_io_file){.fd = -1, .registered = -1, .bytes = bytes};
+    *f = (fm_io_file){.fd = -1, .registered = -1, .bytes = was.bytes};
     f->path = strdup(path);
     if (!f->path) {
         st = fm_fail(err, FM_E_NOMEM, "%s: no memory for the file handle", path);
@@ -242,18 +242,8 @@ fm_status fm_io_open(fm_io *io, const fm_io_file **out, const char *path, uint64
         st = fm_fail_errno(err, errno, "%s", path);
         goto fail;
     }
-    struct stat sb;
-    if (fstat(f->fd, &sb) != 0) {
-        st = fm_fail_errno(err, errno, "%s", path);
-        goto fail;
-    }
-    if ((uint64_t)sb.st_size < bytes) {
-        st = fm_fail(err, FM_E_FORMAT,
-                     "%s: has %" PRIu64 " bytes, but the checkpoint says %" PRIu64
-                     " (download incomplete, or changed while it was opened?)",
-                     path, (uint64_t)sb.st_size, bytes);
-        goto fail;
-    }
+    st = fm_file_check_mark(f->fd, path, was, err);
+    if (st != FM_OK) goto fail;
     f->next = io->files;
     io->files = f;
     io->n_file++;

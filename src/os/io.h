@@ -11,6 +11,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "os/file.h"
 
 enum { FM_IO_ALIGN = 4096, FM_IO_DEFAULT_DEPTH = 8, FM_IO_DEFAULT_SPLIT = 1 << 20 };
 
@@ -49,10 +50,10 @@ const char *fm_io_name(const fm_io *io);
 int fm_io_depth(const fm_io *io);
 uint64_t fm_io_split(const fm_io *io); /* bytes of a piece */
 
-/* Opens read-only, direct where the file system has it (else buffered, with a log line). `bytes`
- * is the size the checkpoint saw: a file that is shorter by now is refused, one that shrinks later
+/* Opens read-only, direct where the file system has it (else buffered, with a log line). `was` is
+ * what the checkpoint saw: a file that is another one by now is refused, one that shrinks later
  * is noticed by the read that falls short. The handle lives as long as the engine. */
-fm_status fm_io_open(fm_io *io, const fm_io_file **out, const char *path, uint64_t bytes,
+fm_status fm_io_open(fm_io *io, const fm_io_file **out, const char *path, fm_file_mark was,
                      fm_error *err);
 
 static inline uint64_t fm_io_room(uint64_t bytes)

@@ -295,7 +295,8 @@ fm_status fm_probe_disk(fm_disk_probe_result *out, const fm_disk_probe *probe, f
     d.file = calloc((size_t)probe->n_file, sizeof *d.file);
     if (!d.file) st = fm_fail(err, FM_E_NOMEM, "no memory for %d files", probe->n_file);
     for (int32_t i = 0; i < probe->n_file && st == FM_OK; i++)
-        st = fm_io_open(d.io, &d.file[i], probe->path[i], probe->file_bytes[i], err);
+        st = fm_io_open(d.io, &d.file[i], probe->path[i],
+                        (fm_file_mark){.bytes = probe->file_bytes[i]}, err);
     if (st == FM_OK) st = make_buffers(&d, &ledger, &line, err);
     if (st == FM_OK) st = read_places(&d, out, err);
     fm_io_destroy(d.io); /* waits: nobody writes to the buffer any more */

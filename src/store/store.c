@@ -48,7 +48,7 @@ static fm_status open_files(fm_store *s, const fm_store_options *opt, fm_error *
     s->file = calloc((size_t)opt->n_file + 1, sizeof *s->file);
     if (!s->file) return fm_fail(err, FM_E_NOMEM, "no memory for %d files", opt->n_file);
     for (int32_t i = 0; i < opt->n_file; i++) {
-        FM_TRY(fm_io_open(s->io, &s->file[i], opt->path[i], opt->file_bytes[i], err));
+        FM_TRY(fm_io_open(s->io, &s->file[i], opt->path[i], opt->mark[i], err));
     }
     return FM_OK;
 }

@@ -88,8 +88,8 @@ fm_status fm_plan_make(fm_store_plan *out, const fm_plan_input *in, fm_error *er
 typedef struct fm_store fm_store;
 
 typedef struct {
-    const char *const *path;    /* the checkpoint's files; index = fm_tensor_info.file */
-    const uint64_t *file_bytes; /* their sizes as the checkpoint saw them              */
+    const char *const *path;  /* the checkpoint's files; index = fm_tensor_info.file   */
+    const fm_file_mark *mark; /* as the checkpoint saw them                            */
     int32_t n_file;
     const fm_store_plan *plan;    /* made from the same layers and units                 */
     const fm_expert_layer *layer; /* copied                                              */

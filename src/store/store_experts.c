@@ -41,13 +41,13 @@ static fm_status check_layer(const fm_store_options *opt, int32_t index, fm_erro
         bool ok = p->bytes > 0 && p->file < opt->n_file &&
                   fm_mul_u64(p->stride, (uint64_t)layer->n_expert - 1, &last) &&
                   fm_add_u64(p->offset, last, &start) && fm_add_u64(start, p->bytes, &end) &&
-                  end <= opt->file_bytes[p->file];
+                  end <= opt->mark[p->file].bytes;
         if (p->each) {
             ok = p->bytes > 0 && p->each_step > 0;
             for (int32_t e = 0; e < layer->n_expert && ok; e++) {
                 const fm_extent at = fm_expert_extent(p, e);
                 ok = at.bytes == p->bytes && at.file < opt->n_file &&
-                     fm_add_u64(at.offset, at.bytes, &end) && end <= opt->file_bytes[at.file];
+                     fm_add_u64(at.offset, at.bytes, &end) && end <= opt->mark[at.file].bytes;
             }
         }
         if (!ok) {

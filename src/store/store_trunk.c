@@ -30,7 +30,7 @@ static fm_status check_piece(const fm_store_options *opt, int32_t unit, const fm
     const fm_extent at = t && piece->plane < 3 ? plane_of(piece) : (fm_extent){0};
     const bool ok = t && at.file < opt->n_file && piece->bytes > 0 &&
                     fm_add_u64(piece->offset, piece->bytes, &end) && end <= at.bytes &&
-                    fm_add_u64(at.offset, end, &file_end) && file_end <= opt->file_bytes[at.file];
+                    fm_add_u64(at.offset, end, &file_end) && file_end <= opt->mark[at.file].bytes;
     if (ok) return FM_OK;
     return fm_fail(err, FM_E_ARG,
                    "trunk unit %d: %s, bytes %" PRIu64 " + %" PRIu64 " are not inside the tensor",

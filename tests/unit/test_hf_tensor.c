@@ -130,9 +130,9 @@ static void a_read_error_is_not_a_short_file(void **state)
         skip();
     }
     fm_raw_set set = {0};
-    uint64_t bytes;
+    fm_file_mark mark;
     fm_error err = {0};
-    assert_int_equal(fm_safetensors_read(&set, 0, path, &bytes, &err), FM_E_IO);
+    assert_int_equal(fm_safetensors_read(&set, 0, path, &mark, &err), FM_E_IO);
     assert_int_not_equal(err.os_errno, 0);
     fm_raw_set_deinit(&set);
 }

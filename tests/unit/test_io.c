@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -97,7 +98,7 @@ static fm_io *open_engine(const char *name, int depth, const fm_io_file **file, 
     }
     assert_int_equal(st, FM_OK);
     assert_string_equal(fm_io_name(io), name);
-    assert_int_equal(fm_io_open(io, file, file_path, FILE_BYTES, &err), FM_OK);
+    assert_int_equal(fm_io_open(io, file, file_path, (fm_file_mark){FILE_BYTES, 0}, &err), FM_OK);
     return io;
 }
 
@@ -315,17 +316,30 @@ static void shrunk_file_is_noticed_by_the_read(void **state)
     }
 }
 
-static void file_shorter_than_the_checkpoint_is_refused(void **state)
+static void file_that_is_not_what_the_checkpoint_saw_is_refused(void **state)
 {
     (void)state;
     fm_io *io;
     fm_error err;
     const fm_io_file *file;
     assert_int_equal(fm_io_create(&io, &(fm_io_options){.engine = "pread"}, &err), FM_OK);
-    assert_int_equal(fm_io_open(io, &file, file_path, FILE_BYTES + 1, &err), FM_E_FORMAT);
-    assert_null(file);
-    assert_non_null(strstr(err.msg, file_path));
-    assert_int_equal(fm_io_open(io, &file, "no/such/file", 1, &err), FM_E_IO);
+    fm_file_mark was;
+    const int fd = open(file_path, O_RDWR);
+    assert_int_equal(fm_file_mark_of(&was, fd, file_path, &err), FM_OK);
+    const fm_file_mark bad[] = {{FILE_BYTES + 1, 0}, {FILE_BYTES - 1, 0}, {FILE_BYTES, was.mtime_ns - 1}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(fm_io_open(io, &file, file_path, bad[i], &err), FM_E_FORMAT);
+        assert_null(file);
+        assert_non_null(strstr(err.msg, file_path));
+        assert_non_null(strstr(err.msg, "changed while the model was being opened"));
+    }
+    assert_int_equal(fm_io_open(io, &file, file_path, was, &err), FM_OK);
+    assert_int_equal(pwrite(fd, content, 1, 0), 1); /* the same byte, but who knows */
+    const struct timespec later[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_NOW}};
+    assert_int_equal(futimens(fd, later), 0);
+    assert_int_equal(fm_io_open(io, &file, file_path, was, &err), FM_E_FORMAT);
+    close(fd);
+    assert_int_equal(fm_io_open(io, &file, "no/such/file", was, &err), FM_E_IO);
     assert_int_equal(err.os_errno, ENOENT);
     fm_io_destroy(io);
 }
@@ -339,7 +353,7 @@ static void full_queue_refuses_all_or_none(void **state)
         fm_error err;
         const fm_io_options opt = {.engine = engines[e], .depth = 2, .capacity = 10};
         if (fm_io_create(&io, &opt, &err) != FM_OK) continue;
-        assert_int_equal(fm_io_open(io, &file, file_path, FILE_BYTES, NULL), FM_OK);
+        assert_int_equal(fm_io_open(io, &file, file_path, (fm_file_mark){FILE_BYTES, 0}, NULL), FM_OK);
         assert_int_equal(fm_io_capacity(io), 10);
         fm_io_read rd[11];
         for (int i = 0; i < 11; i++) {
@@ -469,8 +483,8 @@ static void file_without_direct_io_is_read_buffered_and_said_once(void **state)
         const fm_io_options opt = {.engine = engines[e], .log = keep_line, .log_user = &log};
         if (fm_io_create(&io, &opt, NULL) != FM_OK) continue;
         const fm_io_file *a, *b;
-        assert_int_equal(fm_io_open(io, &a, path, 100000, NULL), FM_OK);
-        assert_int_equal(fm_io_open(io, &b, path, 100000, NULL), FM_OK);
+        assert_int_equal(fm_io_open(io, &a, path, (fm_file_mark){100000, 0}, NULL), FM_OK);
+        assert_int_equal(fm_io_open(io, &b, path, (fm_file_mark){100000, 0}, NULL), FM_OK);
         void *base = buffer_for(90000);
         assert_int_equal(read_one(io, b, 7777, 90000, base).status, FM_OK);
         assert_bytes(base, 7777, 90000);
@@ -671,7 +685,7 @@ int main(void)
         cmocka_unit_test(device_error_is_reported_with_its_place),
         cmocka_unit_test(errors_in_the_middle_of_traffic_hit_only_their_read),
         cmocka_unit_test(shrunk_file_is_noticed_by_the_read),
-        cmocka_unit_test(file_shorter_than_the_checkpoint_is_refused),
+        cmocka_unit_test(file_that_is_not_what_the_checkpoint_saw_is_refused),
         cmocka_unit_test(full_queue_refuses_all_or_none),
         cmocka_unit_test(malformed_reads_are_refused),
         cmocka_unit_test(destroy_with_reads_under_way_is_safe),

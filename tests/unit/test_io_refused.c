@@ -75,7 +75,7 @@ static int read_works(fm_io *io, uint8_t *buf)
 {
     const fm_io_file *file;
     fm_error err;
-    CHECK(fm_io_open(io, &file, path, FILE_BYTES, &err) == FM_OK);
+    CHECK(fm_io_open(io, &file, path, (fm_file_mark){FILE_BYTES, 0}, &err) == FM_OK);
     const fm_io_read rd = {.file = file, .offset = 5, .bytes = FILE_BYTES - 5, .base = buf};
     fm_io_done done;
     CHECK(fm_io_submit(io, &rd, 1, &err) == FM_OK);
@@ -152,7 +152,7 @@ static int with_a_broken_ring(bool (*break_it)(void))
     if (fm_io_create(&io, &opt, NULL) != FM_OK) return SKIP;
     CHECK(read_works(io, buf) == OK);
     const fm_io_file *file;
-    CHECK(fm_io_open(io, &file, path, FILE_BYTES, NULL) == FM_OK);
+    CHECK(fm_io_open(io, &file, path, (fm_file_mark){FILE_BYTES, 0}, NULL) == FM_OK);
     if (!break_it()) return SKIP;
     for (int round = 0; round < 3; round++) { /* an error each time, no hang and no crash */
         const fm_io_read rd = {.file = file, .bytes = FILE_BYTES, .base = buf};

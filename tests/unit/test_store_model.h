@@ -164,13 +164,13 @@ static inline uint64_t tm_whole_budget(void)
 static inline fm_store_options tm_options(tm_store *t, const fm_io_options *io)
 {
     static const char *path[TM_FILES];
-    static uint64_t bytes[TM_FILES];
+    static fm_file_mark mark[TM_FILES];
     for (int f = 0; f < TM_FILES; f++) {
         path[f] = tm.path[f];
-        bytes[f] = TM_FILE_BYTES;
+        mark[f].bytes = TM_FILE_BYTES;
     }
     return (fm_store_options){.path = path,
-                              .file_bytes = bytes,
+                              .mark = mark,
                               .n_file = TM_FILES,
                               .plan = &t->plan,
                               .layer = tm.layer,
