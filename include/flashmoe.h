@@ -8,7 +8,8 @@
  *
  * Functions that can fail return fm_status (0 is success) and describe the failure in an
  * fm_error, which may be NULL. Nothing here prints, exits or aborts on bad input. One engine may
- * be used by one thread at a time unless a function says otherwise.
+ * be used by one thread at a time unless a function says otherwise. A child process made by fork() has no
+ * use of its parent's engines: their memory is not there, and touching them, closing included, ends it.
  */
 #pragma once
 

@@ -76,6 +76,11 @@ void *fm_ledger_alloc(fm_ledger *l, int line, size_t bytes, int huge, fm_error *
 #else
     (void)huge;
 #endif
+#ifdef MADV_DONTFORK
+    /* Before Linux 6.3 the first write to a page that fork() shares may give the parent a new one while the device
+     * still fills the old one; and page tables of tens of gigabytes are not copied for a child that execs. */
+    (void)madvise(p, size, MADV_DONTFORK);
+#endif
     return p;
 }
 

@@ -41,7 +41,7 @@ int fm_ledger_open(fm_ledger *l, const char *name, uint64_t limit_bytes);
 int fm_ledger_line_of(fm_ledger *l, const char *name, uint64_t need_bytes);
 
 /* Page-aligned zeroed memory, charged to `line`; NULL with *err filled when the line is full or
- * the system refuses. `huge`: ask for transparent huge pages. */
+ * the system refuses. `huge`: ask for transparent huge pages. A child made by fork() does not have it. */
 void *fm_ledger_alloc(fm_ledger *l, int line, size_t bytes, int huge, fm_error *err);
 void fm_ledger_free(fm_ledger *l, int line, void *p, size_t bytes);
 

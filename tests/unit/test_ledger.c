@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -45,6 +48,34 @@ static void memory_is_page_aligned_and_zero(void **state)
         memset(p, 1, sizes[i]);
         fm_ledger_free(&l, line, p, sizes[i]);
     }
+}
+
+/* Direct reads into pages that are shared with a child may be lost. */
+static void child_processes_do_not_share_it(void **state)
+{
+    (void)state;
+#ifdef MADV_DONTFORK
+    fm_ledger l = {0};
+    enum { BYTES = 3 << 20 };
+    const int line = fm_ledger_open(&l, "x", BYTES);
+    unsigned char *p = fm_ledger_alloc(&l, line, BYTES, 1, NULL);
+    assert_non_null(p);
+    memset(p, 1, BYTES);
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) { /* is there anything? */
+        const bool is_there = msync(p, 4096, MS_ASYNC) == 0;
+        _exit(is_there ? 1 : 0);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(p[BYTES - 1], 1);
+    fm_ledger_free(&l, line, p, BYTES);
+#else
+    skip();
+#endif
 }
 
 static void reopening_a_line_changes_its_limit_not_its_use(void **state)
@@ -103,6 +134,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(line_is_limited_to_what_the_plan_granted),
         cmocka_unit_test(memory_is_page_aligned_and_zero),
+        cmocka_unit_test(child_processes_do_not_share_it),
         cmocka_unit_test(reopening_a_line_changes_its_limit_not_its_use),
         cmocka_unit_test(full_ledger_says_so),
         cmocka_unit_test(arena_measures_and_lays_out_the_same),
