@@ -294,8 +294,7 @@ void fm_session_destroy(fm_session *session);
 
 /* Called between layers, experts and chunks; return false to stop. The call then returns
  * FM_E_CANCELLED. tokens_done counts a pass that is under way by its layers: half of them done is half of
- * its tokens. After any error of fm_session_eval the session is empty (n_past is 0), because the state of
- * some layers has moved on and that of others has not. */
+ * its tokens. */
 typedef bool (*fm_eval_progress_fn)(void *user, int64_t tokens_done, int64_t tokens_total);
 
 /* Receives logits [n_vocab] of the token at position pos, in order. Return false to stop. */
@@ -314,11 +313,16 @@ typedef struct {
 
 /* Appends n tokens to the session and computes their logits in chunks that end at multiples of the
  * engine's n_batch. Batches that are multiples of 64 all give the same bits; the same tokens given in other calls may
- * differ in the last ones. opt may be NULL. */
+ * differ in the last ones. opt may be NULL.
+ *
+ * Errors of the arguments (FM_E_ARG; FM_E_LIMIT: the context is full) are found before anything is evaluated and leave
+ * the session as it was. After any other error the session is empty (n_past is 0), because the state of some layers
+ * has moved on and that of others has not. */
 fm_status fm_session_eval(fm_session *session, const int32_t *ids, size_t n,
                           const fm_eval_options *opt, fm_error *err);
 
-/* Logits [n_vocab] of the last evaluated token; borrowed until the next eval. */
+/* Logits [n_vocab] of the last evaluated token; borrowed until the next eval. NULL in a session that is new, was reset,
+ * or whose last evaluation failed. */
 const float *fm_session_logits(const fm_session *session);
 int64_t fm_session_n_past(const fm_session *session);
 /* Bytes of attention caches and recurrent state that the next token reads, and of the state writes. */
@@ -349,7 +353,7 @@ void fm_sampler_destroy(fm_sampler *s);
 /* Picks an id from logits [n_vocab] and remembers it for the repeat penalty. In this order: repeat
  * penalty, top_k, top_p, min_p (both on probabilities at temperature 1), temperature, draw. Equal
  * logits count in order of their id. -1 when a logit is NaN or none is above -infinity: the logits
- * cannot be trusted. No allocation. */
+ * cannot be trusted; and for NULL. No allocation. */
 int32_t fm_sampler_pick(fm_sampler *s, const float *logits);
 void fm_sampler_accept(fm_sampler *s, int32_t id); /* a token that was not sampled */
 

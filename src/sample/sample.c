@@ -225,6 +225,7 @@ static int32_t draw(fm_sampler *s, float largest)
 
 int32_t fm_sampler_pick(fm_sampler *s, const float *logits)
 {
+    if (!logits) return -1;
     memcpy(s->scores, logits, (size_t)s->n_vocab * sizeof *logits);
     apply_repeat_penalty(s, logits);
     const int32_t best = find_largest(s->scores, s->n_vocab);

@@ -352,6 +352,7 @@ static void requests_out_of_range_are_refused(void **st)
     fm_session *second;
     assert_int_equal(fm_session_create(&second, r.engine, &err), FM_E_LIMIT);
     assert_null(second);
+    assert_null(fm_session_logits(r.session));
     int32_t bad = tiny_spec_find("qwen3moe-a")->n_vocab;
     assert_int_equal(fm_session_eval(r.session, &bad, 1, NULL, &err), FM_E_ARG);
     bad = -1;
@@ -359,8 +360,20 @@ static void requests_out_of_range_are_refused(void **st)
     assert_int_equal(fm_session_eval(r.session, r.ids, 0, NULL, &err), FM_E_ARG);
     for (int i = 0; i < 256 / N_TOKENS; i++)
         assert_int_equal(fm_session_eval(r.session, r.ids, N_TOKENS, NULL, &err), FM_OK);
+    /* and the session goes on as it was */
+    const float *const logits = fm_session_logits(r.session);
+    const float first = logits[0];
+    const int64_t n_past = fm_session_n_past(r.session);
+    assert_int_equal(n_past, 256 / N_TOKENS * N_TOKENS);
     assert_int_equal(fm_session_eval(r.session, r.ids, N_TOKENS, NULL, &err), FM_E_LIMIT);
     assert_non_null(strstr(err.msg, "--ctx"));
+    assert_int_equal(fm_session_eval(r.session, &bad, 1, NULL, &err), FM_E_ARG);
+    assert_int_equal(fm_session_n_past(r.session), n_past);
+    assert_ptr_equal(fm_session_logits(r.session), logits);
+    assert_true(logits[0] == first);
+    assert_int_equal(fm_session_eval(r.session, r.ids, 1, NULL, &err), FM_OK);
+    fm_session_reset(r.session);
+    assert_null(fm_session_logits(r.session));
     close_run(&r);
 }
 

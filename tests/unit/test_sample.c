@@ -281,6 +281,7 @@ static void bad_logits_are_refused(void **state)
         const float none[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
         const float infinite[4] = {1, INFINITY, 2, INFINITY};
         const float one[4] = {-INFINITY, -INFINITY, -7, -INFINITY};
+        assert_int_equal(fm_sampler_pick(s, NULL), -1); /* what a session without logits gives */
         assert_int_equal(fm_sampler_pick(s, with_nan), -1);
         assert_int_equal(fm_sampler_pick(s, with_nan_first), -1);
         assert_int_equal(fm_sampler_pick(s, none), -1);
