@@ -438,8 +438,9 @@ double fm_engine_weights_gb_s(fm_engine *engine, int passes);
 fm_status fm_engine_write_importance(const fm_engine *engine, const char *path, const char *dataset,
                                      uint32_t n_chunk, uint32_t chunk_size, fm_error *err);
 
-/* Completes the file of trace_path (a routing trace, docs/formats.md) and ends the recording. Closing the
- * engine does the same, but can only log a failure. Without a trace_path: nothing. */
+/* Completes the file of trace_path (a routing trace, docs/formats.md) and ends the recording. A pass that failed is left
+ * out; where none was evaluated a file of that name stays as it was. Closing the engine does the same, but can only log a
+ * failure. Without a trace_path: nothing. */
 fm_status fm_engine_finish_trace(fm_engine *engine, fm_error *err);
 
 /* "release", "debug checks" or "fault injection": how this was built, for --version. */

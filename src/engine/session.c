@@ -243,6 +243,7 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
         p.in_pass = n_pass;
         st =
             fm_run_pass(e->run, s->kv, ids + p.done, (int32_t)n_pass, s->n_past, head, &hooks, err);
+        if (st == FM_OK && e->trace) fm_route_trace_pass_end(e->trace);
         if (st == FM_OK) st = draft_follow(s, ids + p.done, n_pass, &hooks, err);
         if (st == FM_OK && s->drafts && !last)
             st = draft_next(s, ids[p.done + n_pass], NULL, &hooks, err);

@@ -7,20 +7,29 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "model/model.h"
 
 struct fm_route_trace {
     FILE *file;
     char *path, *temp_path;
     int32_t n_used, n_tok;
+    off_t bytes, pass_at; /* written so far; up to the pass that was begun last */
+    bool in_pass, has_pass;
     int write_errno; /* of the first failure, 0: none */
 };
 
+static void note_error(fm_route_trace *t)
+{
+    if (!t->write_errno) t->write_errno = errno ? errno : EIO;
+}
+
 static void put(fm_route_trace *t, uint64_t v, int n)
 {
-    for (int i = 0; i < n; i++)
-        if (putc((int)(v >> (8 * i) & 0xff), t->file) == EOF && !t->write_errno)
-            t->write_errno = errno ? errno : EIO;
+    uint8_t number[8];
+    fm_put_le(number, v, n);
+    if (fwrite(number, 1, (size_t)n, t->file) != (size_t)n) note_error(t);
+    t->bytes += n;
 }
 
 static void write_header(fm_route_trace *t, const fm_model *m, fm_str name)
@@ -82,8 +91,22 @@ fm_status fm_route_trace_open(fm_route_trace **out, const char *path, const fm_m
     return FM_OK;
 }
 
+/* Back to where a pass that was broken off began: not all of its layers are there. */
+static void drop_broken_pass(fm_route_trace *t)
+{
+    if (!t->in_pass) return;
+    t->in_pass = false;
+    t->bytes = t->pass_at;
+    if (fflush(t->file) != 0 || ftruncate(fileno(t->file), t->pass_at) != 0 ||
+        fseeko(t->file, t->pass_at, SEEK_SET) != 0)
+        note_error(t);
+}
+
 void fm_route_trace_pass(fm_route_trace *t, bool is_prompt, int32_t n_tok, int64_t pos)
 {
+    drop_broken_pass(t);
+    t->in_pass = true;
+    t->pass_at = t->bytes;
     t->n_tok = n_tok;
     put(t, 1, 1);
     put(t, is_prompt ? 0 : 1, 1);
@@ -98,18 +121,25 @@ void fm_route_trace_layer(fm_route_trace *t, int32_t layer, const int32_t *ids)
     for (int64_t i = 0; i < (int64_t)t->n_tok * t->n_used; i++) put(t, (uint64_t)ids[i], 2);
 }
 
+void fm_route_trace_pass_end(fm_route_trace *t)
+{
+    t->in_pass = false;
+    t->has_pass = true;
+}
+
 fm_status fm_route_trace_close(fm_route_trace *t, fm_error *err)
 {
     if (!t) return FM_OK;
     errno = 0;
+    drop_broken_pass(t);
     const bool flushed = fflush(t->file) == 0;
     if (!flushed && !t->write_errno) t->write_errno = errno ? errno : EIO;
     fm_status st = FM_OK;
     if (t->write_errno) {
         st = fm_fail_errno(err, t->write_errno, "%s: writing the routing trace", t->path);
-    } else if (rename(t->temp_path, t->path) != 0) {
+    } else if (t->has_pass && rename(t->temp_path, t->path) != 0) {
         st = fm_fail_errno(err, errno, "%s", t->path);
-    } else {
+    } else if (t->has_pass) {
         free(t->temp_path);
         t->temp_path = NULL;
     }

@@ -15,6 +15,9 @@ fm_status fm_route_trace_open(fm_route_trace **out, const char *path, const stru
 void fm_route_trace_pass(fm_route_trace *t, bool is_prompt, int32_t n_tok, int64_t pos);
 /* ids [n_tok][experts per token], best first. */
 void fm_route_trace_layer(fm_route_trace *t, int32_t layer, const int32_t *ids);
+/* It was evaluated. One that was not is dropped when the next one begins. */
+void fm_route_trace_pass_end(fm_route_trace *t);
 
-/* Completes the file; frees t in every case. NULL is fine. */
+/* Completes the file with the passes that ended; without any there is none, and what had its name keeps it. Frees t in
+ * every case. NULL is fine. */
 fm_status fm_route_trace_close(fm_route_trace *t, fm_error *err);
