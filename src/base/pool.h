@@ -18,6 +18,13 @@ typedef struct fm_pool fm_pool;
 /* item in [0, n_items); thread in [0, fm_pool_size()). */
 typedef void (*fm_pool_fn)(void *ctx, int64_t item, int thread);
 
+enum { FM_POOL_THREADS_MAX = 1024 };
+/* How many threads who asked for so many gets; 0: one for each of n_cpu processors, as far as that goes. */
+static inline int fm_pool_threads(int asked, int n_cpu)
+{
+    return asked != 0 ? asked : n_cpu < FM_POOL_THREADS_MAX ? n_cpu : FM_POOL_THREADS_MAX;
+}
+
 /* n_threads includes the caller; 1 makes no thread at all. */
 fm_status fm_pool_create(fm_pool **out, int n_threads, fm_error *err);
 void fm_pool_destroy(fm_pool *pool);

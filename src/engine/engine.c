@@ -19,7 +19,7 @@
 #include "quant/planar.h"
 #include "engine/tokenizer_glue.h"
 
-enum { IO_DEPTH_MAX = 1024, IO_SPLIT_MAX = 1 << 30, THREADS_MAX = 1024 };
+enum { IO_DEPTH_MAX = 1024, IO_SPLIT_MAX = 1 << 30 };
 
 void fm_engine_options_init(fm_engine_options *opt)
 {
@@ -46,9 +46,9 @@ static fm_status check_options(const fm_engine_options *o, fm_error *err)
                        "fm_engine_options_init() called?",
                        o->struct_size, sizeof *o);
     if (!o->model_path || !o->model_path[0]) return fm_fail(err, FM_E_ARG, "no model was named");
-    if (o->n_threads < 0 || o->n_threads > THREADS_MAX)
+    if (o->n_threads < 0 || o->n_threads > FM_POOL_THREADS_MAX)
         return fm_fail(err, FM_E_ARG, "threads: %d, expected 1 to %d (0: all cores)", o->n_threads,
-                       THREADS_MAX);
+                       FM_POOL_THREADS_MAX);
     if (o->n_ctx < 0)
         return fm_fail(err, FM_E_ARG, "context: %d tokens, expected 1 or more", o->n_ctx);
     if (o->n_batch < 0 || o->n_batch > (1 << 16))
@@ -66,6 +66,11 @@ static fm_status check_options(const fm_engine_options *o, fm_error *err)
     if (o->activations != FM_ACTIVATIONS_FULL && o->activations != FM_ACTIVATIONS_INT8)
         return fm_fail(err, FM_E_ARG, "activations: %d, expected FM_ACTIVATIONS_FULL or _INT8",
                        (int)o->activations);
+    if (o->kv_type != FM_KV_F16 && o->kv_type != FM_KV_F32)
+        return fm_fail(err, FM_E_ARG, "kv_type: %d, expected FM_KV_F16 or _F32", (int)o->kv_type);
+    if (o->prefetch < FM_PREFETCH_AUTO || o->prefetch > FM_PREFETCH_OFF)
+        return fm_fail(err, FM_E_ARG, "prefetch: %d, expected FM_PREFETCH_AUTO, _ON or _OFF",
+                       (int)o->prefetch);
     if (o->draft < FM_DRAFT_AUTO || o->draft > FM_DRAFT_OFF)
         return fm_fail(err, FM_E_ARG, "draft: %d, expected FM_DRAFT_AUTO, _ON or _OFF",
                        (int)o->draft);
@@ -348,7 +353,7 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
     e->log_user = o->log_user;
     e->kv_type = o->kv_type;
     e->warm_start = o->warm_start;
-    e->n_thread = o->n_threads ? o->n_threads : fm_os_cpu_count();
+    e->n_thread = fm_pool_threads(o->n_threads, fm_os_cpu_count());
     e->path = strdup(o->model_path);
 
     fm_status st = e->path ? fm_checkpoint_open(&e->checkpoint, o->model_path, err)

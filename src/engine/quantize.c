@@ -477,7 +477,7 @@ static fm_status quantize(quantizer *q, fm_quantize_result *result, fm_error *er
         FM_TRY(find_importance(q, t, &sums, &counts, &n, &found, err));
     }
     FM_TRY(make_header(q, err));
-    FM_TRY(fm_pool_create(&q->pool, o->n_threads ? o->n_threads : fm_os_cpu_count(), err));
+    FM_TRY(fm_pool_create(&q->pool, fm_pool_threads(o->n_threads, fm_os_cpu_count()), err));
     fm_pool_limit(q->pool, fm_os_cpu_count());
     FM_TRY(make_room(q, err));
     FM_TRY(open_part(q, err));

@@ -208,12 +208,43 @@ static void open_that_fails_leaves_an_earlier_trace_alone(void **state)
 }
 #endif
 
+/* ---- options ------------------------------------------------------------------------------ */
+
+static void values_that_no_option_has_are_refused(void **state)
+{
+    (void)state;
+    fm_engine *e;
+    fm_error err = {0};
+    fm_engine_options o;
+#define REFUSED(field, value)                                                                     \
+    do {                                                                                          \
+        set_options(&o, tiny_file(SPEC, "F32", NULL));                                            \
+        o.field = value;                                                                          \
+        assert_int_equal(fm_engine_open(&e, &o, &err), FM_E_ARG);                                 \
+        assert_null(e);                                                                           \
+    } while (0)
+    REFUSED(kv_type, (fm_kv_type)9);
+    assert_non_null(strstr(err.msg, "kv_type: 9"));
+    REFUSED(prefetch, (fm_prefetch)7);
+    assert_non_null(strstr(err.msg, "prefetch: 7"));
+    REFUSED(draft, (fm_draft_mode)3);
+    REFUSED(activations, (fm_activations)2);
+    REFUSED(n_threads, 1025);
+    REFUSED(n_threads, -1);
+    REFUSED(io_depth, 1025);
+    REFUSED(io_split, 4097);
+    REFUSED(n_ctx, -1);
+    REFUSED(struct_size, sizeof o - 1);
+    REFUSED(model_path, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(model_that_changes_while_it_is_opened_is_refused),
         cmocka_unit_test(traces_have_whole_passes),
         cmocka_unit_test(open_that_fails_leaves_an_earlier_trace_alone),
+        cmocka_unit_test(values_that_no_option_has_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

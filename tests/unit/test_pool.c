@@ -307,9 +307,21 @@ static void create_refuses_senseless_counts(void **state)
     fm_pool_destroy(NULL);
 }
 
+static void machines_with_many_processors_get_as_many_threads_as_there_may_be(void **state)
+{
+    (void)state;
+    assert_int_equal(fm_pool_threads(0, 6), 6);
+    assert_int_equal(fm_pool_threads(3, 6), 3);
+    assert_int_equal(fm_pool_threads(0, 4096), FM_POOL_THREADS_MAX);
+    fm_pool *pool;
+    fm_error err;
+    assert_int_equal(fm_pool_create(&pool, fm_pool_threads(4096, 8), &err), FM_E_ARG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(machines_with_many_processors_get_as_many_threads_as_there_may_be),
         cmocka_unit_test(any_thread_count_computes_every_item_once),
         cmocka_unit_test(runs_after_workers_slept_still_complete),
         cmocka_unit_test(next_run_sees_results_of_the_last),
