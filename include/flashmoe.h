@@ -316,8 +316,8 @@ typedef struct {
  * differ in the last ones. opt may be NULL.
  *
  * Errors of the arguments (FM_E_ARG; FM_E_LIMIT: the context is full) are found before anything is evaluated and leave
- * the session as it was. After any other error the session is empty (n_past is 0), because the state of some layers
- * has moved on and that of others has not. */
+ * the session as it was. Any other error takes the whole call back: it may be given again. Models that have recurrent
+ * state or layers with a window cannot go back: their session is empty then (n_past is 0). */
 fm_status fm_session_eval(fm_session *session, const int32_t *ids, size_t n,
                           const fm_eval_options *opt, fm_error *err);
 

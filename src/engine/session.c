@@ -85,6 +85,16 @@ void fm_session_reset(fm_session *s)
     s->draft = -1;
 }
 
+/* After a call that broke off. Where every layer finds what it needs by position, and keeps all positions, the next call
+ * writes over what this one wrote; recurrent state of some layers has moved on, and rings have lost old positions. */
+static void take_back(fm_session *s, int64_t n_past)
+{
+    const fm_kv_shape *const shape = fm_kv_get_shape(s->kv);
+    const bool by_position = shape->n_delta_layer == 0 && shape->n_window_layer == 0;
+    fm_session_reset(s);
+    if (by_position) s->n_past = n_past;
+}
+
 typedef struct {
     const fm_eval_options *opt;
     const fm_run *run;
@@ -261,8 +271,7 @@ fm_status fm_session_eval(fm_session *s, const int32_t *ids, size_t n, const fm_
     } else {
         e->prompt_us += us;
     }
-    /* A pass that broke off has moved the recurrent state of some layers and not of others. */
-    if (st != FM_OK) fm_session_reset(s);
+    if (st != FM_OK) take_back(s, hooks.call_from);
     if (st != FM_OK && e->importance) fm_input_sums_spoil(e->importance);
     return st;
 }

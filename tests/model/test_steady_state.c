@@ -301,6 +301,89 @@ static void goes_on(const char *name)
     free(want);
 }
 
+typedef struct {
+    float *out; /* [N_BACK_ALL][n_vocab] */
+    size_t n_vocab;
+} every;
+
+static bool keep_logits(void *user, int64_t pos, const float *logits)
+{
+    const every *e = user;
+    memcpy(e->out + (size_t)pos * e->n_vocab, logits, e->n_vocab * sizeof *logits);
+    return true;
+}
+
+enum { N_BACK_FIRST = 150, N_BACK_SECOND = 200, N_BACK_ALL = N_BACK_FIRST + N_BACK_SECOND + 3 };
+
+/* The second call, and three tokens one by one. */
+static void go_on(fm_session *s, const int32_t *ids, every *e)
+{
+    fm_error err = {0};
+    const fm_eval_options o = {
+        .struct_size = sizeof o, .every_logits = keep_logits, .logits_user = e};
+    assert_int_equal(fm_session_eval(s, ids + N_BACK_FIRST, N_BACK_SECOND, &o, &err), FM_OK);
+    for (int i = N_BACK_FIRST + N_BACK_SECOND; i < N_BACK_ALL; i++)
+        assert_int_equal(fm_session_eval(s, ids + i, 1, &o, &err), FM_OK);
+}
+
+/* Where a model keeps all of its past by position, a call that fails is taken back, wherever it was. */
+static void goes_back(const char *spec, bool can)
+{
+    const size_t n_vocab = (size_t)tiny_spec_find(spec)->n_vocab, n = N_BACK_ALL * n_vocab;
+    int32_t ids[N_BACK_ALL];
+    tiny_token_ids(ids, N_BACK_ALL, tiny_spec_find(spec));
+    every want = {calloc(n, sizeof(float)), n_vocab}, got = {calloc(n, sizeof(float)), n_vocab};
+    fm_error err = {0};
+    fm_engine_options o;
+    fm_engine_options_init(&o);
+    o.model_path = tiny_file(spec, "F32", NULL);
+    o.n_threads = 2;
+    o.n_ctx = 512;
+    o.n_batch = 64;
+    fm_engine *e;
+    fm_session *s;
+    if (fm_engine_open(&e, &o, &err) != FM_OK) fail_msg("%s", err.msg);
+    if (fm_session_create(&s, e, &err) != FM_OK) fail_msg("%s", err.msg);
+    assert_int_equal(fm_session_eval(s, ids, N_BACK_FIRST, NULL, &err), FM_OK);
+    go_on(s, ids, &want);
+    for (int stop_at = 1;; stop_at += 1 + stop_at / 2) {
+        fm_session_reset(s);
+        assert_int_equal(fm_session_eval(s, ids, N_BACK_FIRST, NULL, &err), FM_OK);
+        stop_after stop = {.stop_at = stop_at};
+        const fm_eval_options eo = {
+            .struct_size = sizeof eo, .progress = stop_at_call, .progress_user = &stop};
+        /* other tokens than those that come then */
+        const fm_status st = fm_session_eval(s, ids + 7, N_BACK_SECOND, &eo, &err);
+        if (st == FM_OK) {
+            assert_true(stop_at > 50);
+            break;
+        }
+        assert_int_equal(st, FM_E_CANCELLED);
+        assert_null(fm_session_logits(s));
+        assert_int_equal(fm_session_n_past(s), can ? N_BACK_FIRST : 0);
+        if (!can) break;
+        memset(got.out, 0, n * sizeof(float));
+        go_on(s, ids, &got);
+        if (memcmp(want.out, got.out, n * sizeof(float)) != 0)
+            fail_msg("%s: stopped at call %d, other logits", spec, stop_at);
+    }
+    fm_session_destroy(s);
+    fm_engine_close(e);
+    free(want.out);
+    free(got.out);
+}
+
+static void failed_calls_are_taken_back(void **st)
+{
+    (void)st;
+    goes_back("qwen3moe-a", true);
+    goes_back("glm4moe-a", true);
+    goes_back("deepseek2-c", true);
+    goes_back("glm-dsa-a", true);
+    goes_back("gpt-oss-a", false);
+    goes_back("qwen35moe-a", false);
+}
+
 static void batch_does_not_show_when_a_session_goes_on(void **st)
 {
     (void)st;
@@ -385,6 +468,7 @@ int main(void)
         cmocka_unit_test(read_errors_name_file_and_offset_and_the_engine_recovers),
         cmocka_unit_test(passing_faults_change_nothing),
         cmocka_unit_test(stop_in_a_prompt_leaves_a_usable_session),
+        cmocka_unit_test(failed_calls_are_taken_back),
         cmocka_unit_test(batch_does_not_show_when_a_session_goes_on),
         cmocka_unit_test(long_prompts_of_latent_attention_agree),
         cmocka_unit_test(requests_out_of_range_are_refused),
