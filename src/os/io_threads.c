@@ -2,7 +2,7 @@
  * range, copies it into the buffer, unmaps: for comparison, buffered by nature). One thread per
  * unit of depth. A piece belongs to the threads from start() until it is on the list of done ones.
  */
-#define _GNU_SOURCE /* MADV_POPULATE_READ */
+#define _GNU_SOURCE /* MADV_* */
 #include "os/io_internal.h"
 
 #include <errno.h>
@@ -15,6 +15,10 @@
 #include <unistd.h>
 
 #include "os/fault.h"
+
+#if defined(__linux__) && !defined(MADV_POPULATE_READ)
+#define MADV_POPULATE_READ 22 /* headers older than the kernel */
+#endif
 
 typedef int64_t (*read_fn)(const fm_io_piece *p);
 
@@ -42,6 +46,26 @@ static int64_t read_with_pread(const fm_io_piece *p)
     return got >= 0 ? got : -errno;
 }
 
+static int populate(void *map, size_t bytes)
+{
+#ifdef MADV_POPULATE_READ
+    return madvise(map, bytes, MADV_POPULATE_READ);
+#else
+    (void)map, (void)bytes;
+    errno = EINVAL;
+    return -1;
+#endif
+}
+
+static bool can_populate(void)
+{
+    void *const page = mmap(NULL, 1, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) return false;
+    const bool can = populate(page, (size_t)sysconf(_SC_PAGESIZE)) == 0;
+    munmap(page, 1);
+    return can;
+}
+
 static int64_t read_with_mmap(const fm_io_piece *p)
 {
     const uint64_t offset = p->offset + p->done;
@@ -51,18 +75,16 @@ static int64_t read_with_mmap(const fm_io_piece *p)
     const uint64_t in_file = (uint64_t)st.st_size - offset;
     size_t n = p->bytes - p->done;
     if (n > in_file) n = (size_t)in_file;
-    void *map = mmap(NULL, n, PROT_READ, MAP_PRIVATE, p->file->fd, (off_t)offset);
+    /* The system's pages may be larger than FM_IO_ALIGN, of which offset is a multiple. */
+    const size_t before = (size_t)(offset % (uint64_t)sysconf(_SC_PAGESIZE)), whole = before + n;
+    uint8_t *map = mmap(NULL, whole, PROT_READ, MAP_PRIVATE, p->file->fd, (off_t)(offset - before));
     if (map == MAP_FAILED) return -errno;
     int64_t result = (int64_t)n;
-    (void)madvise(map, n, MADV_WILLNEED); /* one large read instead of one per fault */
-#ifdef MADV_POPULATE_READ
+    (void)madvise(map, whole, MADV_WILLNEED); /* one large read instead of one per fault */
     /* Brings the pages in, and turns what would be a SIGBUS during the copy into an error. */
-    if (madvise(map, n, MADV_POPULATE_READ) != 0 && errno != EINVAL) {
-        result = errno == EFAULT ? -EIO : -errno;
-    }
-#endif
-    if (result > 0) memcpy(p->buf + p->done, map, n);
-    munmap(map, n);
+    if (populate(map, whole) != 0) result = errno == EFAULT ? -EIO : -errno;
+    if (result > 0) memcpy(p->buf + p->done, map + before, n);
+    munmap(map, whole);
     return result;
 }
 
@@ -145,6 +167,11 @@ static fm_status pread_create(fm_io_back **out, fm_io *io, fm_error *err)
 
 static fm_status mmap_create(fm_io_back **out, fm_io *io, fm_error *err)
 {
+    *out = NULL;
+    if (!can_populate())
+        return fm_fail(err, FM_E_UNSUPPORTED,
+                       "I/O engine 'mmap' needs MADV_POPULATE_READ (Linux 5.14): without it a file that "
+                       "becomes shorter would end the process; expected uring or pread");
     return threads_create(out, io, read_with_mmap, err);
 }
 

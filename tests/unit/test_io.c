@@ -80,7 +80,7 @@ static void keep_line(void *user, fm_log_level level, const char *line)
     snprintf(r->last, sizeof r->last, "%s", line);
 }
 
-/* NULL when this machine has no io_uring: a skip, not a pass. */
+/* NULL when this machine has no io_uring, or cannot map files: a skip, not a pass. */
 static fm_io *open_engine(const char *name, int depth, const fm_io_file **file, log_record *log)
 {
     fm_io *io;
@@ -92,7 +92,7 @@ static fm_io *open_engine(const char *name, int depth, const fm_io_file **file, 
                                .log_user = log};
     if (log) memset(log, 0, sizeof *log);
     const fm_status st = fm_io_create(&io, &opt, &err);
-    if (st == FM_E_UNSUPPORTED && strcmp(name, "uring") == 0) {
+    if (st == FM_E_UNSUPPORTED && strcmp(name, "pread") != 0) {
         print_message("skip: %s\n", err.msg);
         return NULL;
     }

@@ -118,6 +118,33 @@ static bool refuse_submission(void)
     return install(rules, sizeof rules / sizeof rules[0]);
 }
 
+/* As a kernel before 5.14, which knows no MADV_POPULATE_READ. */
+static bool refuse_populating(void)
+{
+    enum { POPULATE_READ = 22 };
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)SYS_madvise, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, POPULATE_READ, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    return install(rules, sizeof rules / sizeof rules[0]);
+}
+
+/* What is mapped could vanish during the copy. */
+static int without_populating(void)
+{
+    if (!refuse_populating()) return SKIP;
+    const fm_io_options opt = {.engine = "mmap"};
+    fm_io *io;
+    fm_error err = {0};
+    CHECK(fm_io_create(&io, &opt, &err) == FM_E_UNSUPPORTED);
+    CHECK(io == NULL && strstr(err.msg, "mmap") && strstr(err.msg, "5.14"));
+    return OK;
+}
+
 static int without_io_uring(void)
 {
     if (!refuse(SYS_io_uring_setup)) return SKIP;
@@ -234,6 +261,12 @@ static void ring_that_breaks_fails_its_reads(void **state)
     run_in_child(with_a_ring_that_takes_nothing);
 }
 
+static void mmap_is_refused_where_a_shorter_file_would_end_the_process(void **state)
+{
+    (void)state;
+    run_in_child(without_populating);
+}
+
 static void refused_locking_is_a_note_not_an_error(void **state)
 {
     (void)state;
@@ -245,6 +278,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refused_io_uring_is_replaced_unless_asked_for),
         cmocka_unit_test(ring_that_breaks_fails_its_reads),
+        cmocka_unit_test(mmap_is_refused_where_a_shorter_file_would_end_the_process),
         cmocka_unit_test(refused_locking_is_a_note_not_an_error),
     };
     return cmocka_run_group_tests(tests, make_file, remove_file);
