@@ -1,6 +1,7 @@
 /* Files in the user's cache directory: see cache_file.h. */
 #include "os/cache_file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -16,6 +18,7 @@
 
 /* magic, version (4), zero (4), bytes of the payload (8), checksum (8); little-endian */
 enum { AT_VERSION = 8, AT_ZERO = 12, AT_BYTES = 16, AT_SUM = 24, HEADER_BYTES = 32 };
+enum { STALE_SECONDS = 3600 };
 
 fm_status fm_cache_path(char path[FM_CACHE_PATH_MAX], const char *name, fm_error *err)
 {
@@ -50,8 +53,11 @@ static fm_status check_header(const unsigned char *h, const char *path, const ch
     if (found != version)
         return fm_fail(err, FM_E_FORMAT, "%s: version %" PRIu32 ", expected %" PRIu32, path, found,
                        version);
-    const uint64_t said = fm_get_le(h + AT_BYTES, 8);
-    if (said != payload_bytes || fm_get_le(h + AT_ZERO, 4) != 0)
+    const uint64_t zero = fm_get_le(h + AT_ZERO, 4), said = fm_get_le(h + AT_BYTES, 8);
+    if (zero != 0)
+        return fm_fail(err, FM_E_FORMAT, "%s: %" PRIu64 " behind the version, expected 0", path,
+                       zero);
+    if (said != payload_bytes)
         return fm_fail(err, FM_E_FORMAT, "%s: holds %" PRIu64 " bytes, its header says %" PRIu64,
                        path, payload_bytes, said);
     return FM_OK;
@@ -123,16 +129,38 @@ static fm_status make_folders(const char *path, fm_error *err)
     return FM_OK;
 }
 
-static bool write_all(int fd, const void *data, size_t n)
+/* What processes that were killed while they wrote `path` left behind. To write one takes milliseconds. */
+static void remove_stale(const char *path)
 {
-    for (size_t done = 0; done < n;) {
-        const ssize_t put = write(fd, (const char *)data + done, n - done);
-        if (put > 0)
-            done += (size_t)put;
-        else if (put == 0 || errno != EINTR)
-            return false;
+    const char *const slash = strrchr(path, '/');
+    if (!slash) return;
+    const char *const name = slash + 1;
+    const size_t n = strlen(name), n_folder = (size_t)(name - path);
+    char other[FM_CACHE_PATH_MAX + 256];
+    memcpy(other, path, n_folder);
+    other[n_folder] = 0;
+    DIR *const folder = opendir(other);
+    if (!folder) return;
+    const time_t now = time(NULL);
+    for (const struct dirent *e; (e = readdir(folder)) != NULL;) {
+        const size_t len = strlen(e->d_name);
+        if (len < n + 5 || strncmp(e->d_name, name, n) != 0 || e->d_name[n] != '.' ||
+            strcmp(e->d_name + len - 4, ".tmp") != 0)
+            continue;
+        snprintf(other + n_folder, sizeof other - n_folder, "%s", e->d_name);
+        struct stat st;
+        if (stat(other, &st) == 0 && now - st.st_mtime > STALE_SECONDS) unlink(other);
     }
-    return true;
+    closedir(folder);
+}
+
+/* To the device before it gets its name: after a power cut the name stands for the old content or the new one. */
+static fm_status write_whole(int fd, const char *path, const unsigned char *header,
+                             const void *payload, size_t bytes, fm_error *err)
+{
+    FM_TRY(fm_file_write_at(fd, path, header, HEADER_BYTES, 0, err));
+    FM_TRY(fm_file_write_at(fd, path, payload, bytes, HEADER_BYTES, err));
+    return fm_file_sync(fd, path, err);
 }
 
 fm_status fm_cache_write(const char *path, const char magic[FM_CACHE_MAGIC_BYTES], uint32_t version,
@@ -150,14 +178,13 @@ fm_status fm_cache_write(const char *path, const char magic[FM_CACHE_MAGIC_BYTES
     fm_put_le(header + AT_SUM, checksum(header, payload, bytes), 8);
 
     FM_TRY(make_folders(path, err));
+    remove_stale(path);
     unlink(tmp); /* of a killed process that had the same number */
     const int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) return fm_fail_errno(err, errno, "%s", tmp);
-    int e = 0;
-    if (!write_all(fd, header, sizeof header) || !write_all(fd, payload, bytes)) e = errno;
-    if (close(fd) != 0 && e == 0) e = errno;
-    if (e == 0 && rename(tmp, path) != 0) e = errno;
-    if (e == 0) return FM_OK;
-    unlink(tmp);
-    return fm_fail_errno(err, e ? e : EIO, "%s", path);
+    fm_status st = write_whole(fd, path, header, payload, bytes, err);
+    if (close(fd) != 0 && st == FM_OK) st = fm_fail_errno(err, errno, "%s", path);
+    if (st == FM_OK && rename(tmp, path) != 0) st = fm_fail_errno(err, errno, "%s", path);
+    if (st != FM_OK) unlink(tmp);
+    return st;
 }

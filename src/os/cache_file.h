@@ -23,7 +23,7 @@ fm_status fm_cache_read(unsigned char **payload, size_t *bytes, const char *path
                         const char magic[FM_CACHE_MAGIC_BYTES], uint32_t version, size_t max_bytes,
                         fm_error *err);
 
-/* Makes the folder, writes the file under another name and renames it, so that a reader sees the old
- * file or the new one. */
+/* Makes the folder, writes the file under another name and, when it is on the device, renames it, so that a reader sees
+ * the old file or the new one, also after a power cut. */
 fm_status fm_cache_write(const char *path, const char magic[FM_CACHE_MAGIC_BYTES], uint32_t version,
                          const void *payload, size_t bytes, fm_error *err);

@@ -64,7 +64,7 @@ static int errno_named(const char *kind)
 /* -1: none of that name. */
 static int call_named(const char *what)
 {
-    static const char *const names[FM_FAULT_KINDS] = {"write", "file", "ring"};
+    static const char *const names[FM_FAULT_KINDS] = {"write", "sync", "file", "ring"};
     for (int i = 0; i < FM_FAULT_KINDS; i++)
         if (strcmp(what, names[i]) == 0) return i;
     return -1;

@@ -13,6 +13,7 @@
  *   read:slow:us=2000        every read completes this much later
  *   alloc:nth=3              the third guarded allocation fails
  *   write:enospc:nth=9       the 9th write of fm_file_write_at() fails, and all after it (times=1: it alone)
+ *   sync:eio:nth=1           the same for fm_file_sync()
  *   file:eio:nth=2:times=3   the 2nd to 4th read of fm_file_read_at() fail
  *   ring:eagain:nth=5        the 5th system call on an I/O ring fails, and all after it
  *   retry:us=0               what keeps failing is tried again twice, not for a second
@@ -26,7 +27,7 @@
 #include <stdint.h>
 
 /* System calls that are counted apart. */
-typedef enum { FM_FAULT_WRITE, FM_FAULT_FILE, FM_FAULT_RING, FM_FAULT_KINDS } fm_fault_kind;
+typedef enum { FM_FAULT_WRITE, FM_FAULT_SYNC, FM_FAULT_FILE, FM_FAULT_RING, FM_FAULT_KINDS } fm_fault_kind;
 
 #ifdef FM_FAULTS
 

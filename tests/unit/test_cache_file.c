@@ -15,6 +15,8 @@
 
 #include <cmocka.h>
 
+#include "os/fault.h"
+
 static char dir[200], path[FM_CACHE_PATH_MAX];
 static const char MAGIC[] = "FMTESTS1";
 static const char TEXT[] = "what was measured";
@@ -117,6 +119,7 @@ static void damage_is_refused(void **state)
         close(fd);
         assert_int_equal(read_it(text, sizeof text, &err), FM_E_FORMAT);
         assert_non_null(strstr(err.msg, path));
+        if (at >= 12 && at < 16) assert_non_null(strstr(err.msg, "expected 0"));
     }
     for (off_t n = 0; n < size; n++) {
         write_it();
@@ -160,6 +163,50 @@ static void what_cannot_be_written_is_said(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* A disk that is full or fails: the old file stays, and nothing beside it. */
+static void what_cannot_be_brought_to_the_device_replaces_nothing(void **state)
+{
+    (void)state;
+    fm_error err = {0};
+    char text[100], command[FM_CACHE_PATH_MAX];
+    snprintf(command, sizeof command, "! find '%s' -name '*.tmp' | grep -q .", dir);
+    static const char *const faults[] = {"write:enospc:nth=1", "write:enospc:nth=2", "sync:eio:nth=1"};
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        write_it();
+        assert_true(fm_fault_set(faults[i]));
+        assert_int_equal(fm_cache_write(path, MAGIC, VERSION, "other", 5, &err), FM_E_IO);
+        fm_fault_set(NULL);
+        assert_int_equal(err.os_errno, i == 2 ? EIO : ENOSPC);
+        assert_int_equal(read_it(text, sizeof text, &err), FM_OK);
+        assert_string_equal(text, TEXT);
+        assert_int_equal(system(command), 0);
+    }
+}
+
+static void remains_of_killed_processes_are_removed(void **state)
+{
+    (void)state;
+    write_it();
+    static const struct {
+        const char *tail;
+        bool is_old, stays;
+    } files[] = {{".123.0.tmp", true, false}, {".4.7.tmp", true, false}, {".5.0.tmp", false, true},
+                 {"x.1.0.tmp", true, true}, {".tmp", true, true}, {".1.0.txt", true, true}};
+    char name[FM_CACHE_PATH_MAX + 16];
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        snprintf(name, sizeof name, "%s%s", path, files[i].tail);
+        close(open(name, O_WRONLY | O_CREAT, 0600));
+        const struct timespec old[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
+        if (files[i].is_old) assert_int_equal(utimensat(AT_FDCWD, name, old, 0), 0);
+    }
+    write_it();
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        snprintf(name, sizeof name, "%s%s", path, files[i].tail);
+        assert_int_equal(access(name, F_OK) == 0, files[i].stays);
+        (void)remove(name);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +215,8 @@ int main(void)
         cmocka_unit_test(damage_is_refused),
         cmocka_unit_test(another_kind_or_version_is_refused),
         cmocka_unit_test(what_cannot_be_written_is_said),
+        cmocka_unit_test(what_cannot_be_brought_to_the_device_replaces_nothing),
+        cmocka_unit_test(remains_of_killed_processes_are_removed),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
