@@ -208,7 +208,7 @@ uint64_t fm_io_bytes_read(const fm_io *io)
 
 /* ---- files ------------------------------------------------------------------------------- */
 
-static void say_buffered(fm_io *io, const char *path)
+static void say_no_direct_io(fm_io *io, const char *path)
 {
     if (io->said_buffered) return;
     io->said_buffered = true;
@@ -234,7 +234,7 @@ fm_status fm_io_open(fm_io *io, const fm_io_file **out, const char *path, fm_fil
     if (io->direct) {
         f->fd = open(path, flags | O_DIRECT);
         f->direct = f->fd >= 0;
-        if (f->fd < 0 && errno == EINVAL) say_buffered(io, path);
+        if (f->fd < 0 && errno == EINVAL) say_no_direct_io(io, path);
     }
 #endif
     if (f->fd < 0) f->fd = open(path, flags);
@@ -405,7 +405,9 @@ static bool fall_back_to_buffered(fm_io *io, fm_io_file *f)
         const int flags = fcntl(f->fd, F_GETFL);
         if (flags < 0 || fcntl(f->fd, F_SETFL, flags & ~O_DIRECT) != 0) return false;
         f->direct = false;
-        say_buffered(io, f->path);
+        fm_io_log(io, FM_LOG_WARN,
+                  "%s: a direct read was refused (EINVAL); this file is read through the page cache",
+                  f->path);
         return true;
     }
 #else

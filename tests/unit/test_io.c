@@ -575,6 +575,14 @@ static void direct_read_that_is_refused_becomes_a_buffered_one(void **state)
         random_traffic(io, file, 10, 60, false);
         assert_int_equal(log.n_line, 1);
         assert_non_null(strstr(log.last, "page cache"));
+        assert_non_null(strstr(log.last, "EINVAL")); /* and not that there is no direct I/O */
+        assert_non_null(strstr(log.last, file_path));
+        const fm_io_file *other; /* another one is another matter */
+        assert_int_equal(fm_io_open(io, &other, file_path, (fm_file_mark){FILE_BYTES, 0}, NULL), FM_OK);
+        assert_true(fm_fault_set("read:einval:nth=3"));
+        random_traffic(io, other, 10, 60, false);
+        random_traffic(io, file, 10, 60, false);
+        assert_int_equal(log.n_line, 2);
         fm_fault_set("read:einval:every=1"); /* now it means something else */
         void *base = buffer_for(100);
         const fm_io_done d = read_one(io, file, 0, 100, base);
