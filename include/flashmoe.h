@@ -414,7 +414,8 @@ typedef struct {
     uint64_t sync_us; /* the evaluating thread waited for others at joins; inside the shares */
     /* Layers that one token went through with i misses; the last bin: that many or more. */
     uint64_t layers_with_misses[FM_MISS_BINS];
-    uint64_t disk_busy_us; /* the disk had reads, with loading                           */
+    uint64_t disk_busy_us; /* the disk had reads, with loading; as the engine sees it, so what is read ahead
+                              when a call ends counts up to the next call                */
     uint64_t experts_evicted_early; /* while memory of the budget was still to be got from the system,
                                        for which there was no time yet: the cache still grows       */
     uint64_t experts_growing_bytes; /* now: such memory that is wanted, with 512 MiB ahead for each size

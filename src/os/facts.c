@@ -1,4 +1,4 @@
-/* Memory, processors, limits and clock of this machine: see facts.h.
+/* Memory, processors and limits of this machine: see facts.h.
  *
  * A number that cannot be read is treated as "no limit"; nothing here can fail. Control groups
  * are followed from the group of this process up to the root of the mounted hierarchy, because any

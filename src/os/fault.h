@@ -19,7 +19,8 @@
  *   retry:us=0               what keeps failing is tried again twice, not for a second
  *
  * Upper case is accepted. The environment variable FM_FAULT holds a spec for whole programs; it is
- * read when one of the functions below is asked first. Release builds have none of this.
+ * read with the first I/O engine of the process, or the first of the calls that are counted apart. Release builds have
+ * none of this.
  */
 #pragma once
 

@@ -36,7 +36,7 @@ typedef struct {
 /* What was measured before for this file system, engine and size of read; else measures, at most about
  * max_us, and remembers. Defaults when nothing may or can be measured: with too little memory, without a
  * cache directory (it would be measured at every start), or when a read fails, which is left to who needs
- * the data. Only FM_E_CANCELLED and FM_E_NOMEM are errors. */
+ * the data; the log says so. Only FM_E_CANCELLED is an error. */
 fm_status fm_io_choose(fm_io_choice *out, const fm_io_tune *t, fm_error *err);
 
 /* ---- the decision, for its test ----------------------------------------------------------- */

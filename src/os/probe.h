@@ -1,5 +1,5 @@
 /* Probes of the machine: how fast memory streams and how fast the disk answers, measured in the way
- * that the engine uses them. For `flashmoe bench`; one thread calls, others are internal.
+ * that the engine uses them. For `flashmoe bench` and for io_tune.c; one thread calls, others are internal.
  */
 #pragma once
 

@@ -1,8 +1,8 @@
 /* The expert cache: set-up, slots and their reads. Demands and hints, which decide what is read,
  * are in store_demand.c.
  *
- * A slot is free, being read, or ready. A ready slot is either pinned by an item of the demand or
- * in the heap of evictable slots of its class; a slot being read is in neither. The table slot_of
+ * A slot is free, being read, or ready. A ready slot is either pinned by an item of the demand or its expert has
+ * a place in the order of those that may go (store_evict.c); a slot being read is neither. The table slot_of
  * names a slot from the start of the read, so an expert is never read twice at a time.
  */
 #include <assert.h>
