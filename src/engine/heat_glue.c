@@ -51,8 +51,8 @@ static fm_status decode(const fm_engine *e, const char *path, unsigned char *pay
         return fm_fail(err, FM_E_FORMAT, "%s: %zu bytes for another model, expected %zu", path,
                        bytes, payload_bytes(e));
     if (fm_get_le(payload, HEAD) != fm_engine_identity(e))
-        return fm_fail(err, FM_E_FORMAT, "%s: is of the model %016" PRIx64, path,
-                       fm_get_le(payload, HEAD));
+        return fm_fail(err, FM_E_FORMAT, "%s: is of the model %016" PRIx64 ", expected %016" PRIx64,
+                       path, fm_get_le(payload, HEAD), fm_engine_identity(e));
     for (size_t at = HEAD; at < bytes; at += sizeof(float)) {
         const uint32_t bits = (uint32_t)fm_get_le(payload + at, sizeof bits);
         float rate;

@@ -3,6 +3,7 @@
 #include "store/store.h"
 #include "store/store_internal.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,8 @@ void fm_store_log(fm_store *s, fm_log_level level, const char *fmt, ...)
 void *fm_store_alloc(fm_store *s, int line, uint64_t bytes, fm_error *err)
 {
     if (bytes > SIZE_MAX || fm_fault_alloc()) {
-        fm_fail(err, FM_E_NOMEM, "no memory for '%s'", s->ledger->lines[line].name);
+        fm_fail(err, FM_E_NOMEM, "no memory: %" PRIu64 " bytes for '%s'", bytes,
+                s->ledger->lines[line].name);
         return NULL;
     }
     return fm_ledger_alloc(s->ledger, line, (size_t)bytes, 1, err);
@@ -44,7 +46,6 @@ static fm_status open_files(fm_store *s, const fm_store_options *opt, fm_error *
     if (io.capacity == 0) io.capacity = IO_CAPACITY;
     if (io.capacity < FM_EXPERT_PARTS) io.capacity = FM_EXPERT_PARTS;
     FM_TRY(fm_io_create(&s->io, &io, err));
-    s->n_file = opt->n_file;
     s->file = calloc((size_t)opt->n_file + 1, sizeof *s->file);
     if (!s->file) return fm_fail(err, FM_E_NOMEM, "no memory for %d files", opt->n_file);
     for (int32_t i = 0; i < opt->n_file; i++) {

@@ -95,7 +95,7 @@ typedef struct {
     const fm_expert_layer *layer; /* copied                                              */
     int32_t n_layer;
     int32_t n_used; /* experts that a token chooses in a layer, for the policy; 0: 1     */
-    const fm_trunk_unit *unit; /* copied; tensors are not needed afterwards           */
+    const fm_trunk_unit *unit; /* copied; of tensors only the names are needed afterwards */
     int32_t n_unit;
     fm_ledger *ledger;       /* charged on the lines FM_LINE_*; outlives the store  */
     const fm_io_options *io; /* NULL: defaults; its log falls back to `log`         */

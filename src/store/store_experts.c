@@ -82,7 +82,9 @@ static fm_status copy_layers(fm_store *s, const fm_store_options *opt, int32_t *
         if (layer->n_expert == 0) continue;
         s->layer_class[i] = fm_plan_class_of(&s->plan, fm_layer_slot_bytes(layer));
         if (s->layer_class[i] < 0) {
-            return fm_fail(err, FM_E_ARG, "layer %d: the plan has no slot for its experts", i);
+            return fm_fail(err, FM_E_ARG,
+                           "layer %d: the plan has no slots of %" PRIu64 " bytes for its experts", i,
+                           fm_layer_slot_bytes(layer));
         }
     }
     s->layer_first[s->n_layer] = n_expert;
@@ -148,7 +150,10 @@ static fm_status make_classes(fm_store *s, fm_error *err)
         const uint64_t bytes = s->plan.slot_class[c].slot_bytes;
         const int64_t n_slot = s->plan.slot_class[c].n_slot;
         if (n_slot < 1 || n_slot > INT32_MAX - s->n_slot) {
-            return fm_fail(err, FM_E_ARG, "%" PRId64 " expert slots", n_slot);
+            return fm_fail(err, FM_E_ARG,
+                           "the plan has %" PRId64 " expert slots of %" PRIu64
+                           " bytes, expected 1 to %d",
+                           n_slot, bytes, INT32_MAX - s->n_slot);
         }
         *cls = (fm_slot_class){.slot_bytes = bytes,
                                .bytes = bytes * (uint64_t)n_slot,

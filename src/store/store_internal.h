@@ -46,7 +46,8 @@ typedef struct {
 typedef struct {
     fm_piece_place *piece; /* [n_piece], in store.piece_place */
     int32_t n_piece;
-    uint8_t **ptr; /* [n_piece] of a resident unit, in store.piece_ptr */
+    const char *name; /* of its first tensor, borrowed */
+    uint8_t **ptr;    /* [n_piece] of a resident unit, in store.piece_ptr */
 } fm_unit_place;
 
 typedef enum { FM_RING_EMPTY, FM_RING_READING, FM_RING_READY } fm_ring_state;
@@ -149,8 +150,7 @@ struct fm_store {
     fm_log_fn log;
     void *log_user;
     fm_io *io;
-    const fm_io_file **file; /* [n_file] */
-    int32_t n_file;
+    const fm_io_file **file; /* of the checkpoint */
 
     /* trunk */
     int32_t n_unit;

@@ -54,9 +54,11 @@ static fm_status copy_units(fm_store *s, const fm_store_options *opt, fm_error *
         const fm_trunk_unit *from = &opt->unit[u];
         s->unit[u] = (fm_unit_place){
             .piece = s->piece_place + at, .n_piece = from->n_piece, .ptr = s->piece_ptr + at};
+        s->unit[u].name = "";
         for (int32_t i = 0; i < from->n_piece; i++) {
             FM_TRY(check_piece(opt, u, &from->piece[i], err));
             const fm_extent plane = plane_of(&from->piece[i]);
+            if (i == 0 && from->piece[i].tensor->name) s->unit[u].name = from->piece[i].tensor->name;
             s->unit[u].piece[i] = (fm_piece_place){.file = plane.file,
                                                    .offset = plane.offset + from->piece[i].offset,
                                                    .bytes = from->piece[i].bytes,
@@ -95,12 +97,15 @@ static fm_status setup_ring(fm_store *s, fm_error *err)
     int32_t most_pieces = 0;
     for (int32_t u = n_resident; u < s->n_unit; u++) {
         if (s->unit[u].n_piece > most_pieces) most_pieces = s->unit[u].n_piece;
-        if (unit_room(&s->unit[u]) > s->plan.ring_bytes_each)
-            s->n_ring = 0; /* another plan's units */
+        const uint64_t room = unit_room(&s->unit[u]);
+        if (room > s->plan.ring_bytes_each)
+            return fm_fail(err, FM_E_ARG,
+                           "trunk unit %d takes %" PRIu64 " bytes, a buffer of the plan's ring has %" PRIu64,
+                           u, room, s->plan.ring_bytes_each);
     }
-    if (s->n_ring < 1 || s->n_ring > FM_RING_MAX || s->line_ring < 0) {
-        return fm_fail(err, FM_E_ARG, "the plan was made for another trunk");
-    }
+    if (s->n_ring < 1 || s->n_ring > FM_RING_MAX || s->line_ring < 0)
+        return fm_fail(err, FM_E_ARG, "the plan has a ring of %d buffers, expected 1 to %d", s->n_ring,
+                       s->line_ring < 0 ? 0 : FM_RING_MAX);
     s->ring_bytes = s->plan.ring_bytes_each * (uint64_t)s->n_ring;
     s->ring_base = fm_store_alloc(s, s->line_ring, s->ring_bytes, err);
     if (!s->ring_base) return FM_E_NOMEM;
@@ -117,7 +122,9 @@ fm_status fm_trunk_setup(fm_store *s, const fm_store_options *opt, fm_error *err
     FM_TRY(copy_units(s, opt, err));
     const int32_t n_resident = s->plan.n_resident_unit;
     if (n_resident < 0 || n_resident > s->n_unit || s->plan.report.trunk_units != s->n_unit) {
-        return fm_fail(err, FM_E_ARG, "the plan was made for another trunk");
+        return fm_fail(err, FM_E_ARG,
+                       "the plan keeps %d of %d trunk units, the model has %d units", n_resident,
+                       s->plan.report.trunk_units, s->n_unit);
     }
     for (int32_t u = 0; u < n_resident; u++) s->trunk_bytes += unit_room(&s->unit[u]);
     if (s->trunk_bytes > 0) {
@@ -156,6 +163,12 @@ void fm_store_set_trunk_prepare(fm_store *s, fm_trunk_prepare_fn fn, void *user)
     s->prepare_user = user;
 }
 
+/* Says what was read, which the error of a read does not know. */
+static void name_unit(const fm_store *s, int32_t unit, fm_error *err)
+{
+    fm_fail_context(err, "trunk unit %d (%s, ...)", unit, s->unit[unit].name);
+}
+
 static fm_status submit_piece(fm_store *s, const fm_piece_place *piece, uint8_t *ptr, uint64_t tag,
                               int priority, fm_error *err)
 {
@@ -175,6 +188,7 @@ void fm_trunk_load_arrived(fm_store *s, int32_t unit, const fm_io_done *done)
     if (done->status != FM_OK && !s->load_failed) {
         s->load_failed = true;
         s->load_error = done->error;
+        name_unit(s, unit, &s->load_error);
     }
     if (--s->load_left[unit] > 0 || s->load_failed) return;
     for (int32_t i = 0; i < s->unit[unit].n_piece; i++) {
@@ -293,6 +307,7 @@ void fm_trunk_ring_arrived(fm_store *s, int32_t buffer, const fm_io_done *done)
     if (done->status != FM_OK && !b->failed) {
         b->failed = true;
         b->error = done->error;
+        name_unit(s, b->unit, &b->error);
     }
     b->pieces_left--;
     settle_buffer(b);

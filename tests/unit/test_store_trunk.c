@@ -155,6 +155,9 @@ static void failed_read_of_a_streamed_unit_is_reported_and_can_be_repeated(void 
         }
         assert_int_equal(st, FM_E_IO);
         assert_int_equal(err.os_errno, EIO);
+        char unit[64]; /* and what was to be read */
+        snprintf(unit, sizeof unit, "trunk unit %d (%s, ...)", failed, tm.unit[failed].piece[0].tensor->name);
+        assert_non_null(strstr(err.msg, unit));
         assert_int_equal(fm_trunk_acquire(t.store, failed, &ptr, &err), FM_E_IO);
         fm_fault_set(NULL);
         for (int32_t u = failed; u < TM_UNITS; u++) {
@@ -338,6 +341,7 @@ static void failed_load_names_the_file_and_may_be_repeated(void **state)
             assert_true(fm_fault_set(spec));
             assert_int_equal(fm_store_load_trunk(t.store, NULL, NULL, &err), FM_E_IO);
             assert_non_null(strstr(err.msg, "fm_store_"));
+            assert_non_null(strstr(err.msg, "trunk unit "));
             fm_fault_set(NULL);
             assert_int_equal(fm_store_load_trunk(t.store, NULL, NULL, &err), FM_OK);
             pass_over(t.store, 0);
