@@ -192,14 +192,8 @@ static void apply_memory_limits(cgroup_place *p, bool v2, fm_mem_facts *out)
                                group_stat(p, v2 ? "inactive_file" : "total_inactive_file");
         const uint64_t held = used == UINT64_MAX ? 0 : used > cache ? used - cache : 0;
         const uint64_t room = limit > held ? limit - held : 0;
-        if (limit < out->total_bytes) {
-            out->total_bytes = limit;
-            out->cgroup_limited = true;
-        }
-        if (room < out->available_bytes) {
-            out->available_bytes = room;
-            out->cgroup_limited = true;
-        }
+        if (limit < out->total_bytes) out->total_bytes = limit;
+        if (room < out->available_bytes) out->available_bytes = room;
     } while (step_up(p));
 }
 

@@ -9,7 +9,6 @@ typedef struct {
     uint64_t total_bytes;     /* physical, or the cgroup's limit if that is lower         */
     uint64_t available_bytes; /* what this process may still take: min of MemAvailable and
                                  the room in every enclosing cgroup (v1 and v2)           */
-    bool cgroup_limited;
 } fm_mem_facts;
 void fm_os_memory(fm_mem_facts *out);
 
