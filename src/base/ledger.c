@@ -11,7 +11,7 @@
 
 #include "base/checked.h"
 
-enum { PAGE = 4096, HUGE_PAGE = 2 << 20 };
+enum { HUGE_PAGE = 2 << 20 };
 
 static int find(const fm_ledger *l, const char *name)
 {
@@ -63,7 +63,7 @@ fm_status fm_ledger_charge(fm_ledger *l, int line, int64_t bytes, fm_error *err)
 
 void *fm_ledger_alloc(fm_ledger *l, int line, size_t bytes, int huge, fm_error *err)
 {
-    const size_t size = fm_round_up(bytes ? bytes : 1, PAGE);
+    const size_t size = fm_round_up(bytes ? bytes : 1, FM_LEDGER_PAGE);
     if (fm_ledger_charge(l, line, (int64_t)size, err) != FM_OK) return NULL;
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) {
@@ -87,7 +87,7 @@ void *fm_ledger_alloc(fm_ledger *l, int line, size_t bytes, int huge, fm_error *
 void fm_ledger_free(fm_ledger *l, int line, void *p, size_t bytes)
 {
     if (!p) return;
-    const size_t size = fm_round_up(bytes ? bytes : 1, PAGE);
+    const size_t size = fm_round_up(bytes ? bytes : 1, FM_LEDGER_PAGE);
     munmap(p, size);
     fm_ledger_charge(l, line, -(int64_t)size, NULL);
 }

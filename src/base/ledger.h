@@ -11,6 +11,9 @@
 
 #define FM_LEDGER_LINES 24
 
+/* Blocks are whole ones; also what is planned for them. */
+enum { FM_LEDGER_PAGE = 4096 };
+
 /* Names of the plan's lines, which the engine opens here with the plan's bytes before anything is taken from them. */
 #define FM_LINE_PROGRAM "program"
 #define FM_LINE_METADATA "metadata and tokenizer"

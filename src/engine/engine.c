@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "os/probe.h"
@@ -424,8 +425,8 @@ static void expert_sizes(const fm_model *m, fm_model_info *out)
 
 static uint64_t hash_number(uint64_t h, uint64_t v)
 {
-    unsigned char b[8];
-    for (int i = 0; i < 8; i++) b[i] = (unsigned char)(v >> (8 * i));
+    uint8_t b[8];
+    fm_put_le(b, v, sizeof b);
     return fm_fnv1a(h, b, sizeof b);
 }
 

@@ -17,8 +17,6 @@ struct fm_kv {
     uint64_t n_part;     /* 2: K and V; 1: one row is both    */
 };
 
-enum { PAGE = 4096 };
-
 static uint64_t n_part(const fm_kv_shape *s)
 {
     return s->shared_rows ? 1 : 2;
@@ -45,8 +43,8 @@ uint64_t fm_kv_cache_bytes(const fm_kv_shape *s)
         fm_mul_u64((uint64_t)s->n_window_ctx, (uint64_t)s->n_window_layer, &ring) &&
         fm_add_u64(whole, ring, &slots) &&
         fm_mul_u64(slots, n_part(s) * (uint64_t)s->n_head_kv * slot_bytes(s), &bytes) &&
-        bytes <= INT64_MAX - PAGE;
-    return fits ? fm_round_up(bytes, PAGE) : fm_round_down(INT64_MAX, PAGE);
+        bytes <= INT64_MAX - FM_LEDGER_PAGE;
+    return fits ? fm_round_up(bytes, FM_LEDGER_PAGE) : fm_round_down(INT64_MAX, FM_LEDGER_PAGE);
 }
 
 uint64_t fm_kv_index_bytes(const fm_kv_shape *s)
@@ -56,15 +54,15 @@ uint64_t fm_kv_index_bytes(const fm_kv_shape *s)
                       fm_mul_u64(slots / FM_KV_INDEX_BLOCK * FM_KV_INDEX_BLOCK,
                                  (uint64_t)s->n_index_layer, &slots) &&
                       fm_mul_u64(slots, key_bytes(s), &bytes) &&
-                      bytes <= INT64_MAX - PAGE;
-    return fits ? fm_round_up(bytes, PAGE) : fm_round_down(INT64_MAX, PAGE);
+                      bytes <= INT64_MAX - FM_LEDGER_PAGE;
+    return fits ? fm_round_up(bytes, FM_LEDGER_PAGE) : fm_round_down(INT64_MAX, FM_LEDGER_PAGE);
 }
 
 /* Of one of the states. */
 static uint64_t one_state_bytes(const fm_kv_shape *s)
 {
     const uint64_t floats = (uint64_t)(s->conv_floats + s->state_floats);
-    return fm_round_up(floats * 4 * (uint64_t)s->n_delta_layer, PAGE);
+    return fm_round_up(floats * 4 * (uint64_t)s->n_delta_layer, FM_LEDGER_PAGE);
 }
 
 uint64_t fm_kv_state_bytes(const fm_kv_shape *s)

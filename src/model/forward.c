@@ -114,7 +114,7 @@ uint64_t fm_run_bytes(const fm_model *m, int32_t n_batch, int64_t n_ctx, int n_t
     fm_run r = {.model = m, .hp = &m->hp, .n_thread = n_thread};
     fm_arena a = {0};
     layout(&r, &a, n_batch, n_ctx);
-    return fm_round_up(a.used, 4096);
+    return fm_round_up(a.used, FM_LEDGER_PAGE);
 }
 
 fm_status fm_run_create(fm_run **out, const fm_run_options *opt, fm_ledger *ledger, fm_error *err)

@@ -116,7 +116,7 @@ uint64_t fm_input_sums_bytes(const fm_model *m)
 {
     fm_input_sums imp = {.model = m};
     layout(&imp);
-    return fm_round_up(imp.arena.used, 4096);
+    return fm_round_up(imp.arena.used, FM_LEDGER_PAGE);
 }
 
 fm_status fm_input_sums_create(fm_input_sums **out, const fm_model *m, fm_ledger *ledger,

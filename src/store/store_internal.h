@@ -11,7 +11,7 @@
 /* ---- sizes ------------------------------------------------------------------------------- */
 
 /* Bookkeeping that the plan charges for one slot, and for one expert, cached or not. */
-enum { FM_SLOT_META_BYTES = 192, FM_EXPERT_META_BYTES = 24, FM_STORE_PAGE = 4096 };
+enum { FM_SLOT_META_BYTES = 192, FM_EXPERT_META_BYTES = 24, FM_STORE_PAGE = FM_LEDGER_PAGE };
 
 static inline uint64_t fm_store_table_bytes(int64_t experts_total)
 {
