@@ -69,13 +69,6 @@ static fm_status copy_units(fm_store *s, const fm_store_options *opt, fm_error *
     return FM_OK;
 }
 
-static uint64_t unit_room(const fm_unit_place *unit)
-{
-    uint64_t sum = 0;
-    for (int32_t i = 0; i < unit->n_piece; i++) sum += fm_io_room(unit->piece[i].room);
-    return sum;
-}
-
 /* Where the pieces of a unit go when it starts at base: each in its own aligned room. */
 static void place_pieces(const fm_unit_place *unit, uint8_t *base, uint8_t **ptr)
 {
@@ -85,7 +78,7 @@ static void place_pieces(const fm_unit_place *unit, uint8_t *base, uint8_t **ptr
     }
 }
 
-static fm_status setup_ring(fm_store *s, fm_error *err)
+static fm_status setup_ring(fm_store *s, const fm_store_options *opt, fm_error *err)
 {
     const int32_t n_resident = s->plan.n_resident_unit;
     s->n_ring = s->plan.n_ring;
@@ -97,7 +90,7 @@ static fm_status setup_ring(fm_store *s, fm_error *err)
     int32_t most_pieces = 0;
     for (int32_t u = n_resident; u < s->n_unit; u++) {
         if (s->unit[u].n_piece > most_pieces) most_pieces = s->unit[u].n_piece;
-        const uint64_t room = unit_room(&s->unit[u]);
+        const uint64_t room = fm_unit_room(&opt->unit[u]);
         if (room > s->plan.ring_bytes_each)
             return fm_fail(err, FM_E_ARG,
                            "trunk unit %d takes %" PRIu64 " bytes, a buffer of the plan's ring has %" PRIu64,
@@ -126,7 +119,7 @@ fm_status fm_trunk_setup(fm_store *s, const fm_store_options *opt, fm_error *err
                        "the plan keeps %d of %d trunk units, the model has %d units", n_resident,
                        s->plan.report.trunk_units, s->n_unit);
     }
-    for (int32_t u = 0; u < n_resident; u++) s->trunk_bytes += unit_room(&s->unit[u]);
+    for (int32_t u = 0; u < n_resident; u++) s->trunk_bytes += fm_unit_room(&opt->unit[u]);
     if (s->trunk_bytes > 0) {
         s->trunk_base = fm_store_alloc(s, s->line_trunk, s->trunk_bytes, err);
         if (!s->trunk_base) return FM_E_NOMEM;
@@ -140,9 +133,9 @@ fm_status fm_trunk_setup(fm_store *s, const fm_store_options *opt, fm_error *err
     uint8_t *at = s->trunk_base;
     for (int32_t u = 0; u < n_resident; u++) {
         place_pieces(&s->unit[u], at, s->unit[u].ptr);
-        at += unit_room(&s->unit[u]);
+        at += fm_unit_room(&opt->unit[u]);
     }
-    return setup_ring(s, err);
+    return setup_ring(s, opt, err);
 }
 
 void fm_trunk_teardown(fm_store *s)
