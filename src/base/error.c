@@ -1,8 +1,7 @@
-/* Error objects: formatting only. Who decides what to do with an error is the caller's caller. */
+/* Error objects and log lines: formatting only. Who decides what to do with an error is the caller's caller. */
 #include "base/error.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -54,4 +53,21 @@ fm_status fm_fail_context(fm_error *err, const char *fmt, ...)
     const size_t n = strlen(err->msg);
     snprintf(err->msg + n, sizeof err->msg - n, ": %s", old);
     return err->code;
+}
+
+void fm_log_va(fm_log_fn log, void *user, fm_log_level level, const char *fmt, va_list ap)
+{
+    if (!log) return;
+    char line[1536]; /* a path and an error's message */
+    vsnprintf(line, sizeof line, fmt, ap);
+    fm_quote_in_place(line);
+    log(user, level, line);
+}
+
+void fm_log(fm_log_fn log, void *user, fm_log_level level, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fm_log_va(log, user, level, fmt, ap);
+    va_end(ap);
 }

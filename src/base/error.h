@@ -2,6 +2,8 @@
  * the object (file, tensor, key) writes the message; callers pass it on. */
 #pragma once
 
+#include <stdarg.h>
+
 #include "flashmoe.h"
 
 #include "base/attr.h"
@@ -14,6 +16,11 @@ fm_status fm_fail_errno(fm_error *err, int os_errno, const char *fmt, ...) FM_PR
 
 /* Puts "text: " in front of the message that err already holds. Returns err's code. */
 fm_status fm_fail_context(fm_error *err, const char *fmt, ...) FM_PRINTF(2, 3);
+
+/* One line for a log, which may be NULL. The second form takes the arguments of another function like it. */
+void fm_log(fm_log_fn log, void *user, fm_log_level level, const char *fmt, ...) FM_PRINTF(4, 5);
+void fm_log_va(fm_log_fn log, void *user, fm_log_level level, const char *fmt, va_list ap)
+    FM_PRINTF(4, 0);
 
 #define FM_TRY(call)                                                                               \
     do {                                                                                           \

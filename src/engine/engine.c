@@ -30,13 +30,10 @@ void fm_engine_options_init(fm_engine_options *opt)
 
 void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...)
 {
-    if (!e->log) return;
-    char line[512];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(line, sizeof line, fmt, ap);
+    fm_log_va(e->log, e->log_user, level, fmt, ap);
     va_end(ap);
-    e->log(e->log_user, level, line);
 }
 
 static fm_status check_options(const fm_engine_options *o, fm_error *err)

@@ -1,6 +1,5 @@
 /* fm_quantize(): plan, header, then tensor after tensor in pieces of rows: read, decode and encode on all threads, write. */
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +9,6 @@
 #include "base/figure.h"
 #include "base/hash.h"
 #include "base/ledger.h"
-#include "base/quote.h"
 #include "base/pool.h"
 #include "engine/quantize_internal.h"
 #include "format/gguf_types.h"
@@ -53,14 +51,10 @@ typedef struct {
 static void say(const quantizer *q, fm_log_level level, const char *fmt, ...) FM_PRINTF(3, 4);
 static void say(const quantizer *q, fm_log_level level, const char *fmt, ...)
 {
-    char line[512];
     va_list args;
-    if (!q->o->log) return;
     va_start(args, fmt);
-    vsnprintf(line, sizeof line, fmt, args);
+    fm_log_va(q->o->log, q->o->log_user, level, fmt, args);
     va_end(args);
-    fm_quote_in_place(line);
-    q->o->log(q->o->log_user, level, line);
 }
 
 /* ---- options ----------------------------------------------------------------------------- */

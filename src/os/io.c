@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,17 +25,6 @@ enum {
     DEFAULT_CAPACITY = 1024,
     STALL_RETRIES = 2, /* a read that ends inside a block usually means the end of the file */
 };
-
-void fm_io_log(fm_io *io, fm_log_level level, const char *fmt, ...)
-{
-    if (!io->log) return;
-    char line[512];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(line, sizeof line, fmt, ap);
-    va_end(ap);
-    io->log(io->log_user, level, line);
-}
 
 /* ---- lists of indices -------------------------------------------------------------------- */
 
@@ -76,7 +64,7 @@ static fm_status pick_back_end(fm_io *io, const char *name, fm_error *err)
     fm_error why;
     io->ops = &fm_io_ops_uring;
     if (io->ops->create(&io->back, io, &why) == FM_OK) return FM_OK;
-    fm_io_log(io, FM_LOG_INFO, "%s; reading with threads (pread) instead", why.msg);
+    fm_log(io->log, io->log_user, FM_LOG_INFO, "%s; reading with threads (pread) instead", why.msg);
     io->ops = &fm_io_ops_pread;
     return io->ops->create(&io->back, io, err);
 }
@@ -212,7 +200,7 @@ static void say_no_direct_io(fm_io *io, const char *path)
 {
     if (io->said_buffered) return;
     io->said_buffered = true;
-    fm_io_log(io, FM_LOG_WARN,
+    fm_log(io->log, io->log_user, FM_LOG_WARN,
               "%s: this file system has no direct I/O; reads go through the page cache", path);
 }
 
@@ -405,7 +393,7 @@ static bool fall_back_to_buffered(fm_io *io, fm_io_file *f)
         const int flags = fcntl(f->fd, F_GETFL);
         if (flags < 0 || fcntl(f->fd, F_SETFL, flags & ~O_DIRECT) != 0) return false;
         f->direct = false;
-        fm_io_log(io, FM_LOG_WARN,
+        fm_log(io->log, io->log_user, FM_LOG_WARN,
                   "%s: a direct read was refused (EINVAL); this file is read through the page cache",
                   f->path);
         return true;

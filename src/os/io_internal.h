@@ -126,5 +126,3 @@ static inline int32_t fm_io_piece_pop(fm_io *io, fm_io_list *list)
 void fm_io_piece_done(fm_io *io, int32_t piece);
 /* The same for one that no further try can help. */
 void fm_io_piece_failed(fm_io *io, int32_t piece, int os_errno);
-
-void fm_io_log(fm_io *io, fm_log_level level, const char *fmt, ...) FM_PRINTF(3, 4);

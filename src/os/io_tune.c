@@ -2,7 +2,6 @@
 #include "os/io_tune.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,13 +31,10 @@ enum {
 static void say(const fm_io_tune *t, fm_log_level level, const char *fmt, ...) FM_PRINTF(3, 4);
 static void say(const fm_io_tune *t, fm_log_level level, const char *fmt, ...)
 {
-    if (!t->log) return;
-    char line[FM_CACHE_PATH_MAX + 512];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(line, sizeof line, fmt, ap);
+    fm_log_va(t->log, t->log_user, level, fmt, ap);
     va_end(ap);
-    t->log(t->log_user, level, line);
 }
 
 /* ---- the decision ------------------------------------------------------------------------ */

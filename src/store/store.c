@@ -4,8 +4,6 @@
 #include "store/store_internal.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,17 +12,6 @@
 #include "os/fault.h"
 
 enum { DONE_BATCH = 8, IO_CAPACITY = 1024 };
-
-void fm_store_log(fm_store *s, fm_log_level level, const char *fmt, ...)
-{
-    if (!s->log) return;
-    char line[512];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(line, sizeof line, fmt, ap);
-    va_end(ap);
-    s->log(s->log_user, level, line);
-}
 
 void *fm_store_alloc(fm_store *s, int line, uint64_t bytes, fm_error *err)
 {

@@ -199,8 +199,6 @@ static inline uint64_t fm_store_tag(unsigned kind, int32_t index)
     return (uint64_t)kind << FM_TAG_SHIFT | (uint32_t)index;
 }
 
-void fm_store_log(fm_store *s, fm_log_level level, const char *fmt, ...) FM_PRINTF(3, 4);
-
 /* Memory for the store, or NULL with *err; a place for injected failures. */
 void *fm_store_alloc(fm_store *s, int line, uint64_t bytes, fm_error *err);
 

@@ -193,10 +193,10 @@ void fm_trunk_load_arrived(fm_store *s, int32_t unit, const fm_io_done *done)
 static void lock_trunk(fm_store *s)
 {
     if (s->trunk_bytes == 0 || fm_os_lock(s->trunk_base, s->trunk_bytes)) return;
-    fm_store_log(s, FM_LOG_INFO,
-                 "the trunk (%" PRIu64 " MiB) is not locked in memory; under memory pressure the "
-                 "system may page it out (raise the limit with ulimit -l)",
-                 s->trunk_bytes >> 20);
+    fm_log(s->log, s->log_user, FM_LOG_INFO,
+           "the trunk (%" PRIu64 " MiB) is not locked in memory; under memory pressure the "
+           "system may page it out (raise the limit with ulimit -l)",
+           s->trunk_bytes >> 20);
 }
 
 /* Starts the read of one piece as soon as the queue has a place. */
