@@ -190,7 +190,8 @@ fm_status fm_pool_create(fm_pool **out, int n_threads, fm_error *err)
 {
     *out = NULL;
     if (n_threads < 1 || n_threads > FM_POOL_THREADS_MAX) {
-        return fm_fail(err, FM_E_ARG, "%d threads: expected 1 to %d", n_threads, FM_POOL_THREADS_MAX);
+        return fm_fail(err, FM_E_ARG, "%d threads: expected 1 to %d", n_threads,
+                       FM_POOL_THREADS_MAX);
     }
     fm_pool *pool = NULL;
     if (posix_memalign((void **)&pool, LINE, sizeof *pool) != 0) {

@@ -217,7 +217,8 @@ static fm_status load(fm_engine *e, const fm_engine_options *o, fm_error *err)
     const size_t each = fm_model_pack_scratch(m);
     e->pack_scratch = malloc(each * (size_t)e->n_thread + 1);
     if (!e->pack_scratch)
-        return fm_fail(err, FM_E_NOMEM, "no memory to bring weights into panels: %zu bytes for each of %d threads",
+        return fm_fail(err, FM_E_NOMEM,
+                       "no memory to bring weights into panels: %zu bytes for each of %d threads",
                        each, e->n_thread);
     e->prepare = (fm_prepare_ctx){.model = m,
                                   .kernels = e->kernels,

@@ -29,8 +29,7 @@ static fm_status add_file(fm_checkpoint *c, char *path, fm_error *err)
 {
     char **paths = path ? realloc(c->paths, ((size_t)c->n_file + 1) * sizeof *paths) : NULL;
     if (paths) c->paths = paths;
-    fm_file_mark *marks =
-        paths ? realloc(c->marks, ((size_t)c->n_file + 1) * sizeof *marks) : NULL;
+    fm_file_mark *marks = paths ? realloc(c->marks, ((size_t)c->n_file + 1) * sizeof *marks) : NULL;
     if (marks) c->marks = marks;
     if (!marks) {
         free(path);

@@ -51,10 +51,10 @@ static int errno_named(const char *kind)
     static const struct {
         const char *name;
         int os_errno;
-    } names[] = {{"eio", EIO}, {"eio-forever", EIO}, {"einval", EINVAL}, {"eintr", EINTR},
-                 {"eagain", EAGAIN}, {"enospc", ENOSPC}, {"enodata", ENODATA}, {"enomem", ENOMEM},
-                 {"etimedout", ETIMEDOUT}, {"enolink", ENOLINK}, {"ebusy", EBUSY},
-                 {"enodev", ENODEV}};
+    } names[] = {{"eio", EIO},         {"eio-forever", EIO}, {"einval", EINVAL},
+                 {"eintr", EINTR},     {"eagain", EAGAIN},   {"enospc", ENOSPC},
+                 {"enodata", ENODATA}, {"enomem", ENOMEM},   {"etimedout", ETIMEDOUT},
+                 {"enolink", ENOLINK}, {"ebusy", EBUSY},     {"enodev", ENODEV}};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(kind, names[i].name) == 0) return names[i].os_errno;
     }
@@ -218,7 +218,8 @@ int fm_fault_call(fm_fault_kind call)
     const uint64_t number = ++fault_n_call[call];
     for (int i = 0; i < fault_n_rule; i++) {
         const rule *r = &fault_rules[i];
-        if (r->kind == RULE_CALL && r->call == call && number >= r->nth && number - r->nth < r->times)
+        if (r->kind == RULE_CALL && r->call == call && number >= r->nth &&
+            number - r->nth < r->times)
             fails = r->os_errno;
     }
     pthread_mutex_unlock(&fault_mu);

@@ -28,7 +28,13 @@
 #include <stdint.h>
 
 /* System calls that are counted apart. */
-typedef enum { FM_FAULT_WRITE, FM_FAULT_SYNC, FM_FAULT_FILE, FM_FAULT_RING, FM_FAULT_KINDS } fm_fault_kind;
+typedef enum {
+    FM_FAULT_WRITE,
+    FM_FAULT_SYNC,
+    FM_FAULT_FILE,
+    FM_FAULT_RING,
+    FM_FAULT_KINDS
+} fm_fault_kind;
 
 #ifdef FM_FAULTS
 

@@ -53,8 +53,7 @@ fm_status fm_file_read_at(int fd, const char *path, void *dst, size_t n, uint64_
     for (size_t done = 0; done < n;) {
         const size_t want = n - done < SSIZE_MAX ? n - done : SSIZE_MAX;
         const int fault = fm_fault_call(FM_FAULT_FILE);
-        const ssize_t got =
-            fault ? -1 : pread(fd, (char *)dst + done, want, (off_t)(off + done));
+        const ssize_t got = fault ? -1 : pread(fd, (char *)dst + done, want, (off_t)(off + done));
         const int os_errno = fault ? fault : errno;
         uint32_t wait_us;
         if (got > 0) {
@@ -179,8 +178,7 @@ bool fm_file_facts_of(fm_file_facts *out, const char *path)
 {
     struct stat st;
     if (stat(path, &st) != 0) return false;
-    *out = (fm_file_facts){(uint64_t)st.st_size, (uint64_t)st.st_blocks * 512,
-                           mtime_ns(&st)};
+    *out = (fm_file_facts){(uint64_t)st.st_size, (uint64_t)st.st_blocks * 512, mtime_ns(&st)};
     return true;
 }
 

@@ -201,7 +201,7 @@ static void say_no_direct_io(fm_io *io, const char *path)
     if (io->said_buffered) return;
     io->said_buffered = true;
     fm_log(io->log, io->log_user, FM_LOG_WARN,
-              "%s: this file system has no direct I/O; reads go through the page cache", path);
+           "%s: this file system has no direct I/O; reads go through the page cache", path);
 }
 
 fm_status fm_io_open(fm_io *io, const fm_io_file **out, const char *path, fm_file_mark was,
@@ -394,8 +394,8 @@ static bool fall_back_to_buffered(fm_io *io, fm_io_file *f)
         if (flags < 0 || fcntl(f->fd, F_SETFL, flags & ~O_DIRECT) != 0) return false;
         f->direct = false;
         fm_log(io->log, io->log_user, FM_LOG_WARN,
-                  "%s: a direct read was refused (EINVAL); this file is read through the page cache",
-                  f->path);
+               "%s: a direct read was refused (EINVAL); this file is read through the page cache",
+               f->path);
         return true;
     }
 #else

@@ -36,7 +36,8 @@ typedef struct {
 } fm_io_done;
 
 typedef struct {
-    const char *engine;   /* "uring", "pread", "mmap" (from Linux 5.14); NULL: uring, else pread with a log line */
+    const char *engine;   /* "uring", "pread", "mmap" (from Linux 5.14); NULL: uring, else pread
+                             with a log line */
     int depth;            /* device requests in flight; 0: default                        */
     uint64_t split_bytes; /* larger reads are cut into pieces of this size; 0: default   */
     int capacity;         /* requests outstanding at most; 0: 1024                       */

@@ -169,9 +169,10 @@ static fm_status mmap_create(fm_io_back **out, fm_io *io, fm_error *err)
 {
     *out = NULL;
     if (!can_populate())
-        return fm_fail(err, FM_E_UNSUPPORTED,
-                       "I/O engine 'mmap' needs MADV_POPULATE_READ (Linux 5.14): without it a file that "
-                       "becomes shorter would end the process; expected uring or pread");
+        return fm_fail(
+            err, FM_E_UNSUPPORTED,
+            "I/O engine 'mmap' needs MADV_POPULATE_READ (Linux 5.14): without it a file that "
+            "becomes shorter would end the process; expected uring or pread");
     return threads_create(out, io, read_with_mmap, err);
 }
 

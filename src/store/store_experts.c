@@ -83,8 +83,8 @@ static fm_status copy_layers(fm_store *s, const fm_store_options *opt, int32_t *
         s->layer_class[i] = fm_plan_class_of(&s->plan, fm_layer_slot_bytes(layer));
         if (s->layer_class[i] < 0) {
             return fm_fail(err, FM_E_ARG,
-                           "layer %d: the plan has no slots of %" PRIu64 " bytes for its experts", i,
-                           fm_layer_slot_bytes(layer));
+                           "layer %d: the plan has no slots of %" PRIu64 " bytes for its experts",
+                           i, fm_layer_slot_bytes(layer));
         }
     }
     s->layer_first[s->n_layer] = n_expert;

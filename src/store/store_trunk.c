@@ -58,7 +58,8 @@ static fm_status copy_units(fm_store *s, const fm_store_options *opt, fm_error *
         for (int32_t i = 0; i < from->n_piece; i++) {
             FM_TRY(check_piece(opt, u, &from->piece[i], err));
             const fm_extent plane = plane_of(&from->piece[i]);
-            if (i == 0 && from->piece[i].tensor->name) s->unit[u].name = from->piece[i].tensor->name;
+            if (i == 0 && from->piece[i].tensor->name)
+                s->unit[u].name = from->piece[i].tensor->name;
             s->unit[u].piece[i] = (fm_piece_place){.file = plane.file,
                                                    .offset = plane.offset + from->piece[i].offset,
                                                    .bytes = from->piece[i].bytes,
@@ -93,12 +94,14 @@ static fm_status setup_ring(fm_store *s, const fm_store_options *opt, fm_error *
         const uint64_t room = fm_unit_room(&opt->unit[u]);
         if (room > s->plan.ring_bytes_each)
             return fm_fail(err, FM_E_ARG,
-                           "trunk unit %d takes %" PRIu64 " bytes, a buffer of the plan's ring has %" PRIu64,
+                           "trunk unit %d takes %" PRIu64
+                           " bytes, a buffer of the plan's ring has %" PRIu64,
                            u, room, s->plan.ring_bytes_each);
     }
-    if (s->n_ring < 1 || s->n_ring > FM_RING_MAX || s->line_ring < 0)
-        return fm_fail(err, FM_E_ARG, "the plan has a ring of %d buffers, expected 1 to %d", s->n_ring,
-                       s->line_ring < 0 ? 0 : FM_RING_MAX);
+    if (s->line_ring < 0) return fm_fail(err, FM_E_ARG, "the plan has no line for the trunk ring");
+    if (s->n_ring < 1 || s->n_ring > FM_RING_MAX)
+        return fm_fail(err, FM_E_ARG, "the plan has a trunk ring of %d buffers, expected 1 to %d",
+                       s->n_ring, FM_RING_MAX);
     s->ring_bytes = s->plan.ring_bytes_each * (uint64_t)s->n_ring;
     s->ring_base = fm_store_alloc(s, s->line_ring, s->ring_bytes, err);
     if (!s->ring_base) return FM_E_NOMEM;
@@ -115,9 +118,8 @@ fm_status fm_trunk_setup(fm_store *s, const fm_store_options *opt, fm_error *err
     FM_TRY(copy_units(s, opt, err));
     const int32_t n_resident = s->plan.n_resident_unit;
     if (n_resident < 0 || n_resident > s->n_unit || s->plan.report.trunk_units != s->n_unit) {
-        return fm_fail(err, FM_E_ARG,
-                       "the plan keeps %d of %d trunk units, the model has %d units", n_resident,
-                       s->plan.report.trunk_units, s->n_unit);
+        return fm_fail(err, FM_E_ARG, "the plan keeps %d of %d trunk units, the model has %d units",
+                       n_resident, s->plan.report.trunk_units, s->n_unit);
     }
     for (int32_t u = 0; u < n_resident; u++) s->trunk_bytes += fm_unit_room(&opt->unit[u]);
     if (s->trunk_bytes > 0) {

@@ -216,12 +216,12 @@ static void values_that_no_option_has_are_refused(void **state)
     fm_engine *e;
     fm_error err = {0};
     fm_engine_options o;
-#define REFUSED(field, value)                                                                     \
-    do {                                                                                          \
-        set_options(&o, tiny_file(SPEC, "F32", NULL));                                            \
-        o.field = value;                                                                          \
-        assert_int_equal(fm_engine_open(&e, &o, &err), FM_E_ARG);                                 \
-        assert_null(e);                                                                           \
+#define REFUSED(field, value)                                                                      \
+    do {                                                                                           \
+        set_options(&o, tiny_file(SPEC, "F32", NULL));                                             \
+        o.field = value;                                                                           \
+        assert_int_equal(fm_engine_open(&e, &o, &err), FM_E_ARG);                                  \
+        assert_null(e);                                                                            \
     } while (0)
     REFUSED(kv_type, (fm_kv_type)9);
     assert_non_null(strstr(err.msg, "kv_type: 9"));

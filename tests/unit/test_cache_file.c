@@ -170,7 +170,8 @@ static void what_cannot_be_brought_to_the_device_replaces_nothing(void **state)
     fm_error err = {0};
     char text[100], command[FM_CACHE_PATH_MAX];
     snprintf(command, sizeof command, "! find '%s' -name '*.tmp' | grep -q .", dir);
-    static const char *const faults[] = {"write:enospc:nth=1", "write:enospc:nth=2", "sync:eio:nth=1"};
+    static const char *const faults[] = {"write:enospc:nth=1", "write:enospc:nth=2",
+                                         "sync:eio:nth=1"};
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
         write_it();
         assert_true(fm_fault_set(faults[i]));

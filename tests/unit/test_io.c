@@ -326,7 +326,8 @@ static void file_that_is_not_what_the_checkpoint_saw_is_refused(void **state)
     fm_file_mark was;
     const int fd = open(file_path, O_RDWR);
     assert_int_equal(fm_file_mark_of(&was, fd, file_path, &err), FM_OK);
-    const fm_file_mark bad[] = {{FILE_BYTES + 1, 0}, {FILE_BYTES - 1, 0}, {FILE_BYTES, was.mtime_ns - 1}};
+    const fm_file_mark bad[] = {
+        {FILE_BYTES + 1, 0}, {FILE_BYTES - 1, 0}, {FILE_BYTES, was.mtime_ns - 1}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         assert_int_equal(fm_io_open(io, &file, file_path, bad[i], &err), FM_E_FORMAT);
         assert_null(file);
@@ -353,7 +354,8 @@ static void full_queue_refuses_all_or_none(void **state)
         fm_error err;
         const fm_io_options opt = {.engine = engines[e], .depth = 2, .capacity = 10};
         if (fm_io_create(&io, &opt, &err) != FM_OK) continue;
-        assert_int_equal(fm_io_open(io, &file, file_path, (fm_file_mark){FILE_BYTES, 0}, NULL), FM_OK);
+        assert_int_equal(fm_io_open(io, &file, file_path, (fm_file_mark){FILE_BYTES, 0}, NULL),
+                         FM_OK);
         assert_int_equal(fm_io_capacity(io), 10);
         fm_io_read rd[11];
         for (int i = 0; i < 11; i++) {
@@ -504,7 +506,8 @@ static void passing_errors_are_tried_again(void **state)
         if (!io) continue;
         assert_true(fm_fault_set("read:eintr:every=2,read:eagain:every=3"));
         random_traffic(io, file, 10, 100, false);
-        static const char *const others[] = {"eio", "enodata", "etimedout", "enolink", "enomem", "ebusy"};
+        static const char *const others[] = {"eio",     "enodata", "etimedout",
+                                             "enolink", "enomem",  "ebusy"};
         for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
             char spec[64];
             /* several times, so not in a moment */
@@ -578,7 +581,8 @@ static void direct_read_that_is_refused_becomes_a_buffered_one(void **state)
         assert_non_null(strstr(log.last, "EINVAL")); /* and not that there is no direct I/O */
         assert_non_null(strstr(log.last, file_path));
         const fm_io_file *other; /* another one is another matter */
-        assert_int_equal(fm_io_open(io, &other, file_path, (fm_file_mark){FILE_BYTES, 0}, NULL), FM_OK);
+        assert_int_equal(fm_io_open(io, &other, file_path, (fm_file_mark){FILE_BYTES, 0}, NULL),
+                         FM_OK);
         assert_true(fm_fault_set("read:einval:nth=3"));
         random_traffic(io, other, 10, 60, false);
         random_traffic(io, file, 10, 60, false);
@@ -598,7 +602,8 @@ static void direct_read_that_is_refused_becomes_a_buffered_one(void **state)
 static void ring_that_fails_for_a_while_goes_on(void **state)
 {
     (void)state;
-    static const char *const specs[] = {"ring:eagain:nth=1:times=300", "ring:enomem:nth=5:times=200"};
+    static const char *const specs[] = {"ring:eagain:nth=1:times=300",
+                                        "ring:enomem:nth=5:times=200"};
     for (size_t i = 0; i < sizeof specs / sizeof specs[0]; i++) {
         const fm_io_file *file;
         fm_io *io = open_engine("uring", 4, &file, NULL);

@@ -156,7 +156,8 @@ static void failed_read_of_a_streamed_unit_is_reported_and_can_be_repeated(void 
         assert_int_equal(st, FM_E_IO);
         assert_int_equal(err.os_errno, EIO);
         char unit[64]; /* and what was to be read */
-        snprintf(unit, sizeof unit, "trunk unit %d (%s, ...)", failed, tm.unit[failed].piece[0].tensor->name);
+        snprintf(unit, sizeof unit, "trunk unit %d (%s, ...)", failed,
+                 tm.unit[failed].piece[0].tensor->name);
         assert_non_null(strstr(err.msg, unit));
         assert_int_equal(fm_trunk_acquire(t.store, failed, &ptr, &err), FM_E_IO);
         fm_fault_set(NULL);
