@@ -1,6 +1,7 @@
 /* Opens a Hugging Face directory: config.json, the safetensors files of its index, and the join of both into a checkpoint
  * with GGUF's names. Parsing is in safetensors.c and hf_config.c, the tables of the families in hf_adapter.c, the
  * recognition of storage formats in hf_tensor.c. */
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -136,6 +137,26 @@ static fm_status put_name(fm_checkpoint *c, fm_error *err)
     return fm_hf_put_str(c, NULL, "general.name", start, err);
 }
 
+/* Most downloads leave a directory that holds a GGUF file: the first by name is the one to give. */
+static fm_status fail_without_config(const char *directory, fm_error *err)
+{
+    char first[256] = "";
+    DIR *d = opendir(directory);
+    for (const struct dirent *e; d && (e = readdir(d));) {
+        const size_t n = strlen(e->d_name);
+        if (n < 6 || n >= sizeof first || strcmp(e->d_name + n - 5, ".gguf") != 0) continue;
+        if (!first[0] || strcmp(e->d_name, first) < 0)
+            snprintf(first, sizeof first, "%s", e->d_name);
+    }
+    if (d) closedir(d);
+    if (first[0])
+        return fm_fail(err, FM_E_IO, "%s: is a directory that holds a GGUF file: give %s/%s itself",
+                       directory, directory, first);
+    return fm_fail(err, FM_E_IO,
+                   "%s: has no config.json, so it is no Hugging Face directory, and no GGUF file",
+                   directory);
+}
+
 fm_status fm_hf_open(fm_checkpoint *c, const char *path, fm_error *err)
 {
     size_t n = strlen(path);
@@ -147,10 +168,7 @@ fm_status fm_hf_open(fm_checkpoint *c, const char *path, fm_error *err)
     FM_TRY(add_file(c, join_path(c->directory, "config.json"), err));
     struct stat sb;
     if (stat(c->paths[0], &sb) != 0)
-        return errno == ENOENT ? fm_fail(err, FM_E_IO,
-                                         "%s: has no config.json, so it is no Hugging Face "
-                                         "directory; a GGUF file is named itself",
-                                         c->directory)
+        return errno == ENOENT ? fail_without_config(c->directory, err)
                                : fm_fail_errno(err, errno, "%s", c->paths[0]);
     char *text = NULL;
     json_t *root = NULL;

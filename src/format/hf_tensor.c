@@ -738,7 +738,9 @@ static fm_status check_quantization(mapper *m)
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         ok = ok || (method && strcmp(method, known[i]) == 0);
     if (!ok)
-        return fm_fail(m->err, FM_E_UNSUPPORTED, "%s: quant_method \"%.40s\" is not supported",
+        return fm_fail(m->err, FM_E_UNSUPPORTED,
+                       "%s: quant_method \"%.40s\" is not supported; expected fp8, "
+                       "compressed-tensors, mxfp4, or what MLX writes",
                        m->c->paths[0], method);
     const json_t *block = json_object_get(q, "weight_block_size");
     if (json_is_array(block) && (json_integer_value(json_array_get(block, 0)) != 128 ||

@@ -212,6 +212,13 @@ fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, uin
                     path, *file_bytes);
         goto done;
     }
+    if (memcmp(head, "version ", 8) == 0 && *file_bytes < LFS_POINTER_MAX) {
+        status = fm_fail(err, FM_E_FORMAT,
+                         "%s: not the weights but a Git LFS pointer to them (%" PRIu64
+                         " bytes); `git lfs pull` fetches the file itself",
+                         path, *file_bytes);
+        goto done;
+    }
     for (int i = 0; i < 8; i++) len |= (uint64_t)head[i] << (8 * i);
     if (len > HEADER_MAX || len > *file_bytes - 8) {
         status = fm_fail(err, FM_E_FORMAT,

@@ -631,8 +631,8 @@ fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert
     fm_status st = family->read(c, &m->hp, err);
     if (st != FM_OK) goto fail;
     if (n_expert_used > m->hp.n_expert) {
-        st = fm_fail(err, FM_E_ARG, "%d experts per token asked for, the model has %d",
-                     n_expert_used, m->hp.n_expert);
+        st = fm_fail(err, FM_E_ARG, "%s: %d experts per token asked for, a layer has %d",
+                     fm_checkpoint_file(c, 0), n_expert_used, m->hp.n_expert);
         goto fail;
     }
     m->n_expert_used_trained = m->hp.n_expert_used;

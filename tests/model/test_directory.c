@@ -347,6 +347,10 @@ static void damage_is_refused_with_one_message(void **state)
     fwrite("\xff\xff\xff\xff\xff\xff\xff\x7f{}", 1, 10, f);
     fclose(f);
     refused(dir, "the header claims 9223372036854775807 bytes");
+    f = fopen(path, "wb");
+    fputs("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", f);
+    fclose(f);
+    refused(dir, "a Git LFS pointer");
     file_restore(path, before, n);
     assert_int_equal(truncate(path, (off_t)n - 1), 0);
     refused(dir, "truncated");
@@ -355,6 +359,15 @@ static void damage_is_refused_with_one_message(void **state)
     in_directory(path, dir, "config.json");
     assert_int_equal(unlink(path), 0);
     refused(dir, "has no config.json");
+    for (int i = 0; i < 3; i++) { /* what most downloads leave: the first file is the one to give */
+        static const char *const names[] = {"m-00002-of-00002.gguf", "m-00001-of-00002.gguf",
+                                            "x.gg"};
+        in_directory(path, dir, names[i]);
+        f = fopen(path, "wb");
+        fclose(f);
+    }
+    refused(dir, "holds a GGUF file");
+    refused(dir, "/m-00001-of-00002.gguf itself");
     free((void *)(uintptr_t)dir);
 }
 
