@@ -123,6 +123,9 @@ fm_status fm_cli_check_ids(const int32_t *ids, size_t n_ids, int32_t n_vocab, co
  * FM_E_CANCELLED when Ctrl-C came while it was read. */
 fm_status fm_cli_read_file(char **text, size_t *n, const char *path, fm_error *err);
 
+/* Whether a text of n bytes can become tokens within --memory: text and ids together take twice its bytes meanwhile. */
+fm_status fm_cli_check_text(const fm_cli_options *o, const char *path, size_t n, fm_error *err);
+
 /* What a file of the command line is called in messages: "-" is standard input; NULL is NULL. */
 const char *fm_cli_file_name(const char *path);
 

@@ -432,6 +432,7 @@ int fm_cmd_eval(const fm_cli_options *o)
     evaluation e = {.o = o, .text = &text};
 
     fm_status st = fm_cli_read_file(&e.bytes, &e.n_byte, o->text_path, &err);
+    if (st == FM_OK) st = fm_cli_check_text(o, o->text_path, e.n_byte, &err);
     if (st == FM_OK) st = check_files(&e, &err);
     if (st == FM_OK) {
         fm_engine_options opt;

@@ -64,8 +64,10 @@ static fm_status read_text(fm_run_prompt *p, fm_error *err)
 fm_status fm_run_prompt_read(fm_run_prompt *p, const fm_cli_options *o, fm_error *err)
 {
     *p = (fm_run_prompt){.o = o};
-    const fm_status st =
+    fm_status st =
         o->request ? fm_cli_read_file(&p->text, &p->n_text, o->request, err) : read_text(p, err);
+    const char *const path = o->request ? o->request : o->prompt_file;
+    if (st == FM_OK) st = fm_cli_check_text(o, path ? path : "the prompt", p->n_text, err);
     if (st != FM_OK) fm_run_prompt_free(p);
     return st;
 }

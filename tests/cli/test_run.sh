@@ -79,6 +79,10 @@ printf '\377\376 broken \303' >"$dir/prompt"
 status 0 run -f "$dir/prompt" -n 4 --json
 json_get "$out" 'len(j)' >/dev/null
 
+head -c 3000000 /dev/zero | tr '\0' x >"$dir/prompt"
+failure run -f "$dir/prompt" -n 1 --memory 5M
+says "$err" 'prompt: a text of 2\.[0-9]+ MiB takes twice as much'
+
 # Chat form and raw form are different prompts; a user's special tokens do not become control tokens.
 chat_tokens() { status 0 run "$@" -n 0 --json && json_get "$out" 'j["prompt_tokens"]'; }
 same "one start token" "$(chat_tokens --raw -p '<|im_start|>')" 1
