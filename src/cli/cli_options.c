@@ -10,6 +10,7 @@ typedef enum {
     OPT_FLAG,   /* bool                       */
     OPT_TEXT,   /* const char *               */
     OPT_FILE,   /* const char *, not empty    */
+    OPT_OUT,    /* the same, a file to write  */
     OPT_LIST,   /* fm_cli_list, repeatable    */
     OPT_CHOICE, /* const char *, one of `arg` */
     OPT_SIZE,   /* uint64_t                   */
@@ -120,16 +121,16 @@ static const option OPTIONS[] = {
      0, 0, NULL, "start every repeat with a new engine, an empty expert cache and\n"
                  "the model's files dropped from the page cache"},
 
-    {"output", NULL, "--out", "FILE", OPT_FILE, FIELD(out_path), FM_CMD_LOGITS,
+    {"output", NULL, "--out", "FILE", OPT_OUT, FIELD(out_path), FM_CMD_LOGITS,
      0, 0, NULL, "the .npy file to write, float32 [tokens][vocabulary]; it appears\n"
                  "under this name when it is complete"},
-    {"output", NULL, "--save-logits", "FILE", OPT_FILE, FIELD(save_logits), FM_CMD_EVAL,
+    {"output", NULL, "--save-logits", "FILE", OPT_OUT, FIELD(save_logits), FM_CMD_EVAL,
      0, 0, NULL, "keep the logits of all scored tokens as a reference: 4 bytes for each of\n"
                  "them and each token of the vocabulary; the size is said before"},
     {"output", NULL, "--against", "FILE", OPT_FILE, FIELD(against), FM_CMD_EVAL,
      0, 0, NULL, "compare with such a reference, made from the same text and windows:\n"
                  "divergence, and how often both have the same likeliest token"},
-    {"output", NULL, "--collect-importance", "FILE", OPT_FILE, FIELD(importance_path), FM_CMD_EVAL,
+    {"output", NULL, "--collect-importance", "FILE", OPT_OUT, FIELD(importance_path), FM_CMD_EVAL,
      0, 0, NULL, "write what the matrices were multiplied with, squared and summed up,\n"
                  "for `quantize --importance` (a GGUF file as llama.cpp's imatrix)"},
     {"output", "-n", "--tokens", "N", OPT_INT, FIELD(n_predict), FM_CMD_RUN,
@@ -145,11 +146,11 @@ static const option OPTIONS[] = {
      ALL_COMMANDS,
      0, 0, NULL, "only errors and warnings on standard error"},
 
-    {"output", NULL, "--record-trace", "FILE", OPT_FILE, FIELD(trace_path),
+    {"output", NULL, "--record-trace", "FILE", OPT_OUT, FIELD(trace_path),
      FM_CMD_RUN | FM_CMD_EVAL,
      0, 0, NULL, "record which experts every token chose (a routing trace,\n"
                  "docs/formats.md)"},
-    {"output", NULL, "--record-trace", "FILE", OPT_FILE, FIELD(trace_path), FM_CMD_BENCH,
+    {"output", NULL, "--record-trace", "FILE", OPT_OUT, FIELD(trace_path), FM_CMD_BENCH,
      0, 0, NULL, "record which experts every token chose (a routing trace,\n"
                  "docs/formats.md); not with --cold"},
 
@@ -329,6 +330,11 @@ static int set_option(fm_cli_options *o, const option *opt, const char *value)
     case OPT_FLAG:
         *(bool *)field = true;
         return FM_EXIT_OK;
+    case OPT_OUT:
+        if (strcmp(value, "-") == 0)
+            return fm_cli_usage_error(
+                o, "%s -: expected the name of a file, it cannot go to standard output", opt->name);
+        /* fall through */
     case OPT_FILE:
         if (!*value) return fm_cli_usage_error(o, "%s: the name is empty", opt->name);
         if (opt->offset == FIELD(model) && o->model)

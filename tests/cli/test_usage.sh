@@ -58,6 +58,8 @@ for option in "run -p x --record-trace" "run --file" "run --request" "eval --tex
     usage_error "$flashmoe" $option "" m.gguf
     says "$err" 'the name is empty'
 done
+usage_error "$flashmoe" logits m.gguf --ids 1 --out -
+says "$err" '--out -: expected the name of a file'
 usage_error "$flashmoe" run m.gguf "why is the sky blue"
 says "$err" 'the text is given with -p'
 usage_error "$flashmoe" run m.gguf -m other.gguf -p x
