@@ -70,6 +70,10 @@ for spec in glm4moe-a deepseek2-a qwen35moe-a; do
         status 0 "$flashmoe" logits "$m" --ids 1,2,3 --out "$dir/x.npy" --batch $batch --ctx 512 --memory 128M
     done
 done
+# Of experts in groups only those of the groups that are used can be chosen: 12 of 24.
+status 0 "$flashmoe" plan "$dir/deepseek2-a.gguf" --experts 12
+status 1 "$flashmoe" plan "$dir/deepseek2-a.gguf" --experts 13
+says "$err" '13 experts per token asked for; the router chooses among the 12 of 2 groups out of 4'
 make_model qwen3moe-c "$dir/many.gguf" # 130 experts
 for batch in 64 128 129 512; do
     status 0 "$flashmoe" logits "$dir/many.gguf" --experts 129 --ids 1,2,3 --out "$dir/x.npy" --batch $batch --ctx 512 --memory 128M
