@@ -1,6 +1,6 @@
 /* Opens a Hugging Face directory: config.json, the safetensors files of its index, and the join of both into a checkpoint
- * with GGUF's names. Parsing is in safetensors.c and hf_config.c, the tables of the families in hf_adapter.c, the
- * recognition of storage formats in hf_tensor.c. */
+ * with GGUF's names. Parsing is in safetensors.c and hf_config.c, the tables of the families in hf_<family>.c, the
+ * recognition of storage formats in hf_storage.c. */
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
