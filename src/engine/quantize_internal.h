@@ -135,6 +135,7 @@ typedef struct {
     uint8_t *pending; /* records that are not in the journal yet   */
     size_t n_pending, cap_pending;
     bool was_complete; /* an earlier call renamed it and was killed */
+    bool has_lost;     /* bringing it to the device failed, so what was written since may be gone */
 } fm_quantize_part;
 
 typedef struct {
@@ -152,7 +153,8 @@ fm_status fm_part_write(fm_quantize_part *p, const void *data, size_t n, uint64_
 fm_status fm_part_progress(fm_quantize_part *p, uint64_t bytes, uint64_t hash, bool now,
                            fm_error *err);
 fm_status fm_part_finish_tensor(fm_quantize_part *p, uint64_t hash, fm_error *err);
-/* After a failure: puts down what was written since the last sync as far as the disk lets it. Cannot fail. */
+/* After a failure: puts down what was written since the last sync as far as the disk lets it; nothing when that sync was what
+ * failed. Cannot fail. */
 void fm_part_keep(fm_quantize_part *p);
 /* Gives the file its magic and its name. */
 fm_status fm_part_rename(fm_quantize_part *p, fm_error *err);

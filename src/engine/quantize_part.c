@@ -236,7 +236,9 @@ static fm_status sync_records(fm_quantize_part *p, fm_error *err)
 {
     if (p->n_pending == 0) return FM_OK;
     const uint64_t began = fm_now_us();
-    FM_TRY(fm_file_sync(p->part_fd, p->part_path, err));
+    const fm_status st = fm_file_sync(p->part_fd, p->part_path, err);
+    p->has_lost = st != FM_OK;
+    FM_TRY(st);
     FM_TRY(fm_file_write_at(p->journal_fd, p->journal_path, p->pending, p->n_pending,
                             p->journal_bytes, err));
     FM_TRY(fm_file_sync(p->journal_fd, p->journal_path, err));
@@ -272,6 +274,8 @@ fm_status fm_part_finish_tensor(fm_quantize_part *p, uint64_t hash, fm_error *er
 
 void fm_part_keep(fm_quantize_part *p)
 {
+    /* A sync may succeed where the one before has failed, and the bytes be gone all the same. */
+    if (p->has_lost) return;
     /* Without room on the disk this fails too; then the last sync is what a rerun goes on from. */
     if (p->at_bytes > 0 && add_record(p, false, p->at_bytes, p->at_hash, NULL) != FM_OK) return;
     (void)sync_records(p, NULL);

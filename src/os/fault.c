@@ -14,7 +14,15 @@
 
 enum { MAX_RULES = 8 };
 
-typedef enum { RULE_ERRNO, RULE_SHORT, RULE_EOF, RULE_SLOW, RULE_ALLOC, RULE_WRITE } rule_kind;
+typedef enum {
+    RULE_ERRNO, /* this and the next three: of reads */
+    RULE_SHORT,
+    RULE_EOF,
+    RULE_SLOW,
+    RULE_ALLOC,
+    RULE_WRITE,
+    RULE_SYNC,
+} rule_kind;
 
 typedef struct {
     rule_kind kind;
@@ -32,7 +40,7 @@ typedef struct {
 static pthread_mutex_t fault_mu = PTHREAD_MUTEX_INITIALIZER;
 static rule fault_rules[MAX_RULES]; /* guarded by fault_mu, as are the counters */
 static int fault_n_rule;
-static uint64_t fault_n_read, fault_n_alloc, fault_n_write;
+static uint64_t fault_n_read, fault_n_alloc, fault_n_write, fault_n_sync;
 static bool fault_env_seen;
 
 /* The error that a kind of rule names, 0: none. */
@@ -70,10 +78,11 @@ static bool parse_rule(const char *text, rule *out)
         if (out->kind == RULE_ERRNO && out->os_errno == 0) return false;
     } else if (strcmp(what, "alloc") == 0) {
         out->kind = RULE_ALLOC;
-    } else if (strcmp(what, "write") == 0) {
+    } else if (strcmp(what, "write") == 0 || strcmp(what, "sync") == 0) {
         const char *kind = strtok_r(NULL, ":", &save);
-        out->kind = RULE_WRITE;
-        out->times = UINT64_MAX; /* a full disk stays full unless times= says otherwise */
+        out->kind = *what == 'w' ? RULE_WRITE : RULE_SYNC;
+        /* A full disk stays full unless times= says otherwise; fsync reports an error once. */
+        if (out->kind == RULE_WRITE) out->times = UINT64_MAX;
         out->os_errno = kind ? errno_named(kind) : 0;
         if (out->os_errno == 0) return false;
     } else {
@@ -94,7 +103,7 @@ static bool parse_rule(const char *text, rule *out)
 static bool set_rules(const char *spec)
 {
     fault_n_rule = 0;
-    fault_n_read = fault_n_alloc = fault_n_write = 0;
+    fault_n_read = fault_n_alloc = fault_n_write = fault_n_sync = 0;
     if (!spec || !*spec) return true;
     char text[512];
     if (strlen(spec) >= sizeof text) return false;
@@ -132,7 +141,7 @@ void fm_fault_from_env(void)
 /* Does this rule hit the read of `offset`, which is read number `number`? */
 static bool rule_hits(rule *r, uint64_t number, const void *file, uint64_t offset)
 {
-    if (r->kind == RULE_ALLOC || r->kind == RULE_WRITE) return false;
+    if (r->kind > RULE_SLOW) return false;
     if (r->always) return true;
     if (r->every > 0) return number % r->every == 0;
     if (!r->placed && number >= r->nth) {
@@ -184,18 +193,29 @@ bool fm_fault_alloc(void)
     return fails;
 }
 
-int fm_fault_write(void)
+/* The errno of the rules of this kind for the next call that *n counts, or 0. */
+static int next_fails(rule_kind kind, uint64_t *n)
 {
     int fails = 0;
     fm_fault_from_env(); /* may come before any I/O engine */
     pthread_mutex_lock(&fault_mu);
-    fault_n_write++;
+    ++*n;
     for (int i = 0; i < fault_n_rule; i++)
-        if (fault_rules[i].kind == RULE_WRITE && fault_n_write >= fault_rules[i].nth &&
-            fault_n_write - fault_rules[i].nth < fault_rules[i].times)
+        if (fault_rules[i].kind == kind && *n >= fault_rules[i].nth &&
+            *n - fault_rules[i].nth < fault_rules[i].times)
             fails = fault_rules[i].os_errno;
     pthread_mutex_unlock(&fault_mu);
     return fails;
+}
+
+int fm_fault_write(void)
+{
+    return next_fails(RULE_WRITE, &fault_n_write);
+}
+
+int fm_fault_sync(void)
+{
+    return next_fails(RULE_SYNC, &fault_n_sync);
 }
 
 uint64_t fm_fault_reads(void)

@@ -13,6 +13,7 @@
  *   read:slow:us=2000        every read completes this much later
  *   alloc:nth=3              the third guarded allocation fails
  *   write:enospc:nth=9       the 9th write of fm_file_write_at() fails, and all after it (times=1: it alone)
+ *   sync:eio:nth=2           the 2nd fm_file_sync() fails, and the next one works, as Linux has it
  *
  * Upper case is accepted. The environment variable FM_FAULT holds a spec for whole programs; it is
  * read when the first I/O engine of the process is created. Release builds have none of this.
@@ -35,6 +36,7 @@ void fm_fault_from_env(void); /* once per process */
 int64_t fm_fault_read(const void *file, uint64_t offset, void *buf, int64_t result);
 bool fm_fault_alloc(void); /* true: this allocation fails */
 int fm_fault_write(void);  /* the errno with which this write fails, or 0 */
+int fm_fault_sync(void);   /* the same of this fsync */
 uint64_t fm_fault_reads(void); /* device reads seen since fm_fault_set() */
 
 #else
@@ -51,6 +53,10 @@ static inline bool fm_fault_alloc(void)
     return false;
 }
 static inline int fm_fault_write(void)
+{
+    return 0;
+}
+static inline int fm_fault_sync(void)
 {
     return 0;
 }

@@ -100,7 +100,9 @@ fm_status fm_file_write_at(int fd, const char *path, const void *src, size_t n, 
 
 fm_status fm_file_sync(int fd, const char *path, fm_error *err)
 {
-    return fsync(fd) == 0 ? FM_OK : fm_fail_errno(err, errno, "%s: writing to the device", path);
+    const int fault = fm_fault_sync();
+    if (!fault && fsync(fd) == 0) return FM_OK;
+    return fm_fail_errno(err, fault ? fault : errno, "%s: writing to the device", path);
 }
 
 /* The folder of `path`, malloc'd. */

@@ -22,7 +22,8 @@ fm_status fm_file_read_at(int fd, const char *path, void *dst, size_t n, uint64_
 fm_status fm_file_open_rw(int *fd, const char *path, fm_error *err);
 fm_status fm_file_write_at(int fd, const char *path, const void *src, size_t n, uint64_t off,
                            fm_error *err);
-/* Until what was written, and the file's size, is on the device. */
+/* Until what was written, and the file's size, is on the device. After a failure the next call may succeed without that:
+ * Linux reports an error once and takes the pages for written. */
 fm_status fm_file_sync(int fd, const char *path, fm_error *err);
 /* The same for the names in the folder that holds `path`. */
 fm_status fm_file_sync_folder(const char *path, fm_error *err);
