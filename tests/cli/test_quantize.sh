@@ -127,6 +127,22 @@ failure q "$dir/full.gguf"
 says "$err" 'reads back other than it was written'
 [ -e "$dir/full.gguf" ] && fail "a damaged file got its name"
 
+# What a journal speaks of must be there: without a part all begins anew, and a part that was cut is not gone on with.
+rm -f "$dir"/full.gguf*
+failure full 60:times=1
+rm "$dir/full.gguf.part"
+status 0 "$flashmoe" quantize "$source" "$dir/full.gguf" --to Q4_K --experts Q4_0
+says_not "$err" 'going on with'
+cmp -s "$dir/full.gguf" "$dir/whole.gguf" || fail "other bytes after the part was removed"
+rm "$dir/full.gguf"
+failure full 60:times=1
+truncate -s 1000000 "$dir/full.gguf.part"
+failure q "$dir/full.gguf"
+says "$err" 'full\.gguf\.part: has 1000000 bytes, expected [0-9]+, so it is not what its journal speaks of'
+rm "$dir/full.gguf.part"
+status 0 q "$dir/full.gguf"
+cmp -s "$dir/full.gguf" "$dir/whole.gguf" || fail "other bytes after the part was cut"
+
 # ---- importance ----------------------------------------------------------------------------------
 python3 - "$dir" <<'EOF'
 import struct, sys
