@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/json_parse.h"
+#include "base/read_file.h"
 
 /* A tokenizer.json of the largest vocabularies has 20 MB. */
 enum { JSON_BYTES_MAX = 256 * 1024 * 1024 };
@@ -130,28 +131,12 @@ static fm_status open_gguf(fm_tokenizer **out, const char *path, fm_error *err)
     return st;
 }
 
-/* Reads all of f, of which `size` bytes were seen. *data is malloc'd. */
-static fm_status read_all(FILE *f, const char *path, size_t size, char **data, fm_error *err)
+static fm_status open_json(fm_tokenizer **out, const char *path, fm_error *err)
 {
-    *data = malloc(size + 1);
-    if (!*data) return fm_fail(err, FM_E_NOMEM, "%s: no memory for %zu bytes", path, size);
-    errno = 0;
-    if (fread(*data, 1, size, f) == size) return FM_OK;
-    free(*data);
-    *data = NULL;
-    if (ferror(f)) return fm_fail_errno(err, errno, "%s: reading", path);
-    return fm_fail(err, FM_E_FORMAT, "%s: the file became shorter while it was read", path);
-}
-
-static fm_status open_json(fm_tokenizer **out, FILE *f, const char *path, uint64_t size,
-                           fm_error *err)
-{
-    if (size > JSON_BYTES_MAX)
-        return fm_fail(err, FM_E_LIMIT, "%s: %" PRIu64 " bytes; a tokenizer.json may have %d", path,
-                       size, JSON_BYTES_MAX);
     char *data;
-    FM_TRY(read_all(f, path, (size_t)size, &data, err));
-    const fm_status st = fm_tokenizer_from_json(out, data, (size_t)size, path, err);
+    size_t n;
+    FM_TRY(fm_read_file(&data, &n, path, JSON_BYTES_MAX, err));
+    const fm_status st = fm_tokenizer_from_json(out, data, n, path, err);
     free(data);
     return st;
 }
@@ -163,24 +148,9 @@ static fm_status read_beside(const char *directory, const char *name, char **pat
                              size_t *n, fm_error *err)
 {
     *data = NULL;
-    *n = 0;
-    const size_t room = strlen(directory) + strlen(name) + 2;
-    *path = malloc(room);
+    *path = fm_path_join(directory, name);
     if (!*path) return fm_fail(err, FM_E_NOMEM, "%s: no memory", directory);
-    snprintf(*path, room, "%s/%s", directory, name);
-    FILE *f = fopen(*path, "rb");
-    if (!f) return errno == ENOENT ? FM_OK : fm_fail_errno(err, errno, "%s", *path);
-    struct stat sb;
-    fm_status st;
-    if (fstat(fileno(f), &sb) != 0 || !S_ISREG(sb.st_mode) || sb.st_size > JSON_BYTES_MAX) {
-        st = fm_fail(err, FM_E_FORMAT, "%s: is no regular file of at most %d bytes", *path,
-                     JSON_BYTES_MAX);
-    } else {
-        *n = (size_t)sb.st_size;
-        st = read_all(f, *path, *n, data, err);
-    }
-    fclose(f);
-    return st;
+    return fm_read_file_if_any(data, n, *path, JSON_BYTES_MAX, err);
 }
 
 static void add_end_ids(fm_tokenizer *tok, const json_t *v)
@@ -341,8 +311,7 @@ fm_status fm_tokenizer_open(fm_tokenizer **out, const char *path, fm_error *err)
     while (i < n && (head[i] == ' ' || head[i] == '\n' || head[i] == '\r' || head[i] == '\t')) i++;
     fm_status st;
     if (i < n && head[i] == '{') {
-        rewind(f);
-        st = open_json(out, f, path, (uint64_t)sb.st_size, err);
+        st = open_json(out, path, err);
     } else if (n >= 4 && memcmp(head, "GGUF", 4) == 0) {
         st = open_gguf(out, path, err);
     } else if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b) {

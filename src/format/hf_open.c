@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/read_file.h"
 #include "format/hf_tensor.h"
 
 enum {
@@ -16,14 +17,6 @@ enum {
     INDEX_MAX = 256 << 20,
     SHARDS_MAX = 4096,
 };
-
-static char *join_path(const char *directory, const char *name)
-{
-    const size_t n = strlen(directory) + strlen(name) + 2;
-    char *out = malloc(n);
-    if (out) snprintf(out, n, "%s/%s", directory, name);
-    return out;
-}
 
 /* Takes `path` (malloc'd) over as the next file; its number is the old c->n_file. */
 static fm_status add_file(fm_checkpoint *c, char *path, fm_error *err)
@@ -60,7 +53,7 @@ static fm_status shard_number(fm_checkpoint *c, const char *name, const char *in
     if (c->n_file > SHARDS_MAX)
         return fm_fail(err, FM_E_LIMIT, "%s: more than %d files", index_path, SHARDS_MAX);
     *number = c->n_file;
-    return add_file(c, join_path(c->directory, name), err);
+    return add_file(c, fm_path_join(c->directory, name), err);
 }
 
 static fm_status read_index(fm_checkpoint *c, fm_raw_set *raw, const char *path, const char *text,
@@ -104,18 +97,18 @@ static fm_status read_index(fm_checkpoint *c, fm_raw_set *raw, const char *path,
 
 static fm_status read_shards(fm_checkpoint *c, fm_raw_set *raw, fm_error *err)
 {
-    char *index = join_path(c->directory, "model.safetensors.index.json");
+    char *index = fm_path_join(c->directory, "model.safetensors.index.json");
     if (!index) return fm_fail(err, FM_E_NOMEM, "%s: no memory", c->directory);
     struct stat sb;
     fm_status st;
     if (stat(index, &sb) == 0) {
         char *text;
         size_t n;
-        st = fm_read_small_file(index, INDEX_MAX, &text, &n, err);
+        st = fm_read_file(&text, &n, index, INDEX_MAX, err);
         if (st == FM_OK) st = read_index(c, raw, index, text, n, err);
         free(text);
     } else {
-        st = add_file(c, join_path(c->directory, "model.safetensors"), err);
+        st = add_file(c, fm_path_join(c->directory, "model.safetensors"), err);
         if (st == FM_OK && stat(c->paths[1], &sb) != 0 && errno == ENOENT)
             st = fm_fail(err, FM_E_IO,
                          "%s: has neither model.safetensors nor model.safetensors.index.json",
@@ -165,7 +158,7 @@ fm_status fm_hf_open(fm_checkpoint *c, const char *path, fm_error *err)
     if (!c->directory) return fm_fail(err, FM_E_NOMEM, "%s: no memory", path);
     memcpy(c->directory, path, n);
     c->directory[n] = 0;
-    FM_TRY(add_file(c, join_path(c->directory, "config.json"), err));
+    FM_TRY(add_file(c, fm_path_join(c->directory, "config.json"), err));
     struct stat sb;
     if (stat(c->paths[0], &sb) != 0)
         return errno == ENOENT ? fail_without_config(c->directory, err)
@@ -175,7 +168,7 @@ fm_status fm_hf_open(fm_checkpoint *c, const char *path, fm_error *err)
     const fm_hf_adapter *adapter;
     fm_raw_set raw = {0};
     size_t n_text;
-    fm_status st = fm_read_small_file(c->paths[0], CONFIG_MAX, &text, &n_text, err);
+    fm_status st = fm_read_file(&text, &n_text, c->paths[0], CONFIG_MAX, err);
     if (st == FM_OK) {
         c->file_bytes[0] = n_text;
         st = fm_hf_read_config(c, c->paths[0], text, n_text, &adapter, &root, err);
