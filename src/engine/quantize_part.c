@@ -305,10 +305,11 @@ fm_status fm_part_rename(fm_quantize_part *p, fm_error *err)
     if (!p->was_complete) {
         FM_TRY(fm_part_write(p, "GGUF", 4, 0, err));
         FM_TRY(fm_file_sync(p->part_fd, p->part_path, err));
-        if (exists(p->path))
+        bool is_taken;
+        const fm_status st = fm_file_rename_new(p->part_path, p->path, &is_taken, err);
+        if (is_taken)
             return fm_fail(err, FM_E_ARG, "%s: appeared meanwhile; it is not overwritten", p->path);
-        if (rename(p->part_path, p->path) != 0)
-            return fm_fail_errno(err, errno, "%s: giving it the name %s", p->part_path, p->path);
+        FM_TRY(st);
         FM_TRY(fm_file_sync_folder(p->path, err));
     }
     if (unlink(p->journal_path) != 0)

@@ -27,6 +27,11 @@ fm_status fm_file_write_at(int fd, const char *path, const void *src, size_t n, 
 fm_status fm_file_sync(int fd, const char *path, fm_error *err);
 /* The same for the names in the folder that holds `path`. */
 fm_status fm_file_sync_folder(const char *path, fm_error *err);
+/* Gives a file another name; *is_taken when a file has that name already, which stays as it is. File systems that cannot do
+ * both at once leave a moment in which a file that appears is overwritten. */
+fm_status fm_file_rename_new(const char *from, const char *to, bool *is_taken, fm_error *err);
+/* Lets go of the system's cached copy, so that the next reads come from the device. What is not on the device stays. */
+void fm_file_forget_cached(int fd);
 /* False when another process has locked the file; until it is closed. */
 bool fm_file_lock(int fd);
 
