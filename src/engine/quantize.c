@@ -381,10 +381,12 @@ static fm_status do_tensor(quantizer *q, int64_t i, fm_error *err)
 
 /* ---- all --------------------------------------------------------------------------------- */
 
-/* Reads everything back and compares it with what was written. */
+/* Reads everything back from the device and compares it with what was written. */
 static fm_status verify(quantizer *q, fm_error *err)
 {
     fm_quantize_part *p = &q->part;
+    FM_TRY(fm_file_sync(p->part_fd, p->part_path, err));
+    fm_file_forget_cached(p->part_fd);
     for (uint64_t at = 0; at < q->header_bytes;) {
         size_t n = q->header_bytes - at < VERIFY_BYTES ? (size_t)(q->header_bytes - at)
                                                        : (size_t)VERIFY_BYTES;
