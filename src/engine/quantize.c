@@ -208,7 +208,7 @@ static fm_status make_room(quantizer *q, fm_error *err)
     for (int64_t i = 0; i < q->plan.n_tensor; i++) {
         const fm_quantize_tensor *t = &q->plan.tensor[i];
         fm_row_source s;
-        FM_TRY(fm_row_source_init(&s, t, err));
+        FM_TRY(fm_row_source_init(&s, q->plan.source, t, err));
         const int64_t n = piece_rows(t);
         const uint64_t in = fm_row_source_bytes(&s, n),
                        to = (uint64_t)n * fm_type_row_bytes(fm_type_get(t->type), t->dim[0]);
@@ -352,7 +352,7 @@ static fm_status do_tensor(quantizer *q, int64_t i, fm_error *err)
 {
     const fm_quantize_tensor *t = &q->plan.tensor[i];
     fm_row_source s;
-    FM_TRY(fm_row_source_init(&s, t, err));
+    FM_TRY(fm_row_source_init(&s, q->plan.source, t, err));
     const uint64_t row_bytes = t->bytes / (uint64_t)(t->dim[1] * t->dim[2]);
     uint64_t done = q->part.at_bytes, hash = q->part.at_hash;
     if (done % row_bytes != 0 || done >= t->bytes + row_bytes)

@@ -107,7 +107,8 @@ typedef struct {
     uint64_t row_bytes[FM_MAX_PLANES];
 } fm_row_source;
 
-fm_status fm_row_source_init(fm_row_source *s, const fm_quantize_tensor *t, fm_error *err);
+fm_status fm_row_source_init(fm_row_source *s, const fm_checkpoint *c, const fm_quantize_tensor *t,
+                             fm_error *err);
 /* Bytes of buffer that n rows of a matrix need. */
 uint64_t fm_row_source_bytes(const fm_row_source *s, int64_t n);
 /* Reads rows [row, row + n) of matrix `matrix` into buf; plane[n][FM_MAX_PLANES] gets where each row's planes lie. */
