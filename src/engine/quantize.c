@@ -46,7 +46,7 @@ typedef struct {
     uint64_t block_bytes;
     int64_t piece_rows_max;
     fm_row_files files;
-    uint64_t resumed_bytes;
+    uint64_t resumed_bytes, source_hash;
     int64_t n_unknown; /* tensors that the importance file does not know */
 } quantizer;
 
@@ -419,15 +419,26 @@ static fm_status verify(quantizer *q, fm_error *err)
     return FM_OK;
 }
 
+/* Headers and places were read when all began, the weights for hours since: of two sources that would be half of each. */
+static fm_status check_source(const quantizer *q, fm_error *err)
+{
+    uint64_t now;
+    FM_TRY(fingerprint(q->plan.source, &now, err));
+    if (now == q->source_hash) return FM_OK;
+    return fm_fail(err, FM_E_IO,
+                   "%s: changed while it was read (size, time or header of a file), so what was "
+                   "written is of no use; remove %s and %s to begin anew",
+                   q->o->source, q->part.part_path, q->part.journal_path);
+}
+
 static fm_status open_part(quantizer *q, fm_error *err)
 {
     char options[1024];
-    uint64_t source = 0;
-    FM_TRY(fingerprint(q->plan.source, &source, err));
+    FM_TRY(fingerprint(q->plan.source, &q->source_hash, err));
     snprintf(options, sizeof options, "experts %s, trunk %s%s%.400s", fm_type_name(q->types.expert),
              fm_type_name(q->types.trunk), q->importance ? ", importance " : "",
              q->importance ? base_name(q->o->importance) : "");
-    const fm_part_identity id = {options, source,
+    const fm_part_identity id = {options, q->source_hash,
                                  q->importance ? fm_importance_hash(q->importance) : 0,
                                  fm_fnv1a(FM_FNV1A_INIT, q->header, q->header_bytes)};
     const uint64_t total = q->header_bytes + q->data_bytes;
@@ -497,6 +508,7 @@ static fm_status quantize(quantizer *q, fm_quantize_result *result, fm_error *er
         if (q->n_unknown > 0)
             say(q, FM_LOG_WARN, "%s: knows nothing of %" PRId64 " tensors",
                 base_name(o->importance), q->n_unknown);
+        FM_TRY(check_source(q, err));
         FM_TRY(verify(q, err));
     }
     FM_TRY(fm_part_rename(&q->part, err));
