@@ -41,7 +41,7 @@ typedef struct {
     /* one block of the ledger, cut up */
     uint8_t *block, *raw, *out;
     const void *(*plane)[FM_MAX_PLANES];
-    float *row, *weight; /* [threads][2 * columns_max], [columns_max] */
+    float *row, *weight, *sums; /* [threads][2 * columns_max], [columns_max], [columns_max] */
     int64_t columns_max;
     uint64_t block_bytes;
     int64_t piece_rows_max;
@@ -229,6 +229,7 @@ static fm_status make_room(quantizer *q, fm_error *err)
         q->plane = fm_arena_take(&a, (size_t)q->piece_rows_max * sizeof *q->plane);
         q->row = fm_arena_take(&a, threads * 2 * columns * sizeof(float));
         q->weight = fm_arena_take(&a, columns * sizeof(float));
+        q->sums = fm_arena_take(&a, columns * sizeof(float));
         if (pass == 1) break;
         q->block_bytes = a.used + 4096;
         const uint64_t held = fm_checkpoint_memory(q->plan.source) + q->header_bytes +
@@ -274,16 +275,13 @@ static void encode_item(void *ctx, int64_t item, int thread)
 
 /* What the importance file knows of a tensor, under its own name or that of the fused one it comes from. */
 static fm_status find_importance(const quantizer *q, const fm_quantize_tensor *t,
-                                 const float **sums, const float **counts, int64_t *n, bool *found,
-                                 fm_error *err)
+                                 fm_importance_place *at, fm_error *err)
 {
-    *found = false;
+    *at = (fm_importance_place){0};
     if (!q->importance) return FM_OK;
-    FM_TRY(fm_importance_find(q->importance, t->name, t->dim[0], t->dim[2], sums, counts, n, found,
-                              err));
-    if (*found || t->is_transposed || strcmp(t->name, t->from->name) == 0) return FM_OK;
-    return fm_importance_find(q->importance, t->from->name, t->dim[0], t->dim[2], sums, counts, n,
-                              found, err);
+    FM_TRY(fm_importance_find(q->importance, t->name, t->dim[0], t->dim[2], at, err));
+    if (at->n_matrix > 0 || t->is_transposed || strcmp(t->name, t->from->name) == 0) return FM_OK;
+    return fm_importance_find(q->importance, t->from->name, t->dim[0], t->dim[2], at, err);
 }
 
 /* Weights of the columns of matrix m; NULL when nothing is known of it. */
@@ -291,22 +289,23 @@ static fm_status weights_of(quantizer *q, const fm_row_source *s, int64_t m, con
                             bool *known, fm_error *err)
 {
     const fm_quantize_tensor *t = s->t;
-    const float *sums, *counts;
-    int64_t n = 0;
+    fm_importance_place at;
+    float count;
     *weight = NULL;
     *known = true;
     if (!q->importance || t->is_copy || fm_type_get(t->type)->block_elems == 1) return FM_OK;
-    FM_TRY(find_importance(q, t, &sums, &counts, &n, known, err));
-    if (n == 1) m = 0;
-    if (!*known || !(counts[m] > 0)) return FM_OK;
-    sums += m * t->dim[0];
+    FM_TRY(find_importance(q, t, &at, err));
+    *known = at.n_matrix > 0;
+    if (!*known) return FM_OK;
+    FM_TRY(fm_importance_read(q->importance, &at, m, q->sums, &count, err));
+    if (!(count > 0)) return FM_OK;
     double sum = 0;
-    for (int64_t c = 0; c < t->dim[0]; c++) sum += (double)sums[c];
+    for (int64_t c = 0; c < t->dim[0]; c++) sum += (double)q->sums[c];
     if (!(sum > 0)) return FM_OK;
     /* A column that met nothing in the sample may still meet something: a thousandth of the mean. */
     const double mean = sum / (double)t->dim[0];
     for (int64_t c = 0; c < t->dim[0]; c++)
-        q->weight[c] = (float)((double)sums[fm_row_source_column(s, c)] / mean + 0.001);
+        q->weight[c] = (float)((double)q->sums[fm_row_source_column(s, c)] / mean + 0.001);
     *weight = q->weight;
     return FM_OK;
 }
@@ -483,11 +482,8 @@ static fm_status quantize(quantizer *q, fm_quantize_result *result, fm_error *er
     FM_TRY(fm_quantize_make_plan(&q->plan, &q->types, err));
     if (o->importance) FM_TRY(fm_importance_open(&q->importance, o->importance, err));
     for (int64_t i = 0; i < q->plan.n_tensor; i++) { /* wrong sizes before any work */
-        const fm_quantize_tensor *t = &q->plan.tensor[i];
-        const float *sums, *counts;
-        int64_t n;
-        bool found;
-        FM_TRY(find_importance(q, t, &sums, &counts, &n, &found, err));
+        fm_importance_place at;
+        FM_TRY(find_importance(q, &q->plan.tensor[i], &at, err));
     }
     FM_TRY(make_header(q, err));
     FM_TRY(fm_pool_create(&q->pool, o->n_threads ? o->n_threads : fm_os_cpu_count(), err));
