@@ -150,7 +150,16 @@ static fm_status fill_header(quantizer *q, fm_gguf_writer *w, fm_error *err)
     const fm_tensor_info *embd = fm_checkpoint_find(c, "token_embd.weight");
     if (directory) {
         fm_vocab_facts facts;
-        FM_TRY(fm_quantize_put_vocab(w, directory, embd ? embd->dim[1] : 0, &facts, err));
+        fm_str pre;
+        FM_TRY(fm_meta_str(c, "tokenizer.ggml.pre", &pre, err));
+        FM_TRY(fm_quantize_put_vocab(w, directory, embd ? embd->dim[1] : 0, pre.data, &facts, err));
+        if (facts.found && strcmp(facts.pre, pre.data) != 0)
+            say(q, FM_LOG_INFO,
+                "%s: its tokenizer is not the usual one of its model_type: tokenizer.ggml.pre is "
+                "%s, not %s",
+                directory, facts.pre, pre.data);
+        if (facts.found && facts.doubt.code != FM_OK)
+            say(q, FM_LOG_WARN, "tokenizer.ggml.pre is %s, but %s", facts.pre, facts.doubt.msg);
         if (!facts.found)
             say(q, FM_LOG_WARN,
                 "%s: has neither tokenizer.json nor tiktoken.model, so the file gets no tokenizer "

@@ -1,5 +1,5 @@
 /* Inside fm_quantize(): what is written (quantize_plan.c), where its values come from (quantize_rows.c), the metadata
- * (quantize_meta.c, quantize_vocab.c, quantize_tokens.c), importance (importance.c), and the unfinished file (quantize_part.c). */
+ * (quantize_meta.c, quantize_vocab.c, quantize_tokens.c, quantize_pre.c), importance (importance.c), and the unfinished file (quantize_part.c). */
 #pragma once
 
 #include "engine/importance.h"
@@ -58,9 +58,12 @@ typedef struct {
     bool found; /* it has a tokenizer */
     int32_t n_without_merge;
     int n_more_ends; /* ids that end a generation and have no key in the format */
+    const char *pre; /* tokenizer.ggml.pre */
+    fm_error doubt;  /* code not FM_OK: why that may not be right */
 } fm_vocab_facts;
+/* pre: what goes with the model_type. */
 fm_status fm_quantize_put_vocab(fm_gguf_writer *w, const char *directory, int64_t n_vocab,
-                                fm_vocab_facts *facts, fm_error *err);
+                                const char *pre, fm_vocab_facts *facts, fm_error *err);
 /* A file of a directory, with a zero behind; *data NULL when there is none, else the caller frees it. */
 fm_status fm_quantize_read_text(char **data, size_t *n, const char *directory, const char *name,
                                 fm_error *err);
@@ -91,6 +94,11 @@ fm_status fm_vocabulary_read(fm_vocabulary *v, const char *directory, fm_error *
 void fm_vocabulary_free(fm_vocabulary *v);
 /* Merge number i, "left right", until the next call. */
 const char *fm_vocabulary_merge(void *vocabulary, size_t i);
+
+/* quantize_pre.c: the value of tokenizer.ggml.pre with which the written vocabulary gives the ids that the directory gives: `hint`,
+ * or another; FM_E_UNSUPPORTED when there is none. *doubt: it is the nearest, or the directory's tokenizer could not be asked. */
+fm_status fm_quantize_find_pre(const char **pre, fm_vocabulary *v, const char *directory,
+                               const char *hint, fm_error *doubt, fm_error *err);
 
 /* quantize_rows.c: where the values of one tensor's rows lie. */
 typedef struct {

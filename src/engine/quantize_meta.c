@@ -31,6 +31,7 @@ static bool is_key(const char *key, const char *arch, const char *tail)
 static bool is_left_out(const char *key, const char *arch, const fm_quantize_plan *p,
                         bool has_importance)
 {
+    if (fm_checkpoint_directory(p->source) && strcmp(key, "tokenizer.ggml.pre") == 0) return true;
     if (has_importance && strncmp(key, "quantize.imatrix.", 17) == 0) return true;
     static const char *const names[] = {
         "general.alignment", "general.file_type", "general.quantization_version",

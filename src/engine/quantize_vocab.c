@@ -166,7 +166,7 @@ static fm_status put_all(fm_gguf_writer *w, fm_vocabulary *v, const char *direct
 }
 
 fm_status fm_quantize_put_vocab(fm_gguf_writer *w, const char *directory, int64_t n_vocab,
-                                fm_vocab_facts *facts, fm_error *err)
+                                const char *pre, fm_vocab_facts *facts, fm_error *err)
 {
     *facts = (fm_vocab_facts){0};
     if (n_vocab < 1 || n_vocab > VOCAB_MAX)
@@ -176,7 +176,12 @@ fm_status fm_quantize_put_vocab(fm_gguf_writer *w, const char *directory, int64_
     fm_status st = fm_vocabulary_read(&v, directory, err);
     facts->found = v.token != NULL;
     facts->n_without_merge = v.n_without_merge;
-    if (st == FM_OK && facts->found) st = put_all(w, &v, directory, &facts->n_more_ends, err);
+    if (st == FM_OK && facts->found)
+        st = fm_quantize_find_pre(&facts->pre, &v, directory, pre, &facts->doubt, err);
+    if (st == FM_OK && facts->found) {
+        fm_gguf_put_str(w, "tokenizer.ggml.pre", facts->pre);
+        st = put_all(w, &v, directory, &facts->n_more_ends, err);
+    }
     fm_vocabulary_free(&v);
     return st;
 }
