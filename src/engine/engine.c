@@ -89,7 +89,10 @@ static fm_status make_tokenizer(fm_engine *e, bool needed, fm_error *err)
 {
     fm_error *const why = &e->tokenizer_error;
     e->bos_id = -1;
-    fm_status st = fm_tokenizer_from_checkpoint(&e->tokenizer, e->checkpoint, why);
+    fm_error passed_over;
+    fm_status st = fm_tokenizer_from_checkpoint(&e->tokenizer, e->checkpoint, &passed_over, why);
+    if (st == FM_OK && passed_over.code != FM_OK)
+        fm_engine_log(e, FM_LOG_WARN, "%s; it is passed over", passed_over.msg);
     if (st == FM_OK) st = fm_tokenizer_bos(e->checkpoint, e->tokenizer, &e->bos_id, why);
     if (st != FM_OK) {
         fm_tokenizer_close(e->tokenizer);
