@@ -361,6 +361,9 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
             st = fm_fail(err, FM_E_ARG,
                          "%s: a context of %d tokens was asked for; the model was trained for %d",
                          e->path, o->n_ctx, e->model->hp.n_ctx_train);
+        if (st == FM_OK && e->model->hp.note)
+            fm_engine_log(e, FM_LOG_WARN, "%s: %s", fm_checkpoint_file(e->checkpoint, 0),
+                          e->model->hp.note);
         if (st == FM_OK) st = add_draft(e, o, err);
         if (st == FM_OK) fm_model_use_kernels(e->model, e->kernels);
     }
