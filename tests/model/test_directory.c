@@ -73,6 +73,7 @@ static void plain_directories_have_the_logits_of_transformers(void **state)
         {.spec = "deepseek2-a", .format = "plain", .n_shards = 2},
         {.spec = "deepseek2-b", .format = "plain", .one_by_one = true, .multimodal = true},
         {.spec = "deepseek2-c", .format = "plain", .one_by_one = true},
+        {.spec = "deepseek2-c", .format = "plain", .model_type = "glm4_moe_lite"},
         {.spec = "deepseek32-a", .format = "plain", .one_by_one = true, .n_shards = 3},
         {.spec = "deepseek32-b", .format = "plain"},
         {.spec = "glm-dsa-a", .format = "plain"},
@@ -81,7 +82,8 @@ static void plain_directories_have_the_logits_of_transformers(void **state)
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         char logits[160], name[64];
         snprintf(logits, sizeof logits, "tests/vectors/model/%s-F32.npy", all[i].spec);
-        snprintf(name, sizeof name, "%s%s", all[i].spec, all[i].one_by_one ? "-apart" : "");
+        snprintf(name, sizeof name, "%s%s", all[i].model_type ? all[i].model_type : all[i].spec,
+                 all[i].one_by_one ? "-apart" : "");
         const char *path = write_named(name, &all[i]);
         check(path, all[i].spec, logits, NULL, 1, FLOAT_TOLERANCE);
         check(path, all[i].spec, logits, NULL, 64, FLOAT_TOLERANCE);
