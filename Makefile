@@ -160,7 +160,8 @@ sanitizer-programs:
 # ---- the model that ships, in less memory than it is large --------------------------------------
 DEMO_MODEL  ?= $(firstword $(wildcard model/*.gguf))
 DEMO_MEMORY ?= 24M
-demo: setup
+demo:
+	@scripts/setup.sh --build
 	+$(MAKE) --no-print-directory -j$(JOBS) all
 	@scripts/demo.sh $(BUILD)/flashmoe "$(DEMO_MODEL)" $(DEMO_MEMORY)
 

@@ -70,6 +70,13 @@ typedef enum { FM_PREFETCH_AUTO, FM_PREFETCH_ON, FM_PREFETCH_OFF } fm_prefetch;
  * pays; ON always, and opening fails where that cannot be. A draft layer that cannot be read later ends the drafts. */
 typedef enum { FM_DRAFT_AUTO, FM_DRAFT_ON, FM_DRAFT_OFF } fm_draft_mode;
 
+/* What a caller wants of the plan beyond its options. */
+typedef struct {
+    int64_t n_ctx;         /* with n_ctx 0 in the options: the default holds at least so many tokens, or as many as
+                              the model was trained for */
+    uint64_t caller_bytes; /* what the caller itself holds while it uses the engine: a line of the plan */
+} fm_plan_wish;
+
 typedef struct {
     size_t struct_size;       /* set by fm_engine_options_init()                           */
     const char *model_path;   /* GGUF file or first shard, or Hugging Face directory       */
@@ -105,6 +112,10 @@ typedef struct {
                                  the next one when the engine is closed: a small file of the user's
                                  cache directory. Never changes the output */
     fm_draft_mode draft;      /* 0: FM_DRAFT_AUTO. with a trace or importance AUTO is OFF */
+    /* Called when text can be turned into ids (fm_engine_tokenizer(), fm_chat_tokenize()) and before memory is
+     * planned: what the caller knows by then goes into *wish, which is empty. A failure is the open's. NULL: none. */
+    fm_status (*before_plan)(void *user, const fm_engine *engine, fm_plan_wish *wish, fm_error *err);
+    void *before_plan_user;
 } fm_engine_options;
 
 void fm_engine_options_init(fm_engine_options *opt);
@@ -150,6 +161,8 @@ typedef struct {
     /* Of names, types, shapes and places of all tensors and the sizes of the files: equal for copies of
      * a model, wherever they lie. */
     uint64_t identity;
+    uint64_t embedding_bytes;   /* of the table of which one row per token is read; 0: it is the head, in the trunk */
+    uint64_t draft_layer_bytes; /* of the layer that drafts, in neither trunk_bytes nor expert_bytes; 0: none */
     int32_t n_latent, n_latent_rot; /* latent attention: values cached of a position, without and with
                                        rope; 0: keys and values are cached per head          */
 } fm_model_info;
@@ -188,6 +201,8 @@ typedef struct {
     int32_t trunk_resident;    /* of which stay in memory; the rest is streamed       */
     int32_t n_ctx, n_batch;    /* as planned                                          */
     bool budget_given;         /* false: chosen from the machine's free memory        */
+    uint64_t machine_bytes;    /* memory of the machine or of the enclosing cgroup    */
+    uint64_t available_bytes;  /* of which this process could still take, before loading */
 } fm_plan;
 
 void fm_engine_plan(const fm_engine *engine, fm_plan *out);
@@ -256,6 +271,8 @@ fm_status fm_chat_tokenize(const fm_engine *engine, int32_t **ids, size_t *n_ids
 typedef struct {
     size_t struct_size; /* sizeof(fm_chat_options) */
     int64_t now;        /* seconds since 1970 that strftime_now() sees; negative: the clock */
+    bool add_generation_prompt; /* of a request that does not name it; else that is false   */
+    const char *origin; /* names the request in messages; NULL: "request"                   */
 } fm_chat_options;
 
 typedef struct {

@@ -3,8 +3,9 @@
 # On Debian and Ubuntu what is missing is installed with apt-get; elsewhere it is named.
 # Does nothing, and needs no network, when all is present.
 #
-#   scripts/setup.sh [--tests]
+#   scripts/setup.sh [--build | --tests]
 #
+# --build: without what only tests and checks need.
 # --tests: also a compiler and an emulator for 64-bit ARM, on x86. `make test` does without them (test_arm64.sh is
 # skipped then), so it is no failure when they cannot be had, and nothing is removed for them.
 set -eu
@@ -21,7 +22,9 @@ miss() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 have "${CC:-cc}" || have gcc || miss gcc "a C11 compiler"
-have python3 || miss python3 "python3 (checks and command line tests)"
+for_build=false
+[ "${1:-}" = --build ] && for_build=true
+$for_build || have python3 || miss python3 "python3 (checks and command line tests)"
 # The C library's headers are a package of their own.
 if have cc && ! echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1; then
     miss libc6-dev "headers of the C library"
@@ -31,12 +34,15 @@ if have pkg-config; then
     pkg-config --exists libpcre2-8 || miss libpcre2-dev "PCRE2, 8-bit (tokenizer patterns)"
     pkg-config --exists libutf8proc || miss libutf8proc-dev "utf8proc (Unicode normalisation)"
     pkg-config --exists jansson || miss libjansson-dev "jansson (JSON)"
-    pkg-config --exists cmocka || miss libcmocka-dev "cmocka (tests)"
+    $for_build || pkg-config --exists cmocka || miss libcmocka-dev "cmocka (tests)"
 else
     miss pkg-config "pkg-config"
-    packages="$packages liburing-dev libpcre2-dev libutf8proc-dev libjansson-dev libcmocka-dev"
+    packages="$packages liburing-dev libpcre2-dev libutf8proc-dev libjansson-dev"
     names="$names
-  liburing, PCRE2 (8-bit), utf8proc, jansson, cmocka with their headers (if not present)"
+  liburing, PCRE2 (8-bit), utf8proc, jansson with their headers (if not present)"
+    $for_build || packages="$packages libcmocka-dev"
+    $for_build || names="$names
+  cmocka with its headers (if not present)"
 fi
 for_tests=""
 if [ "${1:-}" = --tests ] && [ "$(uname -m)" = x86_64 ] && have apt-get; then

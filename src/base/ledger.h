@@ -24,6 +24,7 @@ enum { FM_LEDGER_PAGE = 4096 };
 #define FM_LINE_STATE "recurrent state"
 #define FM_LINE_SCRATCH "scratch"
 #define FM_LINE_IMPORTANCE "importance sums"
+#define FM_LINE_CALLER "text and results"
 #define FM_LINE_SLOTS "expert slots"
 
 typedef struct {

@@ -175,7 +175,7 @@ fm_status fm_template_render(fm_chat_text *out, const char *source, size_t n_sou
     fm_chat_form *form = fm_chat_form_new();
     fm_status st = form ? FM_OK : fm_fail(err, FM_E_NOMEM, "chat: no memory for a template");
     if (st == FM_OK) st = fm_chat_form_add(form, NULL, source, n_source, origin, err);
-    if (st == FM_OK) st = fm_chat_request_parse(&variables, request, n, err);
+    if (st == FM_OK) st = fm_chat_request_parse(&variables, request, n, opt, err);
     if (st == FM_OK) st = fm_chat_form_render(form, variables, opt ? opt->now : -1, out, err);
     json_decref(variables);
     fm_chat_form_free(form);

@@ -36,7 +36,8 @@ fm_status fm_chat_form_render(const fm_chat_form *form, const json_t *request, i
 
 /* A request from its text; *out is owned by the caller (json_decref). FM_E_ARG with the place when it
  * is not a JSON object. */
-fm_status fm_chat_request_parse(json_t **out, const char *text, size_t n, fm_error *err);
+fm_status fm_chat_request_parse(json_t **out, const char *text, size_t n,
+                                const fm_chat_options *opt, fm_error *err);
 /* A request of plain messages. Bytes that are not UTF-8 become U+FFFD. */
 fm_status fm_chat_request_make(json_t **out, const fm_message *messages, size_t n_messages,
                                bool add_generation_prompt, fm_error *err);

@@ -4,17 +4,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-fm_status fm_chat_request_parse(json_t **out, const char *text, size_t n, fm_error *err)
+fm_status fm_chat_request_parse(json_t **out, const char *text, size_t n,
+                                const fm_chat_options *opt, fm_error *err)
 {
+    const char *const origin = opt && opt->origin ? opt->origin : "request";
     json_error_t why;
     *out = json_loadb(text, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &why);
     if (!*out)
-        return fm_fail(err, FM_E_ARG, "request: line %d, column %d: %s", why.line, why.column,
+        return fm_fail(err, FM_E_ARG, "%s: line %d, column %d: %s", origin, why.line, why.column,
                        why.text);
-    if (json_is_object(*out)) return FM_OK;
+    if (json_is_object(*out)) {
+        static const char key[] = "add_generation_prompt";
+        if (!opt || !opt->add_generation_prompt || json_object_get(*out, key)) return FM_OK;
+        if (json_object_set_new(*out, key, json_true()) == 0) return FM_OK;
+        json_decref(*out);
+        *out = NULL;
+        return fm_fail(err, FM_E_NOMEM, "%s: no memory for it", origin);
+    }
+    static const char *const found[] = {
+        [JSON_ARRAY] = "an array", [JSON_STRING] = "a string", [JSON_INTEGER] = "a number",
+        [JSON_REAL] = "a number",  [JSON_TRUE] = "true",       [JSON_FALSE] = "false",
+        [JSON_NULL] = "null",      [JSON_OBJECT] = ""};
+    const json_type type = json_typeof(*out);
     json_decref(*out);
     *out = NULL;
-    return fm_fail(err, FM_E_ARG, "request: expected a JSON object with messages");
+    return fm_fail(err, FM_E_ARG, "%s: is %s, expected a JSON object with messages", origin,
+                   found[type]);
 }
 
 static json_t *make_text(const char *s)

@@ -484,6 +484,8 @@ static void print_json(const report *r, const fm_bench_run *run, const fm_cli_op
     fm_json_count(j, "threads", m->n_threads);
     fm_json_string(j, "kernels", run->kernels);
     fm_json_string(j, "activations", fm_cli_activations(m->activations));
+    fm_json_string(j, "kv", o->kv);
+    fm_json_string(j, "prefetch", o->prefetch);
     fm_json_string(j, "draft", m->uses_draft ? o->draft : "off");
     fm_json_string(j, "io", run->io);
     fm_json_count(j, "io_depth", m->io_depth);
@@ -537,7 +539,21 @@ static void put_field(double value)
     }
 }
 
-static void print_row(const report *r, const fm_bench_run *run, const figures *f, bool is_prompt)
+/* In quotes, which a name from a file may hold itself. */
+static void put_text_field(const char *text)
+{
+    char name[FM_CLI_NAME];
+    fm_cli_name(name, text);
+    fputs(",\"", stdout);
+    for (const char *p = name; *p; p++) {
+        if (*p == '"') putchar('"');
+        putchar(*p);
+    }
+    putchar('"');
+}
+
+static void print_row(const report *r, const fm_bench_run *run, const fm_cli_options *o,
+                      const figures *f, bool is_prompt)
 {
     if (f->sum.tokens == 0) return;
     printf("%s,%" PRIu64 ",%d,%s", f->name, f->sum.tokens / (uint64_t)run->n_repeat, run->n_repeat,
@@ -565,19 +581,25 @@ static void print_row(const report *r, const fm_bench_run *run, const figures *f
         r->memory_gb_s,
     };
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) put_field(values[i]);
-    printf(",%" PRIu64 ",%" PRIu64 ",%d,%s\n", run->peak_rss_bytes, run->plan.budget_bytes,
+    printf(",%" PRIu64 ",%" PRIu64 ",%d,%s", run->peak_rss_bytes, run->plan.budget_bytes,
            (int)run->info.n_threads, r->hash);
+    put_text_field(run->name);
+    printf(",%d,%s,%s,%s,%s,%s,%d,%s,%d\n", (int)run->info.n_expert_used,
+           fm_cli_activations(run->info.activations), run->kernels, o->kv, o->prefetch,
+           run->info.uses_draft ? o->draft : "off", (int)run->plan.n_batch, run->io,
+           (int)run->info.io_depth);
 }
 
-static void print_csv(const report *r, const fm_bench_run *run)
+static void print_csv(const report *r, const fm_bench_run *run, const fm_cli_options *o)
 {
     puts("phase,tokens,repeat,cache_state,tok_s,tok_s_min,tok_s_max,ttft_ms,hit_rate,"
          "bytes_per_token,wasted_bytes_per_token,disk_gb_s,wait_share,expert_share,attention_share,"
          "head_share,rest_share,sync_share,bound_tok_s,bound_ratio,overlapped_bound_tok_s,"
          "overlapped_bound_ratio,disk_probe_gb_s,mem_probe_gb_s,peak_rss_bytes,"
-         "memory_budget_bytes,threads,token_hash");
-    print_row(r, run, &r->prompt, true);
-    print_row(r, run, &r->gen, false);
+         "memory_budget_bytes,threads,token_hash,model,experts_used,activations,kernels,kv,"
+         "prefetch,draft,batch,io,io_depth");
+    print_row(r, run, o, &r->prompt, true);
+    print_row(r, run, o, &r->gen, false);
 }
 
 void fm_bench_report(const fm_bench_run *run, const fm_cli_options *o)
@@ -587,7 +609,7 @@ void fm_bench_report(const fm_bench_run *run, const fm_cli_options *o)
     if (o->is_json) {
         print_json(&r, run, o);
     } else if (o->is_csv) {
-        print_csv(&r, run);
+        print_csv(&r, run, o);
     } else {
         print_table(&r, run, o);
     }

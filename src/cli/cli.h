@@ -21,10 +21,10 @@ enum {
 
 /* ---- options (cli_options.c) --------------------------------------------------------------- */
 
-#define FM_CLI_STOPS_MAX 16
+#define FM_CLI_LIST_MAX 16
 
 typedef struct {
-    const char *items[FM_CLI_STOPS_MAX];
+    const char *items[FM_CLI_LIST_MAX];
     int n;
 } fm_cli_list;
 
@@ -36,7 +36,9 @@ typedef struct {
 
     const char *prompt, *prompt_file;
     bool is_raw;
-    int32_t n_predict; /* -1: until the end token */
+    const char *system_text, *think; /* NULL: none, as the template has it */
+    fm_cli_list variables;           /* NAME=VALUE */
+    int32_t n_predict;               /* -1: until the end token */
     fm_cli_list stops;
 
     float temperature, top_p, min_p, repeat_penalty;
@@ -121,6 +123,12 @@ fm_status fm_cli_check_ids(const int32_t *ids, size_t n_ids, int32_t n_vocab, co
  * FM_E_CANCELLED when Ctrl-C came while it was read. */
 fm_status fm_cli_read_file(char **text, size_t *n, const char *path, fm_error *err);
 
+/* Whether a text of n bytes can become tokens within --memory: text and ids together take twice its bytes meanwhile. */
+fm_status fm_cli_check_text(const fm_cli_options *o, const char *path, size_t n, fm_error *err);
+
+/* What a file of the command line is called in messages: "-" is standard input; NULL is NULL. */
+const char *fm_cli_file_name(const char *path);
+
 /* Whether PATH.PID.tmp can be written and renamed to path: a file that is written at the end should not
  * fail for its name after hours. Leaves nothing behind. */
 fm_status fm_cli_check_writable(const char *path, fm_error *err);
@@ -153,6 +161,9 @@ fm_status fm_cli_open(fm_engine **out, const fm_engine_options *opt, const fm_cl
 
 /* One line of information, unless --quiet; takes a progress line off the screen first. */
 void fm_cli_note(const fm_cli_options *o, const char *fmt, ...) FM_PRINTF(2, 3);
+
+/* "flashmoe: warning: ...", also with --quiet. */
+void fm_cli_warn(const char *fmt, ...) FM_PRINTF(1, 2);
 
 typedef struct {
     const fm_cli_options *o;
@@ -189,7 +200,14 @@ const char *fm_cli_seconds(char out[FM_CLI_FIGURE], double seconds); /* "1 min 0
 #define FM_CLI_NAME 400
 const char *fm_cli_name(char out[FM_CLI_NAME], const char *name);
 
-/* info may be NULL: without the line about reads */
+/* What one token takes by the plan's sizes alone, where all experts are used alike. */
+typedef struct {
+    double touched_bytes, read_bytes;
+    double disk_gb_s; /* measured or remembered; 0: unknown */
+} fm_cli_speed;
+fm_cli_speed fm_cli_speed_of(const fm_plan *plan, const fm_model_info *info);
+
+/* info may be NULL: without the lines about speed and reads */
 void fm_cli_print_plan(FILE *out, const fm_plan *plan, const fm_model_info *info);
 
 /* ---- JSON (cli_json.c) -------------------------------------------------------------------------- */
@@ -210,6 +228,8 @@ void fm_json_string(fm_json_out *j, const char *key, const char *text); /* up to
 void fm_json_u64(fm_json_out *j, const char *key, uint64_t value);
 void fm_json_count(fm_json_out *j, const char *key, int64_t n);   /* below 0: 0 */
 void fm_json_real(fm_json_out *j, const char *key, double value); /* not finite: null */
+void fm_json_bool(fm_json_out *j, const char *key, bool value);
+void fm_json_literal(fm_json_out *j, const char *key, const char *literal); /* true, null, digits */
 
 /* ---- commands ------------------------------------------------------------------------------------ */
 

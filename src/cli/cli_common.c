@@ -111,7 +111,8 @@ void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o)
     if (o->prefetch && strcmp(o->prefetch, "on") == 0) out->prefetch = FM_PREFETCH_ON;
     if (o->prefetch && strcmp(o->prefetch, "off") == 0) out->prefetch = FM_PREFETCH_OFF;
     /* Only a generation asks for single tokens, and that of bench is fed. */
-    const bool may_draft = strcmp(o->command, "run") == 0 || strcmp(o->command, "plan") == 0;
+    const bool may_draft = strcmp(o->command, "run") == 0 || strcmp(o->command, "plan") == 0 ||
+                           strcmp(o->command, "info") == 0;
     const char *const draft = o->draft ? o->draft : may_draft ? "auto" : "off";
     out->draft = strcmp(draft, "on") == 0    ? FM_DRAFT_ON
                  : strcmp(draft, "off") == 0 ? FM_DRAFT_OFF
@@ -143,15 +144,13 @@ fm_status fm_cli_open(fm_engine **out, const fm_engine_options *opt, const fm_cl
     fm_model_info info;
     fm_engine_model_info(*out, &info);
     if (o->n_expert_used > 0 && o->n_expert_used != info.n_expert_used_trained) {
-        fprintf(stderr,
-                "flashmoe: warning: --experts %d changes the output: the model was trained with %d "
-                "experts per token\n",
-                (int)o->n_expert_used, (int)info.n_expert_used_trained);
+        fm_cli_warn("--experts %d changes the output: the model was trained with %d experts per "
+                    "token",
+                    (int)o->n_expert_used, (int)info.n_expert_used_trained);
     }
     if (info.activations == FM_ACTIVATIONS_INT8) {
-        fprintf(stderr,
-                "flashmoe: warning: --activations int8 changes the output: activations that meet "
-                "quantized weights are rounded to 8 bits\n");
+        fm_cli_warn("--activations int8 changes the output: activations that meet quantized "
+                    "weights are rounded to 8 bits");
     }
     return FM_OK;
 }

@@ -96,6 +96,17 @@ void fm_json_count(fm_json_out *j, const char *key, int64_t n)
     fm_json_u64(j, key, n > 0 ? (uint64_t)n : 0);
 }
 
+void fm_json_bool(fm_json_out *j, const char *key, bool value)
+{
+    fm_json_literal(j, key, value ? "true" : "false");
+}
+
+void fm_json_literal(fm_json_out *j, const char *key, const char *literal)
+{
+    write_lead(j, key);
+    fputs(literal, j->out);
+}
+
 void fm_json_real(fm_json_out *j, const char *key, double value)
 {
     write_lead(j, key);

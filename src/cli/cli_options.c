@@ -9,6 +9,8 @@
 typedef enum {
     OPT_FLAG,   /* bool                       */
     OPT_TEXT,   /* const char *               */
+    OPT_FILE,   /* const char *, not empty    */
+    OPT_OUT,    /* the same, a file to write  */
     OPT_LIST,   /* fm_cli_list, repeatable    */
     OPT_CHOICE, /* const char *, one of `arg` */
     OPT_SIZE,   /* uint64_t                   */
@@ -36,29 +38,42 @@ typedef struct {
 
 // clang-format off
 static const option OPTIONS[] = {
+    {"input", "-m", "--model", "MODEL", OPT_FILE, FIELD(model), ALL_COMMANDS,
+     0, 0, NULL, "the model, instead of as the first argument"},
     {"input", "-p", "--prompt", "TEXT", OPT_TEXT, FIELD(prompt), FM_CMD_RUN | FM_CMD_TOKENIZE,
      0, 0, NULL, "the text"},
-    {"input", "-f", "--file", "FILE", OPT_TEXT, FIELD(prompt_file), FM_CMD_RUN,
+    {"input", "-f", "--file", "FILE", OPT_FILE, FIELD(prompt_file), FM_CMD_RUN,
      0, 0, NULL, "the text from a file, - for standard input; with -p as well,\n"
                  "the file comes first and TEXT starts on a new line"},
-    {"input", "-f", "--file", "FILE", OPT_TEXT, FIELD(prompt_file), FM_CMD_TOKENIZE,
+    {"input", "-f", "--file", "FILE", OPT_FILE, FIELD(prompt_file), FM_CMD_TOKENIZE,
      0, 0, NULL, "the text from a file, - for standard input"},
     {"input", NULL, "--raw", NULL, OPT_FLAG, FIELD(is_raw), FM_CMD_RUN,
      0, 0, NULL, "evaluate the text as it is, special tokens included, instead of\n"
                  "as one user turn of a chat"},
+    {"input", NULL, "--system", "TEXT", OPT_TEXT, FIELD(system_text), FM_CMD_RUN,
+     0, 0, NULL, "a system message before the user's turn"},
+    {"input", NULL, "--think", "on|off", OPT_CHOICE, FIELD(think), FM_CMD_RUN,
+     0, 0, NULL, "whether the model reasons before it answers, where its chat template\n"
+                 "can be told (enable_thinking, thinking; default: as the template has it)"},
+    {"input", NULL, "--set", "NAME=VALUE", OPT_LIST, FIELD(variables), FM_CMD_RUN,
+     0, 0, NULL, "a variable of the chat template, reasoning_effort=low for instance; may\n"
+                 "be given several times"},
+    {"input", NULL, "--request", "REQUEST.json", OPT_FILE, FIELD(request), FM_CMD_RUN,
+     0, 0, NULL, "a whole conversation instead of one turn: messages, tools and other\n"
+                 "variables of the chat template; - for standard input"},
     {"input", NULL, "--no-special", NULL, OPT_FLAG, FIELD(no_special), FM_CMD_TOKENIZE,
      0, 0, NULL, "read special tokens in the text as plain text"},
     {"input", NULL, "--decode", "IDS", OPT_TEXT, FIELD(decode_ids), FM_CMD_TOKENIZE,
      0, 0, NULL, "print the text of these ids (separated by commas)"},
     {"input", NULL, "--ids", "IDS", OPT_TEXT, FIELD(ids), FM_CMD_LOGITS,
      0, 0, NULL, "token ids, separated by commas"},
-    {"input", NULL, "--ids-file", "FILE", OPT_TEXT, FIELD(ids_file), FM_CMD_LOGITS,
+    {"input", NULL, "--ids-file", "FILE", OPT_FILE, FIELD(ids_file), FM_CMD_LOGITS,
      0, 0, NULL, "token ids from a file, separated by commas or white space;\n"
                  "- for standard input"},
 
-    {"input", NULL, "--file", "T.jinja", OPT_TEXT, FIELD(template_file), FM_CMD_TEMPLATE,
+    {"input", NULL, "--file", "T.jinja", OPT_FILE, FIELD(template_file), FM_CMD_TEMPLATE,
      0, 0, NULL, "render this template instead of the model's own"},
-    {"input", NULL, "--request", "REQUEST.json", OPT_TEXT, FIELD(request), FM_CMD_TEMPLATE,
+    {"input", NULL, "--request", "REQUEST.json", OPT_FILE, FIELD(request), FM_CMD_TEMPLATE,
      0, 0, NULL, "the variables: messages, tools, add_generation_prompt, others;\n"
                  "- for standard input"},
     {"input", NULL, "--now", "UNIXTIME", OPT_TEXT, FIELD(now), FM_CMD_TEMPLATE,
@@ -72,10 +87,10 @@ static const option OPTIONS[] = {
     {"output", NULL, "--trunk", "TYPE", OPT_TEXT, FIELD(trunk_type), FM_CMD_QUANTIZE,
      0, 0, NULL, "type of the other matrices, embedding and head (default: that of\n"
                  "--to)"},
-    {"output", NULL, "--importance", "FILE", OPT_TEXT, FIELD(importance), FM_CMD_QUANTIZE,
+    {"output", NULL, "--importance", "FILE", OPT_FILE, FIELD(importance), FM_CMD_QUANTIZE,
      0, 0, NULL, "weigh errors by what the columns met: a GGUF file of general.type\n"
                  "imatrix"},
-    {"input", NULL, "--text", "FILE", OPT_TEXT, FIELD(text_path), FM_CMD_EVAL,
+    {"input", NULL, "--text", "FILE", OPT_FILE, FIELD(text_path), FM_CMD_EVAL,
      0, 0, NULL, "the text; - for standard input"},
     {"input", NULL, "--special", NULL, OPT_FLAG, FIELD(is_special), FM_CMD_EVAL,
      0, 0, NULL, "control tokens that the text spells become their ids; otherwise only\n"
@@ -106,21 +121,21 @@ static const option OPTIONS[] = {
      0, 0, NULL, "start every repeat with a new engine, an empty expert cache and\n"
                  "the model's files dropped from the page cache"},
 
-    {"output", NULL, "--out", "FILE", OPT_TEXT, FIELD(out_path), FM_CMD_LOGITS,
+    {"output", NULL, "--out", "FILE", OPT_OUT, FIELD(out_path), FM_CMD_LOGITS,
      0, 0, NULL, "the .npy file to write, float32 [tokens][vocabulary]; it appears\n"
                  "under this name when it is complete"},
-    {"output", NULL, "--save-logits", "FILE", OPT_TEXT, FIELD(save_logits), FM_CMD_EVAL,
+    {"output", NULL, "--save-logits", "FILE", OPT_OUT, FIELD(save_logits), FM_CMD_EVAL,
      0, 0, NULL, "keep the logits of all scored tokens as a reference: 4 bytes for each of\n"
                  "them and each token of the vocabulary; the size is said before"},
-    {"output", NULL, "--against", "FILE", OPT_TEXT, FIELD(against), FM_CMD_EVAL,
+    {"output", NULL, "--against", "FILE", OPT_FILE, FIELD(against), FM_CMD_EVAL,
      0, 0, NULL, "compare with such a reference, made from the same text and windows:\n"
                  "divergence, and how often both have the same likeliest token"},
-    {"output", NULL, "--collect-importance", "FILE", OPT_TEXT, FIELD(importance_path), FM_CMD_EVAL,
+    {"output", NULL, "--collect-importance", "FILE", OPT_OUT, FIELD(importance_path), FM_CMD_EVAL,
      0, 0, NULL, "write what the matrices were multiplied with, squared and summed up,\n"
                  "for `quantize --importance` (a GGUF file as llama.cpp's imatrix)"},
     {"output", "-n", "--tokens", "N", OPT_INT, FIELD(n_predict), FM_CMD_RUN,
-     0, INT32_MAX, NULL, "generate at most N tokens (default: until the end token or until\n"
-                         "the context is full)"},
+     -1, INT32_MAX, NULL, "generate at most N tokens (default, or -1: until the end token or until\n"
+                          "the context is full)"},
     {"output", NULL, "--stop", "TEXT", OPT_LIST, FIELD(stops), FM_CMD_RUN,
      0, 0, NULL, "end the answer before TEXT; may be given several times"},
     {"output", NULL, "--json", NULL, OPT_FLAG, FIELD(is_json), ALL_COMMANDS & ~(FM_CMD_LOGITS | FM_CMD_TEMPLATE),
@@ -128,13 +143,16 @@ static const option OPTIONS[] = {
     {"output", NULL, "--csv", NULL, OPT_FLAG, FIELD(is_csv), FM_CMD_BENCH,
      0, 0, NULL, "print a header and one row per phase, separated by commas"},
     {"output", "-q", "--quiet", NULL, OPT_FLAG, FIELD(is_quiet),
-     FM_CMD_RUN | FM_CMD_LOGITS | FM_CMD_BENCH | FM_CMD_QUANTIZE | FM_CMD_EVAL,
+     ALL_COMMANDS,
      0, 0, NULL, "only errors and warnings on standard error"},
 
-    {"output", NULL, "--record-trace", "FILE", OPT_TEXT, FIELD(trace_path),
-     FM_CMD_RUN | FM_CMD_BENCH | FM_CMD_EVAL,
-     0, 0, NULL, "record which experts every token chose, for build/tools/cache_replay\n"
-                 "(bench: not with --cold)"},
+    {"output", NULL, "--record-trace", "FILE", OPT_OUT, FIELD(trace_path),
+     FM_CMD_RUN | FM_CMD_EVAL,
+     0, 0, NULL, "record which experts every token chose (a routing trace,\n"
+                 "docs/formats.md)"},
+    {"output", NULL, "--record-trace", "FILE", OPT_OUT, FIELD(trace_path), FM_CMD_BENCH,
+     0, 0, NULL, "record which experts every token chose (a routing trace,\n"
+                 "docs/formats.md); not with --cold"},
 
     {"sampling", NULL, "--temp", "T", OPT_REAL, FIELD(temperature), FM_CMD_RUN,
      0, 0, "0.7", "temperature; 0 always takes the likeliest token"},
@@ -153,22 +171,34 @@ static const option OPTIONS[] = {
     {"memory and machine", "-M", "--memory", "SIZE", OPT_SIZE, FIELD(memory_bytes), ENGINE_COMMANDS,
      0, 0, NULL, "all the memory this program may use: 512M, 4G, 1.5G; K, M, G are\n"
                  "KiB, MiB, GiB (default: what the machine can spare)"},
-    {"memory and machine", "-c", "--ctx", "N", OPT_INT, FIELD(n_ctx), ENGINE_COMMANDS & ~FM_CMD_EVAL,
-     1, INT32_MAX, NULL, "tokens of context, prompt and answer together (default: chosen\n"
-                         "to fit; for logits the number of ids, for bench as many as it\n"
-                         "needs)"},
-    {"memory and machine", NULL, "--batch", "N", OPT_INT, FIELD(n_batch), ENGINE_COMMANDS,
+    {"memory and machine", "-c", "--ctx", "N", OPT_INT, FIELD(n_ctx), FM_CMD_RUN,
+     1, INT32_MAX, NULL, "tokens of context, prompt and answer together (default: 8192, or what\n"
+                         "prompt and answer need if that is more; less where memory is short,\n"
+                         "but never less than 1024 and what they need)"},
+    {"memory and machine", "-c", "--ctx", "N", OPT_INT, FIELD(n_ctx), FM_CMD_PLAN,
+     1, INT32_MAX, NULL, "tokens of context, prompt and answer together (default: 8192, less\n"
+                         "where memory is short, but never less than 1024)"},
+    {"memory and machine", "-c", "--ctx", "N", OPT_INT, FIELD(n_ctx), FM_CMD_LOGITS,
+     1, INT32_MAX, NULL, "tokens of context (default: the number of ids)"},
+    {"memory and machine", "-c", "--ctx", "N", OPT_INT, FIELD(n_ctx), FM_CMD_BENCH,
+     1, INT32_MAX, NULL, "tokens of context (default: as many as prompt and generation need)"},
+    {"memory and machine", NULL, "--batch", "N", OPT_INT, FIELD(n_batch), ENGINE_COMMANDS & ~FM_CMD_LOGITS,
      1, 1 << 16, NULL, "tokens of a prompt that are evaluated together (default: as the memory\n"
-                       "allows, below 512 only where it is short; for logits 512)"},
+                       "allows, below 512 only where it is short); other than multiples of 64\n"
+                       "may change the output in the last bits"},
+    {"memory and machine", NULL, "--batch", "N", OPT_INT, FIELD(n_batch), FM_CMD_LOGITS,
+     1, 1 << 16, NULL, "ids that are evaluated together (default 512); other than multiples of\n"
+                       "64 may change the output in the last bits"},
     {"memory and machine", NULL, "--kv", "f16|f32", OPT_CHOICE, FIELD(kv), ENGINE_COMMANDS,
-     0, 0, "f16", "type of the attention cache"},
+     0, 0, "f16", "type of the attention cache; f32 takes twice the memory and changes the\n"
+                    "output a little"},
     {"memory and machine", "-t", "--threads", "N", OPT_INT, FIELD(n_threads),
      ENGINE_COMMANDS | FM_CMD_QUANTIZE,
      1, 1024, NULL, "threads (default: the cores this program may use)"},
     {"memory and machine", NULL, "--experts", "K", OPT_INT, FIELD(n_expert_used), ENGINE_COMMANDS,
      1, INT32_MAX, NULL, "experts per token; changes the output (default: as trained)"},
     {"memory and machine", NULL, "--activations", "full|int8", OPT_CHOICE, FIELD(activations),
-     ENGINE_COMMANDS & ~FM_CMD_PLAN,
+     ENGINE_COMMANDS,
      0, 0, "full", "int8 rounds what meets quantized weights to 8 bits, not 13 or 15:\n"
                    "faster prompts on x86 processors; changes the output, eval says how\n"
                    "much"},
@@ -182,24 +212,31 @@ static const option OPTIONS[] = {
      0, 0, NULL, "larger reads are cut into pieces of this size, a multiple of 4K;\n"
                  "never changes the output (default: measured with --depth)"},
     {"memory and machine", NULL, "--prefetch", "auto|on|off", OPT_CHOICE, FIELD(prefetch),
-     ENGINE_COMMANDS & ~FM_CMD_PLAN,
+     ENGINE_COMMANDS,
      0, 0, "auto", "read experts that the next layer will probably want while the disk\n"
                    "has nothing else to do; auto measures whether it pays and how early\n"
                    "to begin, on only the latter. The output is the same"},
     {"memory and machine", NULL, "--warm-start", "on|off", OPT_CHOICE, FIELD(warm_start),
-     FM_CMD_RUN | FM_CMD_BENCH | FM_CMD_EVAL,
+     FM_CMD_RUN | FM_CMD_PLAN,
      0, 0, NULL, "keep how often each expert is used in a small file of the user's cache\n"
                  "folder, and begin with what earlier sessions used most; the output is\n"
-                 "the same (default: on for run, off for bench and eval)"},
+                 "the same (default on)"},
+    {"memory and machine", NULL, "--warm-start", "on|off", OPT_CHOICE, FIELD(warm_start),
+     FM_CMD_BENCH | FM_CMD_EVAL,
+     0, 0, NULL, "keep how often each expert is used in a small file of the user's cache\n"
+                 "folder, and begin with what earlier sessions used most; the output is\n"
+                 "the same (default off)"},
     {"memory and machine", NULL, "--draft", "auto|on|off", OPT_CHOICE, FIELD(draft),
-     FM_CMD_RUN | FM_CMD_PLAN | FM_CMD_BENCH,
+     FM_CMD_RUN | FM_CMD_PLAN,
      0, 0, NULL, "guess a token ahead with the model's own draft layer, where it has one,\n"
                  "and evaluate both together; auto where most experts fit in memory, and\n"
-                 "measures whether it pays. The output is the same (default: auto for run\n"
-                 "and plan, off for bench)"},
+                 "measures whether it pays. The output is the same (default auto)"},
+    {"memory and machine", NULL, "--draft", "auto|on|off", OPT_CHOICE, FIELD(draft), FM_CMD_BENCH,
+     0, 0, NULL, "the model's own draft layer, see --draft-right (default off)"},
     {"memory and machine", NULL, "--kernels", "reference|generic|avx2|avxvnni|avx512|amx|neon|i8mm",
      OPT_CHOICE, FIELD(kernels), ENGINE_COMMANDS,
-     0, 0, NULL, "instruction set (default: the best this processor has)"},
+     0, 0, NULL, "instruction set (default: the best this processor has); with unquantized\n"
+                    "weights another one may change the output in the last bits"},
 
     {"help", "-h", "--help", NULL, OPT_FLAG, FIELD(wants_help), ALL_COMMANDS,
      0, 0, NULL, "this text"},
@@ -293,15 +330,26 @@ static int set_option(fm_cli_options *o, const option *opt, const char *value)
     case OPT_FLAG:
         *(bool *)field = true;
         return FM_EXIT_OK;
+    case OPT_OUT:
+        if (strcmp(value, "-") == 0)
+            return fm_cli_usage_error(
+                o, "%s -: expected the name of a file, it cannot go to standard output", opt->name);
+        /* fall through */
+    case OPT_FILE:
+        if (!*value) return fm_cli_usage_error(o, "%s: the name is empty", opt->name);
+        if (opt->offset == FIELD(model) && o->model)
+            return fm_cli_usage_error(o, "two models: %s and %s", o->model, value);
+        *(const char **)field = value;
+        return FM_EXIT_OK;
     case OPT_TEXT:
         *(const char **)field = value;
         return FM_EXIT_OK;
     case OPT_LIST: {
         fm_cli_list *list = field;
         if (!*value) return fm_cli_usage_error(o, "%s: the text is empty", opt->name);
-        if (list->n == FM_CLI_STOPS_MAX) {
+        if (list->n == FM_CLI_LIST_MAX) {
             return fm_cli_usage_error(o, "%s: given more than %d times", opt->name,
-                                      FM_CLI_STOPS_MAX);
+                                      FM_CLI_LIST_MAX);
         }
         list->items[list->n++] = value;
         return FM_EXIT_OK;
@@ -362,6 +410,8 @@ static int parse_option(fm_cli_options *o, const fm_cli_command *command, int *i
     return set_option(o, opt, value);
 }
 
+enum { SPLIT_UNIT = 4096 };
+
 int fm_cli_parse(fm_cli_options *o, const fm_cli_command *command, int argc, char **argv)
 {
     *o = (fm_cli_options){.command = command->name, .n_predict = -1, .draft_right = -1};
@@ -385,9 +435,15 @@ int fm_cli_parse(fm_cli_options *o, const fm_cli_command *command, int argc, cha
         } else if (!o->destination && command->bit == FM_CMD_QUANTIZE) {
             o->destination = word;
         } else {
-            return fm_cli_usage_error(o, "unexpected argument \"%s\"", word);
+            return fm_cli_usage_error(o, "unexpected argument \"%s\"%s", word,
+                                      command->bit & (FM_CMD_RUN | FM_CMD_TOKENIZE)
+                                          ? " (the text is given with -p)"
+                                          : "");
         }
     }
+    if (o->io_split % SPLIT_UNIT)
+        return fm_cli_usage_error(o, "--split %llu: expected a multiple of 4K",
+                                  (unsigned long long)o->io_split);
     if ((!o->model || !*o->model) && !o->template_file)
         return fm_cli_usage_error(o, "which model? give its file or directory");
     return FM_EXIT_OK;
@@ -396,7 +452,8 @@ int fm_cli_parse(fm_cli_options *o, const fm_cli_command *command, int argc, cha
 /* ---- commands ------------------------------------------------------------------------------- */
 
 const fm_cli_command fm_cli_commands[] = {
-    {"run", FM_CMD_RUN, "MODEL -p TEXT [options]", "Answers one prompt; the text streams out.",
+    {"run", FM_CMD_RUN, "MODEL (-p TEXT | -f FILE | --request FILE) [options]",
+     "Answers one prompt; the text streams out.",
      "\nThe memory plan, progress and a line of figures go to standard error. Ctrl-C stops the\n"
      "answer (exit status 130); a second one ends the program at once.\n",
      fm_cmd_run},

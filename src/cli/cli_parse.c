@@ -148,12 +148,28 @@ fm_status fm_cli_check_writable(const char *path, fm_error *err)
     return fd >= 0 ? FM_OK : fm_fail_errno(err, os_errno, "%s", path);
 }
 
+fm_status fm_cli_check_text(const fm_cli_options *o, const char *path, size_t n, fm_error *err)
+{
+    char has[FM_FIGURE], may[FM_FIGURE];
+    if (o->memory_bytes == 0 || n <= o->memory_bytes / 2) return FM_OK;
+    return fm_fail(
+        err, FM_E_NOMEM,
+        "%s: a text of %s takes twice as much while it becomes tokens, the budget is %s; "
+        "give a part of it",
+        fm_cli_file_name(path), fm_figure_bytes(has, n), fm_figure_bytes(may, o->memory_bytes));
+}
+
+const char *fm_cli_file_name(const char *path)
+{
+    return path && strcmp(path, "-") == 0 ? "standard input" : path;
+}
+
 fm_status fm_cli_read_file(char **text, size_t *n, const char *path, fm_error *err)
 {
     *text = NULL;
     *n = 0;
     const bool is_stdin = strcmp(path, "-") == 0;
-    const char *name = is_stdin ? "standard input" : path;
+    const char *name = fm_cli_file_name(path);
     FILE *f = is_stdin ? stdin : fopen(path, "rb");
     if (!f && fm_cli_is_interrupted()) /* while a named pipe waited for its writer */
         return fm_fail(err, FM_E_CANCELLED, "interrupted");

@@ -39,6 +39,17 @@ void fm_cli_note(const fm_cli_options *o, const char *fmt, ...)
     fputc('\n', stderr);
 }
 
+void fm_cli_warn(const char *fmt, ...)
+{
+    fm_cli_progress_clear();
+    va_list args;
+    va_start(args, fmt);
+    fputs("flashmoe: warning: ", stderr);
+    vfprintf(stderr, fmt, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
 void fm_cli_progress_start(fm_cli_progress *p, const fm_cli_options *o, const char *what,
                            bool is_bytes)
 {

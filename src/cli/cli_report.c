@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/quote.h"
@@ -42,6 +43,41 @@ const char *fm_cli_name(char out[FM_CLI_NAME], const char *name)
     return out;
 }
 
+fm_cli_speed fm_cli_speed_of(const fm_plan *plan, const fm_model_info *info)
+{
+    const double slots =
+        plan->experts_total > 0 ? (double)plan->expert_slots / (double)plan->experts_total : 1.0;
+    const double streamed = plan->trunk_units > 0
+                                ? 1.0 - (double)plan->trunk_resident / (double)plan->trunk_units
+                                : 0.0;
+    fm_cli_speed s = {.disk_gb_s = info->io_measured_gb_s};
+    s.touched_bytes = (double)info->trunk_bytes_per_token + (double)info->expert_bytes_per_token;
+    s.read_bytes = (1.0 - fmin(slots, 1.0)) * (double)info->expert_bytes_per_token +
+                   streamed * (double)info->trunk_bytes;
+    return s;
+}
+
+/* What the disk, or memory, allows at best: the terms of docs/benchmarks.md, from sizes alone. */
+static void print_speed(FILE *out, const fm_plan *plan, const fm_model_info *info)
+{
+    const fm_cli_speed s = fm_cli_speed_of(plan, info);
+    char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE];
+    fm_figure_bytes(a, (uint64_t)s.touched_bytes);
+    if (s.read_bytes <= 0) {
+        fprintf(
+            out,
+            "  speed: a token touches %s and reads nothing: at most %.2f tok/s for each GB/s of "
+            "memory\n",
+            a, 1e9 / s.touched_bytes);
+        return;
+    }
+    fprintf(
+        out,
+        "  speed: a token touches %s and reads %s of it where all experts are used alike: at most "
+        "%.2f tok/s for each GB/s of the disk\n",
+        a, fm_figure_bytes(b, (uint64_t)s.read_bytes), 1e9 / s.read_bytes);
+}
+
 void fm_cli_print_plan(FILE *out, const fm_plan *plan, const fm_model_info *info)
 {
     char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE];
@@ -53,6 +89,8 @@ void fm_cli_print_plan(FILE *out, const fm_plan *plan, const fm_model_info *info
     fprintf(out, "  %-30s %12s   of %s (%s)\n", "total", fm_figure_bytes(a, plan->total_bytes),
             fm_figure_bytes(b, plan->budget_bytes),
             plan->budget_given ? "given" : "what the machine can spare");
+    fprintf(out, "  %-30s %12s   of %s\n", "free on this machine",
+            fm_figure_bytes(a, plan->available_bytes), fm_figure_bytes(b, plan->machine_bytes));
     fprintf(out, "  experts in memory: %s of %s",
             fm_cli_count(a, (uint64_t)(plan->expert_slots > 0 ? plan->expert_slots : 0)),
             fm_cli_count(b, (uint64_t)(plan->experts_total > 0 ? plan->experts_total : 0)));
@@ -72,7 +110,9 @@ void fm_cli_print_plan(FILE *out, const fm_plan *plan, const fm_model_info *info
             fm_cli_count(b, (uint64_t)(plan->n_batch > 0 ? plan->n_batch : 0)),
             fm_figure_bytes((char[FM_CLI_FIGURE]){0}, plan->min_memory_bytes));
     if (info && info->uses_draft) fprintf(out, "  drafts by the model's draft layer\n");
-    if (!info || plan->expert_slots >= plan->experts_total) return;
+    if (!info) return;
+    print_speed(out, plan, info);
+    if (plan->expert_slots >= plan->experts_total) return;
     fprintf(out, "  reads: %d at a time, cut at %s (%s", (int)info->io_depth,
             fm_figure_bytes(a, info->io_split), info->io_origin);
     if (info->io_measured_gb_s > 0) fprintf(out, ": %.2f GB/s", info->io_measured_gb_s);

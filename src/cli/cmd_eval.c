@@ -22,7 +22,9 @@ typedef struct {
 
 typedef struct {
     const fm_cli_options *o;
-    const eval_text *text;
+    eval_text *text;
+    char *bytes; /* of the text, until it is tokens; owned */
+    size_t n_byte;
     fm_logits_file reference, saved; /* file NULL: none */
     int32_t *reference_ids;          /* until they are compared with the text's */
     float *reference_row;            /* [n_vocab] */
@@ -71,10 +73,10 @@ static fm_status cut_windows(eval_text *t, const fm_cli_options *o, int32_t n_ct
 static fm_status read_text(eval_text *t, const fm_engine *engine, const fm_cli_options *o,
                            const char *text, size_t n, fm_error *err)
 {
+    const fm_tokenizer *tok = fm_engine_tokenizer(engine);
     fm_model_info info;
     fm_engine_model_info(engine, &info);
     name_model(&t->shape, &info);
-    const fm_tokenizer *tok = fm_engine_tokenizer(engine);
     int32_t *ids;
     size_t n_id;
     /* Markup as in text that a model writes; llama.cpp reads its files the same way. */
@@ -94,7 +96,31 @@ static fm_status read_text(eval_text *t, const fm_engine *engine, const fm_cli_o
     t->ids = ids;
     t->n_id = (int64_t)n_id;
     FM_TRY(fm_cli_check_ids(ids, n_id, info.n_vocab, o->text_path, err));
-    return cut_windows(t, o, info.n_ctx, err);
+    FM_TRY(cut_windows(t, o, o->n_ctx ? o->n_ctx : DEFAULT_CTX, err));
+    /* What lies behind the last window goes now. */
+    int32_t *used = realloc(t->ids, (size_t)t->shape.n_id * sizeof *used);
+    if (used) t->ids = used;
+    return FM_OK;
+}
+
+/* The text's tokens, and room for them and for what is kept of each in the plan. */
+static fm_status wish_for_text(void *user, const fm_engine *engine, fm_plan_wish *wish,
+                               fm_error *err)
+{
+    evaluation *e = user;
+    const fm_eval_shape *s = &e->text->shape;
+    FM_TRY(read_text(e->text, engine, e->o, e->bytes, e->n_byte, err));
+    free(e->bytes);
+    e->bytes = NULL;
+    fm_model_info info;
+    fm_engine_model_info(engine, &info);
+    wish->caller_bytes = (uint64_t)s->n_id * sizeof *e->text->ids;
+    if (e->o->against) {
+        wish->caller_bytes += (uint64_t)s->n_id * sizeof *e->reference_ids +
+                              (uint64_t)s->n_window * (uint64_t)s->n_row * sizeof *e->divergences +
+                              (uint64_t)info.n_vocab * sizeof *e->reference_row;
+    }
+    return FM_OK;
 }
 
 /* ---- the reference -------------------------------------------------------------------------- */
@@ -346,6 +372,7 @@ static int check_usage(const fm_cli_options *o)
 static fm_status check_files(evaluation *e, fm_error *err)
 {
     const fm_cli_options *o = e->o;
+    if (o->trace_path) FM_TRY(fm_cli_check_writable(o->trace_path, err));
     if (o->importance_path) FM_TRY(fm_cli_check_writable(o->importance_path, err));
     if (o->save_logits) FM_TRY(fm_cli_check_writable(o->save_logits, err));
     if (!o->against) return FM_OK;
@@ -401,12 +428,11 @@ int fm_cmd_eval(const fm_cli_options *o)
     fm_error err = {0};
     fm_engine *engine = NULL;
     fm_session *session = NULL;
-    char *bytes = NULL;
-    size_t n_bytes = 0;
     eval_text text = {0};
     evaluation e = {.o = o, .text = &text};
 
-    fm_status st = fm_cli_read_file(&bytes, &n_bytes, o->text_path, &err);
+    fm_status st = fm_cli_read_file(&e.bytes, &e.n_byte, o->text_path, &err);
+    if (st == FM_OK) st = fm_cli_check_text(o, o->text_path, e.n_byte, &err);
     if (st == FM_OK) st = check_files(&e, &err);
     if (st == FM_OK) {
         fm_engine_options opt;
@@ -414,10 +440,11 @@ int fm_cmd_eval(const fm_cli_options *o)
         opt.need_tokenizer = true;
         if (opt.n_ctx == 0) opt.n_ctx = DEFAULT_CTX;
         opt.collect_importance = o->importance_path != NULL;
+        opt.before_plan = wish_for_text;
+        opt.before_plan_user = &e;
         st = fm_cli_open(&engine, &opt, o, &err);
     }
-    if (st == FM_OK) st = read_text(&text, engine, o, bytes, n_bytes, &err);
-    free(bytes);
+    free(e.bytes);
     if (st == FM_OK) st = open_outputs(&e, engine, &err);
     if (st == FM_OK) st = fm_session_create(&session, engine, &err);
     const uint64_t started = fm_now_us();

@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 
 static void print_row(const char *name, const char *value)
@@ -17,6 +18,22 @@ static void print_skipped(const char *what, int64_t n, uint64_t bytes)
     snprintf(line, sizeof line, "%" PRId64 " tensor%s, %s, skipped", n, n == 1 ? "" : "s",
              fm_figure_bytes(a, bytes));
     print_row(what, line);
+}
+
+/* Where the bytes of the model are. */
+static void print_parts(const fm_model_info *m)
+{
+    char a[FM_CLI_FIGURE], line[256];
+    int n = snprintf(line, sizeof line, "trunk %s", fm_figure_bytes(a, m->trunk_bytes));
+    n += snprintf(line + n, sizeof line - (size_t)n, ", experts %s",
+                  fm_figure_bytes(a, m->expert_bytes));
+    if (m->embedding_bytes > 0)
+        n += snprintf(line + n, sizeof line - (size_t)n, ", embedding %s",
+                      fm_figure_bytes(a, m->embedding_bytes));
+    if (m->draft_layer_bytes > 0)
+        snprintf(line + n, sizeof line - (size_t)n, ", draft layer with its experts %s",
+                 fm_figure_bytes(a, m->draft_layer_bytes));
+    print_row("", line);
 }
 
 static void print_info(const fm_model_info *m, const fm_type_use *types, size_t n_type)
@@ -62,10 +79,10 @@ static void print_info(const fm_model_info *m, const fm_type_use *types, size_t 
              (int)m->n_expert, (int)m->n_expert_used_trained,
              fm_figure_bytes(a, m->bytes_per_expert_max));
     print_row("experts", line);
-    snprintf(line, sizeof line, "%s in %d %s: trunk %s, experts %s",
-             fm_figure_bytes(a, m->file_bytes), (int)m->n_shard, m->n_shard == 1 ? "file" : "files",
-             fm_figure_bytes(b, m->trunk_bytes), fm_figure_bytes(c, m->expert_bytes));
+    snprintf(line, sizeof line, "%s in %d %s", fm_figure_bytes(a, m->file_bytes), (int)m->n_shard,
+             m->n_shard == 1 ? "file" : "files");
     print_row("size", line);
+    print_parts(m);
     snprintf(line, sizeof line, "%s: trunk %s, experts %s",
              fm_figure_bytes(a, m->trunk_bytes_per_token + m->expert_bytes_per_token),
              fm_figure_bytes(b, m->trunk_bytes_per_token),
@@ -118,6 +135,8 @@ static void print_info_json(const fm_model_info *m, const fm_type_use *types, si
     fm_json_u64(&j, "file_bytes", m->file_bytes);
     fm_json_u64(&j, "trunk_bytes", m->trunk_bytes);
     fm_json_u64(&j, "expert_bytes", m->expert_bytes);
+    fm_json_u64(&j, "embedding_bytes", m->embedding_bytes);
+    fm_json_u64(&j, "draft_layer_bytes", m->draft_layer_bytes);
     fm_json_u64(&j, "bytes_per_expert_max", m->bytes_per_expert_max);
     fm_json_u64(&j, "trunk_bytes_per_token", m->trunk_bytes_per_token);
     fm_json_u64(&j, "expert_bytes_per_token", m->expert_bytes_per_token);
@@ -175,6 +194,9 @@ static void print_plan_json(const fm_plan *plan, const fm_model_info *info)
     fm_json_close(&j, ']');
     fm_json_u64(&j, "total_bytes", plan->total_bytes);
     fm_json_u64(&j, "budget_bytes", plan->budget_bytes);
+    fm_json_bool(&j, "budget_given", plan->budget_given);
+    fm_json_u64(&j, "machine_bytes", plan->machine_bytes);
+    fm_json_u64(&j, "available_bytes", plan->available_bytes);
     fm_json_u64(&j, "min_memory_bytes", plan->min_memory_bytes);
     fm_json_count(&j, "expert_slots", plan->expert_slots);
     fm_json_count(&j, "experts_total", plan->experts_total);
@@ -186,6 +208,10 @@ static void print_plan_json(const fm_plan *plan, const fm_model_info *info)
     fm_json_count(&j, "io_depth", info->io_depth);
     fm_json_u64(&j, "io_split", info->io_split);
     fm_json_string(&j, "io_origin", info->io_origin);
+    const fm_cli_speed speed = fm_cli_speed_of(plan, info);
+    fm_json_u64(&j, "touched_bytes_per_token", (uint64_t)speed.touched_bytes);
+    fm_json_u64(&j, "read_bytes_per_token", (uint64_t)speed.read_bytes);
+    fm_json_real(&j, "disk_gb_s", speed.disk_gb_s > 0 ? speed.disk_gb_s : NAN);
     fm_json_close(&j, '}');
 }
 

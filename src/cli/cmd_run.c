@@ -5,11 +5,13 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "cli/run_prompt.h"
 #include "cli/stop_filter.h"
 
 /* Where the answer's bytes go: through the stop filter and the UTF-8 stream to standard output, or
@@ -25,7 +27,11 @@ typedef struct {
     bool has_failed;
 } answer;
 
+typedef enum { STOP_END, STOP_LIMIT, STOP_TEXT, STOP_CONTEXT, STOP_INTERRUPTED } stop_reason;
+static const char *const stop_names[] = {"end", "limit", "stop", "context", "interrupted"};
+
 typedef struct {
+    stop_reason stop;
     uint64_t prompt_tokens, generated_tokens, evaluated_tokens;
     uint64_t prompt_us, gen_us, first_token_us;
     uint64_t expert_hits, expert_misses, prefetch_reads, prefetch_used, bytes_read, load_bytes,
@@ -95,64 +101,6 @@ static bool finish_answer(answer *a)
     return true;
 }
 
-/* ---- the prompt ----------------------------------------------------------------------------- */
-
-/* Text of -f and -p together; owned by the caller. */
-static fm_status read_prompt(char **text, size_t *n, const fm_cli_options *o, fm_error *err)
-{
-    char *file = NULL;
-    size_t n_file = 0;
-    if (o->prompt_file) FM_TRY(fm_cli_read_file(&file, &n_file, o->prompt_file, err));
-    const size_t n_given = o->prompt ? strlen(o->prompt) : 0;
-    const bool needs_newline = n_file > 0 && o->prompt && file[n_file - 1] != '\n';
-    char *all = malloc(n_file + n_given + 2);
-    if (!all) {
-        free(file);
-        return fm_fail(err, FM_E_NOMEM, "no memory for the prompt");
-    }
-    size_t at = 0;
-    if (n_file > 0) memcpy(all, file, n_file);
-    at += n_file;
-    if (needs_newline) all[at++] = '\n';
-    if (n_given > 0) memcpy(all + at, o->prompt, n_given);
-    at += n_given;
-    all[at] = '\0';
-    free(file);
-    *text = all;
-    *n = at;
-    return FM_OK;
-}
-
-/* What is wrong with it whatever the model is. */
-static fm_status check_prompt(const fm_cli_options *o, const char *text, size_t n, fm_error *err)
-{
-    if (o->is_raw && n == 0) return fm_fail(err, FM_E_ARG, "the prompt is empty");
-    if (!o->is_raw && memchr(text, '\0', n))
-        return fm_fail(err, FM_E_ARG, "the prompt holds a NUL byte; give it with --raw");
-    return FM_OK;
-}
-
-static fm_status tokenize_prompt(int32_t **ids, size_t *n_ids, const fm_engine *engine,
-                                 const fm_cli_options *o, const char *text, size_t n, fm_error *err)
-{
-    if (o->is_raw) {
-        FM_TRY(fm_tokenize(fm_engine_tokenizer(engine), ids, n_ids, text, n, FM_TOKENIZE_SPECIAL,
-                           err));
-    } else {
-        const fm_message message = {.role = "user", .content = text};
-        FM_TRY(fm_chat_tokenize(engine, ids, n_ids, &message, 1, true, err));
-    }
-    if (*n_ids == 0) return fm_fail(err, FM_E_ARG, "the prompt is empty");
-    fm_model_info info;
-    fm_engine_model_info(engine, &info);
-    if (*n_ids > (size_t)info.n_ctx) {
-        return fm_fail(err, FM_E_LIMIT,
-                       "the prompt has %zu tokens, the context holds %d (--ctx gives it more)",
-                       *n_ids, (int)info.n_ctx);
-    }
-    return FM_OK;
-}
-
 /* ---- generation ----------------------------------------------------------------------------- */
 
 static void fill_sampler_options(fm_sampler_options *s, const fm_cli_options *o)
@@ -185,6 +133,7 @@ static fm_status generate(answer *a, run_figures *f, fm_session *session, fm_sam
     const uint64_t most = o->n_predict >= 0 ? (uint64_t)o->n_predict : UINT64_MAX;
     fm_status st = FM_OK;
     const uint64_t started = fm_now_us();
+    f->stop = STOP_LIMIT;
     while (f->generated_tokens < most) {
         const int32_t id = fm_sampler_pick(sampler, fm_session_logits(session));
         if (id < 0) {
@@ -194,13 +143,20 @@ static fm_status generate(answer *a, run_figures *f, fm_session *session, fm_sam
             break;
         }
         if (f->first_token_us == 0) f->first_token_us = f->prompt_us + (fm_now_us() - started);
-        if (fm_token_is_end(tok, id)) break;
+        if (fm_token_is_end(tok, id)) {
+            f->stop = STOP_END;
+            break;
+        }
         f->generated_tokens++;
         f->token_hash = fm_fnv1a_id(f->token_hash, id);
-        if (!put_token(a, tok, id) || a->stops.is_stopped) break;
+        if (!put_token(a, tok, id)) break;
+        if (a->stops.is_stopped) {
+            f->stop = STOP_TEXT;
+            break;
+        }
         if (f->generated_tokens == most) break;
         if (fm_session_n_past(session) >= info.n_ctx) {
-            fm_cli_note(o, "the context of %d tokens is full", (int)info.n_ctx);
+            f->stop = STOP_CONTEXT;
             break;
         }
         st = fm_session_eval(session, &id, 1, eval, err);
@@ -285,8 +241,26 @@ static void print_json(const run_figures *f, const answer *a)
     fm_json_u64(&j, "peak_rss_bytes", f->peak_rss_bytes);
     fm_json_u64(&j, "memory_budget_bytes", f->memory_budget_bytes);
     fm_json_string(&j, "token_hash", hash);
+    fm_json_string(&j, "stop_reason", stop_names[f->stop]);
     fm_json_text(&j, "text", a->text ? a->text : "", a->n_text);
     fm_json_close(&j, '}');
+}
+
+/* What follows on standard error begins a line of its own also where both streams end in one file or pipe. */
+static void end_line(const answer *a)
+{
+    struct stat out, log;
+    if (a->is_collected || !a->last_byte || a->last_byte == '\n' || isatty(STDOUT_FILENO)) return;
+    if (fstat(STDOUT_FILENO, &out) == 0 && fstat(STDERR_FILENO, &log) == 0 &&
+        out.st_dev == log.st_dev && out.st_ino == log.st_ino)
+        fputc('\n', stderr);
+}
+
+static int context_of(const fm_engine *engine)
+{
+    fm_model_info info;
+    fm_engine_model_info(engine, &info);
+    return (int)info.n_ctx;
 }
 
 /* ---- the command ---------------------------------------------------------------------------- */
@@ -326,11 +300,17 @@ static int run_session(fm_session *session, fm_sampler *sampler, const fm_engine
     if (st == FM_OK) st = generate(&a, &f, session, sampler, engine, o, &eval, &err);
     int status = FM_EXIT_OK;
     if (st == FM_OK || st == FM_E_CANCELLED) {
+        if (st == FM_E_CANCELLED || was_cut_off(&a)) f.stop = STOP_INTERRUPTED;
         if (!a.has_failed) finish_answer(&a);
         collect_figures(&f, engine, &before);
         if (o->is_json && !a.has_failed) print_json(&f, &a);
+        if (!o->is_quiet || f.stop == STOP_CONTEXT) end_line(&a);
+        if (f.stop == STOP_CONTEXT)
+            fm_cli_warn("the answer is cut off: the context of %d tokens is full (--ctx gives it "
+                        "more)",
+                        context_of(engine));
         print_summary(o, &f);
-        if (st == FM_E_CANCELLED || was_cut_off(&a)) status = FM_EXIT_INTERRUPTED;
+        if (f.stop == STOP_INTERRUPTED) status = FM_EXIT_INTERRUPTED;
     } else {
         status = fm_cli_fail(&err);
     }
@@ -350,14 +330,9 @@ int fm_cmd_run(const fm_cli_options *o)
     fm_engine *engine = NULL;
     fm_session *session = NULL;
     fm_sampler *sampler = NULL;
-    char *text = NULL;
-    int32_t *ids = NULL;
-    size_t n_text = 0, n_ids = 0;
-    int status = FM_EXIT_FAILURE;
-
-    if (!o->prompt && !o->prompt_file) {
-        return fm_cli_usage_error(o, "no prompt: give -p TEXT or -f FILE");
-    }
+    fm_run_prompt prompt;
+    int status = fm_run_prompt_check(o);
+    if (status != FM_EXIT_OK) return status;
     fm_sampler_options sampling;
     fill_sampler_options(&sampling, o);
     /* A vocabulary of one, to have the values checked before a large model is loaded. */
@@ -366,31 +341,30 @@ int fm_cmd_run(const fm_cli_options *o)
     }
     fm_sampler_destroy(sampler);
     sampler = NULL;
-    if (read_prompt(&text, &n_text, o, &err) != FM_OK) return fm_cli_fail(&err);
-    if (check_prompt(o, text, n_text, &err) != FM_OK) goto failed;
+    if (fm_run_prompt_read(&prompt, o, &err) != FM_OK) return fm_cli_fail(&err);
+    if (o->trace_path && fm_cli_check_writable(o->trace_path, &err) != FM_OK) goto failed;
 
     fm_engine_options opt;
     fm_cli_engine_options(&opt, o);
     opt.need_tokenizer = true;
     opt.need_chat = !o->is_raw;
+    opt.before_plan = fm_run_prompt_wish;
+    opt.before_plan_user = &prompt;
     if (fm_cli_open(&engine, &opt, o, &err) != FM_OK) goto failed;
+    fm_model_info info;
+    fm_engine_model_info(engine, &info);
     if (!o->is_quiet) {
         fm_plan plan;
         fm_engine_plan(engine, &plan);
-        fm_model_info info;
-        fm_engine_model_info(engine, &info);
         fm_cli_print_plan(stderr, &plan, &info);
     }
-    if (tokenize_prompt(&ids, &n_ids, engine, o, text, n_text, &err) != FM_OK) goto failed;
     if (fm_session_create(&session, engine, &err) != FM_OK) goto failed;
     const int32_t n_vocab = fm_tokenizer_n_vocab(fm_engine_tokenizer(engine));
-    fm_model_info info;
-    fm_engine_model_info(engine, &info);
     if (fm_sampler_create(&sampler, info.n_vocab > 0 ? info.n_vocab : n_vocab, &sampling, &err) !=
         FM_OK) {
         goto failed;
     }
-    status = run_session(session, sampler, engine, o, ids, n_ids);
+    status = run_session(session, sampler, engine, o, prompt.ids, prompt.n_ids);
     if (fm_engine_finish_trace(engine, &err) != FM_OK) status = fm_cli_fail(&err);
     goto done;
 
@@ -400,7 +374,6 @@ done:
     fm_sampler_destroy(sampler);
     fm_session_destroy(session);
     fm_engine_close(engine);
-    free(ids);
-    free(text);
+    fm_run_prompt_free(&prompt);
     return status;
 }

@@ -35,6 +35,7 @@ static fm_status render_model(fm_chat_text *out, const fm_cli_options *o, const 
 int fm_cmd_template(const fm_cli_options *o)
 {
     fm_chat_options opt = {.struct_size = sizeof opt, .now = -1};
+    opt.origin = fm_cli_file_name(o->request);
     if (o->model && o->template_file)
         return fm_cli_usage_error(o, "give a model or --file, not both");
     if (!o->request) return fm_cli_usage_error(o, "give the variables with --request FILE");

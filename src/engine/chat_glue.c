@@ -147,7 +147,7 @@ fm_status fm_chat_tokenize_request(const fm_engine *engine, int32_t **ids, size_
     *n_ids = 0;
     json_t *variables;
     FM_TRY(check_options(opt, err));
-    FM_TRY(fm_chat_request_parse(&variables, request, n, err));
+    FM_TRY(fm_chat_request_parse(&variables, request, n, opt, err));
     const fm_status st = tokenize(engine, ids, n_ids, variables, opt ? opt->now : -1, err);
     json_decref(variables);
     return st;
@@ -160,7 +160,7 @@ fm_status fm_chat_render(const fm_engine *engine, fm_chat_text *out, const char 
     json_t *variables;
     FM_TRY(check_options(opt, err));
     FM_TRY(check_form(engine, err));
-    FM_TRY(fm_chat_request_parse(&variables, request, n, err));
+    FM_TRY(fm_chat_request_parse(&variables, request, n, opt, err));
     const fm_status st =
         fm_chat_form_render(engine->chat, variables, opt ? opt->now : -1, out, err);
     json_decref(variables);

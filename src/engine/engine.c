@@ -92,7 +92,10 @@ static fm_status make_tokenizer(fm_engine *e, bool needed, fm_error *err)
 {
     fm_error *const why = &e->tokenizer_error;
     e->bos_id = -1;
-    fm_status st = fm_tokenizer_from_checkpoint(&e->tokenizer, e->checkpoint, why);
+    fm_error passed_over;
+    fm_status st = fm_tokenizer_from_checkpoint(&e->tokenizer, e->checkpoint, &passed_over, why);
+    if (st == FM_OK && passed_over.code != FM_OK)
+        fm_engine_log(e, FM_LOG_WARN, "%s; it is passed over", passed_over.msg);
     if (st == FM_OK) st = fm_tokenizer_bos(e->checkpoint, e->tokenizer, &e->bos_id, why);
     if (st != FM_OK) {
         fm_tokenizer_close(e->tokenizer);
@@ -363,15 +366,27 @@ fm_status fm_engine_open(fm_engine **out, const fm_engine_options *o, fm_error *
     if (st == FM_OK && !o->vocab_only) {
         st = pick_kernels(e, o, err);
         if (st == FM_OK) st = fm_model_bind(&e->model, e->checkpoint, o->n_expert_used, err);
+        if (st == FM_OK && o->n_ctx > e->model->hp.n_ctx_train)
+            st = fm_fail(err, FM_E_ARG,
+                         "%s: a context of %d tokens was asked for; the model was trained for %d",
+                         e->path, o->n_ctx, e->model->hp.n_ctx_train);
+        if (st == FM_OK && e->model->hp.note)
+            fm_engine_log(e, FM_LOG_WARN, "%s: %s", fm_checkpoint_file(e->checkpoint, 0),
+                          e->model->hp.note);
         if (st == FM_OK) st = add_draft(e, o, err);
         if (st == FM_OK) fm_model_use_kernels(e->model, e->kernels);
     }
     if (st == FM_OK)
         st = make_tokenizer(e, o->need_tokenizer || o->need_chat || o->vocab_only, err);
     if (st == FM_OK) st = fm_engine_make_chat(e, o->need_chat, err);
+    if (st == FM_OK && o->before_plan && !o->vocab_only)
+        st = o->before_plan(o->before_plan_user, e, &e->wish, err);
     if (st == FM_OK && !o->vocab_only) st = make_plan(e, o, err);
     if (st == FM_OK && !o->vocab_only) st = fm_engine_choose_io(e, o, err);
-    if (st == FM_OK && !o->vocab_only && !o->plan_only) st = load(e, o, err);
+    if (st == FM_OK && !o->vocab_only && !o->plan_only) {
+        fm_engine_warn_of_memory(e);
+        st = load(e, o, err);
+    }
     if (st != FM_OK) {
         fm_engine_close(e);
         return st;
@@ -419,6 +434,14 @@ static void expert_sizes(const fm_model *m, fm_model_info *out)
             if (l->piece_of[shared[k]] >= 0)
                 out->shared_expert_bytes_per_token += fm_tensor_bytes(l->tensor_of[shared[k]]);
     }
+}
+
+static uint64_t draft_layer_bytes(const fm_model *m)
+{
+    const fm_expert_layer *const x = &m->layers[m->hp.n_layer].experts;
+    uint64_t sum = m->draft_trunk_bytes;
+    for (int32_t p = 0; p < x->n_part; p++) sum += x->part[p].bytes * (uint64_t)x->n_expert;
+    return sum;
 }
 
 static uint64_t hash_number(uint64_t h, uint64_t v)
@@ -508,6 +531,8 @@ void fm_engine_model_info(const fm_engine *e, fm_model_info *out)
         m->expert_bytes / (uint64_t)hp->n_expert * (uint64_t)hp->n_expert_used;
     out->trunk_bytes_per_token = m->trunk_bytes;
     out->head_bytes_per_token = fm_tensor_bytes(m->head);
+    out->embedding_bytes = m->embd == m->head ? 0 : fm_tensor_bytes(m->embd);
+    if (m->n_draft) out->draft_layer_bytes = draft_layer_bytes(m);
 }
 
 const char *fm_engine_file(const fm_engine *e, int32_t index, uint64_t *bytes)

@@ -26,6 +26,7 @@ struct fm_engine {
     const fm_kernels *kernels;
     fm_activations activations;
     fm_draft_mode draft; /* OFF: the model has no draft layer bound */
+    fm_plan_wish wish;
     fm_store_plan plan;
     int n_thread;
     int io_depth;
@@ -61,6 +62,9 @@ void fm_engine_log(const fm_engine *e, fm_log_level level, const char *fmt, ...)
  * importance: with room for fm_input_sums. */
 fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
                               bool importance, fm_error *err);
+
+/* Logs a warning where the plan takes more than the machine had free when it was made. */
+void fm_engine_warn_of_memory(const fm_engine *e);
 
 /* heat_glue.c: what earlier sessions used most, into the store, and what this one did, into the file.
  * Failures are logged. */

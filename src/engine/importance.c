@@ -1,5 +1,4 @@
-/* Importance files: see importance.h. They are small beside a model (one number per column of each matrix), so they are
- * held whole. */
+/* Importance files: see importance.h. */
 #include "engine/importance.h"
 
 #include <inttypes.h>
@@ -14,49 +13,53 @@
 #include "os/file.h"
 #include "quant/quant.h"
 
-#define BYTES_MAX (UINT64_C(1) << 30)
+enum { CHUNK_BYTES = 1 << 20 };
 
 struct fm_importance {
     fm_checkpoint *c;
     char *path;
-    float **values; /* [n_tensor] */
-    uint64_t bytes, hash;
+    int fd;
+    uint64_t hash;
 };
 
-static fm_status load(fm_importance *im, fm_error *err)
+static fm_status check_values(const fm_importance *im, const char *name, const float *v, size_t n,
+                              fm_error *err)
 {
-    const int64_t n = fm_checkpoint_n_tensor(im->c);
-    im->values = calloc((size_t)n + 1, sizeof *im->values);
-    if (!im->values) return fm_fail(err, FM_E_NOMEM, "%s: no memory", im->path);
-    int fd;
-    FM_TRY(fm_file_open(&fd, NULL, fm_checkpoint_file(im->c, 0), err));
+    for (size_t i = 0; i < n; i++)
+        if (!(v[i] >= 0) || !isfinite(v[i]))
+            return fm_fail(err, FM_E_FORMAT,
+                           "%s: tensor %s holds %g, expected finite numbers of at least 0",
+                           im->path, name, (double)v[i]);
+    return FM_OK;
+}
+
+static fm_status scan_tensor(fm_importance *im, const fm_tensor_info *t, float *chunk,
+                             fm_error *err)
+{
+    if (t->type != FM_TYPE_F32)
+        return fm_fail(err, FM_E_FORMAT, "%s: tensor %s is of type %s, expected F32", im->path,
+                       t->name, fm_type_name(t->type));
+    im->hash = fm_fnv1a(im->hash, t->name, strlen(t->name) + 1);
+    for (uint64_t done = 0; done < t->bytes;) {
+        const size_t n = t->bytes - done < CHUNK_BYTES ? (size_t)(t->bytes - done) : CHUNK_BYTES;
+        FM_TRY(fm_file_read_at(im->fd, im->path, chunk, n, t->offset + done, err));
+        FM_TRY(check_values(im, t->name, chunk, n / sizeof *chunk, err));
+        im->hash = fm_fnv1a(im->hash, chunk, n);
+        done += n;
+    }
+    return FM_OK;
+}
+
+static fm_status scan(fm_importance *im, fm_error *err)
+{
+    FM_TRY(fm_file_open(&im->fd, NULL, fm_checkpoint_file(im->c, 0), err));
+    float *chunk = malloc(CHUNK_BYTES);
+    if (!chunk) return fm_fail(err, FM_E_NOMEM, "%s: no memory", im->path);
     fm_status st = FM_OK;
     im->hash = FM_FNV1A_INIT;
-    for (int64_t i = 0; i < n && st == FM_OK; i++) {
-        const fm_tensor_info *t = fm_checkpoint_tensor(im->c, i);
-        if (t->type != FM_TYPE_F32) {
-            st = fm_fail(err, FM_E_FORMAT, "%s: tensor %s is of type %s, expected F32", im->path,
-                         t->name, fm_type_name(t->type));
-            break;
-        }
-        im->bytes += t->bytes;
-        im->values[i] = im->bytes <= BYTES_MAX ? malloc((size_t)t->bytes + 1) : NULL;
-        if (!im->values[i]) {
-            st = fm_fail(err, im->bytes > BYTES_MAX ? FM_E_LIMIT : FM_E_NOMEM,
-                         "%s: its tensors take more than there is room for", im->path);
-            break;
-        }
-        st = fm_file_read_at(fd, im->path, im->values[i], (size_t)t->bytes, t->offset, err);
-        const uint64_t n_value = t->bytes / sizeof(float);
-        for (uint64_t k = 0; k < n_value && st == FM_OK; k++)
-            if (!(im->values[i][k] >= 0) || !isfinite(im->values[i][k]))
-                st = fm_fail(err, FM_E_FORMAT,
-                             "%s: tensor %s holds %g, expected finite numbers of at least 0",
-                             im->path, t->name, (double)im->values[i][k]);
-        im->hash = fm_fnv1a(im->hash, t->name, strlen(t->name) + 1);
-        if (st == FM_OK) im->hash = fm_fnv1a(im->hash, im->values[i], (size_t)t->bytes);
-    }
-    fm_file_close(fd);
+    for (int64_t i = 0; i < fm_checkpoint_n_tensor(im->c) && st == FM_OK; i++)
+        st = scan_tensor(im, fm_checkpoint_tensor(im->c, i), chunk, err);
+    free(chunk);
     return st;
 }
 
@@ -65,6 +68,7 @@ fm_status fm_importance_open(fm_importance **out, const char *path, fm_error *er
     *out = NULL;
     fm_importance *im = calloc(1, sizeof *im);
     if (!im) return fm_fail(err, FM_E_NOMEM, "%s: no memory", path);
+    im->fd = -1;
     im->path = strdup(path);
     fm_status st = im->path ? fm_checkpoint_open(&im->c, path, err)
                             : fm_fail(err, FM_E_NOMEM, "%s: no memory", path);
@@ -75,7 +79,7 @@ fm_status fm_importance_open(fm_importance **out, const char *path, fm_error *er
                      type.data);
     if (st == FM_OK && (fm_checkpoint_n_file(im->c) != 1 || fm_checkpoint_directory(im->c)))
         st = fm_fail(err, FM_E_FORMAT, "%s: an importance file is one GGUF file", path);
-    if (st == FM_OK) st = load(im, err);
+    if (st == FM_OK) st = scan(im, err);
     if (st != FM_OK) {
         fm_importance_close(im);
         return st;
@@ -87,9 +91,7 @@ fm_status fm_importance_open(fm_importance **out, const char *path, fm_error *er
 void fm_importance_close(fm_importance *im)
 {
     if (!im) return;
-    const int64_t n = im->c && im->values ? fm_checkpoint_n_tensor(im->c) : 0;
-    for (int64_t i = 0; i < n; i++) free(im->values[i]);
-    free(im->values);
+    fm_file_close(im->fd);
     fm_checkpoint_close(im->c);
     free(im->path);
     free(im);
@@ -97,7 +99,7 @@ void fm_importance_close(fm_importance *im)
 
 uint64_t fm_importance_memory(const fm_importance *im)
 {
-    return im->bytes + fm_checkpoint_memory(im->c);
+    return fm_checkpoint_memory(im->c);
 }
 
 uint64_t fm_importance_hash(const fm_importance *im)
@@ -105,25 +107,22 @@ uint64_t fm_importance_hash(const fm_importance *im)
     return im->hash;
 }
 
-static int64_t index_of(const fm_importance *im, const char *name, const char *what)
+static const fm_tensor_info *tensor_of(const fm_importance *im, const char *name, const char *what)
 {
     char full[512];
-    if (snprintf(full, sizeof full, "%s.%s", name, what) >= (int)sizeof full) return -1;
-    const fm_tensor_info *t = fm_checkpoint_find(im->c, full);
-    return t ? t - fm_checkpoint_tensor(im->c, 0) : -1;
+    if (snprintf(full, sizeof full, "%s.%s", name, what) >= (int)sizeof full) return NULL;
+    return fm_checkpoint_find(im->c, full);
 }
 
 fm_status fm_importance_find(const fm_importance *im, const char *name, int64_t columns,
-                             int64_t n_matrix, const float **sums, const float **counts,
-                             int64_t *n_found, bool *found, fm_error *err)
+                             int64_t n_matrix, fm_importance_place *out, fm_error *err)
 {
-    const int64_t s = index_of(im, name, "in_sum2"), k = index_of(im, name, "counts");
-    *found = s >= 0;
-    if (s < 0) return FM_OK;
-    if (k < 0)
+    const fm_tensor_info *a = tensor_of(im, name, "in_sum2"), *b = tensor_of(im, name, "counts");
+    *out = (fm_importance_place){0};
+    if (!a) return FM_OK;
+    if (!b)
         return fm_fail(err, FM_E_FORMAT, "%s: %s.in_sum2 is there, %s.counts is not", im->path,
                        name, name);
-    const fm_tensor_info *a = fm_checkpoint_tensor(im->c, s), *b = fm_checkpoint_tensor(im->c, k);
     const int64_t n_sum = a->dim[1] * a->dim[2] * a->dim[3],
                   n_count = b->dim[0] * b->dim[1] * b->dim[2] * b->dim[3];
     if (a->dim[0] != columns || (n_sum != n_matrix && n_sum != 1) || n_count != n_sum)
@@ -131,8 +130,19 @@ fm_status fm_importance_find(const fm_importance *im, const char *name, int64_t 
                        "%s: %s has %" PRId64 " columns and %" PRId64 " matrices with %" PRId64
                        " counts, the model's tensor %" PRId64 " columns and %" PRId64 " matrices",
                        im->path, name, a->dim[0], n_sum, n_count, columns, n_matrix);
-    *sums = im->values[s];
-    *counts = im->values[k];
-    *n_found = n_sum;
+    *out = (fm_importance_place){columns, n_sum, a->offset, b->offset};
     return FM_OK;
+}
+
+fm_status fm_importance_read(const fm_importance *im, const fm_importance_place *at, int64_t m,
+                             float *sums, float *count, fm_error *err)
+{
+    const uint64_t number = at->n_matrix == 1 ? 0 : (uint64_t)m,
+                   bytes = (uint64_t)at->columns * sizeof *sums;
+    FM_TRY(fm_file_read_at(im->fd, im->path, sums, (size_t)bytes, at->sums + number * bytes, err));
+    FM_TRY(fm_file_read_at(im->fd, im->path, count, sizeof *count,
+                           at->counts + number * sizeof *count, err));
+    /* Once more: a file that has changed since must not bring in what was not checked. */
+    FM_TRY(check_values(im, "(sums)", sums, (size_t)at->columns, err));
+    return check_values(im, "(counts)", count, 1, err);
 }

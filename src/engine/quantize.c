@@ -39,12 +39,12 @@ typedef struct {
     /* one block of the ledger, cut up */
     uint8_t *block, *raw, *out;
     const void *(*plane)[FM_MAX_PLANES];
-    float *row, *weight; /* [threads][2 * columns_max], [columns_max] */
+    float *row, *weight, *sums; /* [threads][2 * columns_max], [columns_max], [columns_max] */
     int64_t columns_max;
     uint64_t block_bytes;
     int64_t piece_rows_max;
     fm_row_files files;
-    uint64_t resumed_bytes;
+    uint64_t resumed_bytes, source_hash;
     int64_t n_unknown; /* tensors that the importance file does not know */
 } quantizer;
 
@@ -144,7 +144,16 @@ static fm_status fill_header(quantizer *q, fm_gguf_writer *w, fm_error *err)
     const fm_tensor_info *embd = fm_checkpoint_find(c, "token_embd.weight");
     if (directory) {
         fm_vocab_facts facts;
-        FM_TRY(fm_quantize_put_vocab(w, directory, embd ? embd->dim[1] : 0, &facts, err));
+        fm_str pre;
+        FM_TRY(fm_meta_str(c, "tokenizer.ggml.pre", &pre, err));
+        FM_TRY(fm_quantize_put_vocab(w, directory, embd ? embd->dim[1] : 0, pre.data, &facts, err));
+        if (facts.found && strcmp(facts.pre, pre.data) != 0)
+            say(q, FM_LOG_INFO,
+                "%s: its tokenizer is not the usual one of its model_type: tokenizer.ggml.pre is "
+                "%s, not %s",
+                directory, facts.pre, pre.data);
+        if (facts.found && facts.doubt.code != FM_OK)
+            say(q, FM_LOG_WARN, "tokenizer.ggml.pre is %s, but %s", facts.pre, facts.doubt.msg);
         if (!facts.found)
             say(q, FM_LOG_WARN,
                 "%s: has neither tokenizer.json nor tiktoken.model, so the file gets no tokenizer "
@@ -202,7 +211,7 @@ static fm_status make_room(quantizer *q, fm_error *err)
     for (int64_t i = 0; i < q->plan.n_tensor; i++) {
         const fm_quantize_tensor *t = &q->plan.tensor[i];
         fm_row_source s;
-        FM_TRY(fm_row_source_init(&s, t, err));
+        FM_TRY(fm_row_source_init(&s, q->plan.source, t, err));
         const int64_t n = piece_rows(t);
         const uint64_t in = fm_row_source_bytes(&s, n),
                        to = (uint64_t)n * fm_type_row_bytes(fm_type_get(t->type), t->dim[0]);
@@ -223,6 +232,7 @@ static fm_status make_room(quantizer *q, fm_error *err)
         q->plane = fm_arena_take(&a, (size_t)q->piece_rows_max * sizeof *q->plane);
         q->row = fm_arena_take(&a, threads * 2 * columns * sizeof(float));
         q->weight = fm_arena_take(&a, columns * sizeof(float));
+        q->sums = fm_arena_take(&a, columns * sizeof(float));
         if (pass == 1) break;
         q->block_bytes = a.used + 4096;
         const uint64_t held = fm_checkpoint_memory(q->plan.source) + q->header_bytes +
@@ -268,16 +278,13 @@ static void encode_item(void *ctx, int64_t item, int thread)
 
 /* What the importance file knows of a tensor, under its own name or that of the fused one it comes from. */
 static fm_status find_importance(const quantizer *q, const fm_quantize_tensor *t,
-                                 const float **sums, const float **counts, int64_t *n, bool *found,
-                                 fm_error *err)
+                                 fm_importance_place *at, fm_error *err)
 {
-    *found = false;
+    *at = (fm_importance_place){0};
     if (!q->importance) return FM_OK;
-    FM_TRY(fm_importance_find(q->importance, t->name, t->dim[0], t->dim[2], sums, counts, n, found,
-                              err));
-    if (*found || t->is_transposed || strcmp(t->name, t->from->name) == 0) return FM_OK;
-    return fm_importance_find(q->importance, t->from->name, t->dim[0], t->dim[2], sums, counts, n,
-                              found, err);
+    FM_TRY(fm_importance_find(q->importance, t->name, t->dim[0], t->dim[2], at, err));
+    if (at->n_matrix > 0 || t->is_transposed || strcmp(t->name, t->from->name) == 0) return FM_OK;
+    return fm_importance_find(q->importance, t->from->name, t->dim[0], t->dim[2], at, err);
 }
 
 /* Weights of the columns of matrix m; NULL when nothing is known of it. */
@@ -285,22 +292,23 @@ static fm_status weights_of(quantizer *q, const fm_row_source *s, int64_t m, con
                             bool *known, fm_error *err)
 {
     const fm_quantize_tensor *t = s->t;
-    const float *sums, *counts;
-    int64_t n = 0;
+    fm_importance_place at;
+    float count;
     *weight = NULL;
     *known = true;
     if (!q->importance || t->is_copy || fm_type_get(t->type)->block_elems == 1) return FM_OK;
-    FM_TRY(find_importance(q, t, &sums, &counts, &n, known, err));
-    if (n == 1) m = 0;
-    if (!*known || !(counts[m] > 0)) return FM_OK;
-    sums += m * t->dim[0];
+    FM_TRY(find_importance(q, t, &at, err));
+    *known = at.n_matrix > 0;
+    if (!*known) return FM_OK;
+    FM_TRY(fm_importance_read(q->importance, &at, m, q->sums, &count, err));
+    if (!(count > 0)) return FM_OK;
     double sum = 0;
-    for (int64_t c = 0; c < t->dim[0]; c++) sum += (double)sums[c];
+    for (int64_t c = 0; c < t->dim[0]; c++) sum += (double)q->sums[c];
     if (!(sum > 0)) return FM_OK;
     /* A column that met nothing in the sample may still meet something: a thousandth of the mean. */
     const double mean = sum / (double)t->dim[0];
     for (int64_t c = 0; c < t->dim[0]; c++)
-        q->weight[c] = (float)((double)sums[fm_row_source_column(s, c)] / mean + 0.001);
+        q->weight[c] = (float)((double)q->sums[fm_row_source_column(s, c)] / mean + 0.001);
     *weight = q->weight;
     return FM_OK;
 }
@@ -346,7 +354,7 @@ static fm_status do_tensor(quantizer *q, int64_t i, fm_error *err)
 {
     const fm_quantize_tensor *t = &q->plan.tensor[i];
     fm_row_source s;
-    FM_TRY(fm_row_source_init(&s, t, err));
+    FM_TRY(fm_row_source_init(&s, q->plan.source, t, err));
     const uint64_t row_bytes = t->bytes / (uint64_t)(t->dim[1] * t->dim[2]);
     uint64_t done = q->part.at_bytes, hash = q->part.at_hash;
     if (done % row_bytes != 0 || done >= t->bytes + row_bytes)
@@ -375,10 +383,12 @@ static fm_status do_tensor(quantizer *q, int64_t i, fm_error *err)
 
 /* ---- all --------------------------------------------------------------------------------- */
 
-/* Reads everything back and compares it with what was written. */
+/* Reads everything back from the device and compares it with what was written. */
 static fm_status verify(quantizer *q, fm_error *err)
 {
     fm_quantize_part *p = &q->part;
+    FM_TRY(fm_file_sync(p->part_fd, p->part_path, err));
+    fm_file_forget_cached(p->part_fd);
     for (uint64_t at = 0; at < q->header_bytes;) {
         size_t n = q->header_bytes - at < VERIFY_BYTES ? (size_t)(q->header_bytes - at)
                                                        : (size_t)VERIFY_BYTES;
@@ -411,15 +421,26 @@ static fm_status verify(quantizer *q, fm_error *err)
     return FM_OK;
 }
 
+/* Headers and places were read when all began, the weights for hours since: of two sources that would be half of each. */
+static fm_status check_source(const quantizer *q, fm_error *err)
+{
+    uint64_t now;
+    FM_TRY(fingerprint(q->plan.source, &now, err));
+    if (now == q->source_hash) return FM_OK;
+    return fm_fail(err, FM_E_IO,
+                   "%s: changed while it was read (size, time or header of a file), so what was "
+                   "written is of no use; remove %s and %s to begin anew",
+                   q->o->source, q->part.part_path, q->part.journal_path);
+}
+
 static fm_status open_part(quantizer *q, fm_error *err)
 {
     char options[1024];
-    uint64_t source = 0;
-    FM_TRY(fingerprint(q->plan.source, &source, err));
+    FM_TRY(fingerprint(q->plan.source, &q->source_hash, err));
     snprintf(options, sizeof options, "experts %s, trunk %s%s%.400s", fm_type_name(q->types.expert),
              fm_type_name(q->types.trunk), q->importance ? ", importance " : "",
              q->importance ? base_name(q->o->importance) : "");
-    const fm_part_identity id = {options, source,
+    const fm_part_identity id = {options, q->source_hash,
                                  q->importance ? fm_importance_hash(q->importance) : 0,
                                  fm_fnv1a(FM_FNV1A_INIT, q->header, q->header_bytes)};
     const uint64_t total = q->header_bytes + q->data_bytes;
@@ -464,11 +485,8 @@ static fm_status quantize(quantizer *q, fm_quantize_result *result, fm_error *er
     FM_TRY(fm_quantize_make_plan(&q->plan, &q->types, err));
     if (o->importance) FM_TRY(fm_importance_open(&q->importance, o->importance, err));
     for (int64_t i = 0; i < q->plan.n_tensor; i++) { /* wrong sizes before any work */
-        const fm_quantize_tensor *t = &q->plan.tensor[i];
-        const float *sums, *counts;
-        int64_t n;
-        bool found;
-        FM_TRY(find_importance(q, t, &sums, &counts, &n, &found, err));
+        fm_importance_place at;
+        FM_TRY(find_importance(q, &q->plan.tensor[i], &at, err));
     }
     FM_TRY(make_header(q, err));
     FM_TRY(fm_pool_create(&q->pool, fm_pool_threads(o->n_threads, fm_os_cpu_count()), err));
@@ -489,6 +507,7 @@ static fm_status quantize(quantizer *q, fm_quantize_result *result, fm_error *er
         if (q->n_unknown > 0)
             say(q, FM_LOG_WARN, "%s: knows nothing of %" PRId64 " tensors",
                 base_name(o->importance), q->n_unknown);
+        FM_TRY(check_source(q, err));
         FM_TRY(verify(q, err));
     }
     FM_TRY(fm_part_rename(&q->part, err));

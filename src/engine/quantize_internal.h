@@ -1,5 +1,5 @@
 /* Inside fm_quantize(): what is written (quantize_plan.c), where its values come from (quantize_rows.c), the metadata
- * (quantize_meta.c, quantize_vocab.c, quantize_tokens.c), importance (importance.c), and the unfinished file (quantize_part.c). */
+ * (quantize_meta.c, quantize_vocab.c, quantize_tokens.c, quantize_pre.c), importance (importance.c), and the unfinished file (quantize_part.c). */
 #pragma once
 
 #include "engine/importance.h"
@@ -58,9 +58,12 @@ typedef struct {
     bool found; /* it has a tokenizer */
     int32_t n_without_merge;
     int n_more_ends; /* ids that end a generation and have no key in the format */
+    const char *pre; /* tokenizer.ggml.pre */
+    fm_error doubt;  /* code not FM_OK: why that may not be right */
 } fm_vocab_facts;
+/* pre: what goes with the model_type. */
 fm_status fm_quantize_put_vocab(fm_gguf_writer *w, const char *directory, int64_t n_vocab,
-                                fm_vocab_facts *facts, fm_error *err);
+                                const char *pre, fm_vocab_facts *facts, fm_error *err);
 /* A file of a directory, with a zero behind; *data NULL when there is none, else the caller frees it. */
 fm_status fm_quantize_read_text(char **data, size_t *n, const char *directory, const char *name,
                                 fm_error *err);
@@ -92,6 +95,11 @@ void fm_vocabulary_free(fm_vocabulary *v);
 /* Merge number i, "left right", until the next call. */
 const char *fm_vocabulary_merge(void *vocabulary, size_t i);
 
+/* quantize_pre.c: the value of tokenizer.ggml.pre with which the written vocabulary gives the ids that the directory gives: `hint`,
+ * or another; FM_E_UNSUPPORTED when there is none. *doubt: it is the nearest, or the directory's tokenizer could not be asked. */
+fm_status fm_quantize_find_pre(const char **pre, fm_vocabulary *v, const char *directory,
+                               const char *hint, fm_error *doubt, fm_error *err);
+
 /* quantize_rows.c: where the values of one tensor's rows lie. */
 typedef struct {
     int fd[FM_MAX_PLANES];
@@ -107,7 +115,8 @@ typedef struct {
     uint64_t row_bytes[FM_MAX_PLANES];
 } fm_row_source;
 
-fm_status fm_row_source_init(fm_row_source *s, const fm_quantize_tensor *t, fm_error *err);
+fm_status fm_row_source_init(fm_row_source *s, const fm_checkpoint *c, const fm_quantize_tensor *t,
+                             fm_error *err);
 /* Bytes of buffer that n rows of a matrix need. */
 uint64_t fm_row_source_bytes(const fm_row_source *s, int64_t n);
 /* Reads rows [row, row + n) of matrix `matrix` into buf; plane[n][FM_MAX_PLANES] gets where each row's planes lie. */
@@ -135,6 +144,7 @@ typedef struct {
     uint8_t *pending; /* records that are not in the journal yet   */
     size_t n_pending, cap_pending;
     bool was_complete; /* an earlier call renamed it and was killed */
+    bool has_lost;     /* bringing it to the device failed, so what was written since may be gone */
 } fm_quantize_part;
 
 typedef struct {
@@ -152,7 +162,8 @@ fm_status fm_part_write(fm_quantize_part *p, const void *data, size_t n, uint64_
 fm_status fm_part_progress(fm_quantize_part *p, uint64_t bytes, uint64_t hash, bool now,
                            fm_error *err);
 fm_status fm_part_finish_tensor(fm_quantize_part *p, uint64_t hash, fm_error *err);
-/* After a failure: puts down what was written since the last sync as far as the disk lets it. Cannot fail. */
+/* After a failure: puts down what was written since the last sync as far as the disk lets it; nothing when that sync was what
+ * failed. Cannot fail. */
 void fm_part_keep(fm_quantize_part *p);
 /* Gives the file its magic and its name. */
 fm_status fm_part_rename(fm_quantize_part *p, fm_error *err);

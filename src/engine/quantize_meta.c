@@ -31,6 +31,7 @@ static bool is_key(const char *key, const char *arch, const char *tail)
 static bool is_left_out(const char *key, const char *arch, const fm_quantize_plan *p,
                         bool has_importance)
 {
+    if (fm_checkpoint_directory(p->source) && strcmp(key, "tokenizer.ggml.pre") == 0) return true;
     if (has_importance && strncmp(key, "quantize.imatrix.", 17) == 0) return true;
     static const char *const names[] = {
         "general.alignment", "general.file_type", "general.quantization_version",
@@ -56,15 +57,19 @@ static fm_status put_sections(fm_gguf_writer *w, const char *directory, const ch
     const json_t *sections = NULL;
     for (int i = 0; i < 2 && !sections; i++)
         sections = json_object_get(json_object_get(text, places[i]), "mrope_section");
-    int32_t v[4] = {0};
     const size_t n = json_array_size(sections);
+    /* llama.cpp refuses a qwen35moe without; its converter takes the published models' where a configuration (of their text
+     * part alone) has none. With one position per token they all mean the same. */
+    const bool is_qwen35 = strcmp(arch, "qwen35moe") == 0;
+    int32_t v[4] = {11, 11, 10, 0};
+    if (n > 0) memset(v, 0, sizeof v);
     for (size_t i = 0; i < n && i < 4; i++) {
         const json_int_t s = json_integer_value(json_array_get(sections, i));
         v[i] = s > 0 && s < 65536 ? (int32_t)s : 0;
     }
     char key[200];
     snprintf(key, sizeof key, "%.100s.rope.dimension_sections", arch);
-    if (n > 0) fm_gguf_put_i32_array(w, key, v, 4);
+    if (n > 0 || is_qwen35) fm_gguf_put_i32_array(w, key, v, 4);
     json_decref(root);
     return FM_OK;
 }

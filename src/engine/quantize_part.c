@@ -5,8 +5,9 @@
  * to the device too. So what a whole record says is there is there. Layout of the journal: docs/formats.md.
  *
  * Order of events: journal (header) -> part -> records ... -> magic -> part renamed -> journal removed. A part without a
- * journal is therefore not ours; a journal without a part belongs to a run that was killed right after it began, or right
- * before it ended. */
+ * journal is therefore not ours. A journal beside the destination belongs to a run that was killed right before it ended. A
+ * journal without either speaks of nothing that is there any more, whatever it says, and is begun anew; a part that has not
+ * its full length goes only with a journal that speaks of none of it. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -135,9 +136,22 @@ static fm_status check_room(const fm_quantize_part *p, fm_error *err)
     return FM_E_IO;
 }
 
+/* A journal speaks only of a part that had its full length on the device. */
+static fm_status check_length(const fm_quantize_part *p, fm_error *err)
+{
+    fm_file_facts facts = {0};
+    (void)fm_file_facts_of(&facts, p->part_path);
+    if (facts.bytes == p->total_bytes || (p->at_tensor == 0 && p->at_bytes == 0)) return FM_OK;
+    return fm_fail(err, FM_E_FORMAT,
+                   "%s: has %" PRIu64 " bytes, expected %" PRIu64
+                   ", so it is not what its journal speaks of; remove it and %s to begin anew",
+                   p->part_path, facts.bytes, p->total_bytes, p->journal_path);
+}
+
 static fm_status open_part(fm_quantize_part *p, const fm_part_identity *id, fm_error *err)
 {
-    const bool had_part = exists(p->part_path), had_journal = exists(p->journal_path);
+    bool had_part = exists(p->part_path);
+    const bool had_journal = exists(p->journal_path);
     if (exists(p->path)) {
         /* Renamed by a call that was killed before it removed the journal? */
         if (!had_journal || had_part)
@@ -150,6 +164,7 @@ static fm_status open_part(fm_quantize_part *p, const fm_part_identity *id, fm_e
     FM_TRY(fm_file_open_rw(&p->journal_fd, p->journal_path, err));
     if (!fm_file_lock(p->journal_fd))
         return fm_fail(err, FM_E_ARG, "%s: another process is writing it", p->part_path);
+    had_part = exists(p->part_path); /* who had the lock may have begun it since */
     fm_file_facts facts = {0};
     (void)fm_file_facts_of(&facts, p->journal_path);
     if (facts.bytes > FM_JOURNAL_MAX)
@@ -169,8 +184,9 @@ static fm_status open_part(fm_quantize_part *p, const fm_part_identity *id, fm_e
         p->was_complete = st == FM_OK && p->at_tensor == p->n_tensor;
         if (st == FM_OK && !p->was_complete)
             st = fm_fail(err, FM_E_ARG, "%s: exists already; it is not overwritten", p->path);
-    } else if (st == FM_OK && (had_part || is_whole)) {
+    } else if (st == FM_OK && had_part) {
         st = resume_journal(p, id, data, (size_t)facts.bytes, err);
+        if (st == FM_OK) st = check_length(p, err);
     } else if (st == FM_OK) {
         st = begin_journal(p, id, err);
     }
@@ -181,6 +197,7 @@ static fm_status open_part(fm_quantize_part *p, const fm_part_identity *id, fm_e
     if (ftruncate(p->part_fd, (off_t)p->total_bytes) != 0)
         return fm_fail_errno(err, errno, "%s: making it %" PRIu64 " bytes long", p->part_path,
                              p->total_bytes);
+    FM_TRY(fm_file_sync_folder(p->part_path, err)); /* before a record speaks of it */
     p->synced_us = fm_now_us();
     p->sync_every_us = SYNC_US;
     return FM_OK;
@@ -236,7 +253,9 @@ static fm_status sync_records(fm_quantize_part *p, fm_error *err)
 {
     if (p->n_pending == 0) return FM_OK;
     const uint64_t began = fm_now_us();
-    FM_TRY(fm_file_sync(p->part_fd, p->part_path, err));
+    const fm_status st = fm_file_sync(p->part_fd, p->part_path, err);
+    p->has_lost = st != FM_OK;
+    FM_TRY(st);
     FM_TRY(fm_file_write_at(p->journal_fd, p->journal_path, p->pending, p->n_pending,
                             p->journal_bytes, err));
     FM_TRY(fm_file_sync(p->journal_fd, p->journal_path, err));
@@ -272,6 +291,8 @@ fm_status fm_part_finish_tensor(fm_quantize_part *p, uint64_t hash, fm_error *er
 
 void fm_part_keep(fm_quantize_part *p)
 {
+    /* A sync may succeed where the one before has failed, and the bytes be gone all the same. */
+    if (p->has_lost) return;
     /* Without room on the disk this fails too; then the last sync is what a rerun goes on from. */
     if (p->at_bytes > 0 && add_record(p, false, p->at_bytes, p->at_hash, NULL) != FM_OK) return;
     (void)sync_records(p, NULL);
@@ -284,10 +305,11 @@ fm_status fm_part_rename(fm_quantize_part *p, fm_error *err)
     if (!p->was_complete) {
         FM_TRY(fm_part_write(p, "GGUF", 4, 0, err));
         FM_TRY(fm_file_sync(p->part_fd, p->part_path, err));
-        if (exists(p->path))
+        bool is_taken;
+        const fm_status st = fm_file_rename_new(p->part_path, p->path, &is_taken, err);
+        if (is_taken)
             return fm_fail(err, FM_E_ARG, "%s: appeared meanwhile; it is not overwritten", p->path);
-        if (rename(p->part_path, p->path) != 0)
-            return fm_fail_errno(err, errno, "%s: giving it the name %s", p->part_path, p->path);
+        FM_TRY(st);
         FM_TRY(fm_file_sync_folder(p->path, err));
     }
     if (unlink(p->journal_path) != 0)

@@ -77,7 +77,8 @@ static fm_status read_heads(const fm_checkpoint *c, head_sizes *h, fm_error *err
     return FM_OK;
 }
 
-static fm_status set_heads(fm_quantize_tensor *t, const head_sizes *h, fm_error *err)
+static fm_status set_heads(fm_quantize_tensor *t, const char *file, const head_sizes *h,
+                           fm_error *err)
 {
     static const struct {
         const char *tail;
@@ -105,8 +106,9 @@ static fm_status set_heads(fm_quantize_tensor *t, const head_sizes *h, fm_error 
         const int64_t have = t->dim[t->axis == FM_HEADS_IN_ROWS],
                       want = t->first + h->n_value * t->unit;
         if (have != want)
-            return fm_fail(err, FM_E_FORMAT, "%s has %" PRId64 " %s, expected %" PRId64, t->name,
-                           have, t->axis == FM_HEADS_IN_ROWS ? "rows" : "columns", want);
+            return fm_fail(err, FM_E_FORMAT, "%s: tensor %s has %" PRId64 " %s, expected %" PRId64,
+                           file, t->name, have, t->axis == FM_HEADS_IN_ROWS ? "rows" : "columns",
+                           want);
     }
     return FM_OK;
 }
@@ -175,7 +177,7 @@ static fm_status add(fm_quantize_plan *p, const fm_tensor_info *from, const char
         t->row0 = split->row0;
         t->is_transposed = split->is_transposed;
     }
-    FM_TRY(set_heads(t, heads, err));
+    FM_TRY(set_heads(t, fm_checkpoint_file(p->source, from->file), heads, err));
     return set_type(p, t, types, err);
 }
 
@@ -187,8 +189,9 @@ static fm_status add_split(fm_quantize_plan *p, const fm_tensor_info *from,
     const bool is_bias = ends_with(from->name, ".bias");
     const int64_t n = from->dim[is_bias ? 0 : 1];
     if (n % 2 != 0)
-        return fm_fail(err, FM_E_FORMAT, "%s has %" PRId64 " rows, expected an even number",
-                       from->name, n);
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: tensor %s has %" PRId64 " rows, expected an even number",
+                       fm_checkpoint_file(p->source, from->file), from->name, n);
     const int stem = (int)(strstr(from->name, "ffn_gate_up_exps") - from->name);
     for (int i = 0; i < 2; i++) {
         char name[256];

@@ -7,7 +7,8 @@
 #include "engine/quantize_internal.h"
 #include "os/file.h"
 
-fm_status fm_row_source_init(fm_row_source *s, const fm_quantize_tensor *t, fm_error *err)
+fm_status fm_row_source_init(fm_row_source *s, const fm_checkpoint *c, const fm_quantize_tensor *t,
+                             fm_error *err)
 {
     const fm_tensor_info *from = t->from->source ? t->from->source : t->from;
     *s = (fm_row_source){.t = t,
@@ -19,8 +20,10 @@ fm_status fm_row_source_init(fm_row_source *s, const fm_quantize_tensor *t, fm_e
     for (int k = 0; k < fm_type_n_plane(s->type); k++) {
         s->row_bytes[k] = fm_plane_row_bytes(s->type, k, s->from_columns);
         if (s->row_bytes[k] == 0)
-            return fm_fail(err, FM_E_FORMAT, "tensor %s: rows of %lld columns in blocks of %d",
-                           t->name, (long long)s->from_columns, s->type->block_elems);
+            return fm_fail(err, FM_E_FORMAT,
+                           "%s: tensor %s has rows of %lld columns in blocks of %d",
+                           fm_checkpoint_file(c, from->file), t->name, (long long)s->from_columns,
+                           s->type->block_elems);
     }
     return FM_OK;
 }

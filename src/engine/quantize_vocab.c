@@ -1,6 +1,5 @@
 /* The tokenizer of a Hugging Face directory as GGUF metadata: vocabulary and merges (quantize_tokens.c), special ids from the
  * configurations, the chat template. */
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -9,43 +8,19 @@
 
 #include "base/error.h"
 #include "base/json_parse.h"
+#include "base/read_file.h"
+#include "chat/template_files.h"
 #include "engine/quantize_internal.h"
-#include "os/file.h"
 
 enum { FILE_MAX = 256 << 20, VOCAB_MAX = 1 << 24 };
 
 fm_status fm_quantize_read_text(char **data, size_t *n, const char *directory, const char *name,
                                 fm_error *err)
 {
-    *data = NULL;
-    *n = 0;
-    const size_t room = strlen(directory) + strlen(name) + 2;
-    char *path = malloc(room);
+    char *path = fm_path_join(directory, name);
     if (!path) return fm_fail(err, FM_E_NOMEM, "%s: no memory", directory);
-    snprintf(path, room, "%s/%s", directory, name);
-    fm_file_facts facts;
-    int fd = -1;
-    uint64_t bytes = 0;
-    fm_status st = FM_OK;
-    if (!fm_file_facts_of(&facts, path)) {
-        if (errno != ENOENT) st = fm_fail_errno(err, errno, "%s", path);
-    } else {
-        st = fm_file_open(&fd, &bytes, path, err);
-        if (st == FM_OK && bytes > FILE_MAX)
-            st = fm_fail(err, FM_E_LIMIT, "%s: %" PRIu64 " bytes, expected at most %d", path, bytes,
-                         FILE_MAX);
-        if (st == FM_OK) *data = malloc((size_t)bytes + 1);
-        if (st == FM_OK && !*data) st = fm_fail(err, FM_E_NOMEM, "%s: no memory", path);
-        if (st == FM_OK) st = fm_file_read_at(fd, path, *data, (size_t)bytes, 0, err);
-        if (*data) (*data)[bytes] = 0;
-        *n = (size_t)bytes;
-    }
-    fm_file_close(fd);
+    const fm_status st = fm_read_file_if_any(data, n, path, FILE_MAX, err);
     free(path);
-    if (st != FM_OK) {
-        free(*data);
-        *data = NULL;
-    }
     return st;
 }
 
@@ -137,34 +112,23 @@ static int put_ends(fm_gguf_writer *w, const fm_vocabulary *v, const json_t *con
     return l.n > 3 ? l.n - 3 : 0;
 }
 
-static fm_status put_template(fm_gguf_writer *w, const char *directory, const json_t *tokenizer,
-                              fm_error *err)
+/* As the engine finds them in the directory: the default one, and the others by their names. */
+static fm_status put_templates(fm_gguf_writer *w, const char *directory, fm_error *err)
 {
-    char *text;
-    size_t n;
-    FM_TRY(fm_quantize_read_text(&text, &n, directory, "chat_template.jinja", err));
-    const json_t *t = json_object_get(tokenizer, "chat_template");
-    if (text)
-        fm_gguf_put_text(w, "tokenizer.chat_template", text, n);
-    else if (json_is_string(t))
-        fm_gguf_put_text(w, "tokenizer.chat_template", json_string_value(t), json_string_length(t));
-    free(text);
-    /* Several templates: the default one, and the others by their names. */
-    size_t i;
-    json_t *one;
-    json_array_foreach(t, i, one)
-    {
-        const char *name = json_string_value(json_object_get(one, "name"));
-        const json_t *body = json_object_get(one, "template");
-        char key[120];
-        if (!name || !json_is_string(body)) continue;
-        const bool is_default = strcmp(name, "default") == 0;
-        if (is_default && text) continue;
-        snprintf(key, sizeof key, "tokenizer.chat_template%s%.80s", is_default ? "" : ".",
-                 is_default ? "" : name);
-        fm_gguf_put_text(w, key, json_string_value(body), json_string_length(body));
+    fm_chat_templates t;
+    const fm_status st = fm_chat_templates_read(&t, directory, err);
+    for (size_t i = 0; i < t.n && st == FM_OK; i++) {
+        const fm_chat_template *one = &t.list[i];
+        const bool is_default = strcmp(one->name, "default") == 0;
+        char key[200];
+        if (!*one->name ||
+            snprintf(key, sizeof key, "tokenizer.chat_template%s%s", is_default ? "" : ".",
+                     is_default ? "" : one->name) >= (int)sizeof key)
+            continue; /* no key can name it */
+        fm_gguf_put_text(w, key, one->source, one->n);
     }
-    return FM_OK;
+    fm_chat_templates_free(&t);
+    return st;
 }
 
 static const char *token_at(void *user, size_t i)
@@ -193,7 +157,7 @@ static fm_status put_all(fm_gguf_writer *w, fm_vocabulary *v, const char *direct
         put_id(w, v, "padding_token_id", config, generation, tokenizer, "pad_token");
         const json_t *bos = json_object_get(tokenizer, "add_bos_token");
         fm_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", json_is_true(bos));
-        st = put_template(w, directory, tokenizer, err);
+        st = put_templates(w, directory, err);
     }
     json_decref(tokenizer);
     json_decref(generation);
@@ -202,7 +166,7 @@ static fm_status put_all(fm_gguf_writer *w, fm_vocabulary *v, const char *direct
 }
 
 fm_status fm_quantize_put_vocab(fm_gguf_writer *w, const char *directory, int64_t n_vocab,
-                                fm_vocab_facts *facts, fm_error *err)
+                                const char *pre, fm_vocab_facts *facts, fm_error *err)
 {
     *facts = (fm_vocab_facts){0};
     if (n_vocab < 1 || n_vocab > VOCAB_MAX)
@@ -212,7 +176,12 @@ fm_status fm_quantize_put_vocab(fm_gguf_writer *w, const char *directory, int64_
     fm_status st = fm_vocabulary_read(&v, directory, err);
     facts->found = v.token != NULL;
     facts->n_without_merge = v.n_without_merge;
-    if (st == FM_OK && facts->found) st = put_all(w, &v, directory, &facts->n_more_ends, err);
+    if (st == FM_OK && facts->found)
+        st = fm_quantize_find_pre(&facts->pre, &v, directory, pre, &facts->doubt, err);
+    if (st == FM_OK && facts->found) {
+        fm_gguf_put_str(w, "tokenizer.ggml.pre", facts->pre);
+        st = put_all(w, &v, directory, &facts->n_more_ends, err);
+    }
     fm_vocabulary_free(&v);
     return st;
 }

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/json_parse.h"
+#include "base/read_file.h"
 
 /* A tokenizer.json of the largest vocabularies has 20 MB. */
 enum { JSON_BYTES_MAX = 256 * 1024 * 1024 };
@@ -76,9 +77,23 @@ static fm_status name_of(const fm_checkpoint *c, const char *key, const char **o
     return FM_OK;
 }
 
-fm_status fm_tokenizer_from_checkpoint(fm_tokenizer **out, const fm_checkpoint *c, fm_error *err)
+static fm_status end_id(const fm_checkpoint *c, const char *key, uint64_t n_token, int32_t *out,
+                        fm_error *err)
+{
+    uint32_t id;
+    FM_TRY(fm_meta_u32(c, key, &id, err));
+    if (id >= n_token)
+        return fm_fail(err, FM_E_FORMAT, "%s: %s is %u, but there are %" PRIu64 " tokens",
+                       fm_checkpoint_file(c, 0), key, id, n_token);
+    *out = (int32_t)id;
+    return FM_OK;
+}
+
+fm_status fm_tokenizer_from_checkpoint(fm_tokenizer **out, const fm_checkpoint *c,
+                                       fm_error *passed_over, fm_error *err)
 {
     *out = NULL;
+    if (passed_over) *passed_over = (fm_error){0};
     if (fm_checkpoint_directory(c))
         return fm_tokenizer_from_directory(out, fm_checkpoint_directory(c), err);
     fm_tokenizer_source src = {
@@ -103,17 +118,17 @@ fm_status fm_tokenizer_from_checkpoint(fm_tokenizer **out, const fm_checkpoint *
     src.n_token = (int32_t)n_token;
     src.n_merge = (int64_t)n_merge;
 
+    /* Some converters write the highest number where a model has no such token. Without the end of a turn or of a message
+     * a model can be used; without the end of a text it would not stop. */
     static const char *const end_keys[] = {KEY "eos_token_id", KEY "eot_token_id",
                                            KEY "eom_token_id"};
     int32_t end_ids[sizeof end_keys / sizeof end_keys[0]];
     for (size_t i = 0; i < sizeof end_keys / sizeof end_keys[0]; i++) {
-        uint32_t id;
         if (!fm_meta_has(c, end_keys[i])) continue;
-        FM_TRY(fm_meta_u32(c, end_keys[i], &id, err));
-        if (id >= n_token)
-            return fm_fail(err, FM_E_FORMAT, "%s: %s is %u, but there are %" PRIu64 " tokens",
-                           src.origin, end_keys[i], id, n_token);
-        end_ids[src.n_end_id++] = (int32_t)id;
+        const fm_status st =
+            end_id(c, end_keys[i], n_token, &end_ids[src.n_end_id], i == 0 ? err : passed_over);
+        if (i == 0) FM_TRY(st);
+        src.n_end_id += st == FM_OK;
     }
     src.end_ids = end_ids;
     return fm_tokenizer_create(out, &src, err);
@@ -125,33 +140,17 @@ static fm_status open_gguf(fm_tokenizer **out, const char *path, fm_error *err)
 {
     fm_checkpoint *c;
     FM_TRY(fm_checkpoint_open(&c, path, err));
-    const fm_status st = fm_tokenizer_from_checkpoint(out, c, err);
+    const fm_status st = fm_tokenizer_from_checkpoint(out, c, NULL, err);
     fm_checkpoint_close(c);
     return st;
 }
 
-/* Reads all of f, of which `size` bytes were seen. *data is malloc'd. */
-static fm_status read_all(FILE *f, const char *path, size_t size, char **data, fm_error *err)
+static fm_status open_json(fm_tokenizer **out, const char *path, fm_error *err)
 {
-    *data = malloc(size + 1);
-    if (!*data) return fm_fail(err, FM_E_NOMEM, "%s: no memory for %zu bytes", path, size);
-    errno = 0;
-    if (fread(*data, 1, size, f) == size) return FM_OK;
-    free(*data);
-    *data = NULL;
-    if (ferror(f)) return fm_fail_errno(err, errno, "%s: reading", path);
-    return fm_fail(err, FM_E_FORMAT, "%s: the file became shorter while it was read", path);
-}
-
-static fm_status open_json(fm_tokenizer **out, FILE *f, const char *path, uint64_t size,
-                           fm_error *err)
-{
-    if (size > JSON_BYTES_MAX)
-        return fm_fail(err, FM_E_LIMIT, "%s: %" PRIu64 " bytes; a tokenizer.json may have %d", path,
-                       size, JSON_BYTES_MAX);
     char *data;
-    FM_TRY(read_all(f, path, (size_t)size, &data, err));
-    const fm_status st = fm_tokenizer_from_json(out, data, (size_t)size, path, err);
+    size_t n;
+    FM_TRY(fm_read_file(&data, &n, path, JSON_BYTES_MAX, err));
+    const fm_status st = fm_tokenizer_from_json(out, data, n, path, err);
     free(data);
     return st;
 }
@@ -163,24 +162,9 @@ static fm_status read_beside(const char *directory, const char *name, char **pat
                              size_t *n, fm_error *err)
 {
     *data = NULL;
-    *n = 0;
-    const size_t room = strlen(directory) + strlen(name) + 2;
-    *path = malloc(room);
+    *path = fm_path_join(directory, name);
     if (!*path) return fm_fail(err, FM_E_NOMEM, "%s: no memory", directory);
-    snprintf(*path, room, "%s/%s", directory, name);
-    FILE *f = fopen(*path, "rb");
-    if (!f) return errno == ENOENT ? FM_OK : fm_fail_errno(err, errno, "%s", *path);
-    struct stat sb;
-    fm_status st;
-    if (fstat(fileno(f), &sb) != 0 || !S_ISREG(sb.st_mode) || sb.st_size > JSON_BYTES_MAX) {
-        st = fm_fail(err, FM_E_FORMAT, "%s: is no regular file of at most %d bytes", *path,
-                     JSON_BYTES_MAX);
-    } else {
-        *n = (size_t)sb.st_size;
-        st = read_all(f, *path, *n, data, err);
-    }
-    fclose(f);
-    return st;
+    return fm_read_file_if_any(data, n, *path, JSON_BYTES_MAX, err);
 }
 
 static void add_end_ids(fm_tokenizer *tok, const json_t *v)
@@ -262,21 +246,35 @@ fm_status fm_tokenizer_from_directory(fm_tokenizer **out, const char *directory,
 
 /* ---- the token that texts start with ----------------------------------------------------- */
 
+static const char *kind_of(const json_t *v)
+{
+    return json_is_string(v)    ? "a text"
+           : json_is_number(v)  ? "a number"
+           : json_is_boolean(v) ? "true or false"
+           : json_is_array(v)   ? "a list"
+           : json_is_object(v)  ? "an object"
+                                : "null";
+}
+
 /* By the document of the tokenizer_config.json `path`. */
 static fm_status bos_of_config(const json_t *root, const char *path, const fm_tokenizer *tok,
                                int32_t *id, fm_error *err)
 {
     const json_t *add = json_object_get(root, "add_bos_token");
     const json_t *bos = json_object_get(root, "bos_token");
-    if (!json_is_object(root)) return fm_fail(err, FM_E_FORMAT, "%s: expected a JSON object", path);
+    if (!json_is_object(root))
+        return fm_fail(err, FM_E_FORMAT, "%s: is %s, expected a JSON object", path, kind_of(root));
     if (add && !json_is_boolean(add) && !json_is_null(add))
-        return fm_fail(err, FM_E_FORMAT, "%s: add_bos_token is neither true nor false", path);
+        return fm_fail(err, FM_E_FORMAT, "%s: add_bos_token is %s, neither true nor false", path,
+                       kind_of(add));
     if (!json_is_true(add) || !bos || json_is_null(bos)) return FM_OK;
-    if (json_is_object(bos)) bos = json_object_get(bos, "content");
+    const bool is_object = json_is_object(bos);
+    if (is_object) bos = json_object_get(bos, "content");
     if (!json_is_string(bos))
-        return fm_fail(err, FM_E_FORMAT,
-                       "%s: bos_token is neither a text nor an object with one as its content",
-                       path);
+        return fm_fail(
+            err, FM_E_FORMAT,
+            "%s: bos_token%s is %s, expected a text, or an object with one as its content", path,
+            is_object ? ".content" : "", bos ? kind_of(bos) : "missing");
     *id = fm_token_find(tok, json_string_value(bos));
     if (*id >= 0) return FM_OK;
     return fm_fail(err, FM_E_FORMAT,
@@ -341,8 +339,7 @@ fm_status fm_tokenizer_open(fm_tokenizer **out, const char *path, fm_error *err)
     while (i < n && (head[i] == ' ' || head[i] == '\n' || head[i] == '\r' || head[i] == '\t')) i++;
     fm_status st;
     if (i < n && head[i] == '{') {
-        rewind(f);
-        st = open_json(out, f, path, (uint64_t)sb.st_size, err);
+        st = open_json(out, path, err);
     } else if (n >= 4 && memcmp(head, "GGUF", 4) == 0) {
         st = open_gguf(out, path, err);
     } else if (n >= 2 && head[0] == 0x1f && head[1] == 0x8b) {

@@ -5,8 +5,10 @@
 #include "text/tokenizer.h"
 
 /* A tokenizer from the metadata tokenizer.ggml.*; *out is owned by the caller and keeps nothing of
- * the checkpoint, so fm_checkpoint_drop_tokenizer() may follow. */
-fm_status fm_tokenizer_from_checkpoint(fm_tokenizer **out, const fm_checkpoint *c, fm_error *err);
+ * the checkpoint, so fm_checkpoint_drop_tokenizer() may follow. *passed_over (NULL is fine) says which id that only some
+ * files have, the end of a turn or of a message, cannot be used, code FM_OK for none. */
+fm_status fm_tokenizer_from_checkpoint(fm_tokenizer **out, const fm_checkpoint *c,
+                                       fm_error *passed_over, fm_error *err);
 
 /* From tokenizer.json or tiktoken.model of a Hugging Face directory; tokens that end a generation from
  * generation_config.json and config.json. */

@@ -5,6 +5,10 @@
 #include "format/gguf_reader.h"
 #include "format/name_index.h"
 
+/* A file below this size that begins with "version" is taken for a Git LFS pointer, which a clone without LFS has
+ * in place of a large file. */
+enum { LFS_POINTER_MAX = 1024 };
+
 /* Limits of our own. Real headers are below 50 MB and below 200,000 tensors. */
 enum {
     FM_GGUF_NAME_MAX = 65535,  /* bytes of a metadata key or tensor name                     */

@@ -16,8 +16,8 @@ typedef struct {
     char object[200];
 } fm_gguf_reader;
 
-/* Opens a regular file. A directory is FM_E_UNSUPPORTED. `path` must outlive the reader. Close
- * also after a failure. */
+/* Opens a regular file; anything else is refused. `path` must outlive the reader. Close also after a
+ * failure. */
 fm_status fm_gguf_reader_open(fm_gguf_reader *r, const char *path, fm_error *err);
 void fm_gguf_reader_close(fm_gguf_reader *r);
 

@@ -1,18 +1,7 @@
-/* The numbers a GGUF file may use: block formats of tensors and kinds of metadata values. Sizes
- * only; what the bytes of a block mean is the business of quant/. */
+/* The numbers a GGUF file may use for kinds of metadata values; those of tensors are in quant/quant.h. */
 #pragma once
 
 #include <stdint.h>
-
-typedef struct {
-    uint32_t id;
-    const char *name;     /* "Q4_K"                    */
-    uint32_t block_elems; /* elements along dim[0]     */
-    uint32_t block_bytes; /* bytes of those elements   */
-} fm_gguf_type;
-
-/* NULL for a number that the format does not define (or has withdrawn). */
-const fm_gguf_type *fm_gguf_type_find(uint32_t id);
 
 /* Stands in place of the magic "GGUF" while fm_quantize() writes a file. */
 #define FM_GGUF_UNFINISHED "FMQ\x01"

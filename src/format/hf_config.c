@@ -1,4 +1,4 @@
-/* config.json into metadata with GGUF's keys; the tables of the families are in hf_adapter.c. */
+/* config.json into metadata with GGUF's keys; the tables of the families are in hf_<family>.c. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

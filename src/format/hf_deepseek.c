@@ -1,6 +1,6 @@
 /* DeepSeek-V3, R1, V3.1 (deepseek_v3) and V3.2 (deepseek_v32), Kimi K2 and K2-Thinking (kimi_k2), the text part of K2.5
- * (kimi_k25), GLM-5, 5.1 and 5.2 (glm_moe_dsa). Names and configuration keys: transformers, models/<model_type>, and the
- * published checkpoints. kv_b_proj stays one tensor, [head][nope + value][latent], as older GGUF files have it; mlx-lm
+ * (kimi_k25), GLM-4.7-Flash (glm4_moe_lite: DeepseekV3's attention and router), GLM-5, 5.1 and 5.2 (glm_moe_dsa). Names and
+ * configuration keys: transformers, models/<model_type>, and the published checkpoints. kv_b_proj stays one tensor, [head][nope + value][latent], as older GGUF files have it; mlx-lm
  * (models/deepseek_v3.py, deepseek_v32.py: sanitize) stores its two halves, the key part transposed within each head:
  * embed_q [head][latent][nope] and unembed_out [head][value][latent], which are GGUF's attn_k_b and attn_v_b. */
 #include "format/hf_adapter.h"
@@ -166,6 +166,7 @@ const fm_hf_adapter fm_hf_deepseek[] = {
     {"deepseek_v3", "deepseek2", latent_keys, latent_names, deepseek_more, "deepseek-v3", NULL},
     {"kimi_k2", "deepseek2", latent_keys, latent_names, deepseek_more, "kimi-k2", NULL},
     {"kimi_k25", "deepseek2", latent_keys, latent_names, deepseek_more, "kimi-k2", NULL},
+    {"glm4_moe_lite", "deepseek2", latent_keys, latent_names, deepseek_more, "glm4", NULL},
     {"deepseek_v32", "deepseek32", sparse_keys, sparse_names, deepseek32_more, "deepseek-v3", NULL},
     {"glm_moe_dsa", "glm-dsa", sparse_keys, sparse_names, glm_more, "glm4", NULL},
     {0}};

@@ -1,6 +1,7 @@
 /* Opens a Hugging Face directory: config.json, the safetensors files of its index, and the join of both into a checkpoint
- * with GGUF's names. Parsing is in safetensors.c and hf_config.c, the tables of the families in hf_adapter.c, the
- * recognition of storage formats in hf_tensor.c. */
+ * with GGUF's names. Parsing is in safetensors.c and hf_config.c, the tables of the families in hf_<family>.c, the
+ * recognition of storage formats in hf_storage.c. */
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -8,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/read_file.h"
 #include "format/hf_tensor.h"
 
 enum {
@@ -15,14 +17,6 @@ enum {
     INDEX_MAX = 256 << 20,
     SHARDS_MAX = 4096,
 };
-
-static char *join_path(const char *directory, const char *name)
-{
-    const size_t n = strlen(directory) + strlen(name) + 2;
-    char *out = malloc(n);
-    if (out) snprintf(out, n, "%s/%s", directory, name);
-    return out;
-}
 
 /* Takes `path` (malloc'd) over as the next file; its number is the old c->n_file. */
 static fm_status add_file(fm_checkpoint *c, char *path, fm_error *err)
@@ -58,7 +52,7 @@ static fm_status shard_number(fm_checkpoint *c, const char *name, const char *in
     if (c->n_file > SHARDS_MAX)
         return fm_fail(err, FM_E_LIMIT, "%s: more than %d files", index_path, SHARDS_MAX);
     *number = c->n_file;
-    return add_file(c, join_path(c->directory, name), err);
+    return add_file(c, fm_path_join(c->directory, name), err);
 }
 
 static fm_status read_index(fm_checkpoint *c, fm_raw_set *raw, const char *path, const char *text,
@@ -102,18 +96,18 @@ static fm_status read_index(fm_checkpoint *c, fm_raw_set *raw, const char *path,
 
 static fm_status read_shards(fm_checkpoint *c, fm_raw_set *raw, fm_error *err)
 {
-    char *index = join_path(c->directory, "model.safetensors.index.json");
+    char *index = fm_path_join(c->directory, "model.safetensors.index.json");
     if (!index) return fm_fail(err, FM_E_NOMEM, "%s: no memory", c->directory);
     struct stat sb;
     fm_status st;
     if (stat(index, &sb) == 0) {
         char *text;
         size_t n;
-        st = fm_read_small_file(index, INDEX_MAX, &text, &n, err);
+        st = fm_read_file(&text, &n, index, INDEX_MAX, err);
         if (st == FM_OK) st = read_index(c, raw, index, text, n, err);
         free(text);
     } else {
-        st = add_file(c, join_path(c->directory, "model.safetensors"), err);
+        st = add_file(c, fm_path_join(c->directory, "model.safetensors"), err);
         if (st == FM_OK && stat(c->paths[1], &sb) != 0 && errno == ENOENT)
             st = fm_fail(err, FM_E_IO,
                          "%s: has neither model.safetensors nor model.safetensors.index.json",
@@ -135,6 +129,26 @@ static fm_status put_name(fm_checkpoint *c, fm_error *err)
     return fm_hf_put_str(c, NULL, "general.name", start, err);
 }
 
+/* Most downloads leave a directory that holds a GGUF file: the first by name is the one to give. */
+static fm_status fail_without_config(const char *directory, fm_error *err)
+{
+    char first[256] = "";
+    DIR *d = opendir(directory);
+    for (const struct dirent *e; d && (e = readdir(d));) {
+        const size_t n = strlen(e->d_name);
+        if (n < 6 || n >= sizeof first || strcmp(e->d_name + n - 5, ".gguf") != 0) continue;
+        if (!first[0] || strcmp(e->d_name, first) < 0)
+            snprintf(first, sizeof first, "%s", e->d_name);
+    }
+    if (d) closedir(d);
+    if (first[0])
+        return fm_fail(err, FM_E_IO, "%s: is a directory that holds a GGUF file: give %s/%s itself",
+                       directory, directory, first);
+    return fm_fail(err, FM_E_IO,
+                   "%s: has no config.json, so it is no Hugging Face directory, and no GGUF file",
+                   directory);
+}
+
 fm_status fm_hf_open(fm_checkpoint *c, const char *path, fm_error *err)
 {
     size_t n = strlen(path);
@@ -143,20 +157,17 @@ fm_status fm_hf_open(fm_checkpoint *c, const char *path, fm_error *err)
     if (!c->directory) return fm_fail(err, FM_E_NOMEM, "%s: no memory", path);
     memcpy(c->directory, path, n);
     c->directory[n] = 0;
-    FM_TRY(add_file(c, join_path(c->directory, "config.json"), err));
+    FM_TRY(add_file(c, fm_path_join(c->directory, "config.json"), err));
     struct stat sb;
     if (stat(c->paths[0], &sb) != 0)
-        return errno == ENOENT ? fm_fail(err, FM_E_IO,
-                                         "%s: has no config.json, so it is no Hugging Face "
-                                         "directory; a GGUF file is named itself",
-                                         c->directory)
+        return errno == ENOENT ? fail_without_config(c->directory, err)
                                : fm_fail_errno(err, errno, "%s", c->paths[0]);
     char *text = NULL;
     json_t *root = NULL;
     const fm_hf_adapter *adapter;
     fm_raw_set raw = {0};
     size_t n_text;
-    fm_status st = fm_read_small_file(c->paths[0], CONFIG_MAX, &text, &n_text, err);
+    fm_status st = fm_read_file(&text, &n_text, c->paths[0], CONFIG_MAX, err);
     if (st == FM_OK) {
         c->marks[0].bytes = n_text;
         st = fm_hf_read_config(c, c->paths[0], text, n_text, &adapter, &root, err);

@@ -2,6 +2,7 @@
  * checkpoints; switch_mlp: mlx-lm. */
 #include "format/hf_adapter.h"
 
+#include <math.h>
 #include <string.h>
 
 // clang-format off
@@ -88,7 +89,12 @@ static fm_status put_interval(fm_checkpoint *c, const char *arch, const json_t *
                               const char *path, fm_error *err)
 {
     const json_t *types = json_object_get(text, "layer_types");
-    uint64_t interval = (uint64_t)fm_hf_number(text, "full_attention_interval", 0);
+    const double given = fm_hf_number(text, "full_attention_interval", 0);
+    if (!(given >= 0 && given <= 65536) || given != floor(given))
+        return fm_fail(err, FM_E_FORMAT,
+                       "%s: full_attention_interval is %g, expected a whole number up to 65536",
+                       path, given);
+    uint64_t interval = (uint64_t)given;
     const size_t n = json_array_size(types);
     for (size_t i = 0; i < n && interval == 0; i++) {
         const char *t = json_string_value(json_array_get(types, i));

@@ -1,5 +1,5 @@
 /* Joins what a directory stores apart (codes, scales and biases; the experts of a layer) into tensors with GGUF's names,
- * and finds out from dtypes and shapes in which format each is. */
+ * which the model asks for; in which format each is stored, hf_storage.c finds out. */
 #include "format/hf_tensor.h"
 
 #include <inttypes.h>
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "format/hf_storage.h"
 #include "quant/planar.h"
 
 enum { NAME_MAX_BYTES = 96, NONE = -1 };
@@ -372,161 +373,9 @@ static fm_status take_draft_layers(mapper *m)
 
 /* ---- formats ----------------------------------------------------------------------------- */
 
-/* Shape as rows of columns: experts, rows, columns. The middle dimension of a convolution is dropped. */
-typedef struct {
-    int64_t experts, rows, columns;
-    int32_t n_dim;
-} shape;
-
-static bool shape_of(const fm_raw_tensor *t, bool is_conv, shape *out)
-{
-    int64_t d[FM_RAW_DIMS];
-    int32_t n = 0;
-    for (int32_t i = 0; i < t->n_dim; i++)
-        if (!(is_conv && i > 0 && t->dim[i] == 1)) d[n++] = t->dim[i];
-    if (n < 1 || n > 3) return false;
-    *out = (shape){n == 3 ? d[0] : 1, n >= 2 ? d[n - 2] : 1, d[n - 1], n};
-    for (int32_t i = 0; i < n; i++)
-        if (d[i] < 1) return false;
-    return true;
-}
-
-static int64_t setting(const mapper *m, const char *module, const char *key)
-{
-    const json_t *own = module ? json_object_get(m->quantization, module) : NULL;
-    const json_t *v = json_object_get(json_is_object(own) ? own : m->quantization, key);
-    return json_is_integer(v) ? (int64_t)json_integer_value(v) : 0;
-}
-
-static bool scale_type(fm_dtype t, fm_scale *out)
-{
-    switch (t) {
-    case FM_DT_F32:
-        *out = FM_SCALE_F32;
-        return true;
-    case FM_DT_F16:
-        *out = FM_SCALE_F16;
-        return true;
-    case FM_DT_BF16:
-        *out = FM_SCALE_BF16;
-        return true;
-    case FM_DT_E8M0:
-    case FM_DT_U8:
-        *out = FM_SCALE_E8M0;
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* "[a, b, c]" of a shape. */
-static const char *shape_text(char out[80], const fm_raw_tensor *t)
-{
-    size_t at = (size_t)snprintf(out, 80, "[");
-    for (int32_t i = 0; i < t->n_dim && at < 70; i++)
-        at += (size_t)snprintf(out + at, 80 - at, "%s%" PRId64, i ? ", " : "", t->dim[i]);
-    snprintf(out + (at < 78 ? at : 78), 80 - (at < 78 ? at : 78), "]");
-    return out;
-}
-
-static fm_status bad_scales(mapper *m, const fm_raw_tensor *codes, const fm_raw_tensor *scales)
-{
-    char a[80], b[80];
-    return fm_fail(
-        m->err, FM_E_FORMAT,
-        "%s: tensor %.160s of shape %s and type %s does not fit %.160s of shape %s and type %s",
-        path_of(m, codes), scales->name, shape_text(a, scales), scales->dtype_name, codes->name,
-        shape_text(b, codes), codes->dtype_name);
-}
-
-/* The name of a tensor's module, as configurations use it: without the last component. */
-static void module_name(char out[256], const char *name)
-{
-    snprintf(out, 256, "%s", name);
-    char *dot = strrchr(out, '.');
-    if (dot) *dot = 0;
-}
-
-/* Type and shape in elements of codes with scales. */
-static fm_status planar_type(mapper *m, const fm_raw_tensor *codes, const fm_raw_tensor *scales,
-                             const fm_raw_tensor *biases, uint32_t *type, shape *s)
-{
-    shape k;
-    fm_scale scale;
-    fm_raw_tensor flat = *codes;
-    /* gpt-oss: [expert][row][block][16 bytes] */
-    if (codes->dtype == FM_DT_U8 && scales->n_dim > 0 && codes->n_dim == scales->n_dim + 1) {
-        flat.n_dim--;
-        flat.dim[flat.n_dim - 1] *= codes->dim[flat.n_dim];
-    }
-    if (!shape_of(&flat, false, s) || !shape_of(scales, false, &k) ||
-        !scale_type(scales->dtype, &scale) || k.experts != s->experts)
-        return bad_scales(m, codes, scales);
-    fm_code code = FM_CODE_NONE;
-    int64_t group = 0;
-    if (codes->dtype == FM_DT_E4M3) {
-        code = FM_CODE_E4M3;
-        if (k.rows == s->rows && k.columns == 1 && s->rows > 1 && scales->n_dim == codes->n_dim) {
-            if (s->columns % 32 != 0)
-                return fm_fail(m->err, FM_E_UNSUPPORTED,
-                               "%s: tensor %.160s has %" PRId64
-                               " columns of FP8, expected a multiple of 32",
-                               path_of(m, codes), codes->name, s->columns);
-            *type = fm_planar_id(code, 32, scale);
-            return *type ? FM_OK : bad_scales(m, codes, scales);
-        }
-        if (k.rows != (s->rows + 127) / 128 || k.columns != (s->columns + 127) / 128)
-            return bad_scales(m, codes, scales);
-        if (s->columns % 128 != 0)
-            return fm_fail(m->err, FM_E_UNSUPPORTED,
-                           "%s: tensor %.160s has %" PRId64
-                           " columns of FP8, expected a multiple of 128",
-                           path_of(m, codes), codes->name, s->columns);
-        *type = fm_planar_id(code, 128, scale);
-        return *type ? FM_OK : bad_scales(m, codes, scales);
-    }
-    if (k.rows != s->rows) return bad_scales(m, codes, scales);
-    if (codes->dtype == FM_DT_I32) {
-        code = FM_CODE_I4;
-        s->columns *= 8;
-        group = s->columns / k.columns;
-    } else if (codes->dtype == FM_DT_U8) {
-        code = FM_CODE_E2M1;
-        s->columns *= 2;
-        group = 32;
-    } else if (codes->dtype == FM_DT_U32) {
-        char module[256];
-        module_name(module, codes->name);
-        group = setting(m, module, "group_size");
-        if (group < 1 || group > 4096) group = 64;
-        if (!biases) {
-            code = FM_CODE_E2M1;
-            group = 32;
-            s->columns *= 8;
-        } else {
-            static const fm_code codes_of[] = {
-                0, 0, FM_CODE_U2, FM_CODE_U3, FM_CODE_U4, FM_CODE_U5, FM_CODE_U6, 0, FM_CODE_U8};
-            const int64_t elements = k.columns * group, bits = 32 * s->columns / elements;
-            if (bits < 2 || bits > 8 || bits == 7 || bits * elements != 32 * s->columns)
-                return bad_scales(m, codes, scales);
-            code = codes_of[bits];
-            s->columns = elements;
-        }
-    }
-    if (group * k.columns != s->columns) return bad_scales(m, codes, scales);
-    if (biases) {
-        shape b;
-        if (!shape_of(biases, false, &b) || biases->dtype != scales->dtype ||
-            b.experts != k.experts || b.rows != k.rows || b.columns != k.columns)
-            return bad_scales(m, codes, biases);
-    }
-    *type = fm_planar_id(code, (uint32_t)group, scale);
-    return *type ? FM_OK : bad_scales(m, codes, scales);
-}
-
 /* Type and shape of one part of an assembly. */
 static fm_status part_type(mapper *m, const assembly *a, const int32_t *part, uint32_t *type,
-                           shape *s)
+                           fm_hf_shape *s)
 {
     const fm_raw_tensor *const all = m->raw->tensors;
     if (part[0] == NONE) {
@@ -534,28 +383,15 @@ static fm_status part_type(mapper *m, const assembly *a, const int32_t *part, ui
         return fm_fail(m->err, FM_E_FORMAT, "%s: tensor %.200s has no weight beside it",
                        path_of(m, other), other->name);
     }
-    const fm_raw_tensor *codes = &all[part[0]];
-    if (part[1] != NONE)
-        return planar_type(m, codes, &all[part[1]], part[2] != NONE ? &all[part[2]] : NULL, type,
-                           s);
-    switch (codes->dtype) {
-    case FM_DT_F32:
-        *type = 0;
-        break;
-    case FM_DT_F16:
-        *type = 1;
-        break;
-    case FM_DT_BF16:
-        *type = 30;
-        break;
-    default:
-        return fm_fail(m->err, FM_E_FORMAT, "%s: tensor %.200s is of type %s and has no scales",
-                       path_of(m, codes), codes->name, codes->dtype_name);
-    }
-    if (part[2] == NONE && shape_of(codes, strstr(a->name, "conv1d") != NULL, s)) return FM_OK;
-    char text[80];
-    return fm_fail(m->err, FM_E_FORMAT, "%s: tensor %.200s has the shape %s", path_of(m, codes),
-                   codes->name, shape_text(text, codes));
+    const fm_hf_stored stored = {
+        .path = path_of(m, &all[part[0]]),
+        .quantization = m->quantization,
+        .codes = &all[part[0]],
+        .scales = part[1] != NONE ? &all[part[1]] : NULL,
+        .biases = part[2] != NONE ? &all[part[2]] : NULL,
+        .is_conv = strstr(a->name, "conv1d") != NULL,
+    };
+    return fm_hf_stored_type(&stored, type, s, m->err);
 }
 
 /* ---- results ----------------------------------------------------------------------------- */
@@ -614,7 +450,7 @@ static fm_status split_qkvz(mapper *m, const assembly *a, const fm_tensor_info *
 }
 
 /* Every expert like the first; their places into each [n_part][planes]. */
-static fm_status join_experts(mapper *m, const assembly *a, uint32_t type, const shape *s,
+static fm_status join_experts(mapper *m, const assembly *a, uint32_t type, const fm_hf_shape *s,
                               int n_plane, fm_extent *each, fm_tensor_info *t)
 {
     for (int32_t e = 0; e < a->n_part; e++) {
@@ -623,9 +459,13 @@ static fm_status join_experts(mapper *m, const assembly *a, uint32_t type, const
             return fm_fail(m->err, FM_E_FORMAT, "%s: %s: expert %d of %d is missing",
                            m->c->directory, a->name, e, a->n_part);
         uint32_t own_type;
-        shape own;
+        fm_hf_shape own;
         FM_TRY(part_type(m, a, part, &own_type, &own));
         const fm_raw_tensor *codes = &m->raw->tensors[part[0]];
+        if (own.experts != 1)
+            return fm_fail(m->err, FM_E_FORMAT,
+                           "%s: tensor %.200s has three dimensions, expected the two of one expert",
+                           path_of(m, codes), codes->name);
         if (own_type != type || own.rows != s->rows || own.columns != s->columns)
             return fm_fail(m->err, FM_E_FORMAT,
                            "%s: tensor %.200s is not of the type and shape of expert 0's",
@@ -646,7 +486,7 @@ static fm_status join_experts(mapper *m, const assembly *a, uint32_t type, const
 static fm_status finish(mapper *m, const assembly *a, fm_extent **each, fm_tensor_info **source)
 {
     uint32_t type;
-    shape s;
+    fm_hf_shape s;
     if (a->n_part > 1 && a->part[0] == NONE && a->part[1] == NONE)
         return fm_fail(m->err, FM_E_FORMAT, "%s: %s: expert 0 of %d is missing", m->c->directory,
                        a->name, a->n_part);
@@ -664,6 +504,13 @@ static fm_status finish(mapper *m, const assembly *a, fm_extent **each, fm_tenso
     };
     for (int k = 1; k < n_plane; k++) t.aux[k - 1] = m->raw->tensors[a->part[k]].at;
     if (a->entry->by_columns && a->is_bare && !a->is_bias) {
+        /* Scales go along rows, so codes cannot lie by columns. */
+        if (n_plane > 1)
+            return fm_fail(
+                m->err, FM_E_UNSUPPORTED,
+                "%s: tensor %.160s lies by columns, which only F32, F16 and BF16 can, but "
+                "there are scales beside it (%.160s)",
+                path_of(m, codes), codes->name, m->raw->tensors[a->part[1]].name);
         t.by_columns = true;
         t.dim[0] = s.rows;
         t.dim[1] = s.columns;
@@ -738,7 +585,9 @@ static fm_status check_quantization(mapper *m)
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         ok = ok || (method && strcmp(method, known[i]) == 0);
     if (!ok)
-        return fm_fail(m->err, FM_E_UNSUPPORTED, "%s: quant_method \"%.40s\" is not supported",
+        return fm_fail(m->err, FM_E_UNSUPPORTED,
+                       "%s: quant_method \"%.40s\" is not supported; expected fp8, "
+                       "compressed-tensors, mxfp4, or what MLX writes",
                        m->c->paths[0], method);
     const json_t *block = json_object_get(q, "weight_block_size");
     if (json_is_array(block) && (json_integer_value(json_array_get(block, 0)) != 128 ||

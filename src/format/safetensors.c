@@ -156,36 +156,6 @@ static fm_status fail_read(FILE *f, const char *path, fm_error *err)
     return fm_fail(err, FM_E_IO, "%s: the file became shorter while it was read", path);
 }
 
-fm_status fm_read_small_file(const char *path, uint64_t max, char **data, size_t *n, fm_error *err)
-{
-    *data = NULL;
-    FILE *f = fopen(path, "rb");
-    if (!f) return fm_fail_errno(err, errno, "%s", path);
-    struct stat st;
-    fm_status status = FM_OK;
-    if (fstat(fileno(f), &st) != 0 || !S_ISREG(st.st_mode)) {
-        status = fm_fail(err, FM_E_FORMAT, "%s: is not a regular file", path);
-    } else if ((uint64_t)st.st_size > max) {
-        status = fm_fail(err, FM_E_LIMIT, "%s: %" PRIu64 " bytes, at most %" PRIu64 " are accepted",
-                         path, (uint64_t)st.st_size, max);
-    } else {
-        *n = (size_t)st.st_size;
-        *data = malloc(*n + 1);
-        if (!*data)
-            status = fm_fail(err, FM_E_NOMEM, "%s: no memory for %zu bytes", path, *n);
-        else if (fread(*data, 1, *n, f) != *n)
-            status = fail_read(f, path, err);
-        else
-            (*data)[*n] = 0;
-    }
-    fclose(f);
-    if (status != FM_OK) {
-        free(*data);
-        *data = NULL;
-    }
-    return status;
-}
-
 fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, fm_file_mark *mark,
                               fm_error *err)
 {
@@ -212,6 +182,13 @@ fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, fm_
         status =
             fm_fail(err, FM_E_FORMAT, "%s: %" PRIu64 " bytes are too short for a safetensors file",
                     path, file_bytes);
+        goto done;
+    }
+    if (memcmp(head, "version ", 8) == 0 && file_bytes < LFS_POINTER_MAX) {
+        status = fm_fail(err, FM_E_FORMAT,
+                         "%s: not the weights but a Git LFS pointer to them (%" PRIu64
+                         " bytes); `git lfs pull` fetches the file itself",
+                         path, file_bytes);
         goto done;
     }
     for (int i = 0; i < 8; i++) len |= (uint64_t)head[i] << (8 * i);

@@ -46,6 +46,3 @@ fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, fm_
 /* The same from the header's JSON; data_start: where data begin in a file of file_bytes. */
 fm_status fm_safetensors_parse(fm_raw_set *s, int32_t file, const char *path, const char *json,
                                size_t n, uint64_t data_start, uint64_t file_bytes, fm_error *err);
-
-/* The whole of a regular file of at most `max` bytes, with a NUL behind. *data is malloc'd. */
-fm_status fm_read_small_file(const char *path, uint64_t max, char **data, size_t *n, fm_error *err);

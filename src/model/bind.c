@@ -14,7 +14,7 @@
 static const fm_family *const families[] = {&fm_family_qwen35moe, &fm_family_qwen3next,
                                             &fm_family_qwen3moe,  &fm_family_glm4moe,
                                             &fm_family_gptoss,    &fm_family_deepseek2,
- &fm_family_deepseek32, &fm_family_glm_dsa};
+                                            &fm_family_deepseek32, &fm_family_glm_dsa};
 enum { N_FAMILY = sizeof families / sizeof families[0] };
 
 /* Largest dimension that is accepted; keeps every later product of three inside 63 bits. */
@@ -631,8 +631,19 @@ fm_status fm_model_bind(fm_model **out, const fm_checkpoint *c, int32_t n_expert
     fm_status st = family->read(c, &m->hp, err);
     if (st != FM_OK) goto fail;
     if (n_expert_used > m->hp.n_expert) {
-        st = fm_fail(err, FM_E_ARG, "%d experts per token asked for, the model has %d",
-                     n_expert_used, m->hp.n_expert);
+        st = fm_fail(err, FM_E_ARG, "%s: %d experts per token asked for, a layer has %d",
+                     fm_checkpoint_file(c, 0), n_expert_used, m->hp.n_expert);
+        goto fail;
+    }
+    const fm_router *const router = &m->hp.router;
+    if (router->n_group > 1 &&
+        n_expert_used > m->hp.n_expert / router->n_group * router->n_group_used) {
+        st = fm_fail(err, FM_E_ARG,
+                     "%s: %d experts per token asked for; the router chooses among the %d of %d "
+                     "groups out of %d",
+                     fm_checkpoint_file(c, 0), n_expert_used,
+                     m->hp.n_expert / router->n_group * router->n_group_used, router->n_group_used,
+                     router->n_group);
         goto fail;
     }
     m->n_expert_used_trained = m->hp.n_expert_used;

@@ -14,6 +14,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MANY_UNITS = 4 }; /* their results are joined by all threads */
+
 /* First position that position pos sees. */
 static int64_t first_seen(const fm_attention_job *j, int64_t pos)
 {
@@ -192,6 +194,19 @@ static int64_t query_groups(const fm_run *r, int64_t n_part)
     return n < 1 ? 1 : n < n_q ? n : n_q;
 }
 
+/* The units of one head for keys and values joined, in their order. */
+static void join_item(void *ctx, int64_t h, int thread)
+{
+    (void)thread;
+    const fm_attention_job *j = ctx;
+    const fm_run *r = j->r;
+    float *acc = r->attn_part + h * j->n_unit * r->attn_part_each;
+    for (int64_t u = 1; u < j->n_unit; u++)
+        fm_attend_join(acc, acc + u * r->attn_part_each, r->hp->n_head / r->hp->n_head_kv,
+                       r->hp->d_head);
+    finish(j, j->t, h, acc);
+}
+
 /* Token j->t, by all threads. */
 static void attend_alone(fm_attention_job *j)
 {
@@ -202,12 +217,10 @@ static void attend_alone(fm_attention_job *j)
     j->n_unit = pos / FM_ATTN_UNIT + 1 - j->first_unit;
     j->n_group = query_groups(r, j->n_unit * hp->n_head_kv);
     fm_pool_run(r->pool, unit_item, j, j->n_unit * hp->n_head_kv * j->n_group);
-    for (int32_t h = 0; h < hp->n_head_kv; h++) {
-        float *acc = r->attn_part + h * j->n_unit * r->attn_part_each;
-        for (int64_t u = 1; u < j->n_unit; u++)
-            fm_attend_join(acc, acc + u * r->attn_part_each, hp->n_head / hp->n_head_kv,
-                           hp->d_head);
-        finish(j, j->t, h, acc);
+    if (j->n_unit < MANY_UNITS) { /* less work than waking others for it */
+        for (int32_t h = 0; h < hp->n_head_kv; h++) join_item(j, h, 0);
+    } else {
+        fm_pool_run(r->pool, join_item, j, hp->n_head_kv);
     }
 }
 
@@ -269,6 +282,5 @@ void fm_block_attention(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
     fm_acts_set(&r->in, j.o, hp->n_head * d, hp->n_head * d, r->n_tok);
     fm_expect_ffn(r, l, ptr);
     fm_linear(r, &r->in, &out, 1);
-    for (int64_t t = 0; t < r->n_tok; t++)
-        r->k->axpy(r->x + t * hp->n_embd, 1.0f, r->normed + t * hp->n_embd, hp->n_embd);
+    fm_add_rows(r, r->x, r->normed, r->n_tok);
 }

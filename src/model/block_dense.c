@@ -34,7 +34,6 @@ void fm_block_dense(fm_run *r, const fm_layer *l, uint8_t *const *ptr)
         fm_pool_run(r->pool, gate_item, &j, n);
         fm_acts_set(&r->dense_act, r->ff_gate, n_ff, n_ff, n);
         fm_linear(r, &r->dense_act, &out, 1);
-        for (int64_t t = 0; t < n; t++)
-            r->k->axpy(r->x + (t0 + t) * n_embd, 1.0f, rows + t * n_embd, n_embd);
+        fm_add_rows(r, r->x + t0 * n_embd, rows, n);
     }
 }

@@ -422,6 +422,5 @@ void fm_block_latent(fm_run *r, int32_t layer, const fm_layer *l, uint8_t *const
     fm_acts_set(&r->in, r->mix_o, width, width, r->n_tok);
     fm_expect_ffn(r, l, ptr);
     fm_linear(r, &r->in, &out, 1);
-    for (int64_t t = 0; t < r->n_tok; t++)
-        r->k->axpy(r->x + t * hp->n_embd, 1.0f, r->normed + t * hp->n_embd, hp->n_embd);
+    fm_add_rows(r, r->x, r->normed, r->n_tok);
 }

@@ -11,6 +11,8 @@
  */
 #include "model/family.h"
 
+#include <string.h>
+
 /* Files of DeepSeek-V3 from before the keys for groups exist have the published model's 8 and 4. */
 static void assume_groups(fm_hparams *hp)
 {
@@ -21,11 +23,37 @@ static void assume_groups(fm_hparams *hp)
     hp->router.n_group_used = 4;
 }
 
+/* Files of Kimi K2 from before the keys for YaRN's ramp exist. K2-Instruct (factor 32), K2-Instruct-0905 (64) and K2-Thinking
+ * (64) were trained with beta_fast 1, K2.5 (64) with the usual 32. The first two are told by factor and epsilon, the last
+ * two have the same numbers throughout, so their name must say it. A configuration of a directory without them means 32. */
+static fm_status assume_betas(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
+{
+    enum { K2_LAYERS = 61, K2_EXPERTS = 384, K2_HEADS = 64 };
+    fm_str name;
+    if (hp->n_layer != K2_LAYERS || hp->n_expert != K2_EXPERTS || hp->n_head != K2_HEADS ||
+        hp->rope.scaling != FM_ROPE_YARN || fm_checkpoint_directory(c) ||
+        fm_meta_has(c, "deepseek2.rope.scaling.yarn_beta_fast"))
+        return FM_OK;
+    if (hp->rope.factor == 32.0f || (hp->rope.factor == 64.0f && hp->eps < 5e-6f)) {
+        hp->rope.beta_fast = 1.0f;
+    } else if (hp->rope.factor == 64.0f) {
+        FM_TRY(fm_meta_str_or(c, "general.name", &name, "", err));
+        const bool thinks = strstr(name.data, "Thinking") || strstr(name.data, "thinking");
+        if (thinks) hp->rope.beta_fast = 1.0f;
+        hp->note = thinks ? "rope.scaling.yarn_beta_fast is missing; by its name the model is Kimi "
+                            "K2-Thinking, so 1 is taken (K2.5: 32)"
+                          : "rope.scaling.yarn_beta_fast is missing; 32 is taken, as Kimi K2.5 has "
+                            "it (K2-Thinking: 1)";
+    }
+    return FM_OK;
+}
+
 static fm_status read_config(const fm_checkpoint *c, fm_hparams *hp, fm_error *err)
 {
     int32_t n_shared, n_group;
     FM_TRY(fm_hp_sizes(c, hp, err));
     FM_TRY(fm_hp_latent(c, hp, err));
+    FM_TRY(assume_betas(c, hp, err));
     FM_TRY(fm_hp_router(c, hp, err));
     if (hp->router.gating != FM_GATE_SIGMOID)
         return fm_fail(err, FM_E_UNSUPPORTED,

@@ -46,8 +46,6 @@ fm_status fm_hp_f32_or(const fm_checkpoint *c, const char *key, float *out, floa
 fm_status fm_hp_bool_or(const fm_checkpoint *c, const char *key, bool *out, bool fallback,
                         fm_error *err);
 /* fallback must outlive *out. */
-fm_status fm_hp_bool_or(const fm_checkpoint *c, const char *key, bool *out, bool fallback,
-                        fm_error *err);
 fm_status fm_hp_str_or(const fm_checkpoint *c, const char *key, fm_str *out, const char *fallback,
                        fm_error *err);
 

@@ -152,28 +152,48 @@ void fm_linear_expect(fm_run *r, const fm_linear_op *ops, int n_op)
     }
 }
 
-/* ---- norms ------------------------------------------------------------------------------- */
+/* ---- rows of all tokens ------------------------------------------------------------------ */
 
 typedef struct {
     fm_run *r;
     float *y;
     const float *x, *w;
-} norm_job;
+} row_job;
+
+static void each_row(row_job *j, fm_pool_fn item, int64_t n)
+{
+    enum { FEW_ROWS = 4 };
+    if (n < FEW_ROWS) {
+        for (int64_t t = 0; t < n; t++) item(j, t, 0);
+    } else {
+        fm_pool_run(j->r->pool, item, j, n);
+    }
+}
 
 static void norm_item(void *ctx, int64_t t, int thread)
 {
     (void)thread;
-    const norm_job *j = ctx;
+    const row_job *j = ctx;
     const int64_t n = j->r->hp->n_embd;
     j->r->k->rmsnorm(j->y + t * n, j->x + t * n, j->w, j->r->hp->eps, n);
 }
 
 void fm_norm_rows(fm_run *r, float *y, const float *x, const float *w)
 {
-    norm_job j = {r, y, x, w};
-    if (r->n_tok < 4) {
-        for (int64_t t = 0; t < r->n_tok; t++) norm_item(&j, t, 0);
-    } else {
-        fm_pool_run(r->pool, norm_item, &j, r->n_tok);
-    }
+    row_job j = {r, y, x, w};
+    each_row(&j, norm_item, r->n_tok);
+}
+
+static void add_item(void *ctx, int64_t t, int thread)
+{
+    (void)thread;
+    const row_job *j = ctx;
+    const int64_t n = j->r->hp->n_embd;
+    j->r->k->axpy(j->y + t * n, 1.0f, j->x + t * n, n);
+}
+
+void fm_add_rows(fm_run *r, float *y, const float *x, int64_t n)
+{
+    row_job j = {r, y, x, NULL};
+    each_row(&j, add_item, n);
 }

@@ -202,6 +202,8 @@ void fm_expect_ffn(fm_run *r, const fm_layer *l, uint8_t *const *ptr);
 void fm_expect_unit(fm_run *r, int32_t unit);
 /* y[t] = norm of x[t] with weight w, for all tokens of the pass; rows of n_embd. */
 void fm_norm_rows(fm_run *r, float *y, const float *x, const float *w);
+/* y[t] += x[t] for n tokens; rows of n_embd. */
+void fm_add_rows(fm_run *r, float *y, const float *x, int64_t n);
 
 /* ---- weights.c --------------------------------------------------------------------------- */
 

@@ -98,7 +98,8 @@ static bool parse_rule(const char *text, rule *out)
         const char *kind = strtok_r(NULL, ":", &save);
         out->kind = RULE_CALL;
         out->call = (fm_fault_kind)call_named(what);
-        out->times = UINT64_MAX; /* a full disk stays full unless times= says otherwise */
+        /* A full disk stays full unless times= says otherwise; fsync reports an error once. */
+        if (out->call != FM_FAULT_SYNC) out->times = UINT64_MAX;
         out->os_errno = kind ? errno_named(kind) : 0;
         if (out->os_errno == 0) return false;
     } else {

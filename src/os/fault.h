@@ -13,7 +13,7 @@
  *   read:slow:us=2000        every read completes this much later
  *   alloc:nth=3              the third guarded allocation fails
  *   write:enospc:nth=9       the 9th write of fm_file_write_at() fails, and all after it (times=1: it alone)
- *   sync:eio:nth=1           the same for fm_file_sync()
+ *   sync:eio:nth=2           the 2nd fm_file_sync() fails, and the next one works, as Linux has it
  *   file:eio:nth=2:times=3   the 2nd to 4th read of fm_file_read_at() fail
  *   ring:eagain:nth=5        the 5th system call on an I/O ring fails, and all after it
  *   retry:us=0               what keeps failing is tried again twice, not for a second

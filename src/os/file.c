@@ -1,4 +1,5 @@
 /* Plain files: see file.h. No state; errors name the path that the caller gave. */
+#define _GNU_SOURCE /* renameat2 */
 #include "os/file.h"
 
 #include <errno.h>
@@ -166,6 +167,26 @@ fm_status fm_file_sync_folder(const char *path, fm_error *err)
     if (fd >= 0) close(fd);
     free(folder);
     return st;
+}
+
+fm_status fm_file_rename_new(const char *from, const char *to, bool *is_taken, fm_error *err)
+{
+    *is_taken = false;
+    int done = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
+    if (done != 0 && (errno == EINVAL || errno == ENOSYS)) { /* not on this file system */
+        if (access(to, F_OK) == 0)
+            errno = EEXIST;
+        else
+            done = rename(from, to);
+    }
+    if (done == 0) return FM_OK;
+    *is_taken = errno == EEXIST;
+    return fm_fail_errno(err, errno, "%s: giving it the name %s", from, to);
+}
+
+void fm_file_forget_cached(int fd)
+{
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* where it cannot, reads are only faster */
 }
 
 bool fm_file_lock(int fd)

@@ -32,10 +32,16 @@ fm_status fm_file_check_mark(int fd, const char *path, fm_file_mark was, fm_erro
 fm_status fm_file_open_rw(int *fd, const char *path, fm_error *err);
 fm_status fm_file_write_at(int fd, const char *path, const void *src, size_t n, uint64_t off,
                            fm_error *err);
-/* Until what was written, and the file's size, is on the device. */
+/* Until what was written, and the file's size, is on the device. After a failure the next call may succeed without that:
+ * Linux reports an error once and takes the pages for written. */
 fm_status fm_file_sync(int fd, const char *path, fm_error *err);
 /* The same for the names in the folder that holds `path`. */
 fm_status fm_file_sync_folder(const char *path, fm_error *err);
+/* Gives a file another name; *is_taken when a file has that name already, which stays as it is. File systems that cannot do
+ * both at once leave a moment in which a file that appears is overwritten. */
+fm_status fm_file_rename_new(const char *from, const char *to, bool *is_taken, fm_error *err);
+/* Lets go of the system's cached copy, so that the next reads come from the device. What is not on the device stays. */
+void fm_file_forget_cached(int fd);
 /* False when another process has locked the file; until it is closed. */
 bool fm_file_lock(int fd);
 

@@ -131,8 +131,9 @@ static const fm_type_traits types[] = {
          FIELD(disk_iq1_s, qh, 4)),
 };
 
-/* Every id that the format has defined, for messages and size checks. Ids without a size were
- * withdrawn from the format. */
+/* Every id that the format has defined, for messages and size checks. Complete on purpose: a
+ * checkpoint with a block format that this engine cannot compute with still opens, so that the message
+ * about it can name the tensor and the format. Ids without a size were withdrawn from the format. */
 typedef struct {
     const char *name;
     uint16_t block_elems, block_bytes;

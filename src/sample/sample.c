@@ -2,7 +2,7 @@
  *
  * All filters (top-k, top-p, min-p) keep a prefix of the candidates in one total order: larger
  * logit first, lower id first on ties. So each of them only moves one boundary, which is found by
- * partial selection without sorting the vocabulary, and the draw walks the survivors in order of
+ * partial selection among the few that can matter, and the draw walks the survivors in order of
  * their ids. The result depends on logits and seed alone.
  *
  * Source of the repeat penalty: Keskar et al., CTRL (2019), section 4.1, with the usual treatment
@@ -10,6 +10,7 @@
  */
 #include "flashmoe.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,6 +138,9 @@ static int32_t select_front(candidate *c, int32_t n, bool by_weight, int32_t n_w
     return lo < n ? lo + 1 : n;
 }
 
+/* Numbers of the vocabulary that are taken side by side, each with its own part of the result. */
+enum { LANES = 16 };
+
 /* ---- one pick ----------------------------------------------------------------------------- */
 
 static void apply_repeat_penalty(fm_sampler *s, const float *logits)
@@ -153,23 +157,110 @@ static void apply_repeat_penalty(fm_sampler *s, const float *logits)
 /* The largest score, lowest id on ties; -1 when the logits cannot be trusted. */
 static int32_t find_largest(const float *scores, int32_t n)
 {
-    int32_t best = -1;
-    for (int32_t i = 0; i < n; i++) {
-        if (isnan(scores[i])) return -1;
-        if (scores[i] > (best < 0 ? -INFINITY : scores[best])) best = i;
+    float most[LANES];
+    bool is_nan = false;
+    for (int k = 0; k < LANES; k++) most[k] = -INFINITY;
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES) /* lanes apart, so that the compiler takes them together */
+        for (int k = 0; k < LANES; k++) {
+            const float x = scores[i + k];
+            is_nan |= x != x;
+            most[k] = x > most[k] ? x : most[k];
+        }
+    float largest = -INFINITY;
+    for (int k = 0; k < LANES; k++) largest = most[k] > largest ? most[k] : largest;
+    for (; i < n; i++) {
+        is_nan |= scores[i] != scores[i];
+        largest = scores[i] > largest ? scores[i] : largest;
     }
+    if (is_nan || largest == -INFINITY) return -1;
+    int32_t best = 0;
+    while (scores[best] != largest) best++;
     return best;
 }
 
-/* Sets weights against the largest logit and returns their sum. */
-static double weigh(candidate *c, int32_t n, float largest)
+/* exp(x) for x <= 0, 0 below the normal numbers. In plain additions and products, so that it has the same bits with every C
+ * library and processor, and the compiler can take several together. The method and the numbers of vexp(), ops_simple.inc. */
+static inline float weight_of(float x)
 {
-    double sum = 0;
-    for (int32_t i = 0; i < n; i++) {
-        c[i].weight = expf(c[i].logit - largest);
-        sum += c[i].weight;
+    const float lowest = -87.0f, to_integer = 0x1.8p23f;
+    const float in = x > lowest ? x : lowest;
+    const float n = (in * 0x1.715476p+0f + to_integer) - to_integer;
+    const float r = (in - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
+    float p = 0x1.6a2434p-10f;
+    p = p * r + 0x1.1239e2p-7f;
+    p = p * r + 0x1.5558f2p-5f;
+    p = p * r + 0x1.555492p-3f;
+    p = p * r + 0x1.fffffcp-2f;
+    const float e = 1.0f + (r * r * p + r);
+    const int32_t keep = -(int32_t)(x >= lowest), bits = ((int32_t)n + 127) * (1 << 23) & keep;
+    float scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return e * scale;
+}
+
+/* Sets weights against the largest logit. */
+static void weigh(candidate *c, int32_t n, float largest)
+{
+    for (int32_t i = 0; i < n; i++) c[i].weight = weight_of(c[i].logit - largest);
+}
+
+/* All tokens whose score is at least `lowest`. */
+static int32_t collect(fm_sampler *s, float lowest)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < s->n_vocab; i++)
+        if (s->scores[i] >= lowest)
+            s->candidates[n++] = (candidate){.logit = s->scores[i], .id = i};
+    return n;
+}
+
+/* The k best tokens. What is below the k-th best of those before it is not looked at again. */
+static int32_t collect_best(fm_sampler *s, int32_t k)
+{
+    candidate *c = s->candidates;
+    const int64_t room = 4 * (int64_t)k + 1024;
+    float lowest = -INFINITY;
+    int32_t n = 0;
+    for (int32_t i = 0; i < s->n_vocab; i++) {
+        if (!(s->scores[i] >= lowest) || s->scores[i] == -INFINITY) continue;
+        c[n++] = (candidate){.logit = s->scores[i], .id = i};
+        if (n < room) continue;
+        n = select_front(c, n, false, k, 0);
+        for (int32_t j = 0; j < n; j++)
+            lowest = j == 0 || c[j].logit < lowest ? c[j].logit : lowest;
     }
-    return sum;
+    return k < n ? select_front(c, n, false, k, 0) : n;
+}
+
+/* The tokens that may belong to the most likely ones with the probability top_p together, and the sum of the weights of all.
+ * Weights are summed up by steps of the score, so that only the tokens down to the step where top_p is reached are put in
+ * order. */
+static int32_t collect_nucleus(fm_sampler *s, float largest, double *sum)
+{
+    enum { STEPS = 256, PER_UNIT = 8 };
+    double step[STEPS] = {0};
+    for (int32_t i0 = 0; i0 < s->n_vocab; i0 += LANES) {
+        float weight[LANES];
+        int32_t at[LANES];
+        const int32_t n = s->n_vocab - i0 < LANES ? s->n_vocab - i0 : LANES;
+        float below[LANES] = {0}; /* largest - score, 0 or more */
+        for (int32_t k = 0; k < n; k++) below[k] = largest - s->scores[i0 + k];
+        for (int k = 0; k < LANES; k++) {
+            const float steps = below[k] * PER_UNIT;
+            at[k] = (int32_t)(steps < STEPS - 1 ? steps : STEPS - 1);
+            weight[k] = weight_of(-below[k]);
+        }
+        for (int32_t k = 0; k < n; k++) step[at[k]] += (double)weight[k];
+    }
+    *sum = 0;
+    for (int i = STEPS - 1; i >= 0; i--) *sum += step[i];
+    int last = 0;
+    for (double so_far = step[0]; last < STEPS - 1 && so_far < s->opt.top_p * *sum;)
+        so_far += step[++last];
+    /* A margin for the rounding of differences and sums. */
+    return collect(s,
+                   last == STEPS - 1 ? -FLT_MAX : largest - (float)(last + 1) / PER_UNIT - 1e-2f);
 }
 
 /* The last candidate, in the total order, that passes all filters. */
@@ -177,15 +268,19 @@ static candidate find_boundary(fm_sampler *s, float largest)
 {
     const fm_sampler_options *o = &s->opt;
     candidate *c = s->candidates;
-    int32_t n = 0;
-    for (int32_t i = 0; i < s->n_vocab; i++) {
-        if (s->scores[i] > -INFINITY) c[n++] = (candidate){.logit = s->scores[i], .id = i};
+    double sum = 0;
+    int32_t n;
+    if (o->top_k > 0 && o->top_k < s->n_vocab) {
+        n = collect_best(s, o->top_k);
+        weigh(c, n, largest);
+        for (int32_t i = 0; i < n; i++) sum += c[i].weight;
+    } else if (o->top_p < 1) {
+        n = collect_nucleus(s, largest, &sum);
+        weigh(c, n, largest);
+    } else {
+        n = collect(s, o->min_p > 0 ? largest + logf(o->min_p) : -FLT_MAX);
     }
-    if (o->top_k > 0 && o->top_k < n) n = select_front(c, n, false, o->top_k, 0);
-    if (o->top_p < 1) {
-        const double sum = weigh(c, n, largest);
-        n = select_front(c, n, true, 0, o->top_p * sum);
-    }
+    if (o->top_p < 1) n = select_front(c, n, true, 0, o->top_p * sum);
     if (o->min_p > 0) {
         /* p >= min_p * p_largest, and the weight of the largest is 1 */
         const float lowest = largest + logf(o->min_p);
@@ -209,8 +304,10 @@ static int32_t draw(fm_sampler *s, float largest)
     int32_t n = 0;
     double sum = 0;
     for (int32_t i = 0; i < s->n_vocab; i++) {
-        if (ranks_before(boundary.logit, boundary.id, s->scores[i], i)) continue;
-        const float weight = expf((s->scores[i] - largest) / s->opt.temperature);
+        if (s->scores[i] < boundary.logit ||
+            ranks_before(boundary.logit, boundary.id, s->scores[i], i))
+            continue;
+        const float weight = weight_of((s->scores[i] - largest) / s->opt.temperature);
         if (!(weight > 0)) continue;
         c[n++] = (candidate){.weight = weight, .id = i};
         sum += weight;

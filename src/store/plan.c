@@ -253,6 +253,7 @@ static uint64_t fixed_bytes(const fm_plan_input *in)
     sum = add(sum, in->kv_bytes);
     sum = add(sum, in->index_bytes);
     sum = add(sum, in->importance_bytes);
+    sum = add(sum, in->caller_bytes);
     return add(sum, in->state_bytes);
 }
 
@@ -280,6 +281,7 @@ static void list_lines(fm_plan *report, const fm_plan_input *in, const trunk_spl
     add_line(report, FM_LINE_STATE, in->state_bytes);
     add_line(report, FM_LINE_SCRATCH, scratch_bytes(in, n_batch));
     if (in->importance_bytes > 0) add_line(report, FM_LINE_IMPORTANCE, in->importance_bytes);
+    if (in->caller_bytes > 0) add_line(report, FM_LINE_CALLER, in->caller_bytes);
     add_line(report, FM_LINE_SLOTS, slot_bytes);
 }
 
@@ -287,8 +289,9 @@ static fm_status refuse(const fm_plan_input *in, const fm_plan *least, fm_error 
 {
     char text[900], a[FM_FIGURE], b[FM_FIGURE];
     size_t n = (size_t)snprintf(text, sizeof text,
-                                "the smallest plan takes %s of memory, the budget is %s",
+                                "the smallest plan takes %s of memory, %s is %s",
                                 fm_figure_bytes(a, least->total_bytes),
+                                in->budget_given ? "the budget" : "what the machine can spare",
                                 fm_figure_bytes(b, in->budget_bytes));
     for (int32_t i = 0; i < least->n_line && n < sizeof text; i++) {
         n += (size_t)snprintf(text + n, sizeof text - n, "\n  %-24s %10s", least->lines[i].name,
@@ -297,7 +300,10 @@ static fm_status refuse(const fm_plan_input *in, const fm_plan *least, fm_error 
     if (n < sizeof text) {
         const uint64_t mib = least->total_bytes / (1u << 20) + 1;
         n += (size_t)snprintf(text + n, sizeof text - n,
-                              "\nIt would fit with --memory %" PRIu64 "M", mib);
+                              in->budget_given ? "\nIt would fit with --memory %" PRIu64 "M"
+                                               : "\nIt would fit if other programs gave some back (to "
+                                                 "take it all the same: --memory %" PRIu64 "M)",
+                              mib);
     }
     /* A shorter context, when that alone would do. */
     const uint64_t over = least->total_bytes - in->budget_bytes;

@@ -58,6 +58,8 @@ typedef struct {
     uint64_t index_bytes;    /* keys of sparse attention's indexer for n_ctx; 0: no line */
     uint64_t state_bytes;    /* recurrent state                                   */
     uint64_t importance_bytes; /* sums over activations; 0: none are gathered     */
+    uint64_t caller_bytes;     /* what the caller holds; 0: nothing               */
+    bool budget_given;         /* else it is what the machine can spare           */
     /* scratch grows with the batch: fixed + per_token * n_batch. The planner shrinks n_batch in
      * steps of 64, never below min(64, n_batch), before it streams the trunk; up to 512 tokens not below
      * what a sixteenth of the budget allows. */

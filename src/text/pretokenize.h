@@ -39,6 +39,7 @@ typedef struct {
 } fm_split_family;
 
 const fm_split_family *fm_split_family_find(const char *name, size_t n); /* NULL: unknown */
+const fm_split_family *fm_split_family_at(size_t i);                     /* NULL: no more */
 /* The known names, separated by ", ". */
 void fm_split_family_names(char *out, size_t size);
 extern const char fm_pattern_gpt2[];

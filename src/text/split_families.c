@@ -107,6 +107,11 @@ const fm_split_family *fm_split_family_find(const char *name, size_t n)
     return NULL;
 }
 
+const fm_split_family *fm_split_family_at(size_t i)
+{
+    return i < sizeof families / sizeof families[0] ? &families[i] : NULL;
+}
+
 void fm_split_family_names(char *out, size_t size)
 {
     size_t w = 0;

@@ -91,6 +91,10 @@ same "prompt alone" "$(json_get "$out" '(j["gen_tok_s"], j["bound_ratio"], j["pr
 status 0 "$flashmoe" bench $m $small --memory 24M --csv -q
 same "CSV" "$(python3 -c 'import csv,sys; r=list(csv.reader(open(sys.argv[1]))); print([x[0] for x in r], {len(x) for x in r} == {len(r[0])}, float(r[2][r[0].index("tok_s")]) > 0, r[1][r[0].index("token_hash")])' "$out")" \
     "['phase', 'prompt', 'generation'] True True $hash"
+same "CSV, what was run" "$(python3 -c 'import csv,sys; r=list(csv.DictReader(open(sys.argv[1])))[0]; print(r["experts_used"], r["activations"], r["kv"], r["prefetch"], r["draft"], r["kernels"] != "", r["io"] != "", int(r["batch"]) > 0, r["model"] != "")' "$out")" \
+    "4 full f16 auto off True True True True"
+status 0 "$flashmoe" bench $m $small --memory 24M --json -q --kv f32 --prefetch off
+same "JSON, what was run" "$(json_get "$out" '(j["kv"], j["prefetch"], j["draft"])')" "('f32', 'off', 'off')"
 status 0 "$flashmoe" bench $m $small --memory 24M
 says "$out" '^generation +[0-9.]+ +[0-9.]+\.\.[0-9.]+'
 says "$out" 'bound, misses known after routers'

@@ -152,4 +152,10 @@ same "status after Ctrl-C" $? 130
 [ -s "$out" ] && fail "figures of an evaluation that was stopped"
 says "$err" 'interrupted'
 [ -z "$(ls "$dir" | grep '^part')" ] || fail "left behind: $(ls "$dir" | grep '^part')"
+# The text's tokens have a line of the plan, and a text that is far larger than what is used of it costs no more.
+python3 -c 'import sys; t=open(sys.argv[1]).read(); open(sys.argv[2],"w").write(t*(1+3000000//len(t)))' $text "$dir/long"
+status 0 "$flashmoe" eval "$m" --text "$dir/long" --special --ctx 64 --max-tokens 640 --memory 26M --json
+same "peak memory" "$(json_get "$out" 'j["peak_rss_bytes"] <= j["memory_budget_bytes"] == 26 << 20 or j["peak_rss_bytes"]')" True
+failure "$flashmoe" eval "$m" --text "$dir/long" --ctx 64 --max-tokens 640 --memory 5M
+says "$err" 'long: a text of 2\.[0-9]+ MiB takes twice as much .* the budget is 5\.00 MiB'
 finish

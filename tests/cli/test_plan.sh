@@ -33,10 +33,16 @@ for spec in qwen35moe-a qwen35moe-e qwen3next-a qwen3moe-a glm4moe-a gpt-oss-a; 
 
     status 0 "$flashmoe" plan "$m" --memory 128M
     says "$out" 'total .* of 128 MiB \(given\)'
+    says "$out" '^  free on this machine .* of '
+    says "$out" '^  speed: a token touches .* and reads nothing: at most .* tok/s for each GB/s of memory'
     status 0 "$flashmoe" plan "$m" --memory 128M --json
     same "plan adds up" "$(json_get "$out" 'sum(l["bytes"] for l in j["lines"]) == j["total_bytes"] <= j["budget_bytes"] == 128 << 20')" True
     status 0 "$flashmoe" plan "$m" --json
+    same "automatic plan" "$(json_get "$out" 'not j["budget_given"] and 0 < j["available_bytes"] <= j["machine_bytes"] and j["budget_bytes"] < j["available_bytes"]')" True
     same "automatic plan" "$(json_get "$out" 'j["total_bytes"] <= j["budget_bytes"] and j["expert_slots"] > 0')" True
+
+    status 0 "$flashmoe" plan "$m" --memory "$(json_get "$out" 'j["min_memory_bytes"]')"
+    says "$out" '^  speed: a token touches .* and reads .* of it where all experts are used alike: at most .* tok/s'
 
     # The smallest budget works, one byte less is refused with the plan. With a fixed context: an
     # automatic one shrinks with the budget.
@@ -64,6 +70,10 @@ for spec in glm4moe-a deepseek2-a qwen35moe-a; do
         status 0 "$flashmoe" logits "$m" --ids 1,2,3 --out "$dir/x.npy" --batch $batch --ctx 512 --memory 128M
     done
 done
+# Of experts in groups only those of the groups that are used can be chosen: 12 of 24.
+status 0 "$flashmoe" plan "$dir/deepseek2-a.gguf" --experts 12
+status 1 "$flashmoe" plan "$dir/deepseek2-a.gguf" --experts 13
+says "$err" '13 experts per token asked for; the router chooses among the 12 of 2 groups out of 4'
 make_model qwen3moe-c "$dir/many.gguf" # 130 experts
 for batch in 64 128 129 512; do
     status 0 "$flashmoe" logits "$dir/many.gguf" --experts 129 --ids 1,2,3 --out "$dir/x.npy" --batch $batch --ctx 512 --memory 128M

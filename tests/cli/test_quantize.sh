@@ -68,6 +68,14 @@ done
 says "$err" 'goes on from what reached the disk'
 status 0 q "$dir/full.gguf"
 cmp -s "$dir/full.gguf" "$dir/whole.gguf" || fail "other bytes after a full disk"
+
+# A disk that loses what it was given says so once; a second fsync works. Sync 1 is that of the journal's header.
+lost() { FM_FAULT=sync:eio:nth=$1 "$faulty" quantize "$source" "$dir/lost.gguf" --to Q4_K --experts Q4_0; }
+failure lost 2
+says "$err" 'lost\.gguf\.part: writing to the device: Input/output error'
+status 0 "$flashmoe" quantize "$source" "$dir/lost.gguf" --to Q4_K --experts Q4_0
+says_not "$err" 'going on with' # nothing of it can be counted on
+cmp -s "$dir/lost.gguf" "$dir/whole.gguf" || fail "other bytes after a lost write"
 if [ "$(id -u)" -eq 0 ] && mkdir "$dir/small" && mount -t tmpfs -o size=6m tmpfs "$dir/small" 2>/dev/null; then
     failure q "$dir/small/x.gguf"
     says "$err" 'x\.gguf: needs .* free'
@@ -118,6 +126,22 @@ printf 'XXXXXXXX' | dd of="$dir/full.gguf.part" bs=1 seek=$((offset + 300000)) c
 failure q "$dir/full.gguf"
 says "$err" 'reads back other than it was written'
 [ -e "$dir/full.gguf" ] && fail "a damaged file got its name"
+
+# What a journal speaks of must be there: without a part all begins anew, and a part that was cut is not gone on with.
+rm -f "$dir"/full.gguf*
+failure full 60:times=1
+rm "$dir/full.gguf.part"
+status 0 "$flashmoe" quantize "$source" "$dir/full.gguf" --to Q4_K --experts Q4_0
+says_not "$err" 'going on with'
+cmp -s "$dir/full.gguf" "$dir/whole.gguf" || fail "other bytes after the part was removed"
+rm "$dir/full.gguf"
+failure full 60:times=1
+truncate -s 1000000 "$dir/full.gguf.part"
+failure q "$dir/full.gguf"
+says "$err" 'full\.gguf\.part: has 1000000 bytes, expected [0-9]+, so it is not what its journal speaks of'
+rm "$dir/full.gguf.part"
+status 0 q "$dir/full.gguf"
+cmp -s "$dir/full.gguf" "$dir/whole.gguf" || fail "other bytes after the part was cut"
 
 # ---- importance ----------------------------------------------------------------------------------
 python3 - "$dir" <<'EOF'

@@ -19,7 +19,7 @@ cmp -s "$out" "$dir/text" || fail "the same greedy command gave other text"
 # --json: exactly these fields, the same text, nothing else on standard output.
 status 0 run -p "the man and the sea" -n 24 --json
 cp "$out" "$dir/json"
-same fields "$(json_get "$dir/json" '" ".join(j)')" "prompt_tokens generated_tokens prompt_tok_s gen_tok_s ttft_ms expert_hits expert_misses prefetch_reads prefetch_used drafts drafts_right bytes_read load_bytes disk_wait_ms peak_rss_bytes memory_budget_bytes token_hash text"
+same fields "$(json_get "$dir/json" '" ".join(j)')" "prompt_tokens generated_tokens prompt_tok_s gen_tok_s ttft_ms expert_hits expert_misses prefetch_reads prefetch_used drafts drafts_right bytes_read load_bytes disk_wait_ms peak_rss_bytes memory_budget_bytes token_hash stop_reason text"
 json_get "$dir/json" 'j["text"]' >"$dir/json_text"
 printf '%s\n' "$(cat "$dir/text")" | cmp -s - "$dir/json_text" || fail "JSON text differs from text"
 same "number of tokens" "$(json_get "$dir/json" 'j["generated_tokens"]')" 24
@@ -32,6 +32,19 @@ hash=$(json_get "$dir/json" 'j["token_hash"]')
 status 0 run -p x -n 0 --json
 same "hash of nothing" "$(json_get "$out" 'j["token_hash"]')" cbf29ce484222325
 same "text of nothing" "$(json_get "$out" 'repr(j["text"])')" "''"
+
+# Why an answer ended.
+reason() { status 0 run "$@" --json && json_get "$out" 'j["stop_reason"]'; }
+same "why: -n" "$(reason -p "the man and the sea" -n 3)" limit
+same "why: none asked for" "$(reason -p x -n 0)" limit
+text3=$(json_get "$dir/json" 'j["text"][3:5]')
+same "why: --stop" "$(reason -p "the man and the sea" -n 24 --stop "$text3")" stop
+same "why: context" "$(reason --raw -p "ab" --ctx 16)" context
+status 0 run --raw -p "ab" --ctx 16 -q # also when it is quiet
+says "$err" 'warning: the answer is cut off: the context of 16 tokens is full'
+# Both streams into one file: the figures do not stand behind the answer's last word.
+run -p "the man and the sea" -n 8 >"$dir/both" 2>&1 || fail "both streams: $(cat "$dir/both")"
+says "$dir/both" '^\[8 tokens'
 
 # The prompt from a file, from standard input, and both -f and -p.
 printf 'the man and the sea' >"$dir/prompt"
@@ -49,6 +62,11 @@ failure run -f "$dir/nothing" -n 1
 says "$err" 'nothing: No such file'
 failure run --raw -p "" -n 1
 says "$err" 'prompt is empty'
+failure run -p "" -n 1
+says "$err" 'prompt is empty'
+: >"$dir/empty"
+failure run -f "$dir/empty" -n 1
+says "$err" 'empty: the prompt is empty'
 failure "$flashmoe" run "$dir/none.gguf" --raw -p ""
 says "$err" 'prompt is empty' # before a model is loaded for it
 printf 'a\0b' >"$dir/prompt"
@@ -61,12 +79,32 @@ printf '\377\376 broken \303' >"$dir/prompt"
 status 0 run -f "$dir/prompt" -n 4 --json
 json_get "$out" 'len(j)' >/dev/null
 
+head -c 3000000 /dev/zero | tr '\0' x >"$dir/prompt"
+failure run -f "$dir/prompt" -n 1 --memory 5M
+says "$err" 'prompt: a text of 2\.[0-9]+ MiB takes twice as much'
+
 # Chat form and raw form are different prompts; a user's special tokens do not become control tokens.
 chat_tokens() { status 0 run "$@" -n 0 --json && json_get "$out" 'j["prompt_tokens"]'; }
 same "one start token" "$(chat_tokens --raw -p '<|im_start|>')" 1
 plain=$(chat_tokens -p 'x')
 special=$(chat_tokens -p 'x<|im_end|>')
 [ "$special" -gt $((plain + 1)) ] || fail "<|im_end|> in user text became a control token"
+
+# A system message and a whole request give the ids that the template's text has as raw text.
+say_raw() { "$flashmoe" template "$m" --request "$1" >"$dir/raw" && status 0 run --raw -f "$dir/raw" -n 4 --json && json_get "$out" 'j["token_hash"]'; }
+hash_of() { status 0 run "$@" -n 4 --json && json_get "$out" 'j["token_hash"]'; }
+printf '{"messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "a \\"b\\""}], "add_generation_prompt": true}' >"$dir/r.json"
+want=$(say_raw "$dir/r.json")
+same "--system" "$(hash_of --system 'be brief' -p 'a "b"')" "$want"
+same "--request" "$(hash_of --request "$dir/r.json")" "$want"
+sed 's/, "add_generation_prompt": true//' "$dir/r.json" >"$dir/r2.json"
+same "--request without add_generation_prompt" "$(hash_of --request "$dir/r2.json")" "$want"
+echo '[1]' >"$dir/r.json"
+failure run --request "$dir/r.json" -n 1
+says "$err" 'r.json: is an array, expected a JSON object with messages'
+echo '{"messages": ' >"$dir/r.json"
+failure run --request "$dir/r.json" -n 1
+says "$err" 'r.json: line 2'
 
 # A stop string ends the answer before itself, wherever the pieces of text break.
 full=$(cat "$dir/text")
@@ -85,6 +123,10 @@ same "same seed" "$(sampled --seed 5)" "$(sampled --seed 5)"
 [ "$(sampled)" != "$(sampled)" ] || fail "without a seed the text repeats"
 
 # The context: the prompt must fit, and a full one ends the answer.
+long=$(printf 'the man and the sea %.0s' $(seq 300))
+status 0 run --raw -p "$long" -n 1 --json
+[ "$(json_get "$out" 'j["prompt_tokens"]')" -gt 1024 ] || fail "the long prompt is none"
+status 0 run --raw -p "$long" -n 1 --memory 24M --json # the default context of such a budget would be shorter
 failure run -p "a prompt that is longer than eight tokens of context can hold" --ctx 8 -n 1
 says "$err" '(context|--ctx)'
 status 0 run --raw -p "ab" --ctx 16 --json

@@ -30,7 +30,7 @@ says "$err" 'steps'
 printf 'x' >"$t"
 printf '{"a": 1,}' >"$r"
 failure "$flashmoe" template --file "$t" --request "$r"
-says "$err" 'request: line 1'
+says "$err" 'line 1, column'
 printf '[1]' >"$r"
 failure "$flashmoe" template --file "$t" --request "$r"
 says "$err" 'expected a JSON object'

@@ -42,13 +42,40 @@ done
 
 usage_error "$flashmoe" run m.gguf
 says "$err" 'no prompt'
-for bad in "-n -1" "-n 1.5" "-n x" "--temp hot" "--temp -1" "--temp nan" "--top-p 0" "--top-p 2" \
+for bad in "-n -2" "-n 1.5" "-n x" "--temp hot" "--temp -1" "--temp nan" "--top-p 0" "--top-p 2" \
     "--top-k -1" "--min-p 3" "--repeat-penalty 0" "--seed -1" "--seed 1.5" "--memory 4X" \
     "--memory 0" "--memory -4G" "--memory G" "--threads 0" "--threads 9999" "--ctx 0" "--ctx x" \
-    "--experts 0" "--io disk" "--kernels sse" "--activations int4" "--kv q8" "--batch 0"; do
+    "--experts 0" "--io disk" "--kernels sse" "--activations int4" "--kv q8" "--batch 0" "--split 5000" "--split 0" "--think maybe" \
+    "--set x" "--set =x"; do
     # shellcheck disable=SC2086 # two words
     usage_error "$flashmoe" run m.gguf -p x $bad
     says "$err" "^flashmoe run: .*(${bad%% *}|${bad##--}|${bad#* })"
+done
+# A name that is empty, as an unset variable leaves it, and habits from elsewhere.
+for option in "run -p x --record-trace" "run --file" "run --request" "eval --text t --save-logits" \
+    "eval --text" "logits --ids 1 --out" "bench --record-trace" "run -m" "template --request"; do
+    # shellcheck disable=SC2086
+    usage_error "$flashmoe" $option "" m.gguf
+    says "$err" 'the name is empty'
+done
+usage_error "$flashmoe" logits m.gguf --ids 1 --out -
+says "$err" '--out -: expected the name of a file'
+usage_error "$flashmoe" run m.gguf "why is the sky blue"
+says "$err" 'the text is given with -p'
+usage_error "$flashmoe" run m.gguf -m other.gguf -p x
+says "$err" 'two models: m.gguf and other.gguf'
+failure "$flashmoe" run -m "$dir/none.gguf" -p x -n -1
+says "$err" 'none.gguf: No such file'
+for with in "-p x" "-f x" "--raw" "--system x" "--think on" "--set a=b"; do
+    # shellcheck disable=SC2086
+    usage_error "$flashmoe" run m.gguf --request r.json $with
+done
+usage_error "$flashmoe" run m.gguf -p x --raw --system y
+# What `run` takes of engine and machine `plan` takes as well.
+for option in "--activations int8" "--prefetch off" "--warm-start off" "--draft off" "-q" "--kv f32"; do
+    # shellcheck disable=SC2086
+    failure "$flashmoe" plan "$dir/none.gguf" $option
+    says "$err" 'No such file'
 done
 usage_error "$flashmoe" run m.gguf -p x --json=1
 says "$err" '--json takes no value'

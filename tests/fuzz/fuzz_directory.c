@@ -71,6 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const fm_tensor_info *t = fm_checkpoint_tensor(c, i);
         const fm_tensor_info *s = t->source ? t->source : t;
         const int n_plane = fm_type_n_plane(fm_type_get(s->type));
+        if (s->by_columns && n_plane > 1) abort(); /* readers take single floats */
         for (int k = 0; k < n_plane && !s->each; k++)
             check_extent(c, k == 0 ? (fm_extent){s->offset, s->bytes, s->file} : s->aux[k - 1]);
         for (int64_t k = 0; s->each && k < s->dim[2] * n_plane; k++) check_extent(c, s->each[k]);

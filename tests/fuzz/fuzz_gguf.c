@@ -67,7 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     }
     use_metadata(c);
     fm_tokenizer *tok;
-    if (fm_tokenizer_from_checkpoint(&tok, c, &err) == FM_OK) {
+    if (fm_tokenizer_from_checkpoint(&tok, c, NULL, &err) == FM_OK) {
         int32_t *ids;
         size_t n_ids;
         if (fm_tokenize(tok, &ids, &n_ids, "a <b> \xff", 7, 1, &err) == FM_OK) free(ids);

@@ -30,15 +30,11 @@ static void importance(const uint8_t *data, size_t n)
     fm_importance *im;
     fm_error err = {0};
     if (fm_importance_open(&im, path, &err) == FM_OK) {
-        const float *sums, *counts;
-        int64_t n_matrix;
-        bool found;
-        if (fm_importance_find(im, "a", 2, 2, &sums, &counts, &n_matrix, &found, &err) == FM_OK &&
-            found) {
-            volatile float sum = 0;
-            for (int64_t i = 0; i < 2 * n_matrix; i++) sum += sums[i];
-            for (int64_t i = 0; i < n_matrix; i++) sum += counts[i];
-        }
+        fm_importance_place at;
+        float sums[2], count;
+        if (fm_importance_find(im, "a", 2, 2, &at, &err) == FM_OK)
+            for (int64_t m = 0; m < at.n_matrix; m++)
+                FUZZ_CHECK(fm_importance_read(im, &at, m, sums, &count, &err) == FM_OK);
         fm_importance_close(im);
     } else {
         FUZZ_CHECK(err.msg[0]);

@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         FUZZ_CHECK(fm_chat_form_add(form, NULL, source, sizeof source - 1, "T", &err) == FM_OK);
     }
     json_t *request;
-    if (fm_chat_request_parse(&request, (const char *)data, n, &err) != FM_OK) {
+    if (fm_chat_request_parse(&request, (const char *)data, n, NULL, &err) != FM_OK) {
         FUZZ_CHECK(!request && strncmp(err.msg, "request: ", 9) == 0);
         return 0;
     }

@@ -73,6 +73,7 @@ static void plain_directories_have_the_logits_of_transformers(void **state)
         {.spec = "deepseek2-a", .format = "plain", .n_shards = 2},
         {.spec = "deepseek2-b", .format = "plain", .one_by_one = true, .multimodal = true},
         {.spec = "deepseek2-c", .format = "plain", .one_by_one = true},
+        {.spec = "deepseek2-c", .format = "plain", .model_type = "glm4_moe_lite"},
         {.spec = "deepseek32-a", .format = "plain", .one_by_one = true, .n_shards = 3},
         {.spec = "deepseek32-b", .format = "plain"},
         {.spec = "glm-dsa-a", .format = "plain"},
@@ -81,7 +82,8 @@ static void plain_directories_have_the_logits_of_transformers(void **state)
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         char logits[160], name[64];
         snprintf(logits, sizeof logits, "tests/vectors/model/%s-F32.npy", all[i].spec);
-        snprintf(name, sizeof name, "%s%s", all[i].spec, all[i].one_by_one ? "-apart" : "");
+        snprintf(name, sizeof name, "%s%s", all[i].model_type ? all[i].model_type : all[i].spec,
+                 all[i].one_by_one ? "-apart" : "");
         const char *path = write_named(name, &all[i]);
         check(path, all[i].spec, logits, NULL, 1, FLOAT_TOLERANCE);
         check(path, all[i].spec, logits, NULL, 64, FLOAT_TOLERANCE);
@@ -347,6 +349,10 @@ static void damage_is_refused_with_one_message(void **state)
     fwrite("\xff\xff\xff\xff\xff\xff\xff\x7f{}", 1, 10, f);
     fclose(f);
     refused(dir, "the header claims 9223372036854775807 bytes");
+    f = fopen(path, "wb");
+    fputs("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", f);
+    fclose(f);
+    refused(dir, "a Git LFS pointer");
     file_restore(path, before, n);
     assert_int_equal(truncate(path, (off_t)n - 1), 0);
     refused(dir, "truncated");
@@ -355,6 +361,15 @@ static void damage_is_refused_with_one_message(void **state)
     in_directory(path, dir, "config.json");
     assert_int_equal(unlink(path), 0);
     refused(dir, "has no config.json");
+    for (int i = 0; i < 3; i++) { /* what most downloads leave: the first file is the one to give */
+        static const char *const names[] = {"m-00002-of-00002.gguf", "m-00001-of-00002.gguf",
+                                            "x.gg"};
+        in_directory(path, dir, names[i]);
+        f = fopen(path, "wb");
+        fclose(f);
+    }
+    refused(dir, "holds a GGUF file");
+    refused(dir, "/m-00001-of-00002.gguf itself");
     free((void *)(uintptr_t)dir);
 }
 

@@ -1,16 +1,19 @@
 /* fm_quantize(): tiny models of every family and every storage format of directories become GGUF files whose logits are
  * those of transformers; every type runs, streamed as in memory, and stays as near as its bits allow; the same bytes from
  * any number of threads. */
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "format/checkpoint.h"
 #include "support/directory.h"
 #include "support/fixture.h"
 #include "support/logits.h"
@@ -252,6 +255,82 @@ static void options_of_another_size_are_refused(void **state)
     assert_int_not_equal(access(to, F_OK), 0);
 }
 
+static bool touch_source(void *user, fm_quantize_phase phase, uint64_t done, uint64_t total,
+                         uint64_t resumed)
+{
+    (void)done, (void)total, (void)resumed;
+    const struct timespec long_ago[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
+    if (phase == FM_QUANTIZE_WRITE) assert_int_equal(utimensat(AT_FDCWD, user, long_ago, 0), 0);
+    return true;
+}
+
+/* Half of one file and half of another would be a whole file with the hashes that it should have. */
+static void a_source_that_changes_meanwhile_is_refused(void **state)
+{
+    (void)state;
+    char from[600], to[600];
+    snprintf(from, sizeof from, "%s", tiny_file("qwen3moe-b", "F32", NULL));
+    snprintf(to, sizeof to, "%s", scratch_path("changes.gguf"));
+    fm_error err = {0};
+    const fm_quantize_options o = {.struct_size = sizeof o,
+                                   .source = from,
+                                   .destination = to,
+                                   .type = "Q8_0",
+                                   .progress = touch_source,
+                                   .progress_user = from};
+    assert_int_equal(fm_quantize(&o, NULL, &err), FM_E_IO);
+    if (!strstr(err.msg, "changed while it was read")) fail_msg("%s", err.msg);
+    assert_int_not_equal(access(to, F_OK), 0);
+}
+
+/* A message about a tensor says in which file it is. */
+static void messages_about_tensors_name_the_file(void **state)
+{
+    (void)state;
+    const directory_options opt = {.spec = "qwen35moe-a", .format = "plain"};
+    char from[600], to[600], config[700];
+    snprintf(from, sizeof from, "%s", scratch_path("heads"));
+    snprintf(to, sizeof to, "%s", scratch_path("heads.gguf"));
+    directory_write(from, &opt);
+    snprintf(config, sizeof config, "%s/config.json", from);
+    size_t n;
+    char *before =
+        file_replace(config, "\"linear_num_value_heads\": 4", "\"linear_num_value_heads\": 6", &n);
+    fm_error err = {0};
+    const fm_quantize_options o = {
+        .struct_size = sizeof o, .source = from, .destination = to, .type = "F32"};
+    assert_int_equal(fm_quantize(&o, NULL, &err), FM_E_FORMAT);
+    if (!strstr(err.msg, "model.safetensors: tensor blk.0.")) fail_msg("%s", err.msg);
+    file_restore(config, before, n);
+}
+
+/* llama.cpp refuses the file without them; configurations of the text part alone need not have any. */
+static void qwen35_gets_sections_that_its_configuration_lacks(void **state)
+{
+    (void)state;
+    static const int64_t want[] = {11, 11, 10, 0};
+    const directory_options opt = {.spec = "qwen35moe-a", .format = "plain"};
+    char from[600], to[600];
+    snprintf(from, sizeof from, "%s", scratch_path("sections"));
+    snprintf(to, sizeof to, "%s", scratch_path("sections.gguf"));
+    directory_write(from, &opt);
+    (void)quantize(from, to, "Q8_0", NULL, 2, NULL);
+    fm_checkpoint *c;
+    fm_error err = {0};
+    fm_meta_kind kind;
+    uint64_t n = 0;
+    if (fm_checkpoint_open(&c, to, &err) != FM_OK) fail_msg("%s", err.msg);
+    const char *const key = "qwen35moe.rope.dimension_sections";
+    if (fm_meta_array(c, key, &kind, &n, &err) != FM_OK) fail_msg("%s", err.msg);
+    assert_int_equal(n, 4);
+    for (uint64_t i = 0; i < n; i++) {
+        int64_t v;
+        assert_int_equal(fm_meta_array_int(c, key, i, &v, &err), FM_OK);
+        assert_int_equal(v, want[i]);
+    }
+    fm_checkpoint_close(c);
+}
+
 static void a_damaged_merge_is_no_empty_one(void **state)
 {
     (void)state;
@@ -290,6 +369,9 @@ int main(void)
         cmocka_unit_test(types_that_are_only_read_stream_too),
         cmocka_unit_test(bytes_do_not_depend_on_threads),
         cmocka_unit_test(options_of_another_size_are_refused),
+        cmocka_unit_test(a_source_that_changes_meanwhile_is_refused),
+        cmocka_unit_test(messages_about_tensors_name_the_file),
+        cmocka_unit_test(qwen35_gets_sections_that_its_configuration_lacks),
         cmocka_unit_test(a_damaged_merge_is_no_empty_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

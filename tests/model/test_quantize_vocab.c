@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -338,11 +339,69 @@ static void all_ends_of_a_generation_are_written(void **state)
     }
 }
 
+static void remove_from(const char *directory, const char *name)
+{
+    char path[1200];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    assert_int_equal(unlink(path), 0);
+}
+
+/* The same templates as when the directory itself is asked (tests/unit/test_chat_form.c), each under one key. */
+static void templates_are_those_of_the_directory(void **state)
+{
+    (void)state;
+    char from[600], to[620], folder[700], said[4096] = "";
+    snprintf(from, sizeof from, "%s", scratch_path("templates"));
+    snprintf(to, sizeof to, "%s.gguf", from);
+    kimi_directory(from, N_ALL);
+    remove_from(from, "chat_template.jinja");
+    static const struct {
+        const char *config, *json, *tool_use; /* NULL: no such file */
+        const char *base, *tools, *rag;       /* NULL: no such key */
+    } cases[] = {
+        {"{\"chat_template\": \"config\"}", NULL, NULL, "config", NULL, NULL},
+        {"{\"chat_template\": \"config\"}", "{\"chat_template\": \"json\"}", "tools", "json",
+         "tools", NULL},
+        {"{\"chat_template\": [{\"name\": \"default\", \"template\": \"a\"}, {\"name\": \"rag\", "
+         "\"template\": \"r\"}, {\"name\": \"default\", \"template\": \"b\"}, {\"name\": "
+         "\"tool_use\", \"template\": \"t\"}, {\"name\": \"rag\", \"template\": \"s\"}]}",
+         NULL, NULL, "b", "t", "s"},
+        {"{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"t\"}]}", NULL, "file", NULL,
+         "file", NULL},
+        {"{}", NULL, NULL, NULL, NULL, NULL},
+    };
+    snprintf(folder, sizeof folder, "%s/additional_chat_templates", from);
+    assert_int_equal(mkdir(folder, 0700), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        put_text(from, "tokenizer_config.json", cases[i].config);
+        if (cases[i].json) put_text(from, "chat_template.json", cases[i].json);
+        if (cases[i].tool_use)
+            put_text(from, "additional_chat_templates/tool_use.jinja", cases[i].tool_use);
+        fm_error err = {0};
+        if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+        fm_checkpoint *c;
+        if (fm_checkpoint_open(&c, to, &err) != FM_OK) fail_msg("%s", err.msg);
+        const char *const found[3][2] = {{"tokenizer.chat_template", cases[i].base},
+                                         {"tokenizer.chat_template.tool_use", cases[i].tools},
+                                         {"tokenizer.chat_template.rag", cases[i].rag}};
+        for (int k = 0; k < 3; k++) {
+            if (found[k][1])
+                text_is(c, found[k][0], found[k][1]);
+            else
+                assert_false(fm_meta_has(c, found[k][0]));
+        }
+        fm_checkpoint_close(c);
+        if (cases[i].json) remove_from(from, "chat_template.json");
+        if (cases[i].tool_use) remove_from(from, "additional_chat_templates/tool_use.jinja");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kimi_directory_becomes_a_file_with_its_tokenizer),
         cmocka_unit_test(all_ends_of_a_generation_are_written),
+        cmocka_unit_test(templates_are_those_of_the_directory),
         cmocka_unit_test(what_does_not_fit_is_refused_or_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -182,9 +182,10 @@ static void write_config(const directory_writer *w, const char *directory)
             "\"max_position_embeddings\": 4096, \"num_attention_heads\": %d, "
             "\"num_key_value_heads\": %d, \"head_dim\": %d, \"rms_norm_eps\": %.9g, "
             "\"num_experts_per_tok\": %d, \"hidden_act\": \"silu\"",
-            is_glm && w->opt->multimodal ? "glm4v_moe_text"
-            : is_kimi(w)                 ? "kimi_k2"
-                                         : types[s->family],
+            w->opt->model_type             ? w->opt->model_type
+            : is_glm && w->opt->multimodal ? "glm4v_moe_text"
+            : is_kimi(w)                   ? "kimi_k2"
+                                           : types[s->family],
             s->n_layer, s->n_embd, s->n_head, s->n_head_kv, s->head_dim, s->eps, s->n_expert_used);
     switch (s->family) {
     case TINY_GLM4MOE:

@@ -13,6 +13,7 @@ typedef struct {
         one_by_one; /* plain: every expert's matrices are tensors of their own; gpt-oss: as mlx-lm has them */
     int n_vocab;     /* rows of embedding and head; 0: those of the spec */
     bool multimodal; /* values under text_config, a prefix, vision and draft tensors beside */
+    const char *model_type; /* NULL: that of the spec */
     bool draft_unlike; /* experts of the draft layer fused where others are one by one, and the other way round */
 } directory_options;
 

@@ -37,7 +37,7 @@ static void check_render(const fm_chat_form *form, const char *request, const ch
     json_t *j;
     fm_chat_text text;
     fm_error err = {0};
-    assert_int_equal(fm_chat_request_parse(&j, request, strlen(request), &err), FM_OK);
+    assert_int_equal(fm_chat_request_parse(&j, request, strlen(request), NULL, &err), FM_OK);
     if (fm_chat_form_render(form, j, 0, &text, &err) != FM_OK) fail_msg("%s", err.msg);
     assert_string_equal(text.text, expected);
     fm_chat_text_free(&text);
@@ -125,7 +125,8 @@ static void without_a_template_the_form_is_chatml(void **state)
         json_t *request;
         fm_chat_text text;
         fm_error err = {0};
-        assert_int_equal(fm_chat_request_parse(&request, bad[i], strlen(bad[i]), &err), FM_OK);
+        assert_int_equal(fm_chat_request_parse(&request, bad[i], strlen(bad[i]), NULL, &err),
+                         FM_OK);
         assert_int_not_equal(fm_chat_form_render(form, request, 0, &text, &err), FM_OK);
         assert_true(strncmp(err.msg, "chat: ", 6) == 0);
         assert_null(text.text);
@@ -141,7 +142,7 @@ static void requests_are_json_objects(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         json_t *j;
         fm_error err = {0};
-        assert_int_equal(fm_chat_request_parse(&j, bad[i], strlen(bad[i]), &err), FM_E_ARG);
+        assert_int_equal(fm_chat_request_parse(&j, bad[i], strlen(bad[i]), NULL, &err), FM_E_ARG);
         assert_null(j);
         assert_true(strncmp(err.msg, "request: ", 9) == 0);
     }

@@ -186,7 +186,10 @@ static void mistakes_are_usage_errors(void **state)
     WRONG("run", "a", "--memory");
     WRONG("run", "a", "--memory", "0");
     WRONG("run", "a", "--memory", "lots");
-    WRONG("run", "a", "-n", "-1");
+    WRONG("run", "a", "-n", "-2");
+    WRONG("run", "a", "-m", "b");
+    WRONG("run", "a", "--file", "");
+    WRONG("run", "a", "--set", "");
     WRONG("run", "a", "-n", "2.5");
     WRONG("run", "a", "--threads", "0");
     WRONG("run", "a", "--temp", "hot");

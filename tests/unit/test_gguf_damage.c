@@ -20,6 +20,7 @@ static void damaged_preambles_are_refused(void **state)
         const char *expect;
     } cases[] = {
         {"GGML", 3, 0, 0, FM_E_FORMAT, "not a GGUF file"},
+        {"vers", 3, 0, 0, FM_E_FORMAT, "a Git LFS pointer"},
         {"FUGG", 3, 0, 0, FM_E_FORMAT, "not a GGUF file (starts with 46 55 47 47"},
         {"GGUF", 0, 0, 0, FM_E_FORMAT, "version 0"},
         {"GGUF", 1, 0, 0, FM_E_UNSUPPORTED, "version 1"},

@@ -6,10 +6,15 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
 
+#include "format/gguf_write.h"
+#include "model/family.h"
 #include "model/rope.h"
+#include "support/fixture.h"
 
 enum { N_ROT = 64 };
 
@@ -228,12 +233,97 @@ static void tables_are_cosines_times_the_attention_factor(void **st)
         }
 }
 
+/* ---- files that do not say it -------------------------------------------------------------- */
+
+/* A file of a model of Kimi K2's shape. beta_fast 0: it does not say. */
+typedef struct {
+    const char *name;
+    float factor, eps, beta_fast;
+    uint32_t n_expert;
+    float expected;
+    bool notes;
+} kimi_file;
+
+static void read_file(const kimi_file *f, fm_hparams *hp)
+{
+    static const struct {
+        const char *key;
+        uint32_t v;
+    } numbers[] = {
+        {"block_count", 61},
+        {"embedding_length", 7168},
+        {"feed_forward_length", 18432},
+        {"leading_dense_block_count", 1},
+        {"attention.head_count", 64},
+        {"attention.kv_lora_rank", 512},
+        {"attention.q_lora_rank", 1536},
+        {"attention.key_length", 192},
+        {"attention.value_length", 128},
+        {"rope.dimension_count", 64},
+        {"rope.scaling.original_context_length", 4096},
+        {"expert_used_count", 8},
+        {"expert_feed_forward_length", 2048},
+        {"expert_gating_func", 2},
+    };
+    const char *path = scratch_path("kimi.gguf");
+    char key[100];
+    fm_gguf_writer *w;
+    fm_error err = {0};
+    assert_int_equal(fm_gguf_writer_open(&w, path, &err), FM_OK);
+    fm_gguf_put_str(w, "general.architecture", "deepseek2");
+    fm_gguf_put_str(w, "general.name", f->name);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        snprintf(key, sizeof key, "deepseek2.%s", numbers[i].key);
+        fm_gguf_put_u32(w, key, numbers[i].v);
+    }
+    fm_gguf_put_u32(w, "deepseek2.expert_count", f->n_expert);
+    fm_gguf_put_f32(w, "deepseek2.rope.freq_base", 50000);
+    fm_gguf_put_f32(w, "deepseek2.attention.layer_norm_rms_epsilon", f->eps);
+    fm_gguf_put_str(w, "deepseek2.rope.scaling.type", "yarn");
+    fm_gguf_put_f32(w, "deepseek2.rope.scaling.factor", f->factor);
+    if (f->beta_fast > 0) fm_gguf_put_f32(w, "deepseek2.rope.scaling.yarn_beta_fast", f->beta_fast);
+    fm_gguf_add_tensor(w, "t", 0, 1, (int64_t[]){1}, 4, -1);
+    assert_int_equal(fm_gguf_begin_data(w, &err), FM_OK);
+    assert_int_equal(fm_gguf_write(w, "1234", 4, &err), FM_OK);
+    assert_int_equal(fm_gguf_writer_close(w, &err), FM_OK);
+    fm_checkpoint *c;
+    if (fm_checkpoint_open(&c, path, &err) != FM_OK) fail_msg("%s", err.msg);
+    *hp = (fm_hparams){0};
+    if (fm_family_deepseek2.read(c, hp, &err) != FM_OK) fail_msg("%s", err.msg);
+    fm_checkpoint_close(c);
+}
+
+/* By the published configurations K2-Instruct, 0905 and K2-Thinking have betas 1 and 1, K2.5 has 32 and 1. */
+static void kimi_files_without_betas_get_those_of_their_model(void **state)
+{
+    (void)state;
+    static const kimi_file files[] = {
+        {"Kimi K2 Instruct", 32, 1e-6f, 0, 384, 1, false},
+        {"Kimi K2 Instruct 0905", 64, 1e-6f, 0, 384, 1, false},
+        {"Kimi K2 Thinking", 64, 1e-5f, 0, 384, 1, true},
+        {"Kimi K2.5", 64, 1e-5f, 0, 384, 32, true},
+        {"Kimi K2 Instruct", 32, 1e-6f, 32, 384, 32, false},
+        {"Kimi K2.5", 64, 1e-5f, 32, 384, 32, false},
+        {"DeepSeek V3", 40, 1e-6f, 0, 256, 32, false},
+        {"another", 32, 1e-6f, 0, 256, 32, false},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        fm_hparams hp;
+        read_file(&files[i], &hp);
+        if (hp.rope.beta_fast != files[i].expected || hp.rope.beta_slow != 1.0f ||
+            (hp.note != NULL) != files[i].notes)
+            fail_msg("%s, factor %g: beta_fast %g, \"%s\"", files[i].name, (double)files[i].factor,
+                     (double)hp.rope.beta_fast, hp.note ? hp.note : "");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(yarn_frequencies_are_those_of_transformers),
         cmocka_unit_test(plain_and_linear_frequencies),
         cmocka_unit_test(tables_are_cosines_times_the_attention_factor),
+        cmocka_unit_test(kimi_files_without_betas_get_those_of_their_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

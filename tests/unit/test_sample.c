@@ -194,25 +194,30 @@ static int by_rank(const void *a, const void *b)
     return x[1] < y[1] ? -1 : 1;
 }
 
-static void filters_together_match_sorting(void **state)
+/* spread 0: values of a few, with many ties; else evenly from -spread to 0, one of 16 ruled out. */
+static void match_sorting(int V, int n_round, float spread)
 {
-    (void)state;
-    enum { V = 97 };
     uint32_t random = 12345;
-    for (int round = 0; round < 300; round++) {
-        float logits[V];
-        float sorted[V][2];
+    float *logits = malloc((size_t)V * sizeof *logits);
+    float(*sorted)[2] = malloc((size_t)V * sizeof *sorted);
+    bool *allowed = malloc((size_t)V * sizeof *allowed);
+    int *counts = malloc((size_t)V * sizeof *counts);
+    for (int round = 0; round < n_round; round++) {
         for (int i = 0; i < V; i++) {
             random = random * 1664525u + 1013904223u;
-            logits[i] = (float)((random >> 24) % 23) * 0.37f - 4;
+            logits[i] = spread > 0 ? (float)(random >> 8) * 0x1p-24f * -spread
+                                   : (float)((random >> 24) % 23) * 0.37f - 4;
+            if (spread > 0 && random >> 28 == 3) logits[i] = -INFINITY;
             sorted[i][0] = logits[i];
             sorted[i][1] = (float)i;
         }
-        qsort(sorted, V, sizeof sorted[0], by_rank);
+        qsort(sorted, (size_t)V, sizeof sorted[0], by_rank);
         fm_sampler_options o = options(20);
         o.seed = (uint64_t)round;
-        o.top_k = round % 3 == 0 ? 0 : 1 + round % 90;
-        o.top_p = round % 4 == 0 ? 1 : 0.05f + 0.0031f * (float)round;
+        o.top_k = round % 3 == 0 ? 0 : 1 + round % (spread > 0 ? 40 : 90);
+        o.top_p = round % 4 == 0 && (o.top_k || spread == 0)
+                      ? 1
+                      : 0.05f + 0.93f * (float)round / (float)n_round;
         o.min_p = round % 5 == 0 ? 0.01f * (float)(round % 20) : 0;
 
         int n = o.top_k > 0 && o.top_k < V ? o.top_k : V;
@@ -230,9 +235,8 @@ static void filters_together_match_sorting(void **state)
             kept--;
         }
         if (is_near_edge) continue;
-        bool allowed[V] = {false};
+        memset(allowed, 0, (size_t)V * sizeof *allowed);
         for (int i = 0; i < kept; i++) allowed[(int)sorted[i][1]] = true;
-        int counts[V];
         count_picks(counts, V, logits, &o, 4000);
         int seen = 0;
         for (int i = 0; i < V; i++) {
@@ -241,6 +245,18 @@ static void filters_together_match_sorting(void **state)
         }
         if (kept <= 40) assert_int_equal(seen, kept); /* each has at least about 1/60 */
     }
+    free(logits);
+    free(sorted);
+    free(allowed);
+    free(counts);
+}
+
+static void filters_together_match_sorting(void **state)
+{
+    (void)state;
+    match_sorting(97, 300, 0);
+    match_sorting(5003, 30, 800);
+    match_sorting(5003, 20, 60);
 }
 
 static void repeat_penalty_counts_a_token_once_and_forgets(void **state)

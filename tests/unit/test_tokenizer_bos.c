@@ -38,12 +38,10 @@ static const char *no_merge(void *user, size_t i)
     return "";
 }
 
-/* wanted: 0, 1 or ABSENT; id: of the start token or ABSENT. */
-static fm_status bos_of_gguf(int wanted, int id, int32_t *out, fm_error *err)
+static fm_gguf_writer *begin_gguf(const char *path, fm_error *err)
 {
     int32_t type[N_TOKEN];
     for (int i = 0; i < N_TOKEN; i++) type[i] = i < BOS ? 1 : 3;
-    const char *path = scratch_path("bos.gguf");
     fm_gguf_writer *w;
     assert_int_equal(fm_gguf_writer_open(&w, path, err), FM_OK);
     fm_gguf_put_str(w, "general.architecture", "qwen3moe");
@@ -52,17 +50,31 @@ static fm_status bos_of_gguf(int wanted, int id, int32_t *out, fm_error *err)
     fm_gguf_put_str_array(w, "tokenizer.ggml.tokens", N_TOKEN, token, NULL);
     fm_gguf_put_i32_array(w, "tokenizer.ggml.token_type", type, N_TOKEN);
     fm_gguf_put_str_array(w, "tokenizer.ggml.merges", 0, no_merge, NULL);
-    if (wanted != ABSENT) fm_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", wanted);
-    if (id != ABSENT) fm_gguf_put_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)id);
+    return w;
+}
+
+static fm_checkpoint *end_gguf(fm_gguf_writer *w, const char *path, fm_error *err)
+{
     const int64_t dim[] = {1};
     fm_gguf_add_tensor(w, "t", 0, 1, dim, 4, -1);
     assert_int_equal(fm_gguf_begin_data(w, err), FM_OK);
     assert_int_equal(fm_gguf_write(w, "1234", 4, err), FM_OK);
     assert_int_equal(fm_gguf_writer_close(w, err), FM_OK);
     fm_checkpoint *c;
-    fm_tokenizer *tok;
     if (fm_checkpoint_open(&c, path, err) != FM_OK) fail_msg("%s", err->msg);
-    if (fm_tokenizer_from_checkpoint(&tok, c, err) != FM_OK) fail_msg("%s", err->msg);
+    return c;
+}
+
+/* wanted: 0, 1 or ABSENT; id: of the start token or ABSENT. */
+static fm_status bos_of_gguf(int wanted, int id, int32_t *out, fm_error *err)
+{
+    const char *path = scratch_path("bos.gguf");
+    fm_gguf_writer *w = begin_gguf(path, err);
+    if (wanted != ABSENT) fm_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", wanted);
+    if (id != ABSENT) fm_gguf_put_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)id);
+    fm_checkpoint *c = end_gguf(w, path, err);
+    fm_tokenizer *tok;
+    if (fm_tokenizer_from_checkpoint(&tok, c, NULL, err) != FM_OK) fail_msg("%s", err->msg);
     const fm_status st = fm_tokenizer_bos(c, tok, out, err);
     fm_tokenizer_close(tok);
     fm_checkpoint_close(c);
@@ -86,6 +98,31 @@ static void gguf_says_whether_and_which(void **state)
     assert_non_null(strstr(err.msg, "bos_token_id is 258, but there are 258 tokens, and add"));
 }
 
+/* Some converters write the highest number for a token that the model does not have. */
+static void an_end_that_cannot_be_is_passed_over(void **state)
+{
+    (void)state;
+    static const char *const keys[] = {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id",
+                                       "tokenizer.ggml.eos_token_id"};
+    for (int i = 0; i < 3; i++) {
+        fm_error err = {0}, passed_over;
+        const char *path = scratch_path("end.gguf");
+        fm_gguf_writer *w = begin_gguf(path, &err);
+        if (i < 2) fm_gguf_put_u32(w, "tokenizer.ggml.eos_token_id", END);
+        fm_gguf_put_u32(w, keys[i], UINT32_MAX);
+        fm_checkpoint *c = end_gguf(w, path, &err);
+        fm_tokenizer *tok = NULL;
+        const fm_status st = fm_tokenizer_from_checkpoint(&tok, c, &passed_over, &err);
+        const fm_error *said = i < 2 ? &passed_over : &err;
+        if (st != (i < 2 ? FM_OK : FM_E_FORMAT)) fail_msg("%s: %s", keys[i], err.msg);
+        assert_non_null(strstr(said->msg, "_token_id is 4294967295, but there are 258 tokens"));
+        assert_non_null(strstr(said->msg, keys[i]));
+        if (tok) assert_true(fm_token_is_end(tok, END));
+        fm_tokenizer_close(tok);
+        fm_checkpoint_close(c);
+    }
+}
+
 static void directory_says_whether_and_which(void **state)
 {
     (void)state;
@@ -107,11 +144,11 @@ static void directory_says_whether_and_which(void **state)
     } odd[] = {
         {"{\"add_bos_token\": true, \"bos_token\": \"no such token\"}",
          "tokenizer_config.json: bos_token is \"no such token\", which is none of the tokenizer's"},
-        {"{\"add_bos_token\": true, \"bos_token\": 1}", "bos_token is neither a text nor"},
-        {"{\"add_bos_token\": true, \"bos_token\": {}}", "bos_token is neither a text nor"},
+        {"{\"add_bos_token\": true, \"bos_token\": 1}", "bos_token is a number, expected a text"},
+        {"{\"add_bos_token\": true, \"bos_token\": {}}", "bos_token.content is missing, expected"},
         {"{\"add_bos_token\": \"yes\", \"bos_token\": \"[BOS]\"}",
-         "add_bos_token is neither true nor false"},
-        {"[]", "tokenizer_config.json: expected a JSON object"},
+         "add_bos_token is a text, neither true nor false"},
+        {"[]", "tokenizer_config.json: is a list, expected a JSON object"},
         {"{\"add_bos_token\": ", "tokenizer_config.json: line 1"},
     };
     fm_tokenizer *tok;
@@ -146,6 +183,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gguf_says_whether_and_which),
+        cmocka_unit_test(an_end_that_cannot_be_is_passed_over),
         cmocka_unit_test(directory_says_whether_and_which),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

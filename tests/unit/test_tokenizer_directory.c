@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -249,6 +250,23 @@ static void damaged_files_are_refused_by_line(void **state)
     }
 }
 
+/* The open of a pipe waits for a writer, who never comes. */
+static void a_pipe_is_refused_and_not_waited_for(void **state)
+{
+    (void)state;
+    char dir[1000], path[1100];
+    snprintf(dir, sizeof dir, "%s", scratch_path("pipe"));
+    assert_int_equal(mkdir(dir, 0700), 0);
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    fm_tokenizer *t;
+    fm_error err = {0};
+    alarm(20);
+    assert_int_equal(fm_tokenizer_open(&t, dir, &err), FM_E_FORMAT);
+    alarm(0);
+    assert_non_null(strstr(err.msg, "tokenizer.json: is a pipe, expected a regular file"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +275,7 @@ int main(void)
         cmocka_unit_test(long_texts_are_cut_as_the_published_script_does),
         cmocka_unit_test(ends_are_those_of_both_configurations),
         cmocka_unit_test(a_length_beyond_64_bits_is_read),
+        cmocka_unit_test(a_pipe_is_refused_and_not_waited_for),
         cmocka_unit_test(damaged_files_are_refused_by_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
