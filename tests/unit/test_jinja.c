@@ -234,6 +234,61 @@ static void nesting_is_bounded_when_compiling(void **state)
     free(source);
 }
 
+/* A template of n names: before, each of them after its number, after. */
+static char *many_names(const char *before, const char *each, int n, const char *after)
+{
+    char *source = malloc(100 + (size_t)n * (strlen(each) + 8));
+    assert_non_null(source);
+    char *end = source + sprintf(source, "%s", before);
+    for (int i = 0; i < n; i++) end += sprintf(end, each, i);
+    sprintf(end, "%s", after);
+    return source;
+}
+
+/* Each name is looked up a few times, and with a search through all of them this takes minutes. */
+static void many_names_compile_in_little_time(void **state)
+{
+    (void)state;
+    enum { N = 60000 };
+    json_t *request = json_pack("{s:i}", "a59999", 7);
+    static const char *const parts[][4] = {
+        /* of the request, of the template, of a macro */
+        {"{{ [", "a%d, ", "] | last }}", "7"},
+        {"{% if 1 %}", "{%% set a%d = 1 %%}", "{% endif %}{{ a0 + a59999 }}", "2"},
+        {"{% macro m() %}{{ [", "a%d, ", "] | last }}{% endmacro %}{{ m() }}", "7"},
+    };
+    const uint64_t t0 = fm_now_us();
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        char *source = many_names(parts[i][0], parts[i][1], N, parts[i][2]);
+        fm_chat_text out;
+        fm_error err = {0};
+        if (render(source, strlen(source), request, 0, &out, &err) != FM_OK) fail_msg("%s", err.msg);
+        assert_string_equal(out.text, parts[i][3]);
+        fm_chat_text_free(&out);
+        free(source);
+    }
+    assert_true(fm_now_us() - t0 < 20000000); /* sanitizers and loaded machines included */
+    json_decref(request);
+}
+
+static void compiling_is_bounded_in_steps(void **state)
+{
+    (void)state;
+    enum { N = 40000 };
+    static const char *const parts[][3] = {
+        {"{% macro m(", "a%d, ", "b) %}{% endmacro %}"},
+        {"{{ f(", "a%d=1, ", "b=1) }}"},
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        char *source = many_names(parts[i][0], parts[i][1], N, parts[i][2]);
+        fm_jinja *t;
+        fm_error err = {0};
+        assert_int_equal(fm_jinja_compile(&t, source, strlen(source), "template", &err), FM_E_LIMIT);
+        assert_non_null(strstr(err.msg, "template, line 1: compiling the template takes more than"));
+        free(source);
+    }
+}
+
 static void broken_templates_name_the_line(void **state)
 {
     (void)state;
@@ -326,6 +381,8 @@ int main(void)
         cmocka_unit_test(published_templates_render_as_jinja2_does),
         cmocka_unit_test(time_depth_memory_and_output_are_bounded),
         cmocka_unit_test(nesting_is_bounded_when_compiling),
+        cmocka_unit_test(many_names_compile_in_little_time),
+        cmocka_unit_test(compiling_is_bounded_in_steps),
         cmocka_unit_test(broken_templates_name_the_line),
         cmocka_unit_test(bytes_keep_their_origin),
         cmocka_unit_test(a_rendering_takes_little_time),
