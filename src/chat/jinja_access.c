@@ -183,7 +183,7 @@ static fmj_value element(fmj_run *r, fmj_value v, fmj_value key)
         if (!element_index(v.str->n_char, i, &at)) return FMJ_V_MISSING;
         {
             size_t len;
-            const size_t from = fmj_str_offset(v.str, at);
+            const size_t from = fmj_str_offset(r, v.str, at);
             fmj_char_at(v.str, from, &len);
             return fmj_str_value(fmj_str_part(r, v.str, from, len));
         }
@@ -257,8 +257,8 @@ static slice make_slice(fmj_run *r, size_t length, fmj_value start, fmj_value st
 static fmj_value slice_text(fmj_run *r, const fmj_str *s, slice p)
 {
     if (p.step == 1 || p.n == 0) {
-        const size_t from = fmj_str_offset(s, p.n > 0 ? (size_t)p.start : 0);
-        const size_t to = fmj_str_offset(s, p.n > 0 ? (size_t)p.start + p.n : 0);
+        const size_t from = fmj_str_offset(r, s, p.n > 0 ? (size_t)p.start : 0);
+        const size_t to = fmj_str_offset(r, s, p.n > 0 ? (size_t)p.start + p.n : 0);
         return fmj_str_value(fmj_str_part(r, s, from, to - from));
     }
     const fmj_list *chars = fmj_items(r, fmj_str_value(s));

@@ -184,6 +184,11 @@ _Noreturn void fmj_fail(fmj_run *r, fm_status code, const char *fmt, ...) FM_PRI
 _Noreturn void fmj_raise_undefined(fmj_run *r, const fmj_undefined *u);
 /* Counts work: one step is about one node of the tree or 64 bytes of text. */
 void fmj_step(fmj_run *r, uint64_t n);
+/* Counts the search for a name among n, one after another. */
+static inline void fmj_step_names(fmj_run *r, size_t n, const fmj_str *name)
+{
+    fmj_step(r, n / 8 + n * (name->n / 256));
+}
 /* Every recursion goes through these. */
 void fmj_enter(fmj_run *r);
 void fmj_leave(fmj_run *r);
@@ -219,7 +224,7 @@ const fmj_str *fmj_str_part(fmj_run *r, const fmj_str *s, size_t at, size_t n);
 bool fmj_str_is(const fmj_str *s, const char *literal);
 bool fmj_str_equal(const fmj_str *a, const fmj_str *b);
 /* Byte offset of character i, i in [0, n_char]. */
-size_t fmj_str_offset(const fmj_str *s, size_t i);
+size_t fmj_str_offset(fmj_run *r, const fmj_str *s, size_t i);
 static inline bool fmj_str_is_ascii(const fmj_str *s)
 {
     return s->n_char == s->n;

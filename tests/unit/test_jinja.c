@@ -26,8 +26,9 @@ static json_t *load(const char *name)
     return j;
 }
 
-static fm_status render(const char *source, size_t n, const json_t *request, int64_t now,
-                        fm_chat_text *out, fm_error *err)
+/* max_steps 0: as many as usual. */
+static fm_status render_within(const char *source, size_t n, const json_t *request, int64_t now,
+                               uint64_t max_steps, fm_chat_text *out, fm_error *err)
 {
     fm_jinja *t;
     *out = (fm_chat_text){0};
@@ -36,10 +37,16 @@ static fm_status render(const char *source, size_t n, const json_t *request, int
         assert_null(t);
         return st;
     }
-    const fm_jinja_input in = {.request = request, .now = now};
+    const fm_jinja_input in = {.request = request, .now = now, .max_steps = max_steps};
     st = fm_jinja_render(t, &in, out, err);
     fm_jinja_free(t);
     return st;
+}
+
+static fm_status render(const char *source, size_t n, const json_t *request, int64_t now,
+                        fm_chat_text *out, fm_error *err)
+{
+    return render_within(source, n, request, now, 0, out, err);
 }
 
 static void snippets_render_as_jinja2_does(void **state)
@@ -182,16 +189,22 @@ static void published_templates_render_as_jinja2_does(void **state)
 
 /* ---- limits -------------------------------------------------------------------------------------- */
 
-static void check_limit(const char *source, const char *word)
+static void check_limit_within(const char *source, uint64_t max_steps, const char *word)
 {
     fm_chat_text out;
     fm_error err = {0};
     json_t *none = json_object();
-    assert_int_equal(render(source, strlen(source), none, 0, &out, &err), FM_E_LIMIT);
+    assert_int_equal(render_within(source, strlen(source), none, 0, max_steps, &out, &err),
+                     FM_E_LIMIT);
     assert_non_null(strstr(err.msg, "line 1: "));
     if (!strstr(err.msg, word)) fail_msg("\"%s\" lacks \"%s\"", err.msg, word);
     assert_null(out.text);
     json_decref(none);
+}
+
+static void check_limit(const char *source, const char *word)
+{
+    check_limit_within(source, 0, word);
 }
 
 static void time_depth_memory_and_output_are_bounded(void **state)
@@ -211,6 +224,55 @@ static void time_depth_memory_and_output_are_bounded(void **state)
     check_limit("{% set n = namespace(l=[]) %}{% for i in range(3000) %}{% set n.l = [n.l] %}"
                 "{% endfor %}{{ n.l }}",
                 "deeper");
+}
+
+/* Work that a single step can cause, over and over: the limit of steps ends all of these in a
+ * moment, and not after the minutes (with the usual limit hours) that they would take. */
+static void every_kind_of_work_counts(void **state)
+{
+    (void)state;
+#define OFTEN(x)                                                                                   \
+    "{% for i in range(100000) %}{% for k in range(100) %}" x "{% endfor %}{% endfor %}"
+    static const char *const sources[] = {
+        /* characters before the one that is asked for */
+        "{% set s = '\u4f60' * 300000 %}" OFTEN("{{ s[-1] }}"),
+        "{% set s = '\u4f60' * 300000 %}" OFTEN("{{ s[-2:] }}"),
+        "{% set s = '\u4f60' * 300000 + 'x' %}" OFTEN("{{ s.find('x', 299999) }}"),
+        /* one text looked for in another */
+        "{% set s = 'a' * 30000 * 100 %}{% set t = s[9:] + 'b' %}" OFTEN("{{ t in s }}"),
+        "{% set s = 'a' * 30000 * 100 %}{% set t = s[9:] + 'b' %}" OFTEN("{{ s.rfind(t) }}"),
+        "{% set s = 'a' * 30000 * 100 %}" OFTEN("{{ s.startswith(s) }}"),
+        "{% set s = 'a' * 30000 * 100 %}{% set t = s[1:] + 'b' %}" OFTEN(
+            "{{ s.endswith((t, t)) }}"),
+        "{% set s = 'a' * 30000 * 100 %}" OFTEN("{{ s.removeprefix(s) }}"),
+        /* characters that are taken away */
+        "{% set c = 'a' * 300000 + 'x' %}" OFTEN("{{ 'xx'.strip(c) }}"),
+        "{% set s = ' ' + 'a' * 300000 %}" OFTEN("{{ s | truncate(299990) }}"),
+        "{% set s = '\t' * 300000 %}" OFTEN("{{ s.expandtabs(0) }}"),
+        /* names of arguments */
+        "{% macro m() %}{{ kwargs | length }}{% endmacro %}"
+        "{% set d = dict(range(20000) | batch(1) | map('join') | batch(2)) %}" OFTEN(
+            "{{ m(**dict(d, x=1)) }}"),
+        "{% set d = dict(dict(range(20000) | batch(1) | map('join') | batch(2)), a='') %}"
+        "{% set f = '{a}' * 10000 %}" OFTEN("{{ f.format_map(d) }}"),
+        /* keys, alone and of tuples that stand in each other */
+        "{% set s = 'a' * 300000 %}{% set d = dict('abcdefghijklmnopqrstuvwx' | batch(2)) %}" OFTEN(
+            "{{ d[s] }}"),
+        "{% set s = 'a' * 30000 * 100 %}{% set d = {s: 1, s + 'b': 2} %}" OFTEN("{{ d[s] }}"),
+        "{% set n = namespace(t=(1, 2)) %}{% for i in range(60) %}{% set n.t = (n.t, n.t) %}"
+        "{% endfor %}{{ {n.t: 1} }}",
+        /* formats */
+        "{% set f = '%' + '-' * 300000 + 'd' %}" OFTEN("{{ f % 1 }}"),
+        "{% set f = '{:' + '0' * 300000 + 'd}' %}" OFTEN("{{ f.format(1) }}"),
+        "{% set f = '%Z' * 100000 %}" OFTEN("{{ strftime_now(f) }}"),
+    };
+    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
+        const uint64_t t0 = fm_now_us();
+        check_limit_within(sources[i], 3000000, "steps");
+        const uint64_t us = fm_now_us() - t0;
+        print_message("%2zu: %llu ms\n", i, (unsigned long long)us / 1000);
+        if (us > 10000000) fail_msg("%s took %llu us", sources[i], (unsigned long long)us);
+    }
 }
 
 static void nesting_is_bounded_when_compiling(void **state)
@@ -380,6 +442,7 @@ int main(void)
         cmocka_unit_test(own_template_renders_as_jinja2_does),
         cmocka_unit_test(published_templates_render_as_jinja2_does),
         cmocka_unit_test(time_depth_memory_and_output_are_bounded),
+        cmocka_unit_test(every_kind_of_work_counts),
         cmocka_unit_test(nesting_is_bounded_when_compiling),
         cmocka_unit_test(many_names_compile_in_little_time),
         cmocka_unit_test(compiling_is_bounded_in_steps),
