@@ -176,9 +176,8 @@ static fmj_value element(fmj_run *r, fmj_value v, fmj_value key)
     case FMJ_TUPLE:
         return element_index(v.list->n, i, &at) ? v.list->items[at] : FMJ_V_MISSING;
     case FMJ_RANGE:
-        return element_index(v.range->n, i, &at)
-                   ? fmj_int(v.range->start + (int64_t)at * v.range->step)
-                   : FMJ_V_MISSING;
+        return element_index(v.range->n, i, &at) ? fmj_int(fmj_range_at(v.range, at))
+                                                 : FMJ_V_MISSING;
     case FMJ_STR:
         if (!element_index(v.str->n_char, i, &at)) return FMJ_V_MISSING;
         {
@@ -268,10 +267,13 @@ static fmj_value slice_text(fmj_run *r, const fmj_str *s, slice p)
     return fmj_buf_value(r, &b);
 }
 
+/* Element i, i in [-1, n]; those outside the range need not be integers of 64 bits. */
 static int64_t element_at(fmj_run *r, const fmj_range *range, int64_t i)
 {
-    const fmj_value offset = fmj_arith(r, '*', fmj_int(range->step), fmj_int(i));
-    return fmj_arith(r, '+', fmj_int(range->start), offset).i;
+    const fmj_value step = fmj_int(range->step);
+    if (i < 0) return fmj_arith(r, '-', fmj_int(range->start), step).i;
+    if (i == 0 || i < (int64_t)range->n) return fmj_int(fmj_range_at(range, (size_t)i)).i;
+    return fmj_arith(r, '+', fmj_int(fmj_range_at(range, (size_t)i - 1)), step).i;
 }
 
 /* A range again, as Python gives it. */

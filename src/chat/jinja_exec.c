@@ -108,7 +108,7 @@ static fmj_value next_item(fmj_run *r, fmj_source *s)
     while (s->at < source_size(s)) {
         fmj_value v;
         if (s->range) {
-            v = fmj_int(s->range->start + (int64_t)s->at * s->range->step);
+            v = fmj_int(fmj_range_at(s->range, s->at));
         } else {
             v = s->items->items[s->at];
         }

@@ -124,6 +124,12 @@ struct fmj_range {
     size_t n;
 };
 
+/* Element i, i in [0, n). It fits where start and step fit, but i * step alone may not. */
+static inline int64_t fmj_range_at(const fmj_range *range, size_t i)
+{
+    return (int64_t)((uint64_t)range->start + (uint64_t)i * (uint64_t)range->step);
+}
+
 struct fmj_view {
     const fmj_dict *dict;
     char part; /* 'k', 'v', 'i' */

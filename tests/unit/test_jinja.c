@@ -275,6 +275,34 @@ static void every_kind_of_work_counts(void **state)
     }
 }
 
+/* What stands in a range fits into 64 bits; what is multiplied on the way does not. */
+static void ranges_reach_from_end_to_end(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {"{% for i in r %}{{ i // 10**18 }} {% endfor %}",
+         "-9 -8 -7 -6 -5 -4 -3 -2 -1 0 1 2 3 4 5 6 7 8 "},
+        {"{{ r | last // 10**18 }} {{ r[17] // 10**18 }} {{ r[-1] // 10**18 }}", "8 8 8"},
+        {"{{ r[10:12] }}", "range(1000000000000000000, 3000000000000000000, 1000000000000000000)"},
+        {"{{ r[17:15:-1] }}",
+         "range(8000000000000000000, 6000000000000000000, -1000000000000000000)"},
+        {"{{ (r | list)[15] // 10**18 }} {{ r == r }} {{ 6 * 10**18 in r }}", "6 True True"},
+        {"{{ range(9 * 10**18, -9 * 10**18, -9 * 10**18) | list }}", "[9000000000000000000, 0]"},
+    };
+    json_t *none = json_object();
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char source[300];
+        snprintf(source, sizeof source, "{%% set r = range(-9 * 10**18, 9 * 10**18, 10**18) %%}%s",
+                 rows[i][0]);
+        fm_chat_text out;
+        fm_error err = {0};
+        if (render(source, strlen(source), none, 0, &out, &err) != FM_OK) fail_msg("%s", err.msg);
+        assert_string_equal(out.text, rows[i][1]);
+        fm_chat_text_free(&out);
+    }
+    json_decref(none);
+}
+
 static void nesting_is_bounded_when_compiling(void **state)
 {
     (void)state;
@@ -443,6 +471,7 @@ int main(void)
         cmocka_unit_test(published_templates_render_as_jinja2_does),
         cmocka_unit_test(time_depth_memory_and_output_are_bounded),
         cmocka_unit_test(every_kind_of_work_counts),
+        cmocka_unit_test(ranges_reach_from_end_to_end),
         cmocka_unit_test(nesting_is_bounded_when_compiling),
         cmocka_unit_test(many_names_compile_in_little_time),
         cmocka_unit_test(compiling_is_bounded_in_steps),
