@@ -272,12 +272,6 @@ const fmj_value *fmj_dict_get(fmj_run *r, const fmj_dict *d, fmj_value key)
     return i == SIZE_MAX ? NULL : &d->values[i];
 }
 
-const fmj_value *fmj_dict_get_text(fmj_run *r, const fmj_dict *d, const char *key)
-{
-    const fmj_str s = {.s = key, .n = strlen(key), .n_char = strlen(key)};
-    return fmj_dict_get(r, d, fmj_str_value(&s));
-}
-
 fmj_value fmj_method_of(fmj_run *r, fmj_value self, const char *name)
 {
     fmj_method *m = fmj_alloc(r, sizeof *m);

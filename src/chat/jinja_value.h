@@ -249,7 +249,6 @@ fmj_dict *fmj_dict_new(fmj_run *r, size_t n_expected);
 void fmj_dict_set(fmj_run *r, fmj_dict *d, fmj_value key, fmj_value value);
 /* NULL: not there. */
 const fmj_value *fmj_dict_get(fmj_run *r, const fmj_dict *d, fmj_value key);
-const fmj_value *fmj_dict_get_text(fmj_run *r, const fmj_dict *d, const char *key);
 
 /* A growing array of values. */
 typedef struct {
