@@ -1,4 +1,4 @@
-/* The table of filters, those that work on text and numbers, and the tests. */
+/* Filters by name, and those that work on text and numbers. */
 #include "chat/jinja_value.h"
 
 #include <errno.h>
