@@ -313,7 +313,8 @@ typedef struct {
 
 /* Appends n tokens to the session and computes their logits in chunks that end at multiples of the
  * engine's n_batch. Batches that are multiples of 64 all give the same bits; the same tokens given in other calls may
- * differ in the last ones. opt may be NULL. */
+ * differ in the last ones. opt may be NULL. The calling thread computes as well: a stack of 512 KiB is enough
+ * for it, and for what renders templates. */
 fm_status fm_session_eval(fm_session *session, const int32_t *ids, size_t n,
                           const fm_eval_options *opt, fm_error *err);
 

@@ -24,8 +24,8 @@
 enum {
     LINE = 128, /* two cache lines: neighbours are fetched in pairs on x86 */
     PAUSES_PER_CLOCK = 32,
-    MAX_THREADS = 1024,
-    STACK_BYTES = 2 << 20, /* kernels use up to 180 KB; some systems' default is 128 KiB */
+    /* Up to 214 KiB are used (tests/model/test_stack.c); some systems' default is 128 KiB. */
+    STACK_BYTES = 2 << 20,
 };
 
 typedef struct {
@@ -190,8 +190,9 @@ void fm_pool_limit(fm_pool *pool, int n_cpu)
 fm_status fm_pool_create(fm_pool **out, int n_threads, fm_error *err)
 {
     *out = NULL;
-    if (n_threads < 1 || n_threads > MAX_THREADS) {
-        return fm_fail(err, FM_E_ARG, "%d threads: expected 1 to %d", n_threads, MAX_THREADS);
+    if (n_threads < 1 || n_threads > FM_POOL_THREADS_MAX) {
+        return fm_fail(err, FM_E_ARG, "%d threads: expected 1 to %d", n_threads,
+                       FM_POOL_THREADS_MAX);
     }
     fm_pool *pool = NULL;
     if (posix_memalign((void **)&pool, LINE, sizeof *pool) != 0) {

@@ -18,7 +18,9 @@ typedef struct fm_pool fm_pool;
 /* item in [0, n_items); thread in [0, fm_pool_size()). */
 typedef void (*fm_pool_fn)(void *ctx, int64_t item, int thread);
 
-/* n_threads includes the caller; 1 makes no thread at all. */
+enum { FM_POOL_THREADS_MAX = 1024 };
+
+/* n_threads, up to FM_POOL_THREADS_MAX, includes the caller; 1 makes no thread at all. */
 fm_status fm_pool_create(fm_pool **out, int n_threads, fm_error *err);
 void fm_pool_destroy(fm_pool *pool);
 int fm_pool_size(const fm_pool *pool);

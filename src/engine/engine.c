@@ -19,7 +19,7 @@
 #include "quant/planar.h"
 #include "engine/tokenizer_glue.h"
 
-enum { IO_DEPTH_MAX = 1024, IO_SPLIT_MAX = 1 << 30, THREADS_MAX = 1024 };
+enum { IO_DEPTH_MAX = 1024, IO_SPLIT_MAX = 1 << 30 };
 
 void fm_engine_options_init(fm_engine_options *opt)
 {
@@ -46,9 +46,9 @@ static fm_status check_options(const fm_engine_options *o, fm_error *err)
                        "fm_engine_options_init() called?",
                        o->struct_size, sizeof *o);
     if (!o->model_path || !o->model_path[0]) return fm_fail(err, FM_E_ARG, "no model was named");
-    if (o->n_threads < 0 || o->n_threads > THREADS_MAX)
+    if (o->n_threads < 0 || o->n_threads > FM_POOL_THREADS_MAX)
         return fm_fail(err, FM_E_ARG, "threads: %d, expected 1 to %d (0: all cores)", o->n_threads,
-                       THREADS_MAX);
+                       FM_POOL_THREADS_MAX);
     if (o->n_ctx < 0)
         return fm_fail(err, FM_E_ARG, "context: %d tokens, expected 1 or more", o->n_ctx);
     if (o->n_batch < 0 || o->n_batch > (1 << 16))
