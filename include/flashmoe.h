@@ -330,7 +330,8 @@ typedef struct {
 
 /* Appends n tokens to the session and computes their logits in chunks that end at multiples of the
  * engine's n_batch. Batches that are multiples of 64 all give the same bits; the same tokens given in other calls may
- * differ in the last ones. opt may be NULL.
+ * differ in the last ones. opt may be NULL. The calling thread computes as well: a stack of 512 KiB is
+ * enough for it, and for what renders templates.
  *
  * Errors of the arguments (FM_E_ARG; FM_E_LIMIT: the context is full) are found before anything is evaluated and leave
  * the session as it was. Any other error takes the whole call back: it may be given again. Models that have recurrent

@@ -6,15 +6,11 @@
 #define FM_UNUSED __attribute__((unused))
 #define FM_ALWAYS_INLINE inline __attribute__((always_inline))
 #define FM_NOINLINE __attribute__((noinline))
-#define FM_LIKELY(x) __builtin_expect(!!(x), 1)
-#define FM_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #else
 #define FM_PRINTF(fmt, args)
 #define FM_UNUSED
 #define FM_ALWAYS_INLINE inline
 #define FM_NOINLINE
-#define FM_LIKELY(x) (x)
-#define FM_UNLIKELY(x) (x)
 #endif
 
 /* Built with the address sanitizer, which does not see what assembler reads and writes. */
@@ -24,12 +20,4 @@
 #if __has_feature(address_sanitizer)
 #define FM_ADDRESS_SANITIZER 1
 #endif
-#endif
-
-/* Checks of our own code that are too dear for release builds. */
-#ifdef FM_DEBUG
-#include <assert.h>
-#define FM_DEBUG_ASSERT(x) assert(x)
-#else
-#define FM_DEBUG_ASSERT(x) ((void)0)
 #endif

@@ -11,7 +11,8 @@
 /* Fills *err (may be NULL) and returns code. Control characters besides newline and tab become '?'. */
 fm_status fm_fail(fm_error *err, fm_status code, const char *fmt, ...) FM_PRINTF(3, 4);
 
-/* As fm_fail with FM_E_IO; appends ": " and the text of os_errno, and keeps the number. */
+/* As fm_fail with FM_E_IO, for ENOMEM with FM_E_NOMEM; appends ": " and the text of os_errno, and keeps
+ * the number. */
 fm_status fm_fail_errno(fm_error *err, int os_errno, const char *fmt, ...) FM_PRINTF(3, 4);
 
 /* Puts "text: " in front of the message that err already holds. Returns err's code. */

@@ -1,4 +1,5 @@
-/* FNV-1a, 64 bits: for token hashes that people compare and for hash tables. Not for security. */
+/* Hashes. FNV-1a, 64 bits, is for what people compare (token hashes) and for file formats; whoever
+ * wants names that collide finds them. Tables over names from files take fm_hash_bytes(). */
 #pragma once
 
 #include <stddef.h>
@@ -17,7 +18,18 @@ static inline uint64_t fm_fnv1a(uint64_t h, const void *data, size_t n)
 static inline uint64_t fm_fnv1a_id(uint64_t h, int32_t id)
 {
     const uint32_t u = (uint32_t)id;
-    const unsigned char bytes[4] = {(unsigned char)u, (unsigned char)(u >> 8),
-                                    (unsigned char)(u >> 16), (unsigned char)(u >> 24)};
-    return fm_fnv1a(h, bytes, sizeof bytes);
+    const unsigned char four[4] = {(unsigned char)u, (unsigned char)(u >> 8),
+                                   (unsigned char)(u >> 16), (unsigned char)(u >> 24)};
+    return fm_fnv1a(h, four, sizeof four);
 }
+
+/* What one table adds to its hashes: nobody who writes a file knows it, so nobody can choose names
+ * that collide. Another one for every table; results must not depend on it. */
+typedef struct {
+    uint64_t a, b;
+} fm_hash_seed;
+
+fm_hash_seed fm_hash_seed_new(void);
+
+/* SipHash-1-3. */
+uint64_t fm_hash_bytes(fm_hash_seed seed, const void *data, size_t n);

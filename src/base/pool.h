@@ -25,7 +25,7 @@ static inline int fm_pool_threads(int asked, int n_cpu)
     return asked != 0 ? asked : n_cpu < FM_POOL_THREADS_MAX ? n_cpu : FM_POOL_THREADS_MAX;
 }
 
-/* n_threads includes the caller; 1 makes no thread at all. */
+/* n_threads, up to FM_POOL_THREADS_MAX, includes the caller; 1 makes no thread at all. */
 fm_status fm_pool_create(fm_pool **out, int n_threads, fm_error *err);
 void fm_pool_destroy(fm_pool *pool);
 int fm_pool_size(const fm_pool *pool);

@@ -176,14 +176,13 @@ static fmj_value element(fmj_run *r, fmj_value v, fmj_value key)
     case FMJ_TUPLE:
         return element_index(v.list->n, i, &at) ? v.list->items[at] : FMJ_V_MISSING;
     case FMJ_RANGE:
-        return element_index(v.range->n, i, &at)
-                   ? fmj_int(v.range->start + (int64_t)at * v.range->step)
-                   : FMJ_V_MISSING;
+        return element_index(v.range->n, i, &at) ? fmj_int(fmj_range_at(v.range, at))
+                                                 : FMJ_V_MISSING;
     case FMJ_STR:
         if (!element_index(v.str->n_char, i, &at)) return FMJ_V_MISSING;
         {
             size_t len;
-            const size_t from = fmj_str_offset(v.str, at);
+            const size_t from = fmj_str_offset(r, v.str, at);
             fmj_char_at(v.str, from, &len);
             return fmj_str_value(fmj_str_part(r, v.str, from, len));
         }
@@ -257,8 +256,8 @@ static slice make_slice(fmj_run *r, size_t length, fmj_value start, fmj_value st
 static fmj_value slice_text(fmj_run *r, const fmj_str *s, slice p)
 {
     if (p.step == 1 || p.n == 0) {
-        const size_t from = fmj_str_offset(s, p.n > 0 ? (size_t)p.start : 0);
-        const size_t to = fmj_str_offset(s, p.n > 0 ? (size_t)p.start + p.n : 0);
+        const size_t from = fmj_str_offset(r, s, p.n > 0 ? (size_t)p.start : 0);
+        const size_t to = fmj_str_offset(r, s, p.n > 0 ? (size_t)p.start + p.n : 0);
         return fmj_str_value(fmj_str_part(r, s, from, to - from));
     }
     const fmj_list *chars = fmj_items(r, fmj_str_value(s));
@@ -268,10 +267,13 @@ static fmj_value slice_text(fmj_run *r, const fmj_str *s, slice p)
     return fmj_buf_value(r, &b);
 }
 
+/* Element i, i in [-1, n]; those outside the range need not be integers of 64 bits. */
 static int64_t element_at(fmj_run *r, const fmj_range *range, int64_t i)
 {
-    const fmj_value offset = fmj_arith(r, '*', fmj_int(range->step), fmj_int(i));
-    return fmj_arith(r, '+', fmj_int(range->start), offset).i;
+    const fmj_value step = fmj_int(range->step);
+    if (i < 0) return fmj_arith(r, '-', fmj_int(range->start), step).i;
+    if (i == 0 || i < (int64_t)range->n) return fmj_int(fmj_range_at(range, (size_t)i)).i;
+    return fmj_arith(r, '+', fmj_int(fmj_range_at(range, (size_t)i - 1)), step).i;
 }
 
 /* A range again, as Python gives it. */

@@ -65,6 +65,7 @@ typedef struct {
 
 static void add_keyword(fmj_run *r, keywords *k, const fmj_str *name, fmj_value value)
 {
+    fmj_step_names(r, k->n, name);
     for (size_t i = 0; i < k->n; i++)
         if (fmj_str_equal(k->names[i], name))
             fmj_raise(r, "got multiple values for keyword argument '%.*s'", (int)name->n, name->s);

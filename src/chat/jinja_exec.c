@@ -7,6 +7,7 @@
 
 void fmj_frame_load(fmj_run *r, fmj_frame *f, const fmj_scope *scope)
 {
+    fmj_step(r, (uint64_t)scope->n / 4);
     for (int32_t i = 0; i < scope->n; i++) {
         const fmj_load *l = &scope->loads[i];
         const fmj_frame *from = f;
@@ -107,7 +108,7 @@ static fmj_value next_item(fmj_run *r, fmj_source *s)
     while (s->at < source_size(s)) {
         fmj_value v;
         if (s->range) {
-            v = fmj_int(s->range->start + (int64_t)s->at * s->range->step);
+            v = fmj_int(fmj_range_at(s->range, s->at));
         } else {
             v = s->items->items[s->at];
         }
@@ -254,8 +255,9 @@ static fmj_flow exec_for(fmj_run *r, const fmj_node *n)
 
 /* ---- macros -------------------------------------------------------------------------------------- */
 
-static fmj_value keyword(const fmj_args *args, const fmj_str *name, bool *used)
+static fmj_value keyword(fmj_run *r, const fmj_args *args, const fmj_str *name, bool *used)
 {
+    fmj_step_names(r, args->n_kw, name);
     for (size_t i = 0; i < args->n_kw; i++) {
         if (!fmj_str_equal(args->names[i], name)) continue;
         used[i] = true;
@@ -304,7 +306,7 @@ static void fill_special(fmj_run *r, const fmj_macro *m, const fmj_args *args, b
 {
     const fmj_node *n = m->node;
     if (n->caller_slot >= 0 && !found_caller) {
-        const fmj_value caller = keyword(args, fmj_str_over(r, "caller", 6, true), used);
+        const fmj_value caller = keyword(r, args, fmj_str_over(r, "caller", 6, true), used);
         const bool is_given = caller.kind != FMJ_MISSING && caller.kind != FMJ_NONE;
         f->slots[n->caller_slot] = is_given ? caller : fmj_undefined_hint(r, "No caller defined");
     }
@@ -328,7 +330,7 @@ fmj_value fmj_macro_call(fmj_run *r, const fmj_macro *m, const fmj_args *args)
     for (size_t i = 0; i < n->list.n; i++) {
         const fmj_node *p = n->list.v[i];
         if (i >= args->n_pos && fmj_str_is(p->value.str, "caller")) found_caller = true;
-        f->slots[p->slot] = i < args->n_pos ? args->pos[i] : keyword(args, p->value.str, used);
+        f->slots[p->slot] = i < args->n_pos ? args->pos[i] : keyword(r, args, p->value.str, used);
     }
     fill_special(r, m, args, used, found_caller, f);
     fmj_frame *outer = r->frame;

@@ -1,4 +1,4 @@
-/* The table of filters, those that work on text and numbers, and the tests. */
+/* Filters by name, and those that work on text and numbers. */
 #include "chat/jinja_value.h"
 
 #include <errno.h>
@@ -197,7 +197,8 @@ static fmj_value do_truncate(fmj_run *r, fmj_value v, const fmj_value *arg)
     if (have < 0) fmj_raise(r, "object of type '%s' has no len()", fmj_type_name(v));
     if (have <= length || have - length <= leeway) return v;
     if (v.kind != FMJ_STR) fmj_raise(r, "truncate expects a string, not '%s'", fmj_type_name(v));
-    size_t to = fmj_str_offset(v.str, (size_t)(length - n_end));
+    size_t to = fmj_str_offset(r, v.str, (size_t)(length - n_end));
+    fmj_step(r, to / 64);
     if (!kill) {
         for (size_t i = to; i > 0; i--) {
             if (v.str->s[i - 1] != ' ') continue;

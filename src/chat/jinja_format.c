@@ -168,7 +168,7 @@ static void put_number(fmj_run *r, fmj_buf *b, fmj_value v, const spec *s)
 static void put_text(fmj_run *r, fmj_buf *b, const fmj_str *text, const spec *s)
 {
     if (s->precision >= 0 && (size_t)s->precision < text->n_char)
-        text = fmj_str_part(r, text, 0, fmj_str_offset(text, (size_t)s->precision));
+        text = fmj_str_part(r, text, 0, fmj_str_offset(r, text, (size_t)s->precision));
     const fmj_str *fill = s->fill ? s->fill : fmj_text(r, " ").str;
     const int64_t pad = s->width - (int64_t)text->n_char;
     const int64_t left = pad <= 0 ? 0 : s->align == '>' ? pad : s->align == '^' ? pad / 2 : 0;
@@ -368,6 +368,7 @@ fmj_value fmj_percent(fmj_run *r, const fmj_str *format, fmj_value values)
 {
     percent p = {.r = r, .f = format, .values = values};
     fmj_buf b = {0};
+    fmj_step(r, format->n / 16);
     while (p.at < format->n) {
         const char *mark = memchr(format->s + p.at, '%', format->n - p.at);
         const size_t end = mark ? (size_t)(mark - format->s) : format->n;
@@ -484,6 +485,7 @@ static fmj_value field_root(fmj_run *r, fields *f, const fmj_str *name)
                       (long long)i);
         return f->args->pos[i];
     }
+    fmj_step_names(r, f->args->n_kw, name);
     for (size_t k = 0; k < f->args->n_kw; k++)
         if (fmj_str_equal(f->args->names[k], name)) return f->args->kw[k];
     fmj_raise(r, "'%.*s'", (int)(name->n > 100 ? 100 : name->n), name->s);
@@ -556,6 +558,7 @@ static void put_field(fmj_run *r, fmj_buf *b, const fmj_str *s, size_t from, siz
 static const fmj_str *expand(fmj_run *r, const fmj_str *s, fields *f, int depth)
 {
     if (depth > 2) fmj_raise(r, "Max string recursion exceeded");
+    fmj_step(r, s->n / 16);
     fmj_buf b = {0};
     for (size_t at = 0; at < s->n;) {
         const char c = s->s[at];

@@ -263,6 +263,7 @@ fmj_value fmj_strftime_now(fmj_run *r, const fmj_str *format)
             fmj_buf_part(r, &b, format, at, len);
             continue;
         }
+        fmj_step(r, 1);
         size_t n_mark = at + 2 < format->n && strchr("-_0^#EO", format->s[at + 1]) ? 3 : 2;
         char mark[8], text[200];
         const char kind = format->s[at + n_mark - 1];

@@ -22,6 +22,7 @@ typedef struct {
 static fmj_token *add(lexer *l, fmj_token_kind kind)
 {
     fmj_tokens *t = l->out;
+    l->r->line = l->line;
     if (t->n == t->cap) {
         const size_t cap = t->cap ? 2 * t->cap : 256;
         fmj_token *v = fmj_alloc_array(l->r, cap, sizeof *v);

@@ -46,14 +46,16 @@ static bool span(const call *c, size_t *from, size_t *to)
     if (b < 0) b = b < -n ? 0 : b + n;
     if (b > n) b = n;
     if (a > b) return false;
-    *from = fmj_str_offset(c->s, (size_t)a);
-    *to = fmj_str_offset(c->s, (size_t)b);
+    *from = fmj_str_offset(c->r, c->s, (size_t)a);
+    *to = fmj_str_offset(c->r, c->s, (size_t)b);
     return true;
 }
 
-static int64_t chars_before(const fmj_str *s, size_t at)
+static int64_t chars_before(fmj_run *r, const fmj_str *s, size_t at)
 {
     int64_t n = 0;
+    if (fmj_str_is_ascii(s)) return (int64_t)at;
+    fmj_step(r, at / 64);
     for (size_t i = 0; i < at; i++) n += ((unsigned char)s->s[i] & 0xC0) != 0x80;
     return n;
 }
@@ -69,7 +71,7 @@ static fmj_value search(call *c)
     if (span(c, &from, &to))
         at =
             is_reverse ? fmj_rfind(c->r, c->s, sub, from, to) : fmj_find(c->r, c->s, sub, from, to);
-    if (at != SIZE_MAX) return fmj_int(chars_before(c->s, at));
+    if (at != SIZE_MAX) return fmj_int(chars_before(c->r, c->s, at));
     if (strcmp(c->name + is_reverse, "index") == 0) fmj_raise(c->r, "substring not found");
     return fmj_int(-1);
 }
@@ -89,10 +91,12 @@ static fmj_value count(call *c)
     return fmj_int(n);
 }
 
-static bool matches_end(const fmj_str *s, const fmj_str *part, size_t from, size_t to,
+static bool matches_end(fmj_run *r, const fmj_str *s, const fmj_str *part, size_t from, size_t to,
                         bool at_start)
 {
+    fmj_step(r, 1);
     if (part->n > to - from) return false;
+    fmj_step(r, part->n / 256);
     return memcmp(s->s + (at_start ? from : to - part->n), part->s, part->n) == 0;
 }
 
@@ -106,13 +110,14 @@ static fmj_value starts_or_ends(call *c)
         fmj_raise(c->r, "%s first arg must be str or a tuple of str, not %s", c->name,
                   fmj_type_name(what));
     if (!span(c, &from, &to)) return fmj_bool(false);
-    if (what.kind == FMJ_STR) return fmj_bool(matches_end(c->s, what.str, from, to, at_start));
+    if (what.kind == FMJ_STR)
+        return fmj_bool(matches_end(c->r, c->s, what.str, from, to, at_start));
     for (size_t i = 0; i < what.list->n; i++) {
         const fmj_value v = what.list->items[i];
         if (v.kind != FMJ_STR)
             fmj_raise(c->r, "tuple for %s must only contain str, not %s", c->name,
                       fmj_type_name(v));
-        if (matches_end(c->s, v.str, from, to, at_start)) return fmj_bool(true);
+        if (matches_end(c->r, c->s, v.str, from, to, at_start)) return fmj_bool(true);
     }
     return fmj_bool(false);
 }
@@ -286,6 +291,7 @@ static fmj_value expand_tabs(call *c)
     const fmj_str *space = fmj_text(c->r, " ").str;
     fmj_buf b = {0};
     int64_t column = 0;
+    fmj_step(c->r, c->s->n / 16);
     for (size_t at = 0, len; at < c->s->n; at += len) {
         const int32_t code = fmj_char_at(c->s, at, &len);
         if (code == '\t') {
@@ -318,7 +324,7 @@ static fmj_value remove_affix(call *c)
     positional(c, "affix", 1);
     const fmj_str *affix = text_arg(c, 0);
     const bool is_prefix = c->name[6] == 'p';
-    if (!matches_end(c->s, affix, 0, c->s->n, is_prefix)) return value_of(c->s);
+    if (!matches_end(c->r, c->s, affix, 0, c->s->n, is_prefix)) return value_of(c->s);
     return value_of(fmj_str_part(c->r, c->s, is_prefix ? affix->n : 0, c->s->n - affix->n));
 }
 

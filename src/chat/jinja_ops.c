@@ -507,8 +507,7 @@ const fmj_list *fmj_items(fmj_run *r, fmj_value v)
     case FMJ_RANGE: {
         fmj_value *items = fmj_alloc_array(r, v.range->n + 1, sizeof *items);
         fmj_step(r, v.range->n);
-        for (size_t i = 0; i < v.range->n; i++)
-            items[i] = fmj_int(v.range->start + (int64_t)i * v.range->step);
+        for (size_t i = 0; i < v.range->n; i++) items[i] = fmj_int(fmj_range_at(v.range, i));
         return make_list(r, items, v.range->n);
     }
     case FMJ_ITERATOR: {

@@ -246,6 +246,7 @@ static void parse_signature(fmj_parser *p, fmj_node *n)
     while (!fmj_token_is_op(fmj_token_now(p), ")")) {
         if (n->list.n > 0) fmj_token_expect_op(p, ",");
         fmj_node *arg = fmj_parse_name_target(p);
+        fmj_step_names(p->r, n->list.n, arg->value.str);
         for (size_t i = 0; i < n->list.n; i++)
             if (fmj_str_equal(n->list.v[i]->value.str, arg->value.str))
                 fmj_syntax(p, arg->line, "duplicate argument '%.*s'", (int)arg->value.str->n,
@@ -359,6 +360,7 @@ static void parse_until(fmj_parser *p, fmj_nodes *body, const char *const *ends,
     fmj_parser_enter(p);
     for (;;) {
         const fmj_token *t = fmj_token_next(p);
+        p->r->line = t->line;
         if (t->kind == TOK_DATA) {
             fmj_nodes_add(p->r, body, output_of(p, NODE_DATA, t));
         } else if (t->kind == TOK_VARIABLE_BEGIN) {

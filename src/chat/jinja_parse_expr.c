@@ -68,6 +68,7 @@ static void ensure(fmj_parser *p, bool ok, int32_t line)
 static void add_keyword(fmj_parser *p, fmj_node *n, const fmj_str *name, fmj_node *value)
 {
     const size_t have = n->kw.n;
+    fmj_step_names(p->r, have, name);
     for (size_t i = 0; i < have; i++)
         if (fmj_str_equal(n->kw_names[i], name))
             fmj_syntax(p, value->line, "keyword argument repeated: %.*s", (int)name->n, name->s);

@@ -42,7 +42,8 @@ void fmj_step(fmj_run *r, uint64_t n)
     const uint64_t max = r->in && r->in->max_steps ? r->in->max_steps : FM_JINJA_MAX_STEPS;
     r->steps += n;
     if (r->steps > max)
-        fmj_fail(r, FM_E_LIMIT, "the template ran for more than %llu steps",
+        fmj_fail(r, FM_E_LIMIT, "%s more than %llu steps",
+                 r->in ? "the template ran for" : "compiling the template takes",
                  (unsigned long long)max);
 }
 
@@ -164,8 +165,9 @@ static fmj_value find_variable(fmj_run *r, const fmj_str *name)
 
 static void run(fmj_run *r, fmj_buf *out)
 {
-    r->context = fmj_alloc_array(r, (size_t)r->t->n_name + 1, sizeof *r->context);
-    for (int32_t i = 0; i < r->t->n_name; i++) r->context[i] = find_variable(r, r->t->names[i]);
+    const fmj_dict *names = r->t->names;
+    r->context = fmj_alloc_array(r, names->n + 1, sizeof *r->context);
+    for (size_t i = 0; i < names->n; i++) r->context[i] = find_variable(r, names->keys[i].str);
     r->out = out;
     r->frame = fmj_frame_enter(r, r->t->scope, NULL);
     fmj_exec(r, &r->t->body);

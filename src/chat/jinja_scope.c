@@ -20,8 +20,8 @@ typedef struct frame_builder {
     struct frame_builder *up;
     fmj_run *r;
     fm_jinja *t;
-    const fmj_str **names; /* [n] */
-    symbol *symbols;       /* [n], of the branch that is being read */
+    fmj_dict *slots; /* name to slot; the keys stand in the order of the slots */
+    symbol *symbols; /* [n], of the branch that is being read                  */
     int32_t n, cap;
 } frame_builder;
 
@@ -34,23 +34,25 @@ typedef struct {
 
 /* ---- symbols ------------------------------------------------------------------------------------- */
 
+/* The slot of the name in this frame; -1: none. */
+static int32_t known_slot(const frame_builder *b, const fmj_str *name)
+{
+    const fmj_value *slot = fmj_dict_get(b->r, b->slots, fmj_str_value(name));
+    return slot ? (int32_t)slot->i : -1;
+}
+
 static int32_t slot_of(frame_builder *b, const fmj_str *name)
 {
-    for (int32_t i = 0; i < b->n; i++)
-        if (fmj_str_equal(b->names[i], name)) return i;
+    const int32_t known = known_slot(b, name);
+    if (known >= 0) return known;
     if (b->n == b->cap) {
         const int32_t cap = b->cap ? 2 * b->cap : 16;
-        const fmj_str **names = fmj_alloc_array(b->r, (size_t)cap, sizeof *names);
         symbol *symbols = fmj_alloc_array(b->r, (size_t)cap, sizeof *symbols);
-        if (b->n > 0) {
-            memcpy(names, b->names, (size_t)b->n * sizeof *names);
-            memcpy(symbols, b->symbols, (size_t)b->n * sizeof *symbols);
-        }
-        b->names = names;
+        if (b->n > 0) memcpy(symbols, b->symbols, (size_t)b->n * sizeof *symbols);
         b->symbols = symbols;
         b->cap = cap;
     }
-    b->names[b->n] = name;
+    fmj_dict_set(b->r, b->slots, fmj_str_value(name), fmj_int(b->n));
     b->symbols[b->n] = (symbol){0};
     return b->n++;
 }
@@ -60,11 +62,9 @@ static bool find(const frame_builder *b, const fmj_str *name, int32_t *hops, int
 {
     *hops = 0;
     for (; b; b = b->up, ++*hops) {
-        for (int32_t i = 0; i < b->n; i++) {
-            if (!b->symbols[i].is_known || !fmj_str_equal(b->names[i], name)) continue;
-            *slot = i;
-            return true;
-        }
+        fmj_step(b->r, 1);
+        *slot = known_slot(b, name);
+        if (*slot >= 0 && b->symbols[*slot].is_known) return true;
     }
     return false;
 }
@@ -72,16 +72,12 @@ static bool find(const frame_builder *b, const fmj_str *name, int32_t *hops, int
 /* The number of a name that is looked up in the request. */
 static int32_t context_name(frame_builder *b, const fmj_str *name)
 {
-    fm_jinja *t = b->t;
-    for (int32_t i = 0; i < t->n_name; i++)
-        if (fmj_str_equal(t->names[i], name)) return i;
-    if (t->n_name % 16 == 0) {
-        const fmj_str **names = fmj_alloc_array(b->r, (size_t)t->n_name + 16, sizeof *names);
-        if (t->n_name > 0) memcpy(names, t->names, (size_t)t->n_name * sizeof *names);
-        t->names = names;
-    }
-    t->names[t->n_name] = name;
-    return t->n_name++;
+    fmj_dict *names = b->t->names;
+    const fmj_value *known = fmj_dict_get(b->r, names, fmj_str_value(name));
+    if (known) return (int32_t)known->i;
+    const int32_t number = (int32_t)names->n;
+    fmj_dict_set(b->r, names, fmj_str_value(name), fmj_int(number));
+    return number;
 }
 
 static fmj_load outer_or(frame_builder *b, const fmj_str *name, fmj_load_kind otherwise)
@@ -212,12 +208,13 @@ static void note_if(frame_builder *b, const fmj_node *n, size_t first, size_t en
     for (int32_t i = 0; i < b->n; i++) {
         bool is_new = i >= n_before || !before[i].is_stored;
         is_new = is_new && b->symbols[i].is_stored;
-        if (is_new) b->symbols[i].load = outer_or(b, b->names[i], LOAD_RESOLVE);
+        if (is_new) b->symbols[i].load = outer_or(b, b->slots->keys[i].str, LOAD_RESOLVE);
     }
 }
 
 static void note_statement(frame_builder *b, const fmj_node *n)
 {
+    b->r->line = n->line;
     switch (n->kind) {
     case NODE_IF:
         note_if(b, n, 0, n->list.n, true);
@@ -257,6 +254,7 @@ static void note_body(frame_builder *b, const fmj_nodes *body)
 /* ---- is a name read in a body before it is assigned there? ---------------------------------------- */
 
 typedef struct {
+    fmj_run *r;
     const char *name;
     bool is_found, is_assigned;
 } search;
@@ -266,6 +264,7 @@ static void search_body(search *s, const fmj_nodes *body);
 static void search_node(search *s, const fmj_node *n)
 {
     if (!n || s->is_found || s->is_assigned) return;
+    fmj_step(s->r, 1); /* a body is searched once for every frame around it */
     if (n->kind == NODE_NAME) {
         if (!fmj_str_is(n->value.str, s->name)) return;
         if (n->is_store) {
@@ -292,9 +291,9 @@ static void search_body(search *s, const fmj_nodes *body)
     for (size_t i = 0; i < body->n; i++) search_node(s, body->v[i]);
 }
 
-static bool reads(const fmj_nodes *body, const char *name)
+static bool reads(fmj_run *r, const fmj_nodes *body, const char *name)
 {
-    search s = {.name = name};
+    search s = {.r = r, .name = name};
     search_body(&s, body);
     return s.is_found;
 }
@@ -346,7 +345,7 @@ static fmj_scope *finish(frame_builder *b)
 
 static frame_builder inner(frame_builder *b)
 {
-    return (frame_builder){.up = b, .r = b->r, .t = b->t};
+    return (frame_builder){.up = b, .r = b->r, .t = b->t, .slots = fmj_dict_new(b->r, 0)};
 }
 
 static const fmj_str *word(frame_builder *b, const char *s)
@@ -358,7 +357,7 @@ static void place_for(frame_builder *b, fmj_node *n, place at)
 {
     at.is_in_for = true;
     place_expr(b, n->b, at);
-    n->has_loop = n->is_recursive || reads(&n->body, "loop");
+    n->has_loop = n->is_recursive || reads(b->r, &n->body, "loop");
 
     frame_builder body = inner(b);
     declare_target(&body, n->a); /* first, so that they have the same slots in the test's frame */
@@ -403,7 +402,7 @@ static void place_macro(frame_builder *b, fmj_node *n, bool is_in_for)
     for (size_t i = 0; i < n->list.n; i++) declare(&f, n->list.v[i]->value.str);
     note_list(&f, &n->kw);
     note_body(&f, &n->body);
-    if (reads(&n->body, "caller")) {
+    if (reads(b->r, &n->body, "caller")) {
         n->has_explicit_caller = has_parameter(n, "caller", &has_default);
         if (n->has_explicit_caller && !has_default)
             refuse(b, n,
@@ -411,9 +410,9 @@ static void place_macro(frame_builder *b, fmj_node *n, bool is_in_for)
                    "omitted or be given a default.");
         n->caller_slot = declare(&f, word(b, "caller"));
     }
-    if (!has_parameter(n, "kwargs", &has_default) && reads(&n->body, "kwargs"))
+    if (!has_parameter(n, "kwargs", &has_default) && reads(b->r, &n->body, "kwargs"))
         n->kwargs_slot = declare(&f, word(b, "kwargs"));
-    if (!has_parameter(n, "varargs", &has_default) && reads(&n->body, "varargs"))
+    if (!has_parameter(n, "varargs", &has_default) && reads(b->r, &n->body, "varargs"))
         n->varargs_slot = declare(&f, word(b, "varargs"));
     const place at = {.is_in_for = is_in_for};
     for (size_t i = 0; i < n->list.n; i++) {
@@ -442,6 +441,7 @@ static void place_block(frame_builder *b, fmj_node *n, place at)
 static void place_statement(frame_builder *b, fmj_node *n, place at)
 {
     place soft = at;
+    b->r->line = n->line;
     switch (n->kind) {
     case NODE_IF:
         soft.is_soft = true;
@@ -496,7 +496,8 @@ static void place_body(frame_builder *b, fmj_nodes *body, place at)
 
 void fmj_resolve(fmj_run *r, fm_jinja *t)
 {
-    frame_builder b = {.r = r, .t = t};
+    frame_builder b = {.r = r, .t = t, .slots = fmj_dict_new(r, 0)};
+    t->names = fmj_dict_new(r, 0);
     note_body(&b, &t->body);
     place_body(&b, &t->body, (place){0});
     t->scope = finish(&b);

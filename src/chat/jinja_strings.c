@@ -12,9 +12,9 @@ size_t fmj_find(fmj_run *r, const fmj_str *s, const fmj_str *sub, size_t from, s
         const char *p = memchr(s->s + at, sub->s[0], to - sub->n + 1 - at);
         if (!p) break;
         at = (size_t)(p - s->s);
+        if (sub->n > 64) fmj_step(r, sub->n / 256 + 1);
         if (memcmp(p, sub->s, sub->n) == 0) return at;
         at++;
-        if (sub->n > 64) fmj_step(r, 1);
     }
     return SIZE_MAX;
 }
@@ -22,20 +22,24 @@ size_t fmj_find(fmj_run *r, const fmj_str *s, const fmj_str *sub, size_t from, s
 size_t fmj_rfind(fmj_run *r, const fmj_str *s, const fmj_str *sub, size_t from, size_t to)
 {
     if (from > to || sub->n > to - from) return SIZE_MAX;
+    if (sub->n == 0) return to;
     fmj_step(r, (to - from) / 64 + 1);
     for (size_t at = to - sub->n + 1; at-- > from;) {
-        if (sub->n > 64) fmj_step(r, 1);
+        if (s->s[at] != sub->s[0]) continue;
+        if (sub->n > 64) fmj_step(r, sub->n / 256 + 1);
         if (memcmp(s->s + at, sub->s, sub->n) == 0) return at;
     }
     return SIZE_MAX;
 }
 
-static bool is_stripped(int32_t c, const fmj_str *chars)
+static bool is_stripped(fmj_run *r, int32_t c, const fmj_str *chars)
 {
+    fmj_step(r, 1);
     if (!chars) return fmj_is_space(c);
-    for (size_t at = 0, len; at < chars->n; at += len)
-        if (fmj_char_at(chars, at, &len) == c) return true;
-    return false;
+    size_t at = 0, len;
+    while (at < chars->n && fmj_char_at(chars, at, &len) != c) at += len;
+    fmj_step(r, at / 16);
+    return at < chars->n;
 }
 
 const fmj_str *fmj_strip(fmj_run *r, const fmj_str *s, fmj_value v, bool left, bool right)
@@ -47,16 +51,12 @@ const fmj_str *fmj_strip(fmj_run *r, const fmj_str *s, fmj_value v, bool left, b
         fmj_raise(r, "strip arg must be None or str");
     }
     size_t from = 0, to = s->n, len;
-    while (left && from < to && is_stripped(fmj_char_at(s, from, &len), chars)) {
-        fmj_step(r, 1);
-        from += len;
-    }
+    while (left && from < to && is_stripped(r, fmj_char_at(s, from, &len), chars)) from += len;
     while (right && to > from) {
         size_t at = to;
         do at--;
         while (at > from && ((unsigned char)s->s[at] & 0xC0) == 0x80);
-        if (!is_stripped(fmj_char_at(s, at, &len), chars)) break;
-        fmj_step(r, 1);
+        if (!is_stripped(r, fmj_char_at(s, at, &len), chars)) break;
         to = at;
     }
     return fmj_str_part(r, s, from, to - from);

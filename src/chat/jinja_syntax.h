@@ -138,8 +138,7 @@ struct fm_jinja {
     char *origin;
     fmj_nodes body;
     fmj_scope *scope;
-    const fmj_str **names; /* [n_name] that are looked up in the request */
-    int32_t n_name;
+    fmj_dict *names; /* that are looked up in the request, with their numbers */
 };
 
 enum {

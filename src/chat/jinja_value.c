@@ -49,7 +49,7 @@ bool fmj_str_equal(const fmj_str *a, const fmj_str *b)
     return a->n == b->n && memcmp(a->s, b->s, a->n) == 0;
 }
 
-size_t fmj_str_offset(const fmj_str *s, size_t i)
+size_t fmj_str_offset(fmj_run *r, const fmj_str *s, size_t i)
 {
     if (fmj_str_is_ascii(s)) return i;
     if (i >= s->n_char) return s->n;
@@ -58,6 +58,7 @@ size_t fmj_str_offset(const fmj_str *s, size_t i)
         const bool is_start = ((unsigned char)s->s[at] & 0xC0) != 0x80;
         if (is_start && seen++ == i) break;
     }
+    fmj_step(r, at / 64);
     return at;
 }
 
@@ -143,6 +144,7 @@ static uint64_t hash_value(fmj_run *r, fmj_value v)
 {
     switch (v.kind) {
     case FMJ_STR:
+        fmj_step(r, v.str->n / 64);
         return fm_fnv1a(FM_FNV1A_INIT, v.str->s, v.str->n);
     case FMJ_NONE:
     case FMJ_UNDEFINED:
@@ -158,6 +160,7 @@ static uint64_t hash_value(fmj_run *r, fmj_value v)
     case FMJ_TUPLE: {
         uint64_t h = 7;
         fmj_enter(r);
+        fmj_step(r, v.list->n); /* one tuple may be the items of another many times over */
         for (size_t i = 0; i < v.list->n; i++) h = h * 31 + hash_value(r, v.list->items[i]);
         fmj_leave(r);
         return h;
@@ -210,6 +213,7 @@ static size_t find_entry(fmj_run *r, const fmj_dict *d, fmj_value key)
         return d->index[at] != 0 ? d->index[at] - 1 : SIZE_MAX;
     }
     if (key.kind != FMJ_STR) hash_value(r, key); /* raises for what cannot be a key */
+    if (key.kind == FMJ_STR) fmj_step(r, key.str->n / 64);
     for (size_t i = 0; i < d->n; i++) {
         const fmj_value k = d->keys[i];
         if (k.kind == FMJ_STR && key.kind == FMJ_STR) {
@@ -266,12 +270,6 @@ const fmj_value *fmj_dict_get(fmj_run *r, const fmj_dict *d, fmj_value key)
 {
     const size_t i = find_entry(r, d, key);
     return i == SIZE_MAX ? NULL : &d->values[i];
-}
-
-const fmj_value *fmj_dict_get_text(fmj_run *r, const fmj_dict *d, const char *key)
-{
-    const fmj_str s = {.s = key, .n = strlen(key), .n_char = strlen(key)};
-    return fmj_dict_get(r, d, fmj_str_value(&s));
 }
 
 fmj_value fmj_method_of(fmj_run *r, fmj_value self, const char *name)

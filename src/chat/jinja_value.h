@@ -124,6 +124,12 @@ struct fmj_range {
     size_t n;
 };
 
+/* Element i, i in [0, n). It fits where start and step fit, but i * step alone may not. */
+static inline int64_t fmj_range_at(const fmj_range *range, size_t i)
+{
+    return (int64_t)((uint64_t)range->start + (uint64_t)i * (uint64_t)range->step);
+}
+
 struct fmj_view {
     const fmj_dict *dict;
     char part; /* 'k', 'v', 'i' */
@@ -184,6 +190,11 @@ _Noreturn void fmj_fail(fmj_run *r, fm_status code, const char *fmt, ...) FM_PRI
 _Noreturn void fmj_raise_undefined(fmj_run *r, const fmj_undefined *u);
 /* Counts work: one step is about one node of the tree or 64 bytes of text. */
 void fmj_step(fmj_run *r, uint64_t n);
+/* Counts the search for a name among n, one after another. */
+static inline void fmj_step_names(fmj_run *r, size_t n, const fmj_str *name)
+{
+    fmj_step(r, n / 8 + n * (name->n / 256));
+}
 /* Every recursion goes through these. */
 void fmj_enter(fmj_run *r);
 void fmj_leave(fmj_run *r);
@@ -219,7 +230,7 @@ const fmj_str *fmj_str_part(fmj_run *r, const fmj_str *s, size_t at, size_t n);
 bool fmj_str_is(const fmj_str *s, const char *literal);
 bool fmj_str_equal(const fmj_str *a, const fmj_str *b);
 /* Byte offset of character i, i in [0, n_char]. */
-size_t fmj_str_offset(const fmj_str *s, size_t i);
+size_t fmj_str_offset(fmj_run *r, const fmj_str *s, size_t i);
 static inline bool fmj_str_is_ascii(const fmj_str *s)
 {
     return s->n_char == s->n;
@@ -238,7 +249,6 @@ fmj_dict *fmj_dict_new(fmj_run *r, size_t n_expected);
 void fmj_dict_set(fmj_run *r, fmj_dict *d, fmj_value key, fmj_value value);
 /* NULL: not there. */
 const fmj_value *fmj_dict_get(fmj_run *r, const fmj_dict *d, fmj_value key);
-const fmj_value *fmj_dict_get_text(fmj_run *r, const fmj_dict *d, const char *key);
 
 /* A growing array of values. */
 typedef struct {

@@ -112,8 +112,6 @@ fm_status fm_meta_u32(const fm_checkpoint *c, const char *key, uint32_t *out, fm
 fm_status fm_meta_u32_or(const fm_checkpoint *c, const char *key, uint32_t *out, uint32_t fallback,
                          fm_error *err);
 fm_status fm_meta_f32(const fm_checkpoint *c, const char *key, float *out, fm_error *err);
-fm_status fm_meta_f32_or(const fm_checkpoint *c, const char *key, float *out, float fallback,
-                         fm_error *err);
 fm_status fm_meta_bool_or(const fm_checkpoint *c, const char *key, bool *out, bool fallback,
                           fm_error *err);
 fm_status fm_meta_str(const fm_checkpoint *c, const char *key, fm_str *out, fm_error *err);

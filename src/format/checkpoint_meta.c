@@ -136,14 +136,6 @@ fm_status fm_meta_f32(const fm_checkpoint *c, const char *key, float *out, fm_er
     return FM_OK;
 }
 
-fm_status fm_meta_f32_or(const fm_checkpoint *c, const char *key, float *out, float fallback,
-                         fm_error *err)
-{
-    if (fm_meta_has(c, key)) return fm_meta_f32(c, key, out, err);
-    *out = fallback;
-    return FM_OK;
-}
-
 fm_status fm_meta_bool_or(const fm_checkpoint *c, const char *key, bool *out, bool fallback,
                           fm_error *err)
 {

@@ -4,11 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/hash.h"
-
 static uint32_t first_slot(const fm_name_index *x, const char *name)
 {
-    return (uint32_t)fm_fnv1a(FM_FNV1A_INIT, name, strlen(name)) & (x->n_slot - 1);
+    return (uint32_t)fm_hash_bytes(x->seed, name, strlen(name)) & (x->n_slot - 1);
 }
 
 uint32_t fm_name_index_find(const fm_name_index *x, fm_name_of name_of, const void *owner,
@@ -32,7 +30,9 @@ bool fm_name_index_add(fm_name_index *x, fm_name_of name_of, const void *owner)
     if (x->n_name >= x->n_slot / 2) {
         if (x->n_slot >= UINT32_C(1) << 31) return false;
         const uint32_t n_slot = x->n_slot ? x->n_slot * 2 : 64;
-        fm_name_index bigger = {.slots = calloc(n_slot, sizeof *bigger.slots), .n_slot = n_slot};
+        fm_name_index bigger = {.slots = calloc(n_slot, sizeof *bigger.slots),
+                                .n_slot = n_slot,
+                                .seed = x->n_slot ? x->seed : fm_hash_seed_new()};
         if (!bigger.slots) return false;
         for (uint32_t i = 0; i < x->n_name; i++) place(&bigger, name_of(owner, i), i);
         bigger.n_name = x->n_name;

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/hash.h"
+
 /* The name with number i, NUL-terminated. */
 typedef const char *(*fm_name_of)(const void *owner, uint32_t i);
 
@@ -13,6 +15,7 @@ typedef struct {
     uint32_t *slots; /* number + 1; 0 is empty */
     uint32_t n_slot; /* a power of two, or 0   */
     uint32_t n_name;
+    fm_hash_seed seed; /* once there are slots */
 } fm_name_index;
 
 /* Number of `name`, or UINT32_MAX. */

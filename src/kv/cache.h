@@ -26,7 +26,7 @@ typedef struct {
     bool shared_rows;               /* latent attention: fm_kv_v() is fm_kv_k()      */
     int64_t conv_floats;            /* per delta layer: (n_tap - 1) * n_channel      */
     int64_t state_floats;           /* per delta layer: n_v_head * d_k * d_v         */
-    bool two_states;                /* recurrent state exists twice: fm_kv_other()   */
+    bool two_states;                /* recurrent state exists twice: fm_kv_other_*()  */
     int32_t n_index_layer, d_index; /* layers with index keys, and values of a key */
 } fm_kv_shape;
 

@@ -89,7 +89,7 @@ struct fm_run {
     int32_t n_tok;
     bool is_drafted; /* two tokens, of which the second is a draft */
 
-    /* working memory, laid out once by fm_run_layout(); B = n_batch, T = threads */
+    /* working memory, laid out once by fm_run_create(); B = n_batch, T = threads */
     float *x;                   /* [B][n_embd] residual stream                                */
     float *normed;              /* [B][n_embd]                                                */
     fm_acts in;                 /* activations of a block's input, width max of all inputs    */

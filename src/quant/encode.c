@@ -65,11 +65,6 @@ static bool is_plain(uint32_t type)
     return type == FM_TYPE_F32 || type == FM_TYPE_F16 || type == FM_TYPE_BF16;
 }
 
-bool fm_type_is_encodable(uint32_t type)
-{
-    return is_plain(type) || block_encoder(&fm_encode_set_generic, type) != NULL;
-}
-
 /* The largest magnitude whose scale is still a half with room for what fitting adds. */
 static float most_of(uint32_t type)
 {

@@ -8,7 +8,6 @@
  */
 #pragma once
 
-#include <stdbool.h>
 #include <stdint.h>
 
 typedef enum {
@@ -17,12 +16,9 @@ typedef enum {
     FM_ENCODE_RANGE,      /* a scale larger than a half, or a value than the type can say */
 } fm_encode_status;
 
-/* True for types that fm_encode() writes: F32, F16, BF16, Q8_0, Q4_0, MXFP4, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K. */
-bool fm_type_is_encodable(uint32_t type);
-
-/* Encodes n values, a multiple of the type's block. weight [n]: importance of each value, at least 0 and finite; NULL:
- * all alike. A block whose weights are all 0 is encoded as if they were alike. Any thread.
- * Q8_0 never holds -128. */
+/* Encodes n values, a multiple of the type's block, into one of F32, F16, BF16, Q8_0, Q4_0, MXFP4, Q2_K,
+ * Q3_K, Q4_K, Q5_K, Q6_K. weight [n]: importance of each value, at least 0 and finite; NULL: all alike. A
+ * block whose weights are all 0 is encoded as if they were alike. Any thread. Q8_0 never holds -128. */
 fm_encode_status fm_encode(uint32_t type, void *dst, const float *src, const float *weight,
                            int64_t n);
 

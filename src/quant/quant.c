@@ -237,29 +237,3 @@ void fm_pack_panels(const fm_type_traits *t, void *dst, const void *src, int64_t
     if (to != from)
         memmove(to, from, (size_t)(n_out - n_panel * FM_PANEL_ROWS) * row_bytes);
 }
-
-void fm_unpack_row(const fm_type_traits *t, void *dst_row, const void *packed, int64_t row,
-                   int64_t n_out, int64_t n_in)
-{
-    const uint64_t row_bytes = fm_type_row_bytes(t, n_in);
-    const int64_t panel = row / FM_PANEL_ROWS;
-    const size_t r = (size_t)(row % FM_PANEL_ROWS);
-    uint8_t *dst = dst_row;
-    if (t->n_field == 0 || panel >= n_out / FM_PANEL_ROWS) {
-        memcpy(dst, (const uint8_t *)packed + (uint64_t)row * row_bytes, row_bytes);
-        return;
-    }
-    const uint8_t *src = (const uint8_t *)packed + (uint64_t)panel * FM_PANEL_ROWS * row_bytes;
-    for (uint64_t done = 0; done < row_bytes; done += t->block_bytes) {
-        for (int f = 0; f < t->n_field; f++) {
-            const fm_pack_field fd = t->field[f];
-            const size_t unit = fd.unit;
-            for (size_t u = 0; u < fd.bytes / unit; u++)
-                memcpy(dst + fd.offset + u * unit,
-                       src + (size_t)fd.offset * FM_PANEL_ROWS + (u * FM_PANEL_ROWS + r) * unit,
-                       unit);
-        }
-        dst += t->block_bytes;
-        src += (size_t)t->block_bytes * FM_PANEL_ROWS;
-    }
-}

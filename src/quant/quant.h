@@ -153,11 +153,9 @@ typedef struct {
 /* Bytes of n activations in form a; n is a multiple of 32 resp. 256 for the quantized forms. */
 size_t fm_act_bytes(fm_act a, int64_t n);
 
-/* Interleaves / restores 16-row panels in place. `rows` [n_out][row_bytes]; scratch holds at
+/* Interleaves 16-row panels in place. `rows` [n_out][row_bytes]; scratch holds at
  * least 16 * row_bytes bytes. Rows past the last whole panel are untouched. The panel p of a
  * matrix can be packed alone: pass its address and n_out = 16. dst may lie before src (moved
  * down by any amount, as after an aligned read) or equal it. */
 void fm_pack_panels(const fm_type_traits *t, void *dst, const void *src, int64_t n_out,
                     int64_t n_in, void *scratch);
-void fm_unpack_row(const fm_type_traits *t, void *dst_row, const void *packed, int64_t row,
-                   int64_t n_out, int64_t n_in);

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/hash.h"
-
 enum { SHORT_PIECE = 48, NO_RANK = INT32_MAX };
 
 /* ---- tables ------------------------------------------------------------------------------ */
@@ -23,7 +21,8 @@ static uint32_t table_size(uint64_t n)
 fm_status fm_bpe_init(fm_bpe *b, const char *bytes, const uint32_t *start, int32_t n_token,
                       int64_t n_merge, fm_error *err)
 {
-    *b = (fm_bpe){.bytes = bytes, .start = start, .n_token = n_token};
+    *b = (fm_bpe){
+        .bytes = bytes, .start = start, .n_token = n_token, .seed = fm_hash_seed_new()};
     if (n_merge < 0 || n_merge > INT32_MAX / 4 || n_token > INT32_MAX / 4)
         return fm_fail(err, FM_E_FORMAT,
                        "%lld merges and %d tokens are more than this program takes",
@@ -57,8 +56,7 @@ uint64_t fm_bpe_memory(const fm_bpe *b)
 
 static uint32_t bytes_slot(const fm_bpe *b, const char *bytes, size_t n)
 {
-    uint64_t h = fm_fnv1a(FM_FNV1A_INIT, bytes, n);
-    return (uint32_t)(h ^ h >> 32) & (b->n_by_bytes - 1);
+    return (uint32_t)fm_hash_bytes(b->seed, bytes, n) & (b->n_by_bytes - 1);
 }
 
 /* Slot that holds these bytes, or the empty one where they belong. */
@@ -91,8 +89,9 @@ int32_t fm_bpe_find(const fm_bpe *b, const char *bytes, size_t n)
 
 static uint32_t pair_slot(const fm_bpe *b, int32_t left, int32_t right)
 {
-    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * UINT64_C(0x9E3779B97F4A7C15);
-    return (uint32_t)(h >> 32) & (b->n_by_pair - 1);
+    /* The upper bits of a product with an odd number that nobody knows: two pairs rarely share them. */
+    const uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * (b->seed.a | 1);
+    return (uint32_t)((h >> 32) * b->n_by_pair >> 32);
 }
 
 void fm_bpe_add_merge(fm_bpe *b, int32_t left, int32_t right, int32_t result)

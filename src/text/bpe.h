@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "base/hash.h"
 
 typedef struct {
     int32_t left, right, result; /* token ids */
@@ -14,6 +15,7 @@ typedef struct {
     const uint32_t *start; /* [n_token + 1] */
     int32_t n_token;
 
+    fm_hash_seed seed;
     int32_t *by_bytes; /* hash slots: id + 1, 0 is empty */
     uint32_t n_by_bytes;
     fm_bpe_merge *merges; /* [n_merge], the number is the rank: low merges first */

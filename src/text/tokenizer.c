@@ -275,11 +275,6 @@ int32_t fm_tokenizer_n_vocab(const fm_tokenizer *tok)
     return tok->n_vocab;
 }
 
-const char *fm_tokenizer_pre(const fm_tokenizer *tok)
-{
-    return tok->pre;
-}
-
 uint64_t fm_tokenizer_memory(const fm_tokenizer *tok)
 {
     const uint64_t n = (uint64_t)tok->n_vocab;

@@ -87,6 +87,3 @@ void fm_tokenizer_add_ends(fm_tokenizer *tok, const int32_t *ids, size_t n);
 
 /* Heap bytes that it holds, for the ledger. */
 uint64_t fm_tokenizer_memory(const fm_tokenizer *tok);
-
-/* Pre-tokenizer name ("qwen35"), or "tokenizer.json"; lives as long as the tokenizer. */
-const char *fm_tokenizer_pre(const fm_tokenizer *tok);

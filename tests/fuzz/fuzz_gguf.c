@@ -30,7 +30,7 @@ static void use_metadata(const fm_checkpoint *c)
         uint64_t count = 0;
         FUZZ_CHECK(fm_meta_has(c, key));
         (void)fm_meta_u32(c, key, &u, &err);
-        (void)fm_meta_f32_or(c, key, &f, 1.0f, &err);
+        (void)fm_meta_f32(c, key, &f, &err);
         (void)fm_meta_bool_or(c, key, &b, false, &err);
         if (fm_meta_str(c, key, &s, &err) == FM_OK) FUZZ_CHECK(s.data[s.len] == 0);
         if (fm_meta_array(c, key, &kind, &count, &err) != FM_OK) continue;

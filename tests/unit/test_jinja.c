@@ -26,8 +26,9 @@ static json_t *load(const char *name)
     return j;
 }
 
-static fm_status render(const char *source, size_t n, const json_t *request, int64_t now,
-                        fm_chat_text *out, fm_error *err)
+/* max_steps 0: as many as usual. */
+static fm_status render_within(const char *source, size_t n, const json_t *request, int64_t now,
+                               uint64_t max_steps, fm_chat_text *out, fm_error *err)
 {
     fm_jinja *t;
     *out = (fm_chat_text){0};
@@ -36,10 +37,16 @@ static fm_status render(const char *source, size_t n, const json_t *request, int
         assert_null(t);
         return st;
     }
-    const fm_jinja_input in = {.request = request, .now = now};
+    const fm_jinja_input in = {.request = request, .now = now, .max_steps = max_steps};
     st = fm_jinja_render(t, &in, out, err);
     fm_jinja_free(t);
     return st;
+}
+
+static fm_status render(const char *source, size_t n, const json_t *request, int64_t now,
+                        fm_chat_text *out, fm_error *err)
+{
+    return render_within(source, n, request, now, 0, out, err);
 }
 
 static void snippets_render_as_jinja2_does(void **state)
@@ -182,16 +189,22 @@ static void published_templates_render_as_jinja2_does(void **state)
 
 /* ---- limits -------------------------------------------------------------------------------------- */
 
-static void check_limit(const char *source, const char *word)
+static void check_limit_within(const char *source, uint64_t max_steps, const char *word)
 {
     fm_chat_text out;
     fm_error err = {0};
     json_t *none = json_object();
-    assert_int_equal(render(source, strlen(source), none, 0, &out, &err), FM_E_LIMIT);
+    assert_int_equal(render_within(source, strlen(source), none, 0, max_steps, &out, &err),
+                     FM_E_LIMIT);
     assert_non_null(strstr(err.msg, "line 1: "));
     if (!strstr(err.msg, word)) fail_msg("\"%s\" lacks \"%s\"", err.msg, word);
     assert_null(out.text);
     json_decref(none);
+}
+
+static void check_limit(const char *source, const char *word)
+{
+    check_limit_within(source, 0, word);
 }
 
 static void time_depth_memory_and_output_are_bounded(void **state)
@@ -213,6 +226,83 @@ static void time_depth_memory_and_output_are_bounded(void **state)
                 "deeper");
 }
 
+/* Work that a single step can cause, over and over: the limit of steps ends all of these in a
+ * moment, and not after the minutes (with the usual limit hours) that they would take. */
+static void every_kind_of_work_counts(void **state)
+{
+    (void)state;
+#define OFTEN(x)                                                                                   \
+    "{% for i in range(100000) %}{% for k in range(100) %}" x "{% endfor %}{% endfor %}"
+    static const char *const sources[] = {
+        /* characters before the one that is asked for */
+        "{% set s = '\u4f60' * 300000 %}" OFTEN("{{ s[-1] }}"),
+        "{% set s = '\u4f60' * 300000 %}" OFTEN("{{ s[-2:] }}"),
+        "{% set s = '\u4f60' * 300000 + 'x' %}" OFTEN("{{ s.find('x', 299999) }}"),
+        /* one text looked for in another */
+        "{% set s = 'a' * 30000 * 100 %}{% set t = s[9:] + 'b' %}" OFTEN("{{ t in s }}"),
+        "{% set s = 'a' * 30000 * 100 %}{% set t = s[9:] + 'b' %}" OFTEN("{{ s.rfind(t) }}"),
+        "{% set s = 'a' * 30000 * 100 %}" OFTEN("{{ s.startswith(s) }}"),
+        "{% set s = 'a' * 30000 * 100 %}{% set t = s[1:] + 'b' %}" OFTEN(
+            "{{ s.endswith((t, t)) }}"),
+        "{% set s = 'a' * 30000 * 100 %}" OFTEN("{{ s.removeprefix(s) }}"),
+        /* characters that are taken away */
+        "{% set c = 'a' * 300000 + 'x' %}" OFTEN("{{ 'xx'.strip(c) }}"),
+        "{% set s = ' ' + 'a' * 300000 %}" OFTEN("{{ s | truncate(299990) }}"),
+        "{% set s = '\t' * 300000 %}" OFTEN("{{ s.expandtabs(0) }}"),
+        /* names of arguments */
+        "{% macro m() %}{{ kwargs | length }}{% endmacro %}"
+        "{% set d = dict(range(20000) | batch(1) | map('join') | batch(2)) %}" OFTEN(
+            "{{ m(**dict(d, x=1)) }}"),
+        "{% set d = dict(dict(range(20000) | batch(1) | map('join') | batch(2)), a='') %}"
+        "{% set f = '{a}' * 10000 %}" OFTEN("{{ f.format_map(d) }}"),
+        /* keys, alone and of tuples that stand in each other */
+        "{% set s = 'a' * 300000 %}{% set d = dict('abcdefghijklmnopqrstuvwx' | batch(2)) %}" OFTEN(
+            "{{ d[s] }}"),
+        "{% set s = 'a' * 30000 * 100 %}{% set d = {s: 1, s + 'b': 2} %}" OFTEN("{{ d[s] }}"),
+        "{% set n = namespace(t=(1, 2)) %}{% for i in range(60) %}{% set n.t = (n.t, n.t) %}"
+        "{% endfor %}{{ {n.t: 1} }}",
+        /* formats */
+        "{% set f = '%' + '-' * 300000 + 'd' %}" OFTEN("{{ f % 1 }}"),
+        "{% set f = '{:' + '0' * 300000 + 'd}' %}" OFTEN("{{ f.format(1) }}"),
+        "{% set f = '%Z' * 100000 %}" OFTEN("{{ strftime_now(f) }}"),
+    };
+    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
+        const uint64_t t0 = fm_now_us();
+        check_limit_within(sources[i], 3000000, "steps");
+        const uint64_t us = fm_now_us() - t0;
+        print_message("%2zu: %llu ms\n", i, (unsigned long long)us / 1000);
+        if (us > 10000000) fail_msg("%s took %llu us", sources[i], (unsigned long long)us);
+    }
+}
+
+/* What stands in a range fits into 64 bits; what is multiplied on the way does not. */
+static void ranges_reach_from_end_to_end(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {"{% for i in r %}{{ i // 10**18 }} {% endfor %}",
+         "-9 -8 -7 -6 -5 -4 -3 -2 -1 0 1 2 3 4 5 6 7 8 "},
+        {"{{ r | last // 10**18 }} {{ r[17] // 10**18 }} {{ r[-1] // 10**18 }}", "8 8 8"},
+        {"{{ r[10:12] }}", "range(1000000000000000000, 3000000000000000000, 1000000000000000000)"},
+        {"{{ r[17:15:-1] }}",
+         "range(8000000000000000000, 6000000000000000000, -1000000000000000000)"},
+        {"{{ (r | list)[15] // 10**18 }} {{ r == r }} {{ 6 * 10**18 in r }}", "6 True True"},
+        {"{{ range(9 * 10**18, -9 * 10**18, -9 * 10**18) | list }}", "[9000000000000000000, 0]"},
+    };
+    json_t *none = json_object();
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char source[300];
+        snprintf(source, sizeof source, "{%% set r = range(-9 * 10**18, 9 * 10**18, 10**18) %%}%s",
+                 rows[i][0]);
+        fm_chat_text out;
+        fm_error err = {0};
+        if (render(source, strlen(source), none, 0, &out, &err) != FM_OK) fail_msg("%s", err.msg);
+        assert_string_equal(out.text, rows[i][1]);
+        fm_chat_text_free(&out);
+    }
+    json_decref(none);
+}
+
 static void nesting_is_bounded_when_compiling(void **state)
 {
     (void)state;
@@ -232,6 +322,61 @@ static void nesting_is_bounded_when_compiling(void **state)
         assert_null(t);
     }
     free(source);
+}
+
+/* A template of n names: before, each of them after its number, after. */
+static char *many_names(const char *before, const char *each, int n, const char *after)
+{
+    char *source = malloc(100 + (size_t)n * (strlen(each) + 8));
+    assert_non_null(source);
+    char *end = source + sprintf(source, "%s", before);
+    for (int i = 0; i < n; i++) end += sprintf(end, each, i);
+    sprintf(end, "%s", after);
+    return source;
+}
+
+/* Each name is looked up a few times, and with a search through all of them this takes minutes. */
+static void many_names_compile_in_little_time(void **state)
+{
+    (void)state;
+    enum { N = 60000 };
+    json_t *request = json_pack("{s:i}", "a59999", 7);
+    static const char *const parts[][4] = {
+        /* of the request, of the template, of a macro */
+        {"{{ [", "a%d, ", "] | last }}", "7"},
+        {"{% if 1 %}", "{%% set a%d = 1 %%}", "{% endif %}{{ a0 + a59999 }}", "2"},
+        {"{% macro m() %}{{ [", "a%d, ", "] | last }}{% endmacro %}{{ m() }}", "7"},
+    };
+    const uint64_t t0 = fm_now_us();
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        char *source = many_names(parts[i][0], parts[i][1], N, parts[i][2]);
+        fm_chat_text out;
+        fm_error err = {0};
+        if (render(source, strlen(source), request, 0, &out, &err) != FM_OK) fail_msg("%s", err.msg);
+        assert_string_equal(out.text, parts[i][3]);
+        fm_chat_text_free(&out);
+        free(source);
+    }
+    assert_true(fm_now_us() - t0 < 20000000); /* sanitizers and loaded machines included */
+    json_decref(request);
+}
+
+static void compiling_is_bounded_in_steps(void **state)
+{
+    (void)state;
+    enum { N = 40000 };
+    static const char *const parts[][3] = {
+        {"{% macro m(", "a%d, ", "b) %}{% endmacro %}"},
+        {"{{ f(", "a%d=1, ", "b=1) }}"},
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        char *source = many_names(parts[i][0], parts[i][1], N, parts[i][2]);
+        fm_jinja *t;
+        fm_error err = {0};
+        assert_int_equal(fm_jinja_compile(&t, source, strlen(source), "template", &err), FM_E_LIMIT);
+        assert_non_null(strstr(err.msg, "template, line 1: compiling the template takes more than"));
+        free(source);
+    }
 }
 
 static void broken_templates_name_the_line(void **state)
@@ -325,7 +470,11 @@ int main(void)
         cmocka_unit_test(own_template_renders_as_jinja2_does),
         cmocka_unit_test(published_templates_render_as_jinja2_does),
         cmocka_unit_test(time_depth_memory_and_output_are_bounded),
+        cmocka_unit_test(every_kind_of_work_counts),
+        cmocka_unit_test(ranges_reach_from_end_to_end),
         cmocka_unit_test(nesting_is_bounded_when_compiling),
+        cmocka_unit_test(many_names_compile_in_little_time),
+        cmocka_unit_test(compiling_is_bounded_in_steps),
         cmocka_unit_test(broken_templates_name_the_line),
         cmocka_unit_test(bytes_keep_their_origin),
         cmocka_unit_test(a_rendering_takes_little_time),

@@ -311,21 +311,19 @@ static void panels_keep_every_row_for_any_row_count_and_distance(void **state)
             /* How far the packed matrix lies before its source; the last is a separate block. */
             const size_t shifts[] = {0, 1, 511, row_bytes, 16 * row_bytes - 1, 16 * row_bytes,
                                      16 * row_bytes + 77, 2 * total};
-            uint8_t *const rows = malloc(total), *const got = malloc(row_bytes);
-            uint8_t *const scratch = malloc(16 * row_bytes);
+            uint8_t *const rows = malloc(total), *const scratch = malloc(16 * row_bytes);
             for (size_t i = 0; i < total; i++) rows[i] = random_byte();
             for (size_t s = 0; s < sizeof shifts / sizeof shifts[0]; s++) {
                 uint8_t *const space = malloc(total + shifts[s]);
                 memcpy(space + shifts[s], rows, total);
                 fm_pack_panels(type, space, space + shifts[s], n_out, n_in, scratch);
-                if (n_out >= 16) check_panel_bytes(type, space, rows, row_bytes);
-                for (int64_t row = 0; row < n_out; row++) {
-                    fm_unpack_row(type, got, space, row, n_out, n_in);
-                    assert_memory_equal(got, rows + (size_t)row * row_bytes, row_bytes);
-                }
+                const size_t whole = (size_t)(n_out / 16) * 16 * row_bytes;
+                for (size_t at = 0; at < whole; at += 16 * row_bytes)
+                    check_panel_bytes(type, space + at, rows + at, row_bytes);
+                if (whole < total) assert_memory_equal(space + whole, rows + whole, total - whole);
                 free(space);
             }
-            free(rows), free(got), free(scratch);
+            free(rows), free(scratch);
         }
     }
 }
@@ -349,12 +347,10 @@ static void types_without_panels_move_unchanged(void **state)
 {
     (void)state;
     const fm_type_traits *const type = fm_type_get(FM_TYPE_F16);
-    uint8_t space[20 * 2 * 5 + 3], want[sizeof space], row[10];
+    uint8_t space[20 * 2 * 5 + 3], want[sizeof space];
     for (size_t i = 0; i < sizeof space; i++) space[i] = want[i] = (uint8_t)i;
     fm_pack_panels(type, space, space + 3, 20, 5, NULL);
     assert_memory_equal(space, want + 3, sizeof space - 3);
-    fm_unpack_row(type, row, space, 19, 20, 5);
-    assert_memory_equal(row, want + 3 + 190, 10);
 }
 
 int main(void)
