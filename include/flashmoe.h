@@ -72,8 +72,9 @@ typedef enum { FM_DRAFT_AUTO, FM_DRAFT_ON, FM_DRAFT_OFF } fm_draft_mode;
 
 /* What a caller wants of the plan beyond its options. */
 typedef struct {
-    int64_t n_ctx;         /* with n_ctx 0 in the options: the default holds at least so many tokens, or as many as
-                              the model was trained for */
+    /* With n_ctx 0 in the options: the default holds n_ctx_least tokens in any case and n_ctx where memory allows, or as
+     * many as the model was trained for. */
+    int64_t n_ctx_least, n_ctx;
     uint64_t caller_bytes; /* what the caller itself holds while it uses the engine: a line of the plan */
 } fm_plan_wish;
 
@@ -298,6 +299,8 @@ fm_status fm_chat_render(const fm_engine *engine, fm_chat_text *out, const char 
 fm_status fm_chat_tokenize_request(const fm_engine *engine, int32_t **ids, size_t *n_ids,
                                    const char *request, size_t n, const fm_chat_options *opt,
                                    fm_error *err);
+/* Whether the model's chat template, that for requests without tools, looks at a variable of this name. */
+bool fm_chat_knows(const fm_engine *engine, const char *variable);
 /* A template without a model; `origin` names it in messages. */
 fm_status fm_template_render(fm_chat_text *out, const char *source, size_t n_source,
                              const char *origin, const char *request, size_t n,

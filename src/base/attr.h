@@ -21,3 +21,12 @@
 #define FM_ADDRESS_SANITIZER 1
 #endif
 #endif
+
+/* Built with the thread sanitizer, which needs stack and address space of its own. */
+#if defined(__SANITIZE_THREAD__)
+#define FM_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define FM_THREAD_SANITIZER 1
+#endif
+#endif

@@ -1,5 +1,6 @@
 /* Hashes. FNV-1a, 64 bits, is for what people compare (token hashes) and for file formats; whoever
- * wants names that collide finds them. Tables over names from files take fm_hash_bytes(). */
+ * wants names that collide finds them. Tables over names from files take fm_hash_bytes(),
+ * but for the dicts of templates, whose searches count as steps. */
 #pragma once
 
 #include <stddef.h>

@@ -54,3 +54,13 @@ json_t *fm_json_parse(const char *text, size_t n, size_t flags, json_error_t *wh
     free(copy);
     return root;
 }
+
+const char *fm_json_kind(const json_t *value)
+{
+    return json_is_object(value)    ? "an object"
+           : json_is_array(value)   ? "an array"
+           : json_is_string(value)  ? "a string"
+           : json_is_number(value)  ? "a number"
+           : json_is_boolean(value) ? "true or false"
+                                    : "null";
+}

@@ -1,8 +1,8 @@
 /* The ledger: every large block of memory belongs to a named line with a limit that the plan set.
  *
  * A line is opened with the bytes the plan granted; allocations charge it and fail with
- * FM_E_NOMEM when the line would be exceeded, so the sum never passes the budget. Nothing charges "program"
- * and "metadata and tokenizer": what these hold comes from malloc(), and the plan sets it aside. Blocks are
+ * FM_E_NOMEM when the line would be exceeded, so the sum never passes the budget. Nothing charges "program",
+ * "metadata and tokenizer" and "text and results": what these hold comes from malloc(), and the plan sets it aside. Blocks are
  * anonymous page-aligned mappings (64-byte aligned within an arena). Not thread-safe: the
  * ledger is touched only while an engine or session is being set up or torn down.
  */

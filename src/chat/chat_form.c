@@ -143,6 +143,13 @@ static fm_status render_chatml(const json_t *request, fm_chat_text *out, fm_erro
     return st;
 }
 
+bool fm_chat_form_knows(const fm_chat_form *form, const char *name)
+{
+    if (!fm_chat_form_has_template(form)) return false;
+    const variant *v = variant_for(form, false);
+    return v->jinja && fm_jinja_knows(v->jinja, name);
+}
+
 /* ---- rendering ----------------------------------------------------------------------------------- */
 
 fm_status fm_chat_form_render(const fm_chat_form *form, const json_t *request, int64_t now,

@@ -20,6 +20,8 @@ fm_status fm_chat_form_add(fm_chat_form *form, const char *variant, const char *
 /* A variable such as bos_token, copied. */
 fm_status fm_chat_form_set_token(fm_chat_form *form, const char *name, const char *text, size_t n,
                                  fm_error *err);
+/* Whether the template for requests without tools looks the name up. */
+bool fm_chat_form_knows(const fm_chat_form *form, const char *name);
 bool fm_chat_form_has_template(const fm_chat_form *form);
 /* The error of the template for requests without tools, if it does not compile. */
 fm_status fm_chat_form_check(const fm_chat_form *form, fm_error *err);

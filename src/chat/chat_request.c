@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_parse.h"
+
 fm_status fm_chat_request_parse(json_t **out, const char *text, size_t n,
                                 const fm_chat_options *opt, fm_error *err)
 {
@@ -21,15 +23,11 @@ fm_status fm_chat_request_parse(json_t **out, const char *text, size_t n,
         *out = NULL;
         return fm_fail(err, FM_E_NOMEM, "%s: no memory for it", origin);
     }
-    static const char *const found[] = {
-        [JSON_ARRAY] = "an array", [JSON_STRING] = "a string", [JSON_INTEGER] = "a number",
-        [JSON_REAL] = "a number",  [JSON_TRUE] = "true",       [JSON_FALSE] = "false",
-        [JSON_NULL] = "null",      [JSON_OBJECT] = ""};
-    const json_type type = json_typeof(*out);
+    const fm_status st = fm_fail(err, FM_E_ARG, "%s: is %s, expected a JSON object with messages",
+                                 origin, fm_json_kind(*out));
     json_decref(*out);
     *out = NULL;
-    return fm_fail(err, FM_E_ARG, "%s: is %s, expected a JSON object with messages", origin,
-                   found[type]);
+    return st;
 }
 
 static json_t *make_text(const char *s)

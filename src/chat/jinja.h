@@ -22,6 +22,8 @@ typedef struct fm_jinja fm_jinja;
 fm_status fm_jinja_compile(fm_jinja **out, const char *source, size_t n, const char *origin,
                            fm_error *err);
 void fm_jinja_free(fm_jinja *t); /* NULL is fine */
+/* Whether a variable of this name is looked up in the request, on whatever way through the template. */
+bool fm_jinja_knows(const fm_jinja *t, const char *name);
 
 typedef struct {
     const char *name, *text;

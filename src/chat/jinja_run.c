@@ -173,6 +173,13 @@ static void run(fmj_run *r, fmj_buf *out)
     fmj_exec(r, &r->t->body);
 }
 
+bool fm_jinja_knows(const fm_jinja *t, const char *name)
+{
+    for (size_t i = 0; i < t->names->n; i++)
+        if (fmj_str_is(t->names->keys[i].str, name)) return true;
+    return false;
+}
+
 fm_status fm_jinja_render(const fm_jinja *t, const fm_jinja_input *in, fm_chat_text *out,
                           fm_error *err)
 {

@@ -7,8 +7,16 @@
 
 #include "base/error.h"
 
-/* Tokens that an answer gets room for where nobody said how long it may be. */
+/* Tokens that an answer gets room for in any case, unless it is to be shorter. */
 enum { ANSWER_ROOM = 1024 };
+
+/* The name of NAME=VALUE; returns the value. */
+static const char *name_of(char name[FM_CLI_NAME], const char *variable)
+{
+    const size_t n = strcspn(variable, "=");
+    snprintf(name, FM_CLI_NAME, "%.*s", (int)n, variable);
+    return variable + n + 1;
+}
 
 int fm_run_prompt_check(const fm_cli_options *o)
 {
@@ -22,9 +30,13 @@ int fm_run_prompt_check(const fm_cli_options *o)
         return fm_cli_usage_error(o, "--raw evaluates the text as it is: --system, --think and "
                                      "--set are for chats");
     for (int i = 0; i < o->variables.n; i++) {
-        const char *equals = strchr(o->variables.items[i], '=');
-        if (!equals || equals == o->variables.items[i])
-            return fm_cli_usage_error(o, "--set %s: expected NAME=VALUE", o->variables.items[i]);
+        const char *const text = o->variables.items[i];
+        const size_t n = strcspn(text, "=");
+        if (n == 0 || n >= FM_CLI_NAME || !text[n])
+            return fm_cli_usage_error(o, "--set %s: expected NAME=VALUE", text);
+        if (n == strlen("messages") && strncmp(text, "messages", n) == 0)
+            return fm_cli_usage_error(o, "--set messages: the conversation is given with -p and "
+                                         "--system, or whole with --request");
     }
     return FM_EXIT_OK;
 }
@@ -116,10 +128,9 @@ static fm_status make_request(char **request, size_t *n, const fm_run_prompt *p,
         fm_json_literal(&j, "thinking", value);
     }
     for (int i = 0; i < o->variables.n; i++) {
-        const char *const text = o->variables.items[i], *const equals = strchr(text, '=');
         char name[FM_CLI_NAME];
-        snprintf(name, sizeof name, "%.*s", (int)(equals - text), text);
-        put_variable(&j, name, equals + 1);
+        const char *const value = name_of(name, o->variables.items[i]);
+        put_variable(&j, name, value);
     }
     fm_json_close(&j, '}');
     const bool failed = ferror(out) != 0;
@@ -150,6 +161,23 @@ static fm_status tokenize(fm_run_prompt *p, const fm_engine *engine, fm_error *e
     return st;
 }
 
+/* What was set and the template does not look at. */
+static void warn_of_unknown(const fm_run_prompt *p, const fm_engine *engine)
+{
+    const fm_cli_options *o = p->o;
+    char name[FM_CLI_NAME];
+    for (int i = 0; i < o->variables.n; i++) {
+        name_of(name, o->variables.items[i]);
+        if (!fm_chat_knows(engine, name))
+            fm_cli_warn("--set %s has no effect: the model's chat template does not look at it",
+                        name);
+    }
+    if (o->think && !fm_chat_knows(engine, "enable_thinking") && !fm_chat_knows(engine, "thinking"))
+        fm_cli_warn("--think %s has no effect: the model's chat template looks neither at "
+                    "enable_thinking nor at thinking",
+                    o->think);
+}
+
 fm_status fm_run_prompt_wish(void *user, const fm_engine *engine, fm_plan_wish *wish, fm_error *err)
 {
     fm_run_prompt *p = user;
@@ -165,7 +193,10 @@ fm_status fm_run_prompt_wish(void *user, const fm_engine *engine, fm_plan_wish *
         return fm_fail(err, FM_E_LIMIT, "the prompt has %zu tokens, %s %lld%s", p->n_ids,
                        o->n_ctx ? "the context holds" : "the model was trained for",
                        (long long)n_ctx, o->n_ctx ? " (--ctx gives it more)" : "");
-    wish->n_ctx = (int64_t)p->n_ids + (o->n_predict >= 0 ? o->n_predict : ANSWER_ROOM);
+    const int64_t n_answer = o->n_predict >= 0 ? o->n_predict : ANSWER_ROOM;
+    wish->n_ctx = (int64_t)p->n_ids + n_answer;
+    wish->n_ctx_least = (int64_t)p->n_ids + (n_answer < ANSWER_ROOM ? n_answer : ANSWER_ROOM);
+    warn_of_unknown(p, engine);
     return FM_OK; /* the ids are small beside the attention cache of their context */
 }
 

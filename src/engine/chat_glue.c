@@ -153,6 +153,11 @@ fm_status fm_chat_tokenize_request(const fm_engine *engine, int32_t **ids, size_
     return st;
 }
 
+bool fm_chat_knows(const fm_engine *engine, const char *variable)
+{
+    return engine->chat && fm_chat_form_knows(engine->chat, variable);
+}
+
 fm_status fm_chat_render(const fm_engine *engine, fm_chat_text *out, const char *request, size_t n,
                          const fm_chat_options *opt, fm_error *err)
 {

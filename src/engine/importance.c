@@ -19,6 +19,7 @@ struct fm_importance {
     fm_checkpoint *c;
     char *path;
     int fd;
+    fm_file_mark mark; /* of when it was hashed */
     uint64_t hash;
 };
 
@@ -53,6 +54,7 @@ static fm_status scan_tensor(fm_importance *im, const fm_tensor_info *t, float *
 static fm_status scan(fm_importance *im, fm_error *err)
 {
     FM_TRY(fm_file_open(&im->fd, NULL, fm_checkpoint_file(im->c, 0), err));
+    FM_TRY(fm_file_mark_of(&im->mark, im->fd, im->path, err));
     float *chunk = malloc(CHUNK_BYTES);
     if (!chunk) return fm_fail(err, FM_E_NOMEM, "%s: no memory", im->path);
     fm_status st = FM_OK;
@@ -95,6 +97,11 @@ void fm_importance_close(fm_importance *im)
     fm_checkpoint_close(im->c);
     free(im->path);
     free(im);
+}
+
+fm_status fm_importance_check(const fm_importance *im, fm_error *err)
+{
+    return fm_file_check_mark(im->fd, im->path, im->mark, err);
 }
 
 uint64_t fm_importance_memory(const fm_importance *im)

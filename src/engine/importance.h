@@ -11,13 +11,15 @@ typedef struct fm_importance fm_importance;
 fm_status fm_importance_open(fm_importance **out, const char *path, fm_error *err);
 void fm_importance_close(fm_importance *im); /* NULL is fine */
 uint64_t fm_importance_memory(const fm_importance *im);
+/* Fails where it was written to since. */
+fm_status fm_importance_check(const fm_importance *im, fm_error *err);
 /* Hash of everything in it. */
 uint64_t fm_importance_hash(const fm_importance *im);
 
 /* What is known of one tensor of the model. */
 typedef struct {
-    int64_t columns,
-        n_matrix; /* n_matrix: those of the model's tensor, or 1, which stands for all; 0: nothing is known */
+    int64_t columns;
+    int64_t n_matrix;      /* the model's tensor's, or 1, which stands for all; 0: nothing is known */
     uint64_t sums, counts; /* where they lie in the file */
 } fm_importance_place;
 

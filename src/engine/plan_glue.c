@@ -99,6 +99,11 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int32_t n_batch,
                               bool importance, fm_error *err)
 {
@@ -107,9 +112,9 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
     fm_os_memory(&machine);
     const uint64_t budget_bytes = budget ? budget : default_budget(&machine);
     const int64_t least =
-        smaller(e->wish.n_ctx > SMALLEST_DEFAULT_CTX ? e->wish.n_ctx : SMALLEST_DEFAULT_CTX,
-                m->hp.n_ctx_train);
-    const int64_t most = smaller(least > DEFAULT_CTX ? least : DEFAULT_CTX, m->hp.n_ctx_train);
+        smaller(larger(e->wish.n_ctx_least, SMALLEST_DEFAULT_CTX), m->hp.n_ctx_train);
+    const int64_t most =
+        smaller(larger(larger(e->wish.n_ctx, DEFAULT_CTX), least), m->hp.n_ctx_train);
     if (n_batch == 0) n_batch = default_batch(e, n_ctx ? n_ctx : most, budget_bytes);
     e->n_batch_asked = n_batch;
     const int32_t n_layer = m->hp.n_layer + m->n_draft;

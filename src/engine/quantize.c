@@ -88,8 +88,9 @@ static fm_status check_options(quantizer *q, fm_error *err)
     if (!o->destination || !*o->destination)
         return fm_fail(err, FM_E_ARG, "no destination was given");
     if (!o->type) return fm_fail(err, FM_E_ARG, "no type was given");
-    if (o->n_threads < 0 || o->n_threads > 1024)
-        return fm_fail(err, FM_E_ARG, "threads: %d, expected 1 to 1024", o->n_threads);
+    if (o->n_threads < 0 || o->n_threads > FM_POOL_THREADS_MAX)
+        return fm_fail(err, FM_E_ARG, "threads: %d, expected 1 to %d", o->n_threads,
+                       FM_POOL_THREADS_MAX);
     uint32_t all;
     FM_TRY(type_named(&all, o->type, "type", err));
     q->types = (fm_quantize_types){all, all};
@@ -425,6 +426,7 @@ static fm_status verify(quantizer *q, fm_error *err)
 static fm_status check_source(const quantizer *q, fm_error *err)
 {
     uint64_t now;
+    if (q->importance) FM_TRY(fm_importance_check(q->importance, err));
     FM_TRY(fingerprint(q->plan.source, &now, err));
     if (now == q->source_hash) return FM_OK;
     return fm_fail(err, FM_E_IO,

@@ -1,5 +1,6 @@
 /* Inside fm_quantize(): what is written (quantize_plan.c), where its values come from (quantize_rows.c), the metadata
- * (quantize_meta.c, quantize_vocab.c, quantize_tokens.c, quantize_pre.c), importance (importance.c), and the unfinished file (quantize_part.c). */
+ * (quantize_meta.c, quantize_vocab.c, quantize_tokens.c, quantize_pre.c), importance (importance.c), and the unfinished
+ * file (quantize_part.c). */
 #pragma once
 
 #include "engine/importance.h"

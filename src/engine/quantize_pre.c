@@ -13,7 +13,7 @@
 #include "text/tokenizer.h"
 #include "text/utf8.h"
 
-enum { TOKENIZER_MAX = 256 << 20, PROBE_BYTES = 4096 };
+enum { PROBE_BYTES = 4096 };
 
 static const char *const probes[] = {
     "Don't we'll THEY'RE it's I'M you'D he'll",
@@ -178,7 +178,7 @@ fm_status fm_quantize_find_pre(const char **pre, fm_vocabulary *v, const char *d
     if (!path) return fm_fail(err, FM_E_NOMEM, "%s: no memory", directory);
     fm_tokenizer *a = NULL;
     fm_error why = {0};
-    fm_status st = fm_read_file(&json, &n, path, TOKENIZER_MAX, err);
+    fm_status st = fm_read_file(&json, &n, path, FM_TOKENIZER_FILE_MAX, err);
     if (st == FM_OK) {
         st = fm_tokenizer_from_json(&a, json, n, path, &why);
         free(json);

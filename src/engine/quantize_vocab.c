@@ -11,15 +11,16 @@
 #include "base/read_file.h"
 #include "chat/template_files.h"
 #include "engine/quantize_internal.h"
+#include "text/tokenizer.h"
 
-enum { FILE_MAX = 256 << 20, VOCAB_MAX = 1 << 24 };
+enum { VOCAB_MAX = 1 << 24 };
 
 fm_status fm_quantize_read_text(char **data, size_t *n, const char *directory, const char *name,
                                 fm_error *err)
 {
     char *path = fm_path_join(directory, name);
     if (!path) return fm_fail(err, FM_E_NOMEM, "%s: no memory", directory);
-    const fm_status st = fm_read_file_if_any(data, n, path, FILE_MAX, err);
+    const fm_status st = fm_read_file_if_any(data, n, path, FM_TOKENIZER_FILE_MAX, err);
     free(path);
     return st;
 }

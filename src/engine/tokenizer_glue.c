@@ -12,9 +12,6 @@
 #include "base/json_parse.h"
 #include "base/read_file.h"
 
-/* A tokenizer.json of the largest vocabularies has 20 MB. */
-enum { JSON_BYTES_MAX = 256 * 1024 * 1024 };
-
 #define KEY "tokenizer.ggml."
 
 /* ---- GGUF -------------------------------------------------------------------------------- */
@@ -149,7 +146,7 @@ static fm_status open_json(fm_tokenizer **out, const char *path, fm_error *err)
 {
     char *data;
     size_t n;
-    FM_TRY(fm_read_file(&data, &n, path, JSON_BYTES_MAX, err));
+    FM_TRY(fm_read_file(&data, &n, path, FM_TOKENIZER_FILE_MAX, err));
     const fm_status st = fm_tokenizer_from_json(out, data, n, path, err);
     free(data);
     return st;
@@ -164,7 +161,7 @@ static fm_status read_beside(const char *directory, const char *name, char **pat
     *data = NULL;
     *path = fm_path_join(directory, name);
     if (!*path) return fm_fail(err, FM_E_NOMEM, "%s: no memory", directory);
-    return fm_read_file_if_any(data, n, *path, JSON_BYTES_MAX, err);
+    return fm_read_file_if_any(data, n, *path, FM_TOKENIZER_FILE_MAX, err);
 }
 
 static void add_end_ids(fm_tokenizer *tok, const json_t *v)
@@ -246,16 +243,6 @@ fm_status fm_tokenizer_from_directory(fm_tokenizer **out, const char *directory,
 
 /* ---- the token that texts start with ----------------------------------------------------- */
 
-static const char *kind_of(const json_t *v)
-{
-    return json_is_string(v)    ? "a text"
-           : json_is_number(v)  ? "a number"
-           : json_is_boolean(v) ? "true or false"
-           : json_is_array(v)   ? "a list"
-           : json_is_object(v)  ? "an object"
-                                : "null";
-}
-
 /* By the document of the tokenizer_config.json `path`. */
 static fm_status bos_of_config(const json_t *root, const char *path, const fm_tokenizer *tok,
                                int32_t *id, fm_error *err)
@@ -263,10 +250,11 @@ static fm_status bos_of_config(const json_t *root, const char *path, const fm_to
     const json_t *add = json_object_get(root, "add_bos_token");
     const json_t *bos = json_object_get(root, "bos_token");
     if (!json_is_object(root))
-        return fm_fail(err, FM_E_FORMAT, "%s: is %s, expected a JSON object", path, kind_of(root));
+        return fm_fail(err, FM_E_FORMAT, "%s: is %s, expected a JSON object", path,
+                       fm_json_kind(root));
     if (add && !json_is_boolean(add) && !json_is_null(add))
         return fm_fail(err, FM_E_FORMAT, "%s: add_bos_token is %s, neither true nor false", path,
-                       kind_of(add));
+                       fm_json_kind(add));
     if (!json_is_true(add) || !bos || json_is_null(bos)) return FM_OK;
     const bool is_object = json_is_object(bos);
     if (is_object) bos = json_object_get(bos, "content");
@@ -274,7 +262,7 @@ static fm_status bos_of_config(const json_t *root, const char *path, const fm_to
         return fm_fail(
             err, FM_E_FORMAT,
             "%s: bos_token%s is %s, expected a text, or an object with one as its content", path,
-            is_object ? ".content" : "", bos ? kind_of(bos) : "missing");
+            is_object ? ".content" : "", bos ? fm_json_kind(bos) : "missing");
     *id = fm_token_find(tok, json_string_value(bos));
     if (*id >= 0) return FM_OK;
     return fm_fail(err, FM_E_FORMAT,

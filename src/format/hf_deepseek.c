@@ -1,7 +1,7 @@
 /* DeepSeek-V3, R1, V3.1 (deepseek_v3) and V3.2 (deepseek_v32), Kimi K2 and K2-Thinking (kimi_k2), the text part of K2.5
  * (kimi_k25), GLM-4.7-Flash (glm4_moe_lite: DeepseekV3's attention and router), GLM-5, 5.1 and 5.2 (glm_moe_dsa). Names and
- * configuration keys: transformers, models/<model_type>, and the published checkpoints. kv_b_proj stays one tensor, [head][nope + value][latent], as older GGUF files have it; mlx-lm
- * (models/deepseek_v3.py, deepseek_v32.py: sanitize) stores its two halves, the key part transposed within each head:
+ * configuration keys: transformers, models/<model_type>, and the published checkpoints. kv_b_proj stays one tensor,
+ * [head][nope + value][latent], as older GGUF files have it; mlx-lm (models/deepseek_v3.py, deepseek_v32.py: sanitize) stores its two halves, the key part transposed within each head:
  * embed_q [head][latent][nope] and unembed_out [head][value][latent], which are GGUF's attn_k_b and attn_v_b. */
 #include "format/hf_adapter.h"
 

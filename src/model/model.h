@@ -41,8 +41,7 @@ typedef struct {
     bool tiled_heads;       /* value head h uses key head h % n_k_head, else h / (n_v / n_k)    */
     bool fused_ba;          /* ssm_ba, per key head [b.. | a..], instead of ssm_beta, ssm_alpha */
     bool qkv_bias, qk_norm; /* of families that come with and without                         */
-    const char
-        *note; /* what the file leaves open and was assumed, for people; NULL: nothing       */
+    const char *note; /* what the file leaves open and was assumed, for people; or NULL */
 } fm_hparams;
 
 typedef enum { FM_MIX_ATTENTION, FM_MIX_LATENT, FM_MIX_DELTA } fm_mixer;

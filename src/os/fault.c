@@ -12,6 +12,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "os/retry.h"
+
 enum { MAX_RULES = 8 };
 
 /* Those of reads first. */
@@ -187,11 +189,7 @@ int64_t fm_fault_read(const void *file, uint64_t offset, void *buf, int64_t resu
         if (r->kind == RULE_SLOW) sleep_us += r->us;
     }
     pthread_mutex_unlock(&fault_mu);
-    if (sleep_us > 0) {
-        const struct timespec t = {(time_t)(sleep_us / 1000000),
-                                   (long)(sleep_us % 1000000) * 1000};
-        nanosleep(&t, NULL);
-    }
+    if (sleep_us > 0) fm_sleep_us(sleep_us);
     if (new_result < result) {
         const int64_t kept = new_result > 0 ? new_result : 0;
         memset((char *)buf + kept, 0xa5, (size_t)(result - kept));

@@ -93,12 +93,12 @@ fm_status fm_file_check_mark(int fd, const char *path, fm_file_mark was, fm_erro
     FM_TRY(fm_file_mark_of(&is, fd, path, err));
     if (is.bytes != was.bytes)
         return fm_fail(err, FM_E_FORMAT,
-                       "%s: changed while the model was being opened: it had %" PRIu64
+                       "%s: changed since it was first looked at: it had %" PRIu64
                        " bytes and now has %" PRIu64,
                        path, was.bytes, is.bytes);
     if (was.mtime_ns != 0 && is.mtime_ns != was.mtime_ns)
         return fm_fail(err, FM_E_FORMAT,
-                       "%s: changed while the model was being opened (written to, or replaced)",
+                       "%s: changed since it was first looked at (written to, or replaced)",
                        path);
     return FM_OK;
 }

@@ -393,9 +393,10 @@ static bool fall_back_to_buffered(fm_io *io, fm_io_file *f)
         const int flags = fcntl(f->fd, F_GETFL);
         if (flags < 0 || fcntl(f->fd, F_SETFL, flags & ~O_DIRECT) != 0) return false;
         f->direct = false;
-        fm_log(io->log, io->log_user, FM_LOG_WARN,
+        fm_log(io->log, io->log_user, io->told_of_buffered ? FM_LOG_INFO : FM_LOG_WARN,
                "%s: a direct read was refused (EINVAL); this file is read through the page cache",
                f->path);
+        io->told_of_buffered = true; /* a model of many files needs one warning */
         return true;
     }
 #else

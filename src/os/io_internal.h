@@ -80,6 +80,7 @@ struct fm_io {
     fm_log_fn log;
     void *log_user;
     bool direct; /* files are opened for direct I/O when they can be */
+    bool told_of_buffered;
 
     struct fm_io_file *files;
     int n_file;

@@ -205,6 +205,15 @@ static void weigh(candidate *c, int32_t n, float largest)
     for (int32_t i = 0; i < n; i++) c[i].weight = weight_of(c[i].logit - largest);
 }
 
+/* Not above ln x, and not far below; x = 0: the lowest number. */
+static float at_least_log(float x)
+{
+    int exponent;
+    if (x <= 0) return -FLT_MAX;
+    (void)frexpf(x, &exponent);
+    return (float)(exponent - 1) * 0.6931472f - 1e-2f;
+}
+
 /* All tokens whose score is at least `lowest`. */
 static int32_t collect(fm_sampler *s, float lowest)
 {
@@ -278,15 +287,14 @@ static candidate find_boundary(fm_sampler *s, float largest)
         n = collect_nucleus(s, largest, &sum);
         weigh(c, n, largest);
     } else {
-        n = collect(s, o->min_p > 0 ? largest + logf(o->min_p) : -FLT_MAX);
+        n = collect(s, largest + at_least_log(o->min_p));
     }
     if (o->top_p < 1) n = select_front(c, n, true, 0, o->top_p * sum);
     if (o->min_p > 0) {
         /* p >= min_p * p_largest, and the weight of the largest is 1 */
-        const float lowest = largest + logf(o->min_p);
         int32_t kept = 0;
         for (int32_t i = 0; i < n; i++) {
-            if (c[i].logit >= lowest) c[kept++] = c[i];
+            if (weight_of(c[i].logit - largest) >= o->min_p) c[kept++] = c[i];
         }
         n = kept;
     }

@@ -3,6 +3,9 @@
 
 #include "base/error.h"
 
+/* Bytes of the largest tokenizer.json, or file beside it, that is read; those of the largest vocabularies have 20 MB. */
+enum { FM_TOKENIZER_FILE_MAX = 256 << 20 };
+
 typedef struct {
     const char *data; /* need not be terminated */
     size_t n;

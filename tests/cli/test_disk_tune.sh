@@ -52,7 +52,7 @@ has_all=$("$flashmoe" plan "$m" --memory $budget --ctx 64 --json | python3 -c 'i
         fail "nothing was kept"
     fi
     usage_error "$flashmoe" $logits --out x.npy --split 0
-    failure "$flashmoe" $logits --memory $budget --out "$dir/x.npy" --split 5000
-    says "$err" 'multiple of 4096'
+    usage_error "$flashmoe" $logits --memory $budget --out "$dir/x.npy" --split 5000
+    says "$err" 'multiple of 4K'
 }
 finish

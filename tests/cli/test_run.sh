@@ -99,6 +99,38 @@ same "--system" "$(hash_of --system 'be brief' -p 'a "b"')" "$want"
 same "--request" "$(hash_of --request "$dir/r.json")" "$want"
 sed 's/, "add_generation_prompt": true//' "$dir/r.json" >"$dir/r2.json"
 same "--request without add_generation_prompt" "$(hash_of --request "$dir/r2.json")" "$want"
+# Variables of the chat template, and a word on those that it does not look at.
+ask() { # ask WANTED-VARIABLES OPTION...
+    local variables=$1
+    shift
+    printf '{"messages": [{"role": "user", "content": "x"}]%s}' "$variables" >"$dir/v.json"
+    same "$*" "$("$flashmoe" run "$dir/vars.gguf" --memory 64M --temp 0 -n 4 -p x --json "$@" 2>"$dir/e" | python3 -c 'import json,sys; j=json.load(sys.stdin); print(j["prompt_tokens"], j["token_hash"])')" \
+        "$("$flashmoe" run "$dir/vars.gguf" --memory 64M --temp 0 -n 4 --request "$dir/v.json" --json 2>/dev/null | python3 -c 'import json,sys; j=json.load(sys.stdin); print(j["prompt_tokens"], j["token_hash"])')"
+}
+python3 - "$m" "$dir/vars.gguf" <<'PY'
+# The model's chat template, padded to its length: one that writes down its variables.
+import struct, sys
+data = open(sys.argv[1], "rb").read()
+key = b"tokenizer.chat_template"
+at = data.index(key) + len(key) + 4
+(n,) = struct.unpack_from("<Q", data, at)
+new = b"{{ messages[0].content }}|{{ enable_thinking }}|{{ a }}|{{ b }}|{{ c }}|{{ a is string }}{{ b is string }}{{ c is string }}"
+assert len(new) <= n, (len(new), n)
+new += b"{#" + b" " * (n - len(new) - 4) + b"#}"
+open(sys.argv[2], "wb").write(data[: at + 8] + new + data[at + 8 + n :])
+PY
+ask ''
+ask ', "enable_thinking": true' --think on
+says_not "$dir/e" 'has no effect'
+ask ', "enable_thinking": false' --think off
+ask ', "a": 7, "b": true, "c": "seven"' --set a=7 --set b=true --set c=seven
+ask ', "a": -12, "b": null, "c": "1.5"' --set a=-12 --set b=null --set c=1.5
+ask ', "a": "x=y \"z\"", "b": ""' --set 'a=x=y "z"' --set b=
+ask '' --set nobody=1
+says "$dir/e" 'warning: --set nobody has no effect'
+sed 's/enable_thinking/enable_thinkinx/g' "$dir/vars.gguf" >"$dir/deaf.gguf"
+status 0 "$flashmoe" run "$dir/deaf.gguf" --memory 64M -p x -n 1 -q --think off
+says "$err" 'warning: --think off has no effect'
 echo '[1]' >"$dir/r.json"
 failure run --request "$dir/r.json" -n 1
 says "$err" 'r.json: is an array, expected a JSON object with messages'
@@ -126,6 +158,7 @@ same "same seed" "$(sampled --seed 5)" "$(sampled --seed 5)"
 long=$(printf 'the man and the sea %.0s' $(seq 300))
 status 0 run --raw -p "$long" -n 1 --json
 [ "$(json_get "$out" 'j["prompt_tokens"]')" -gt 1024 ] || fail "the long prompt is none"
+status 0 run --raw -p "ab" -n 3000 --memory 24M --stop "$text3" --json # "at most": what fits
 status 0 run --raw -p "$long" -n 1 --memory 24M --json # the default context of such a budget would be shorter
 failure run -p "a prompt that is longer than eight tokens of context can hold" --ctx 8 -n 1
 says "$err" '(context|--ctx)'

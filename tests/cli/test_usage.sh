@@ -46,7 +46,7 @@ for bad in "-n -2" "-n 1.5" "-n x" "--temp hot" "--temp -1" "--temp nan" "--top-
     "--top-k -1" "--min-p 3" "--repeat-penalty 0" "--seed -1" "--seed 1.5" "--memory 4X" \
     "--memory 0" "--memory -4G" "--memory G" "--threads 0" "--threads 9999" "--ctx 0" "--ctx x" \
     "--experts 0" "--io disk" "--kernels sse" "--activations int4" "--kv q8" "--batch 0" "--split 5000" "--split 0" "--think maybe" \
-    "--set x" "--set =x"; do
+    "--set x" "--set =x" "--set messages=x"; do
     # shellcheck disable=SC2086 # two words
     usage_error "$flashmoe" run m.gguf -p x $bad
     says "$err" "^flashmoe run: .*(${bad%% *}|${bad##--}|${bad#* })"

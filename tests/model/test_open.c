@@ -79,7 +79,7 @@ static void model_that_changes_while_it_is_opened_is_refused(void **state)
         assert_true(c.n_call > 0);
         assert_null(e);
         assert_non_null(strstr(err.msg, path));
-        assert_non_null(strstr(err.msg, "changed while the model was being opened"));
+        assert_non_null(strstr(err.msg, "changed since it was first looked at"));
         o.log = NULL;
         if (k == 0) { /* as it is now there is nothing wrong with it */
             assert_int_equal(fm_engine_open(&e, &o, &err), FM_OK);
@@ -162,7 +162,7 @@ static void traces_have_whole_passes(void **state)
     free(got);
 }
 
-#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__linux__) && !defined(FM_ADDRESS_SANITIZER) && !defined(FM_THREAD_SANITIZER)
 /* No more memory from here on. */
 static bool take_memory_away(void *user, uint64_t done, uint64_t total)
 {

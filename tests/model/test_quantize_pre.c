@@ -19,27 +19,6 @@
 #include "text/utf8.h"
 #include "unit/test_tokenizer_vectors.h"
 
-static void remember(void *user, fm_log_level level, const char *line)
-{
-    (void)level;
-    const size_t n = strlen(user);
-    snprintf((char *)user + n, 4000 - n, "%s\n", line);
-}
-
-static fm_status quantize(const char *from, const char *to, char *said, fm_error *err)
-{
-    const fm_quantize_options o = {.struct_size = sizeof o,
-                                   .source = from,
-                                   .destination = to,
-                                   .type = "Q8_0",
-                                   .n_threads = 2,
-                                   .log = remember,
-                                   .log_user = said};
-    unlink(to);
-    *said = 0;
-    return fm_quantize(&o, NULL, err);
-}
-
 static void add_merge(json_t *vocab, json_t *merges, const char *a, const char *b)
 {
     char both[40];
@@ -108,25 +87,25 @@ static void the_name_goes_with_the_tokenizer(void **state)
 
     const fm_split_family *f = fm_split_family_find("qwen2", 5);
     write_tokenizer(from, f->patterns, f->nfc, false);
-    if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+    if (fixture_quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
     pre_is(to, "qwen2");
     assert_null(strstr(said, "tokenizer"));
 
     f = fm_split_family_find("gpt-4o", 6);
     write_tokenizer(from, f->patterns, f->nfc, false);
-    if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+    if (fixture_quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
     pre_is(to, "gpt-4o");
     assert_non_null(strstr(said, "tokenizer.ggml.pre is gpt-4o, not qwen2"));
 
     /* The split is right, which is all that a name can say. */
     f = fm_split_family_find("qwen2", 5);
     write_tokenizer(from, f->patterns, f->nfc, true);
-    if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+    if (fixture_quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
     pre_is(to, "qwen2");
     assert_non_null(strstr(said, "gives other ids for some of its tokens, which no merge makes"));
 
     write_tokenizer(from, pairs_of_digits, false, false);
-    assert_int_equal(quantize(from, to, said, &err), FM_E_UNSUPPORTED);
+    assert_int_equal(fixture_quantize(from, to, said, &err), FM_E_UNSUPPORTED);
     if (!strstr(err.msg, "tokenizer.json: splits text in a way that no name"))
         fail_msg("%s", err.msg);
 
@@ -138,7 +117,7 @@ static void the_name_goes_with_the_tokenizer(void **state)
         out &&
         fputs("{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": []}}", out) >= 0);
     fclose(out);
-    if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+    if (fixture_quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
     pre_is(to, "qwen2");
     assert_non_null(strstr(said, "is not known: "));
 }
@@ -156,7 +135,7 @@ static void tiktoken_is_kimis(void **state)
     snprintf(command, sizeof command, "cp '%s'/tiktoken.model '%s'/tokenizer_config.json '%s'",
              source_path("tests/vectors/tiktoken"), source_path("tests/vectors/tiktoken"), from);
     assert_int_equal(system(command), 0);
-    if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+    if (fixture_quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
     pre_is(to, "kimi-k2");
 }
 

@@ -64,26 +64,6 @@ static void kimi_directory(const char *path, int n_vocab)
     free(ranks);
 }
 
-static void remember(void *user, fm_log_level level, const char *line)
-{
-    (void)level;
-    const size_t n = strlen(user);
-    snprintf((char *)user + n, 4000 - n, "%s\n", line);
-}
-
-static fm_status quantize(const char *from, const char *to, char *said, fm_error *err)
-{
-    const fm_quantize_options o = {.struct_size = sizeof o,
-                                   .source = from,
-                                   .destination = to,
-                                   .type = "Q8_0",
-                                   .n_threads = 2,
-                                   .log = remember,
-                                   .log_user = said};
-    unlink(to);
-    return fm_quantize(&o, NULL, err);
-}
-
 static fm_tokenizer *open_tokenizer(const char *path)
 {
     fm_tokenizer *t;
@@ -219,7 +199,7 @@ static void kimi_directory_becomes_a_file_with_its_tokenizer(void **state)
         snprintf(from, sizeof from, "%s", scratch_path(name));
         snprintf(to, sizeof to, "%s.gguf", from);
         kimi_directory(from, rows[k]);
-        if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+        if (fixture_quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
         assert_null(strstr(said, "no tokenizer"));
         assert_null(strstr(said, "no merge"));
         fm_checkpoint *c;
@@ -264,32 +244,32 @@ static void what_does_not_fit_is_refused_or_said(void **state)
     snprintf(from, sizeof from, "%s", scratch_path("unfit"));
     snprintf(to, sizeof to, "%s", scratch_path("unfit.gguf"));
     kimi_directory(from, 353);
-    assert_int_equal(quantize(from, to, said, &err), FM_E_FORMAT);
+    assert_int_equal(fixture_quantize(from, to, said, &err), FM_E_FORMAT);
     if (!strstr(err.msg, "\"</think>\" has the id 353, the embedding 353 rows"))
         fail_msg("%s", err.msg);
     put_text(from, "tokenizer_config.json", "{}");
-    if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+    if (fixture_quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
     assert_null(strstr(said, "no merge"));
     /* cXYZ of nothing that came before */
     char *ranks = text_of(FROM "tiktoken.model");
     const size_t n = strlen(ranks);
     snprintf(ranks + n, 100, "Y1hZWg== 330\n");
     put_text(from, "tiktoken.model", ranks);
-    if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+    if (fixture_quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
     assert_non_null(strstr(said, "tiktoken.model: 1 token "));
     snprintf(ranks + n, 100, "Y1hZWg== 331\n");
     put_text(from, "tiktoken.model", ranks);
-    assert_int_equal(quantize(from, to, said, &err), FM_E_FORMAT);
+    assert_int_equal(fixture_quantize(from, to, said, &err), FM_E_FORMAT);
     if (!strstr(err.msg, "rank 331, expected 330")) fail_msg("%s", err.msg);
     free(ranks);
     char path[700];
     snprintf(path, sizeof path, "%s/tokenizer_config.json", from);
     assert_int_equal(unlink(path), 0);
-    assert_int_equal(quantize(from, to, said, &err), FM_E_IO);
+    assert_int_equal(fixture_quantize(from, to, said, &err), FM_E_IO);
     if (!strstr(err.msg, "tokenizer_config.json: is missing")) fail_msg("%s", err.msg);
     snprintf(path, sizeof path, "%s/tiktoken.model", from);
     assert_int_equal(unlink(path), 0);
-    if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+    if (fixture_quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
     assert_non_null(strstr(said, "neither tokenizer.json nor tiktoken.model"));
 }
 
@@ -318,7 +298,7 @@ static void all_ends_of_a_generation_are_written(void **state)
         fm_error err = {0};
         put_text(from, "tokenizer_config.json", cases[i].tokenizer);
         put_text(from, "generation_config.json", cases[i].generation);
-        if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+        if (fixture_quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
         fm_checkpoint *c;
         if (fm_checkpoint_open(&c, to, &err) != FM_OK) fail_msg("%s", err.msg);
         for (int k = 0; k < 3; k++) {
@@ -378,7 +358,7 @@ static void templates_are_those_of_the_directory(void **state)
         if (cases[i].tool_use)
             put_text(from, "additional_chat_templates/tool_use.jinja", cases[i].tool_use);
         fm_error err = {0};
-        if (quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
+        if (fixture_quantize(from, to, said, &err) != FM_OK) fail_msg("%s", err.msg);
         fm_checkpoint *c;
         if (fm_checkpoint_open(&c, to, &err) != FM_OK) fail_msg("%s", err.msg);
         const char *const found[3][2] = {{"tokenizer.chat_template", cases[i].base},

@@ -56,7 +56,7 @@ static size_t stack_of(job *j)
 static void evaluation_needs_no_more_stack_than_promised(void **state)
 {
     (void)state;
-#if defined(FM_ADDRESS_SANITIZER) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
+#if defined(FM_ADDRESS_SANITIZER) || defined(FM_THREAD_SANITIZER) || !defined(__OPTIMIZE__)
     skip();
 #endif
     static const char *const kernels[] = {"generic", "avx2", "avxvnni", "avx512",

@@ -195,3 +195,24 @@ void file_restore(const char *path, char *before, size_t n)
     fclose(f);
     free(before);
 }
+
+static void remember(void *user, fm_log_level level, const char *line)
+{
+    (void)level;
+    const size_t n = strlen(user);
+    snprintf((char *)user + n, 4096 - n, "%s\n", line);
+}
+
+fm_status fixture_quantize(const char *from, const char *to, char *said, fm_error *err)
+{
+    const fm_quantize_options o = {.struct_size = sizeof o,
+                                   .source = from,
+                                   .destination = to,
+                                   .type = "Q8_0",
+                                   .n_threads = 2,
+                                   .log = remember,
+                                   .log_user = said};
+    unlink(to);
+    *said = 0;
+    return fm_quantize(&o, NULL, err);
+}

@@ -43,3 +43,7 @@ float *eval_logits(const char *model, const int32_t *ids, size_t n, const eval_s
 /* The same, but returns the status and keeps the message. */
 fm_status eval_logits_try(float **out, const char *model, const int32_t *ids, size_t n,
                           const eval_setup *s, fm_stats *stats, fm_plan *plan, fm_error *err);
+
+/* fm_quantize() from a directory to a file, which is removed first, as Q8_0 on two threads; said [4096] becomes what was
+ * logged, a line each. */
+fm_status fixture_quantize(const char *from, const char *to, char *said, fm_error *err);

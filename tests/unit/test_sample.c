@@ -237,7 +237,7 @@ static void match_sorting(int V, int n_round, float spread)
         if (is_near_edge) continue;
         memset(allowed, 0, (size_t)V * sizeof *allowed);
         for (int i = 0; i < kept; i++) allowed[(int)sorted[i][1]] = true;
-        count_picks(counts, V, logits, &o, 4000);
+        count_picks(counts, V, logits, &o, kept > 40 ? 200 : 2500);
         int seen = 0;
         for (int i = 0; i < V; i++) {
             if (counts[i] > 0) assert_true(allowed[i]);

@@ -147,8 +147,8 @@ static void directory_says_whether_and_which(void **state)
         {"{\"add_bos_token\": true, \"bos_token\": 1}", "bos_token is a number, expected a text"},
         {"{\"add_bos_token\": true, \"bos_token\": {}}", "bos_token.content is missing, expected"},
         {"{\"add_bos_token\": \"yes\", \"bos_token\": \"[BOS]\"}",
-         "add_bos_token is a text, neither true nor false"},
-        {"[]", "tokenizer_config.json: is a list, expected a JSON object"},
+         "add_bos_token is a string, neither true nor false"},
+        {"[]", "tokenizer_config.json: is an array, expected a JSON object"},
         {"{\"add_bos_token\": ", "tokenizer_config.json: line 1"},
     };
     fm_tokenizer *tok;
