@@ -174,7 +174,7 @@ static const option OPTIONS[] = {
     {"memory and machine", "-c", "--ctx", "N", OPT_INT, FIELD(n_ctx), FM_CMD_RUN,
      1, INT32_MAX, NULL, "tokens of context, prompt and answer together (default: 8192, or what\n"
                          "prompt and answer need if that is more; less where memory is short,\n"
-                         "but never less than 1024 and what they need)"},
+                         "down to the prompt and 1024 more)"},
     {"memory and machine", "-c", "--ctx", "N", OPT_INT, FIELD(n_ctx), FM_CMD_PLAN,
      1, INT32_MAX, NULL, "tokens of context, prompt and answer together (default: 8192, less\n"
                          "where memory is short, but never less than 1024)"},

@@ -497,6 +497,9 @@ static void file_without_direct_io_is_read_buffered_and_said_once(void **state)
     unlink(path);
 }
 
+/* For what must not fail though this machine stands still for more than the second of a user. */
+#define PATIENT ",retry:us=30000000"
+
 static void passing_errors_are_tried_again(void **state)
 {
     (void)state;
@@ -504,15 +507,15 @@ static void passing_errors_are_tried_again(void **state)
         const fm_io_file *file;
         fm_io *io = open_engine(engines[e], 4, &file, NULL);
         if (!io) continue;
-        assert_true(fm_fault_set("read:eintr:every=2,read:eagain:every=3"));
+        assert_true(fm_fault_set("read:eintr:every=2,read:eagain:every=3" PATIENT));
         random_traffic(io, file, 10, 100, false);
         static const char *const others[] = {"eio",     "enodata", "etimedout",
                                              "enolink", "enomem",  "ebusy"};
         for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-            char spec[64];
+            char spec[96];
             /* several times, so not in a moment */
-            snprintf(spec, sizeof spec, "read:%s:nth=7:times=4,read:%s:nth=20:times=3", others[i],
-                     others[i]);
+            snprintf(spec, sizeof spec, "read:%s:nth=7:times=4,read:%s:nth=20:times=3" PATIENT,
+                     others[i], others[i]);
             assert_true(fm_fault_set(spec));
             random_traffic(io, file, 10, 40, false);
         }
