@@ -165,6 +165,9 @@ void fm_cli_note(const fm_cli_options *o, const char *fmt, ...) FM_PRINTF(2, 3);
 /* "flashmoe: warning: ...", also with --quiet. */
 void fm_cli_warn(const char *fmt, ...) FM_PRINTF(1, 2);
 
+/* The library's log; user is the fm_cli_options. */
+void fm_cli_on_log(void *user, fm_log_level level, const char *line);
+
 typedef struct {
     const fm_cli_options *o;
     const char *what; /* "prompt" */

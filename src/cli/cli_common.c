@@ -82,12 +82,17 @@ int fm_cli_finish(int status)
     return FM_EXIT_FAILURE;
 }
 
-static void on_log(void *user, fm_log_level level, const char *line)
+void fm_cli_on_log(void *user, fm_log_level level, const char *line)
 {
     const fm_cli_options *o = user;
-    if (level == FM_LOG_DEBUG || (level == FM_LOG_INFO && o->is_quiet)) return;
-    fm_cli_progress_clear();
-    fprintf(stderr, "%s%s\n", level == FM_LOG_WARN ? "flashmoe: warning: " : "", line);
+    if (level == FM_LOG_WARN) {
+        fm_cli_warn("%s", line);
+    } else if (level == FM_LOG_ERROR) {
+        fm_cli_progress_clear();
+        fprintf(stderr, "%s\n", line);
+    } else if (level == FM_LOG_INFO) {
+        fm_cli_note(o, "%s", line);
+    }
 }
 
 const char *fm_cli_activations(int32_t activations)
@@ -123,7 +128,7 @@ void fm_cli_engine_options(fm_engine_options *out, const fm_cli_options *o)
     out->trace_path = o->trace_path;
     out->warm_start =
         o->warm_start ? strcmp(o->warm_start, "on") == 0 : strcmp(o->command, "run") == 0;
-    out->log = on_log;
+    out->log = fm_cli_on_log;
     out->log_user = (void *)(uintptr_t)o; /* only read through */
 }
 

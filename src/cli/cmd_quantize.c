@@ -4,17 +4,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-static void on_log(void *user, fm_log_level level, const char *line)
-{
-    const fm_cli_options *o = user;
-    if (level == FM_LOG_WARN) {
-        fm_cli_progress_clear();
-        fprintf(stderr, "flashmoe: warning: %s\n", line);
-    } else if (level != FM_LOG_DEBUG) {
-        fm_cli_note(o, "%s", line);
-    }
-}
-
 static void print_json(const fm_quantize_result *r, double seconds)
 {
     fm_json_out j = {.out = stdout};
@@ -46,7 +35,7 @@ int fm_cmd_quantize(const fm_cli_options *o)
         .trunk_type = o->trunk_type,
         .importance = o->importance,
         .n_threads = o->n_threads,
-        .log = on_log,
+        .log = fm_cli_on_log,
         .log_user = (void *)(uintptr_t)o, /* only read through */
         .progress = fm_cli_on_quantize,
         .progress_user = progress,

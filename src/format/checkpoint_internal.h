@@ -7,7 +7,7 @@
 
 /* A file below this size that begins with "version" is taken for a Git LFS pointer, which a clone without LFS has
  * in place of a large file. */
-enum { LFS_POINTER_MAX = 1024 };
+enum { FM_LFS_POINTER_MAX = 1024 };
 
 /* Limits of our own. Real headers are below 50 MB and below 200,000 tensors. */
 enum {

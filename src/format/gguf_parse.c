@@ -420,7 +420,7 @@ static fm_status read_preamble(fm_gguf_reader *r, uint64_t *n_tensor, uint64_t *
                        "%s: not a whole model: flashmoe quantize has not finished it; the same "
                        "command again goes on where it stopped",
                        r->path);
-    if (memcmp(magic, "vers", 4) == 0 && r->file_bytes < LFS_POINTER_MAX)
+    if (memcmp(magic, "vers", 4) == 0 && r->file_bytes < FM_LFS_POINTER_MAX)
         return fm_fail(err, FM_E_FORMAT,
                        "%s: not the model but a Git LFS pointer to it (%" PRIu64
                        " bytes); `git lfs pull` fetches the file itself",

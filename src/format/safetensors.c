@@ -184,7 +184,7 @@ fm_status fm_safetensors_read(fm_raw_set *s, int32_t file, const char *path, fm_
                     path, file_bytes);
         goto done;
     }
-    if (memcmp(head, "version ", 8) == 0 && file_bytes < LFS_POINTER_MAX) {
+    if (memcmp(head, "version ", 8) == 0 && file_bytes < FM_LFS_POINTER_MAX) {
         status = fm_fail(err, FM_E_FORMAT,
                          "%s: not the weights but a Git LFS pointer to them (%" PRIu64
                          " bytes); `git lfs pull` fetches the file itself",

@@ -22,7 +22,6 @@ typedef struct {
 static inline bool fm_may_pass(int os_errno)
 {
     switch (os_errno) {
-    case EINTR:
     case EAGAIN:
     case EIO:
     case ENOMEM:
@@ -38,17 +37,18 @@ static inline bool fm_may_pass(int os_errno)
     }
 }
 
-/* After a failure: whether to try again, and in how many microseconds. A device that takes long to say no is asked
+/* After a failure: whether to try again, and in how many microseconds. A call that a signal broke off says nothing of the
+ * device and does not count, however long the process stood still meanwhile. A device that takes long to say no is asked
  * three times, one that says so at once a dozen times within a second. */
 static inline bool fm_retry_after(fm_retry *r, int os_errno, uint32_t *in_us)
 {
     *in_us = 0;
+    if (os_errno == EINTR) return true;
     if (!fm_may_pass(os_errno)) return false;
     const uint64_t now = fm_now_us();
     if (r->n == 0) r->since_us = now;
     if (r->n++ >= FM_RETRY_LEAST && now - r->since_us >= fm_fault_retry_us(FM_RETRY_FOR_US))
         return false;
-    if (os_errno == EINTR) return true;
     r->wait_us = r->wait_us ? 2 * r->wait_us : FM_RETRY_FIRST_US;
     *in_us = r->wait_us;
     return true;
