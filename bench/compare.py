@@ -36,12 +36,15 @@ def note(text):
 
 
 # ---- contestants ---------------------------------------------------------------------------------
+HITS = ("expert_hits", "expert_misses", "prefetch_used")
+
 # A contestant turns one test into a command line, and what the command printed into numbers:
 #   {"prompt_tok_s", "gen_tok_s"} and whatever else it reports. A missing rate is None.
 
 
 class Ours:
-    """This project's binary: `run --json`."""
+    """This project's binary: `bench --json` where random tokens are fed, `run --json` where a text is.
+    Without what earlier runs left: the routing heat of the same tokens would be worth too much."""
 
     kind = "ours"
 
@@ -49,9 +52,15 @@ class Ours:
         self.name, self.binary, self.extra = name, binary, extra
 
     def command(self, test, args, cap):
+        if args.feed == "text":
+            work = ["run", args.model, "--raw", "-p", test["text"], "-n", str(max(1, test["n_gen"])), "--temp", "0"]
+        else:
+            work = ["bench", args.model, "--prompt", str(test["n_prompt"] or args.gen_prompt), "--gen",
+                    str(test["n_gen"]), "--repeat", str(args.repeats), "--cold" if cap or args.cold else "--warm",
+                    "--probes", "off"]
         memory = ["--memory", format_gib(cap)] if cap else []
-        return ([self.binary, "run", args.model, "--raw", "-p", test["text"], "-n", str(max(1, test["n_gen"])),
-                 "--temp", "0", "--threads", str(args.threads), "--json"] + memory + self.extra)
+        return ([self.binary] + work + ["--warm-start", "off", "--threads", str(args.threads), "--json"] + memory +
+                self.extra)
 
     def parse(self, run, test):
         for text in (run["stdout"], *reversed(run["stdout"].splitlines())):
@@ -60,7 +69,8 @@ class Ours:
             except ValueError:
                 continue
             if isinstance(report, dict) and "gen_tok_s" in report:
-                return dict(report)
+                phase = report.get("generation" if test["n_gen"] else "prompt")  # of `bench`
+                return dict(report, **{k: phase[k] for k in HITS}) if isinstance(phase, dict) else dict(report)
         raise ValueError("no JSON object with gen_tok_s on stdout")
 
 
@@ -75,7 +85,7 @@ class BenchPeer:
 
     def command(self, test, args, cap):
         return [self.binary, "-m", args.model, "-p", str(test["n_prompt"]), "-n", str(test["n_gen"]),
-                "-t", str(args.threads), "-r", "1", "-o", "json"] + self.extra
+                "-t", str(args.threads), "-r", str(args.repeats), "-o", "json"] + self.extra
 
     def parse(self, run, test):
         start, end = run["stdout"].find("["), run["stdout"].rfind("]")
@@ -192,7 +202,7 @@ def make_tests(args):
         n_gen = args.gen if name in ("both", "gen") else 0
         tokens = n_prompt or args.gen_prompt  # generation from text needs something to start from
         text = args.prompt_text
-        if not text and args.ours:  # more than enough text, then cut to length
+        if not text and args.ours and args.feed == "text":  # more than enough text, then cut to length
             text = fit_text(make_text(tokens, 10, args.seed), tokens, args.ours, args.model)
         if not text:
             text = make_text(tokens, args.chars_per_token, args.seed)
@@ -301,7 +311,7 @@ def hit_rate(record):
 
 def table_rows(records, contestants):
     header = ["cap GiB", "test", "engine", "prompt tok/s", "gen tok/s", "x prompt", "x gen",
-              "read GB", "faults", "RSS GiB", "group GiB", "hit %", "runs"]
+              "read GB", "faults", "RSS GiB", "group GiB", "at limit", "hit %", "runs"]
     rows, first = [header], contestants[0]
     for cap, test in dict.fromkeys((r["cap_gib"], r["test"]) for r in records):
         here = [r for r in records if (r["cap_gib"], r["test"]) == (cap, test)]
@@ -319,6 +329,7 @@ def table_rows(records, contestants):
                 median_text([r["major_faults"] for r in runs], 0),
                 median_text([scaled(r["peak_rss_bytes"], GIB) for r in runs]),
                 median_text([scaled(r.get("group_peak_bytes"), GIB) for r in runs]),
+                median_text([r.get("limit_hits") for r in runs], 0),
                 median_text([hit_rate(r) for r in runs], 1),
                 "%d/%d" % (len(runs), tried)])
     return rows
@@ -354,6 +365,7 @@ def save(args, contestants, disk, records):
                 "contestants": args.programs, "settings": {
                     "caps_gib": args.caps, "margin_gib": args.margin, "threads": args.threads,
                     "prompt": args.prompt, "gen": args.gen, "pairs": args.pairs, "tests": args.tests,
+                    "feed": args.feed, "repeats": args.repeats,
                     "readahead_kb": disk.setting("read_ahead_kb"), "seed": args.seed},
                 "runs": records}
     part = args.json + ".part"
@@ -408,7 +420,12 @@ def make_parser():
     p.add_argument("--prompt", type=int, default=512, metavar="N", help="prompt tokens (default 512)")
     p.add_argument("--gen", type=int, default=32, metavar="N", help="generated tokens (default 32)")
     p.add_argument("--gen-prompt", type=int, default=8, metavar="N",
-                   help="prompt tokens before a gen-only test from text (default 8)")
+                   help="prompt tokens before a gen-only test of ours and of text peers (default 8)")
+    p.add_argument("--feed", choices=("ids", "text"),
+                   help="what ours evaluates: random token ids, as bench peers do (default), or the text that text "
+                        "peers get (default when there is one)")
+    p.add_argument("--repeats", type=int, default=1, metavar="R",
+                   help="measured repeats inside each run of ours and of bench peers (default 1)")
     p.add_argument("--prompt-file", help="prompt text for ours and for text peers (default: generated words)")
     p.add_argument("--chars-per-token", type=float, default=4.5, metavar="X",
                    help="sizes the generated prompt when our tokenizer cannot (no --ours); default 4.5")
@@ -451,7 +468,7 @@ def check_arguments(args, parser):
         parser.error("--model: no file %s" % args.model)
     if args.no_cage and any(args.caps):
         parser.error("--no-cage cannot enforce a memory cap; use --caps none")
-    if min(args.prompt, args.gen, args.pairs, args.threads, args.gen_prompt) < 1 or args.margin < 0:
+    if min(args.prompt, args.gen, args.pairs, args.threads, args.gen_prompt, args.repeats) < 1 or args.margin < 0:
         parser.error("counts must be positive")
     args.prompt_text = ""
     if args.prompt_file:
@@ -466,6 +483,8 @@ def main():
     args = parser.parse_args()
     check_arguments(args, parser)
     contestants = make_contestants(args, parser)
+    if not args.feed:
+        args.feed = "text" if any(c.kind == "text" for c in contestants) else "ids"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that settings are restored
     disk = Disk(args.model)
     args.facts = dict(machine_facts(disk), model=os.path.basename(args.model),

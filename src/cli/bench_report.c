@@ -46,6 +46,12 @@ static double best_of(const double *values)
     return best;
 }
 
+/* What was not measured is no number. */
+static double measured(double value)
+{
+    return value > 0 ? value : NAN;
+}
+
 static void add_phase(fm_bench_phase *sum, const fm_bench_phase *p)
 {
     sum->tokens += p->tokens;
@@ -342,6 +348,28 @@ static void print_bounds(const report *r, const figures *f, bool is_prompt)
            number(a, f->bound_tok_s), percent(b, f->bound_ratio));
 }
 
+static void print_probes(const fm_bench_run *run)
+{
+    char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE];
+    if (run->memory_probe_bytes == 0) {
+        printf("\nnothing was probed (--probes off), so there are no bounds\n");
+        return;
+    }
+    printf("\nprobes, before and after\n");
+    printf("  disk    %s and %s GB/s: scattered reads of %s, depth %d\n",
+           number(a, measured(run->disk_gb_s[0])), number(b, measured(run->disk_gb_s[1])),
+           fm_figure_bytes(c, run->disk_probe_read_bytes), (int)run->info.io_depth);
+    printf("  memory  %s and %s GB/s: %s streamed by %d threads%s\n",
+           number(a, run->memory_gb_s[0]), number(b, run->memory_gb_s[1]),
+           fm_figure_bytes(c, run->memory_probe_bytes), (int)run->info.n_threads,
+           run->memory_probe_bytes < fm_probe_uncached_bytes()
+               ? " (half of the budget: part of it may lie in the processor's caches)"
+               : "");
+    if (run->weights_gb_s > 0)
+        printf("  memory  %s GB/s: the resident weights where they lie\n",
+               number(a, run->weights_gb_s));
+}
+
 static void print_table(const report *r, const fm_bench_run *run, const fm_cli_options *o)
 {
     char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE];
@@ -367,22 +395,11 @@ static void print_table(const report *r, const fm_bench_run *run, const fm_cli_o
                number(a, r->start_ms / 1e3), number(b, r->start_bound_ms / 1e3),
                number(c, r->start_ms / r->start_bound_ms));
     }
-    printf("\nprobes, before and after\n");
-    printf("  disk    %s and %s GB/s: scattered reads of %s, depth %d\n",
-           number(a, run->disk_gb_s[0] > 0 ? run->disk_gb_s[0] : NAN),
-           number(b, run->disk_gb_s[1] > 0 ? run->disk_gb_s[1] : NAN),
-           fm_figure_bytes(c, run->disk_probe_read_bytes), (int)run->info.io_depth);
-    printf("  memory  %s and %s GB/s: %s streamed by %d threads%s\n",
-           number(a, run->memory_gb_s[0]), number(b, run->memory_gb_s[1]),
-           fm_figure_bytes(c, run->memory_probe_bytes), (int)run->info.n_threads,
-           run->memory_probe_bytes < fm_probe_uncached_bytes()
-               ? " (half of the budget: part of it may lie in the processor's caches)"
-               : "");
-    if (run->weights_gb_s > 0)
-        printf("  memory  %s GB/s: the resident weights where they lie\n",
-               number(a, run->weights_gb_s));
-    print_bounds(r, &r->prompt, true);
-    print_bounds(r, &r->gen, false);
+    print_probes(run);
+    if (r->memory_gb_s > 0) {
+        print_bounds(r, &r->prompt, true);
+        print_bounds(r, &r->gen, false);
+    }
     printf("\ntoken hash  %s\n", r->hash);
 }
 
@@ -450,17 +467,16 @@ static void put_repeats(fm_json_out *j, const fm_bench_run *run)
 
 static void put_probes(fm_json_out *j, const report *r, const fm_bench_run *run)
 {
-    fm_json_real(j, "disk_probe_gb_s", r->disk_gb_s > 0 ? r->disk_gb_s : NAN);
+    fm_json_real(j, "disk_probe_gb_s", measured(r->disk_gb_s));
     fm_json_open(j, "disk_probes_gb_s", '[');
-    for (int i = 0; i < FM_BENCH_PROBES; i++)
-        fm_json_real(j, NULL, run->disk_gb_s[i] > 0 ? run->disk_gb_s[i] : NAN);
+    for (int i = 0; i < FM_BENCH_PROBES; i++) fm_json_real(j, NULL, measured(run->disk_gb_s[i]));
     fm_json_close(j, ']');
     fm_json_u64(j, "disk_probe_read_bytes", run->disk_probe_read_bytes);
     fm_json_u64(j, "disk_probe_bytes", run->disk_probe_bytes);
-    fm_json_real(j, "mem_probe_gb_s", r->memory_gb_s);
-    fm_json_real(j, "weights_probe_gb_s", run->weights_gb_s > 0 ? run->weights_gb_s : NAN);
+    fm_json_real(j, "mem_probe_gb_s", measured(r->memory_gb_s));
+    fm_json_real(j, "weights_probe_gb_s", measured(run->weights_gb_s));
     fm_json_open(j, "mem_probes_gb_s", '[');
-    for (int i = 0; i < FM_BENCH_PROBES; i++) fm_json_real(j, NULL, run->memory_gb_s[i]);
+    for (int i = 0; i < FM_BENCH_PROBES; i++) fm_json_real(j, NULL, measured(run->memory_gb_s[i]));
     fm_json_close(j, ']');
     fm_json_u64(j, "mem_probe_bytes", run->memory_probe_bytes);
 }
@@ -577,8 +593,8 @@ static void print_row(const report *r, const fm_bench_run *run, const fm_cli_opt
         f->bound_ratio,
         f->overlapped_tok_s,
         f->overlapped_ratio,
-        r->disk_gb_s > 0 ? r->disk_gb_s : NAN,
-        r->memory_gb_s,
+        measured(r->disk_gb_s),
+        measured(r->memory_gb_s),
     };
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) put_field(values[i]);
     printf(",%" PRIu64 ",%" PRIu64 ",%d,%s", run->peak_rss_bytes, run->plan.budget_bytes,

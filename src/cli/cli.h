@@ -58,7 +58,7 @@ typedef struct {
     bool is_cold, is_warm, is_csv;
     int32_t io_depth;  /* 0: automatic */
     uint64_t io_split; /* 0: automatic */
-    const char *prefetch, *draft;
+    const char *prefetch, *draft, *probes;
     int32_t draft_right; /* -1: was not given */
 
     const char *template_file, *request, *now;

@@ -120,6 +120,9 @@ static const option OPTIONS[] = {
     {"workload", NULL, "--cold", NULL, OPT_FLAG, FIELD(is_cold), FM_CMD_BENCH,
      0, 0, NULL, "start every repeat with a new engine, an empty expert cache and\n"
                  "the model's files dropped from the page cache"},
+    {"workload", NULL, "--probes", "on|off", OPT_CHOICE, FIELD(probes), FM_CMD_BENCH,
+     0, 0, "on", "off leaves out the probes of disk and memory, with them all bounds, and\n"
+                 "the memory that they would have used before the engine does"},
 
     {"output", NULL, "--out", "FILE", OPT_OUT, FIELD(out_path), FM_CMD_LOGITS,
      0, 0, NULL, "the .npy file to write, float32 [tokens][vocabulary]; it appears\n"

@@ -304,9 +304,15 @@ static bool go_on(void *user)
     return !fm_cli_is_interrupted();
 }
 
+static bool probes(const bench *b)
+{
+    return strcmp(b->o->probes, "on") == 0;
+}
+
 /* Each call streams all that is resident, seconds of a large model. */
 static fm_status probe_weights(bench *b, fm_error *err)
 {
+    if (!probes(b)) return FM_OK;
     for (int i = 0; i < WEIGHTS_CALLS; i++) {
         if (fm_cli_is_interrupted()) return fm_fail(err, FM_E_CANCELLED, "interrupted");
         const double gb_s = fm_engine_weights_gb_s(b->engine, WEIGHTS_PASSES);
@@ -319,6 +325,7 @@ static fm_status probe_weights(bench *b, fm_error *err)
 static fm_status probe_machine(bench *b, int number, fm_error *err)
 {
     fm_bench_run *run = &b->run;
+    if (!probes(b)) return FM_OK;
     fm_cli_note(b->o, "probing memory and disk");
     const uint64_t half = run->plan.budget_bytes / 2;
     const uint64_t uncached = fm_probe_uncached_bytes();

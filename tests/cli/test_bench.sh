@@ -45,6 +45,17 @@ same "state" "$(json_get "$out" 'j["cache_state"]')" warm
 same "warm-ups" "$(json_get "$out" 'j["warm_ups"]')" 1 # a cache as small as this one has its memory at once
 hash=$(json_get "$out" 'j["token_hash"]')
 
+# Without probes the same is measured, and nothing is said of bounds.
+# shellcheck disable=SC2086 # several words
+status 0 "$flashmoe" bench $m $small --memory 16M --json --quiet --probes off
+same "token_hash without probes" "$(json_get "$out" 'j["token_hash"]')" "$hash"
+same "no bounds without probes" "$(json_get "$out" '[k for k in ("disk_probe_gb_s", "mem_probe_gb_s", "weights_probe_gb_s", "bound_tok_s", "bound_ratio", "prompt_bound_ratio", "overlapped_bound_ratio") if j[k] is not None]')" "[]"
+same "rates without probes" "$(json_get "$out" 'j["gen_tok_s"] > 0 and j["prompt_tok_s"] > 0 and j["disk_probe_bytes"] == j["mem_probe_bytes"] == 0')" True
+# shellcheck disable=SC2086
+status 0 "$flashmoe" bench $m $small --memory 16M --quiet --probes off
+says "$out" 'nothing was probed'
+usage_error "$flashmoe" bench $m --probes maybe
+
 # Drafts, of which as many are right as were asked for, change nothing but the time.
 for right in 0 50 100; do
     # shellcheck disable=SC2086 # several words
