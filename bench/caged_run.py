@@ -7,6 +7,7 @@ not use. Supports the memory controller of cgroup v1 and v2.
 """
 import errno
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -104,12 +105,9 @@ class Cage:
         stat = key_values(read_text(os.path.join(self.path, "memory.stat")))
         events = "memory.oom_control" if self.version == 1 else "memory.events"
         peak = read_text(os.path.join(self.path, self.FILES[self.version]["peak"])).strip()
-        if self.version == 1:
-            hits = read_text(os.path.join(self.path, "memory.failcnt")).strip()
-        else:
-            hits = str(key_values(read_text(os.path.join(self.path, events))).get("max", ""))
+        again = [stat[key] for key in stat if re.fullmatch("workingset_refault(_anon|_file)?", key)]
         return {
-            "limit_hits": int(hits) if hits.isdigit() else None,
+            "refaulted_pages": sum(again) if again else None,
             "group_peak_bytes": int(peak) if peak.isdigit() else None,
             "group_major_faults": stat.get("pgmajfault"),
             "oom_kills": key_values(read_text(os.path.join(self.path, events))).get("oom_kill", 0),
@@ -222,7 +220,7 @@ def caged_run(command, disk, limit_bytes=0, use_cage=True, timeout=0):
     peak_rss_bytes          largest resident set, mapped file pages included
     peak_anon_bytes         largest anonymous part of it (sampled, so a short peak can be missed)
     group_peak_bytes        largest charge of the cgroup: memory and page cache together
-    limit_hits              times that a charge met the limit, so that the kernel had to reclaim
+    refaulted_pages         pages that the kernel had taken back and that were read again
     disk_read_bytes         what the whole device delivered meanwhile, whoever asked
     major_faults            faults that waited for the disk
     user_s, system_s        processor time

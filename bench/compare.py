@@ -311,7 +311,7 @@ def hit_rate(record):
 
 def table_rows(records, contestants):
     header = ["cap GiB", "test", "engine", "prompt tok/s", "gen tok/s", "x prompt", "x gen",
-              "read GB", "faults", "RSS GiB", "group GiB", "at limit", "hit %", "runs"]
+              "read GB", "faults", "RSS GiB", "group GiB", "refaults", "hit %", "runs"]
     rows, first = [header], contestants[0]
     for cap, test in dict.fromkeys((r["cap_gib"], r["test"]) for r in records):
         here = [r for r in records if (r["cap_gib"], r["test"]) == (cap, test)]
@@ -329,7 +329,7 @@ def table_rows(records, contestants):
                 median_text([r["major_faults"] for r in runs], 0),
                 median_text([scaled(r["peak_rss_bytes"], GIB) for r in runs]),
                 median_text([scaled(r.get("group_peak_bytes"), GIB) for r in runs]),
-                median_text([r.get("limit_hits") for r in runs], 0),
+                median_text([r.get("refaulted_pages") for r in runs], 0),
                 median_text([hit_rate(r) for r in runs], 1),
                 "%d/%d" % (len(runs), tried)])
     return rows
