@@ -55,9 +55,9 @@ class Ours:
         if args.feed == "text":
             work = ["run", args.model, "--raw", "-p", test["text"], "-n", str(max(1, test["n_gen"])), "--temp", "0"]
         else:
+            cold = not args.warm and (cap or args.cold)
             work = ["bench", args.model, "--prompt", str(test["n_prompt"] or args.gen_prompt), "--gen",
-                    str(test["n_gen"]), "--repeat", str(args.repeats), "--cold" if cap or args.cold else "--warm",
-                    "--probes", "off"]
+                    str(test["n_gen"]), "--repeat", str(args.repeats), "--cold" if cold else "--warm", "--probes", "off"]
         memory = ["--memory", format_gib(cap)] if cap else []
         return ([self.binary] + work + ["--warm-start", "off", "--threads", str(args.threads), "--json"] + memory +
                 self.extra)
@@ -76,7 +76,8 @@ class Ours:
 
 class BenchPeer:
     """A benchmark program with the options -m -p -n -t -r -o json, that prints a JSON list with one
-    object for each test: n_prompt, n_gen, avg_ts. It feeds random tokens, not the prompt text."""
+    object for each test: n_prompt, n_gen, and avg_ts or samples_ts, a rate for each repeat. It feeds random
+    tokens, not the prompt text."""
 
     kind = "bench"
 
@@ -93,7 +94,8 @@ class BenchPeer:
             raise ValueError("no JSON list on stdout")
         out = {"rows": json.loads(run["stdout"][start:end + 1])}
         for row in out["rows"]:
-            out["prompt_tok_s" if row["n_gen"] == 0 else "gen_tok_s"] = row["avg_ts"]
+            repeats = row.get("samples_ts") or [row["avg_ts"]]
+            out["prompt_tok_s" if row["n_gen"] == 0 else "gen_tok_s"] = statistics.median(repeats)
             for key in ("build_commit", "build_number"):
                 out[key] = row.get(key)
         return out
@@ -365,7 +367,7 @@ def save(args, contestants, disk, records):
                 "contestants": args.programs, "settings": {
                     "caps_gib": args.caps, "margin_gib": args.margin, "threads": args.threads,
                     "prompt": args.prompt, "gen": args.gen, "pairs": args.pairs, "tests": args.tests,
-                    "feed": args.feed, "repeats": args.repeats,
+                    "feed": args.feed, "repeats": args.repeats, "warm": args.warm,
                     "readahead_kb": disk.setting("read_ahead_kb"), "seed": args.seed},
                 "runs": records}
     part = args.json + ".part"
@@ -434,6 +436,8 @@ def make_parser():
     p.add_argument("--pairs", type=int, default=3, metavar="N", help="rounds through all contestants (default 3)")
     p.add_argument("--readahead-kb", type=int, metavar="KIB", help="set the disk's read-ahead meanwhile, then restore it")
     p.add_argument("--cold", action="store_true", help="drop the page cache before uncapped runs too")
+    p.add_argument("--warm", action="store_true",
+                   help="ours under a cap: keep the engine for all repeats, after one that is not measured")
     p.add_argument("--no-cage", action="store_true", help="no cgroup (only with --caps none); works without root")
     p.add_argument("--timeout", type=float, default=1800, metavar="SECONDS", help="for one run (default 1800)")
     p.add_argument("--json", metavar="FILE", help="write every run and the machine's facts here")
