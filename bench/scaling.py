@@ -4,10 +4,10 @@
     bench/scaling.py --ours build/flashmoe --shape-gguf build/tools/shape_gguf --work DIR \\
         --json scaling.json --plot scaling.svg
 
-Writes models of the 35B shape with few layers into DIR (kept for the next run; about 4 GB), then runs
-`flashmoe bench` over four sweeps: experts per token, layers, context, memory budget. Each row has the
+Writes models of the 35B shape with few layers into DIR (kept for the next run; about 10 GB), then runs
+`flashmoe bench` over five sweeps: experts per token, experts, layers, context, memory budget. Each row has the
 measured milliseconds per generated token beside those of the speed model (docs/benchmarks.md) at the
-rates that were probed in the same run. Prompts of 1,024 tokens fill the cache in the first two sweeps.
+rates that were probed in the same run. Prompts of 1,024 tokens fill the cache in the first three sweeps.
 The plot needs matplotlib; without it the table is all there is.
 """
 import argparse
@@ -19,12 +19,12 @@ import sys
 SHAPE = "qwen3.5-35b-a3b"
 
 
-def model(opt, layers):
-    path = os.path.join(opt.work, "scaling-%d.gguf" % layers)
+def model(opt, layers, experts=256):
+    path = os.path.join(opt.work, "scaling-%d-%d.gguf" % (layers, experts))
     if not os.path.exists(path):
         part = path + ".part"
-        subprocess.run([opt.shape_gguf, "--shape", SHAPE, "--layers", str(layers), "--share", "1",
-                        "--out", part], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([opt.shape_gguf, "--shape", SHAPE, "--layers", str(layers), "--experts", str(experts),
+                        "--share", "1", "--out", part], check=True, stdout=subprocess.DEVNULL)
         os.rename(part, path)
     return path
 
@@ -43,6 +43,8 @@ def sweeps(opt):
     for k in (1, 2, 4, 8, 16):
         yield "experts per token", "", k, lambda k=k: bench(
             opt, model(opt, 8), "8G", 1024, opt.gen, "--experts", str(k))
+    for n in (64, 128, 256, 512):
+        yield "experts", "a layer", n, lambda n=n: bench(opt, model(opt, 8, n), "12G", 1024, opt.gen)
     for n in (4, 8, 16):
         yield "layers", "", n, lambda n=n: bench(opt, model(opt, n), "12G", 1024, opt.gen)
     for n in opt.contexts:

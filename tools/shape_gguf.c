@@ -30,6 +30,11 @@
 #include "quant/quant.h"
 #include "shape/random_block.h"
 
+enum {
+    EXPERTS_STEP = 32, /* whole groups, whole blocks of the routers' rows */
+    EXPERTS_MAX = 4096,
+};
+
 typedef struct {
     const char *name, *arch;
     int n_layer, n_embd, n_vocab, n_ctx, n_head, n_head_kv, d_head, n_rot;
@@ -600,6 +605,7 @@ static void usage(FILE *f)
     fprintf(
         f, "usage: shape-gguf --shape NAME --out FILE [options]\n\n"
            "  --layers N         layers (default: the model's)\n"
+           "  --experts N        routed experts of a layer (default: the model's)\n"
            "  --expert-type T    routed gate and up (default Q4_K, of gpt-oss MXFP4)\n"
            "  --down-type T      routed down (default as gate and up)\n"
            "                     A row that is no multiple of a type's block becomes Q8_0 or F32.\n"
@@ -651,6 +657,7 @@ int main(int argc, char **argv)
 {
     static job j = {.skew = 0.5, .seed = 1};
     const char *out = NULL, *expert = NULL, *down = NULL, *dense = "Q8_0", *embd = "Q8_0";
+    int n_expert = 0; /* 0: the model's */
     bool dry = false;
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
@@ -678,6 +685,9 @@ int main(int argc, char **argv)
             out = v;
         } else if (strcmp(a, "--layers") == 0) {
             j.n_layer = atoi(v);
+        } else if (strcmp(a, "--experts") == 0) {
+            n_expert = atoi(v);
+            if (n_expert <= 0) n_expert = -1;
         } else if (strcmp(a, "--expert-type") == 0) {
             expert = v;
         } else if (strcmp(a, "--down-type") == 0) {
@@ -704,6 +714,18 @@ int main(int argc, char **argv)
         return 2;
     }
     if (j.n_layer == 0) j.n_layer = j.s->n_layer;
+    shape changed = *j.s;
+    if (n_expert != 0) {
+        if (n_expert < changed.n_used || n_expert > EXPERTS_MAX || n_expert % EXPERTS_STEP != 0) {
+            fprintf(stderr,
+                    "shape-gguf: --experts wants a multiple of %d from the %d that a token chooses "
+                    "to %d\n",
+                    EXPERTS_STEP, changed.n_used, EXPERTS_MAX);
+            return 2;
+        }
+        changed.n_expert = n_expert;
+        j.s = &changed;
+    }
     if (j.has_draft && j.s->n_v == 0) {
         fprintf(stderr, "shape-gguf: no draft layer is known for %s\n", j.s->name);
         return 2;

@@ -18,7 +18,7 @@
     KERNELS_4_TO_8(type, 1, scale, minimum, unit)
 KERNELS(q2_k, scale_q2_k, minimum_q2_k, unit_q2_k)
 KERNELS(q3_k, scale_q3_k, NULL, unit_q3_k)
-KERNELS(q4_k, scale_6bit, minimum_6bit, unit_q4_k)
+KERNELS(q4_k, scale_6bit, minimum_6bit, unit_q4_k_in_place)
 KERNELS(q5_k, scale_6bit, minimum_6bit, unit_q5_k)
 KERNELS(q6_k, scale_q6_k, NULL, unit_q6_k)
 KERNELS(iq4_xs, scale_iq4_xs, NULL, unit_iq4_xs)

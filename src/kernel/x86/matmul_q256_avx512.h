@@ -46,6 +46,7 @@ typedef struct {
                             plane starts at so many times -(sum v), and the shift between the
                             planes multiplies by 32                                          */
     int down;            /* unsigned weights are 2^down times as large                       */
+    int odd_up;          /* with fewer than in_step tokens those of odd groups are 2^odd_up times as large */
     int n_part;          /* float steps per block                                            */
     float factor;        /* of d, a power of two; 0 is 1                                     */
     min_form min;
@@ -227,6 +228,16 @@ static FM_ALWAYS_INLINE __m512i unit_q4_k(const uint8_t *p, int k, int u, const 
                             _mm512_set1_epi32(0x0f0f0f0f));
 }
 
+/* With few tokens upper nibbles stay where they are, and the sums are moved instead: shape_256.odd_up. */
+static FM_ALWAYS_INLINE __m512i unit_q4_k_in_place(const uint8_t *p, int k, int u, const int many)
+{
+    if (many) return unit_q4_k(p, k, u, many);
+    const uint8_t *const qs = p + 16 * 16 + (size_t)(k / 2) * 8 * 64;
+    const __m512i mask =
+        _mm512_sllv_epi32(_mm512_set1_epi32(0x0f0f0f0f), _mm512_set1_epi32(4 * (k & 1)));
+    return _mm512_and_si512(load_512(qs + 64 * u), mask);
+}
+
 /* The fifth bit is bit k of the bytes of qh. */
 static FM_ALWAYS_INLINE __m512i unit_q5_k(const uint8_t *p, int k, int u, const int many)
 {
@@ -345,6 +356,7 @@ static const shape_256 shape_q4_k = {.block_bytes = 144,
                                      .m_at = 2,
                                      .n_group = 8,
                                      .n_unit = 8,
+                                     .odd_up = 4,
                                      .n_part = 1,
                                      .min = MIN_32,
                                      .scales_first = 2,
