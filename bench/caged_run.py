@@ -7,7 +7,6 @@ not use. Supports the memory controller of cgroup v1 and v2.
 """
 import errno
 import os
-import re
 import signal
 import subprocess
 import tempfile
@@ -105,7 +104,7 @@ class Cage:
         stat = key_values(read_text(os.path.join(self.path, "memory.stat")))
         events = "memory.oom_control" if self.version == 1 else "memory.events"
         peak = read_text(os.path.join(self.path, self.FILES[self.version]["peak"])).strip()
-        again = [stat[key] for key in stat if re.fullmatch("workingset_refault(_anon|_file)?", key)]
+        again = [stat[key] for key in stat if key.startswith("workingset_refault")]
         return {
             "refaulted_pages": sum(again) if again else None,
             "group_peak_bytes": int(peak) if peak.isdigit() else None,

@@ -36,10 +36,9 @@ def note(text):
 
 
 # ---- contestants ---------------------------------------------------------------------------------
-HITS = ("expert_hits", "expert_misses", "prefetch_used")
-
 # A contestant turns one test into a command line, and what the command printed into numbers:
 #   {"prompt_tok_s", "gen_tok_s"} and whatever else it reports. A missing rate is None.
+HITS = ("expert_hits", "expert_misses", "prefetch_used")
 
 
 class Ours:
@@ -204,7 +203,7 @@ def make_tests(args):
         n_gen = args.gen if name in ("both", "gen") else 0
         tokens = n_prompt or args.gen_prompt  # generation from text needs something to start from
         text = args.prompt_text
-        if not text and args.ours and args.feed == "text":  # more than enough text, then cut to length
+        if not text and args.ours:  # more than enough text, then cut to length
             text = fit_text(make_text(tokens, 10, args.seed), tokens, args.ours, args.model)
         if not text:
             text = make_text(tokens, args.chars_per_token, args.seed)
@@ -489,6 +488,8 @@ def main():
     contestants = make_contestants(args, parser)
     if not args.feed:
         args.feed = "text" if any(c.kind == "text" for c in contestants) else "ids"
+    if args.feed == "text" and (args.warm or args.repeats > 1):
+        parser.error("--warm and --repeats are for ids: a text is evaluated once by each process")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that settings are restored
     disk = Disk(args.model)
     args.facts = dict(machine_facts(disk), model=os.path.basename(args.model),

@@ -657,7 +657,7 @@ int main(int argc, char **argv)
 {
     static job j = {.skew = 0.5, .seed = 1};
     const char *out = NULL, *expert = NULL, *down = NULL, *dense = "Q8_0", *embd = "Q8_0";
-    int n_expert = 0; /* 0: the model's */
+    const char *n_expert = NULL; /* the model's */
     bool dry = false;
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
@@ -686,8 +686,7 @@ int main(int argc, char **argv)
         } else if (strcmp(a, "--layers") == 0) {
             j.n_layer = atoi(v);
         } else if (strcmp(a, "--experts") == 0) {
-            n_expert = atoi(v);
-            if (n_expert <= 0) n_expert = -1;
+            n_expert = v;
         } else if (strcmp(a, "--expert-type") == 0) {
             expert = v;
         } else if (strcmp(a, "--down-type") == 0) {
@@ -715,15 +714,16 @@ int main(int argc, char **argv)
     }
     if (j.n_layer == 0) j.n_layer = j.s->n_layer;
     shape changed = *j.s;
-    if (n_expert != 0) {
-        if (n_expert < changed.n_used || n_expert > EXPERTS_MAX || n_expert % EXPERTS_STEP != 0) {
+    if (n_expert) {
+        changed.n_expert = atoi(n_expert);
+        if (changed.n_expert < changed.n_used || changed.n_expert > EXPERTS_MAX ||
+            changed.n_expert % EXPERTS_STEP != 0) {
             fprintf(stderr,
                     "shape-gguf: --experts wants a multiple of %d from the %d that a token chooses "
                     "to %d\n",
                     EXPERTS_STEP, changed.n_used, EXPERTS_MAX);
             return 2;
         }
-        changed.n_expert = n_expert;
         j.s = &changed;
     }
     if (j.has_draft && j.s->n_v == 0) {

@@ -46,7 +46,7 @@ typedef struct {
                             plane starts at so many times -(sum v), and the shift between the
                             planes multiplies by 32                                          */
     int down;            /* unsigned weights are 2^down times as large                       */
-    int odd_up;          /* with fewer than in_step tokens those of odd groups are 2^odd_up times as large */
+    int odd_up;          /* for few tokens those of odd groups are 2^odd_up times as large */
     int n_part;          /* float steps per block                                            */
     float factor;        /* of d, a power of two; 0 is 1                                     */
     min_form min;
@@ -219,12 +219,16 @@ static FM_ALWAYS_INLINE __m512i minimum_6bit(const uint8_t *p, int k)
                         k % 4);
 }
 
-/* Nibble k % 2 of unit 8 (k / 2) + u of qs. */
+/* Unit 8 (k / 2) + u of qs: u of groups k and k ^ 1, whose nibbles share bytes. */
+static FM_ALWAYS_INLINE __m512i nibbles_q4_k(const uint8_t *p, int k, int u)
+{
+    return load_512(p + 16 * 16 + (size_t)(k / 2) * 8 * 64 + 64 * u);
+}
+
 static FM_ALWAYS_INLINE __m512i unit_q4_k(const uint8_t *p, int k, int u, const int many)
 {
     (void)many;
-    const uint8_t *const qs = p + 16 * 16 + (size_t)(k / 2) * 8 * 64;
-    return _mm512_and_si512(right(load_512(qs + 64 * u), 4 * (k & 1)),
+    return _mm512_and_si512(right(nibbles_q4_k(p, k, u), 4 * (k & 1)),
                             _mm512_set1_epi32(0x0f0f0f0f));
 }
 
@@ -232,10 +236,9 @@ static FM_ALWAYS_INLINE __m512i unit_q4_k(const uint8_t *p, int k, int u, const 
 static FM_ALWAYS_INLINE __m512i unit_q4_k_in_place(const uint8_t *p, int k, int u, const int many)
 {
     if (many) return unit_q4_k(p, k, u, many);
-    const uint8_t *const qs = p + 16 * 16 + (size_t)(k / 2) * 8 * 64;
     const __m512i mask =
         _mm512_sllv_epi32(_mm512_set1_epi32(0x0f0f0f0f), _mm512_set1_epi32(4 * (k & 1)));
-    return _mm512_and_si512(load_512(qs + 64 * u), mask);
+    return _mm512_and_si512(nibbles_q4_k(p, k, u), mask);
 }
 
 /* The fifth bit is bit k of the bytes of qh. */

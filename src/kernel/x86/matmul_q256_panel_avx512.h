@@ -67,10 +67,11 @@ static FM_ALWAYS_INLINE void add_group(sums_512 *r, __m512i sc, const uint8_t *f
         return;
     }
     if (nt < shape.in_step) {
+        const bool many = nt > 4;
         FM_UNROLL
-        for (int u = 0; u < shape.n_unit; u++) w[u] = unit(from, of, u, nt > 4);
+        for (int u = 0; u < shape.n_unit; u++) w[u] = unit(from, of, u, many);
         dot_planes(s, w, shape.n_unit, hi, lo, nt, n_plane, shift, SUM_WHOLE);
-        if (shape.odd_up) {
+        if (shape.odd_up && !many) {
             FM_UNROLL
             for (int t = 0; t < nt; t++)
                 s[t] = _mm512_srav_epi32(s[t], _mm512_set1_epi32(shape.odd_up * (k & 1)));
