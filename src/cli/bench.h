@@ -37,11 +37,12 @@ typedef struct {
     fm_model_info info; /* its strings are gone with the engine */
     fm_plan plan;
     bool is_cold;
-    int n_warm_up; /* repeats before the measured ones */
-    bool is_grown; /* the expert cache grew no more after them */
+    int n_warm_up;           /* repeats before the measured ones */
+    bool is_grown;           /* the expert cache grew no more after them */
     fm_bench_repeat *repeat; /* [n_repeat] */
     int n_repeat;
-    uint64_t token_hash;              /* over all repeats */
+    double *token_ms;    /* of each generated token, repeat after repeat; sorted by the report */
+    uint64_t token_hash; /* over all repeats */
     uint64_t peak_rss_bytes, load_us; /* load_us: of the engine that is or was open */
 
     double memory_gb_s[FM_BENCH_PROBES]; /* before and after the runs */
@@ -52,4 +53,4 @@ typedef struct {
 } fm_bench_run;
 
 /* Prints as o asks: table, --json or --csv. */
-void fm_bench_report(const fm_bench_run *run, const fm_cli_options *o);
+void fm_bench_report(fm_bench_run *run, const fm_cli_options *o);

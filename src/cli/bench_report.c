@@ -6,14 +6,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/eval_stats.h"
 #include "os/probe.h"
+
+/* Of the times of single tokens: the fastest tenth's end, the median, the slowest tenth's begin, the longest. */
+enum { TOKEN_P10, TOKEN_P50, TOKEN_P90, TOKEN_MAX, N_QUANTILES };
+static const struct {
+    const char *name;
+    double q;
+} quantiles[N_QUANTILES] = {
+    [TOKEN_P10] = {"token_ms_p10", 0.1},
+    [TOKEN_P50] = {"token_ms_p50", 0.5},
+    [TOKEN_P90] = {"token_ms_p90", 0.9},
+    [TOKEN_MAX] = {"token_ms_max", 1.0},
+};
 
 /* One phase over all repeats: rates are medians, everything else is the mean per token. */
 typedef struct {
     const char *name;
     fm_bench_phase sum;
     double tok_s, tok_s_min, tok_s_max;
-    double hit_rate; /* NAN: no experts were asked for */
+    double token_ms[N_QUANTILES]; /* of single tokens of a generation; of prompts NAN */
+    double hit_rate;              /* NAN: no experts were asked for */
     double bytes_per_token, wasted_per_token, disk_gb_s;
     double wait, experts, attention, head, rest; /* shares of the time */
     double sync;                                 /* inside experts, attention and head */
@@ -97,6 +111,16 @@ static void fill_rates(figures *f, const fm_bench_run *run, bool is_prompt)
     f->tok_s = fm_bench_median(rates, run->n_repeat); /* sorts */
     f->tok_s_min = rates[0];
     f->tok_s_max = rates[run->n_repeat - 1];
+}
+
+static void fill_token_times(report *r, fm_bench_run *run)
+{
+    for (int i = 0; i < N_QUANTILES; i++) r->prompt.token_ms[i] = r->gen.token_ms[i] = NAN;
+    const uint64_t n = r->gen.sum.tokens;
+    if (n == 0) return;
+    fm_eval_sort(run->token_ms, n);
+    for (int i = 0; i < N_QUANTILES; i++)
+        r->gen.token_ms[i] = fm_eval_quantile(run->token_ms, n, quantiles[i].q);
 }
 
 static void fill_means(figures *f, double expert_bytes)
@@ -211,7 +235,7 @@ static void fill_start(report *r, const fm_bench_run *run)
     if (r->disk_gb_s > 0) r->start_bound_ms = bytes / run->n_repeat / (r->disk_gb_s * 1e6);
 }
 
-static void fill_report(report *r, const fm_bench_run *run)
+static void fill_report(report *r, fm_bench_run *run)
 {
     const fm_model_info *m = &run->info;
     memset(r, 0, sizeof *r);
@@ -223,6 +247,7 @@ static void fill_report(report *r, const fm_bench_run *run)
     if (n_expert > 0) r->expert_bytes = (double)m->expert_bytes / n_expert;
     fill_rates(&r->prompt, run, true);
     fill_rates(&r->gen, run, false);
+    fill_token_times(r, run);
     fill_means(&r->prompt, r->expert_bytes);
     fill_means(&r->gen, r->expert_bytes);
     if (r->gen.sum.tokens > 0)
@@ -313,6 +338,16 @@ static void print_phase(const figures *f)
     printf(" %7s\n", percent(a, f->sync));
 }
 
+static void print_token_times(const figures *f)
+{
+    if (f->sum.tokens == 0) return;
+    char a[FM_CLI_FIGURE], b[FM_CLI_FIGURE], c[FM_CLI_FIGURE], d[FM_CLI_FIGURE];
+    printf("one token   %s ms (median); a tenth took at most %s, a tenth at least %s, the longest "
+           "%s\n",
+           number(a, f->token_ms[TOKEN_P50]), number(b, f->token_ms[TOKEN_P10]),
+           number(c, f->token_ms[TOKEN_P90]), number(d, f->token_ms[TOKEN_MAX]));
+}
+
 static void print_bounds(const report *r, const figures *f, bool is_prompt)
 {
     if (f->sum.tokens == 0) return;
@@ -378,6 +413,7 @@ static void print_table(const report *r, const fm_bench_run *run, const fm_cli_o
            "hits", "MB/token", "GB/s", "waiting", "experts", "attention", "head", "rest", "(sync)");
     print_phase(&r->prompt);
     print_phase(&r->gen);
+    print_token_times(&r->gen);
     if (r->gen.sum.drafts > 0)
         printf(
             "drafts      %s, %s of them right; the draft layer took %s of the time of generation\n",
@@ -414,6 +450,7 @@ static void put_phase(fm_json_out *j, const figures *f, bool is_prompt)
     fm_json_real(j, "tok_s", f->tok_s);
     fm_json_real(j, "tok_s_min", f->tok_s_min);
     fm_json_real(j, "tok_s_max", f->tok_s_max);
+    for (int i = 0; i < N_QUANTILES; i++) fm_json_real(j, quantiles[i].name, f->token_ms[i]);
     fm_json_u64(j, "expert_hits", s->hits);
     fm_json_u64(j, "expert_misses", s->misses);
     fm_json_real(j, "hit_rate", f->hit_rate);
@@ -600,10 +637,17 @@ static void print_row(const report *r, const fm_bench_run *run, const fm_cli_opt
     printf(",%" PRIu64 ",%" PRIu64 ",%d,%s", run->peak_rss_bytes, run->plan.budget_bytes,
            (int)run->info.n_threads, r->hash);
     put_text_field(run->name);
-    printf(",%d,%s,%s,%s,%s,%s,%d,%s,%d\n", (int)run->info.n_expert_used,
+    printf(",%d,%s,%s,%s,%s,%s,%d,%s,%d", (int)run->info.n_expert_used,
            fm_cli_activations(run->info.activations), run->kernels, o->kv, o->prefetch,
            run->info.uses_draft ? o->draft : "off", (int)run->plan.n_batch, run->io,
            (int)run->info.io_depth);
+    put_field(f->busy);
+    put_field(f->busy_gb_s);
+    put_field(f->bound.disk_s * 1e3);
+    put_field(f->bound.memory_s * 1e3);
+    put_field(is_prompt ? f->bound.arithmetic_s * 1e3 : NAN);
+    for (int i = 0; i < N_QUANTILES; i++) put_field(f->token_ms[i]);
+    putchar('\n');
 }
 
 static void print_csv(const report *r, const fm_bench_run *run, const fm_cli_options *o)
@@ -613,12 +657,13 @@ static void print_csv(const report *r, const fm_bench_run *run, const fm_cli_opt
          "head_share,rest_share,sync_share,bound_tok_s,bound_ratio,overlapped_bound_tok_s,"
          "overlapped_bound_ratio,disk_probe_gb_s,mem_probe_gb_s,peak_rss_bytes,"
          "memory_budget_bytes,threads,token_hash,model,experts_used,activations,kernels,kv,"
-         "prefetch,draft,batch,io,io_depth");
+         "prefetch,draft,batch,io,io_depth,disk_busy_share,disk_busy_gb_s,disk_term_ms,"
+         "memory_term_ms,arithmetic_term_ms,token_ms_p10,token_ms_p50,token_ms_p90,token_ms_max");
     print_row(r, run, o, &r->prompt, true);
     print_row(r, run, o, &r->gen, false);
 }
 
-void fm_bench_report(const fm_bench_run *run, const fm_cli_options *o)
+void fm_bench_report(fm_bench_run *run, const fm_cli_options *o)
 {
     report r;
     fill_report(&r, run);

@@ -146,7 +146,8 @@ static int32_t proposal(const bench *b, int32_t next)
     return is_right ? next : (next + 1) % b->run.info.n_vocab;
 }
 
-static fm_status run_generation(bench *b, fm_bench_repeat *r, fm_error *err)
+/* token_ms [gen] or NULL */
+static fm_status run_generation(bench *b, fm_bench_repeat *r, double *token_ms, fm_error *err)
 {
     fm_cli_progress progress;
     fm_cli_progress_start(&progress, b->o, "generation", false);
@@ -161,9 +162,10 @@ static fm_status run_generation(bench *b, fm_bench_repeat *r, fm_error *err)
         eval.expected_next = proposes ? &next : NULL;
         const uint64_t started = fm_now_us();
         FM_TRY(fm_session_eval(b->session, &ids[i], 1, &eval, err));
-        r->gen.us +=
-            fm_now_us() - started; /* the search for the largest logit is not ours to time */
+        const uint64_t us = fm_now_us() - started; /* the largest logit is not ours to look for */
+        r->gen.us += us;
         r->gen.tokens++;
+        if (token_ms) token_ms[i] = (double)us / 1e3;
         FM_TRY(hash_top_id(b, r, err));
         fm_cli_progress_show(&progress, (uint64_t)i + 1, (uint64_t)b->o->bench_gen);
     }
@@ -188,7 +190,9 @@ static fm_status run_repeat(bench *b, int number, fm_error *err)
     draw_ids(b, number);
     fm_session_reset(b->session);
     if (b->o->bench_prompt > 0) FM_TRY(run_prompt(b, r, err));
-    if (b->o->bench_gen > 0) FM_TRY(run_generation(b, r, err));
+    double *const token_ms =
+        number <= WARM_UP ? NULL : b->run.token_ms + (size_t)number * (size_t)b->o->bench_gen;
+    if (b->o->bench_gen > 0) FM_TRY(run_generation(b, r, token_ms, err));
     if (number <= WARM_UP) {
         b->run.token_hash = hash;
         return FM_OK;
@@ -292,7 +296,10 @@ static fm_status read_facts(bench *b, fm_error *err)
     b->ids = malloc(n_id * sizeof *b->ids);
     b->run.n_repeat = b->o->n_repeat;
     b->run.repeat = calloc((size_t)b->run.n_repeat, sizeof *b->run.repeat);
-    if (is_complete && b->ids && b->run.repeat) return FM_OK;
+    /* One more: none is no request for memory that fails. */
+    b->run.token_ms =
+        calloc((size_t)b->run.n_repeat * (size_t)b->o->bench_gen + 1, sizeof *b->run.token_ms);
+    if (is_complete && b->ids && b->run.repeat && b->run.token_ms) return FM_OK;
     return fm_fail(err, FM_E_NOMEM, "no memory for the measurement's tables");
 }
 
@@ -425,6 +432,7 @@ static void free_tables(bench *b)
     free(b->file_bytes);
     free(b->ids);
     free(b->run.repeat);
+    free(b->run.token_ms);
 }
 
 static int check_options(const fm_cli_options *o)

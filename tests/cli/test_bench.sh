@@ -30,6 +30,8 @@ same "activations" "$(json_get "$out" 'j["activations"]')" full
 same "fields of the contract" "$(json_get "$out" '[k for k in ("gen_tok_s prompt_tok_s ttft_ms hit_rate bytes_per_token disk_gb_s disk_probe_gb_s mem_probe_gb_s bound_tok_s bound_ratio prompt_bound_ratio peak_rss_bytes memory_budget_bytes".split()) if not (isinstance(j[k], (int, float)) and j[k] >= 0)]')" "[]"
 same "rates" "$(json_get "$out" 'all(j[k] > 0 for k in ("gen_tok_s", "prompt_tok_s", "ttft_ms", "disk_probe_gb_s", "mem_probe_gb_s", "bound_tok_s"))')" True
 same "spread" "$(json_get "$out" 'all(p["tok_s_min"] <= p["tok_s"] <= p["tok_s_max"] for p in (j["prompt"], j["generation"]))')" True
+same "single tokens" "$(json_get "$out" '[(g["token_ms_p10"] <= g["token_ms_p50"] <= g["token_ms_p90"] <= g["token_ms_max"], 0 < g["token_ms_p10"] <= mean <= g["token_ms_max"]) for g, mean in [(j["generation"], sum(1e3 / r["gen_tok_s"] for r in j["repeats"]) / 2)]]')" "[(True, True)]"
+same "no single tokens of a prompt" "$(json_get "$out" '[j["prompt"]["token_ms_" + k] for k in ("p10", "p50", "p90", "max")]')" "[None, None, None, None]"
 same "shares add up" "$(json_get "$out" 'all(0.99 < sum(p[k + "_share"] for k in ("wait", "expert", "attention", "head", "rest")) < 1.01 for p in (j["prompt"], j["generation"]))')" True
 same "rate while busy" "$(json_get "$out" 'all(abs(p["disk_busy_gb_s"] * p["disk_busy_share"] - p["disk_gb_s"]) <= 1e-2 * p["disk_gb_s"] + 1e-4 for p in (j["prompt"], j["generation"]))')" True
 same "tokens" "$(json_get "$out" '(j["prompt"]["tokens"], j["generation"]["tokens"], len(j["repeats"]))')" "(160, 24, 2)"
@@ -104,11 +106,13 @@ same "CSV" "$(python3 -c 'import csv,sys; r=list(csv.reader(open(sys.argv[1])));
     "['phase', 'prompt', 'generation'] True True $hash"
 same "CSV, what was run" "$(python3 -c 'import csv,sys; r=list(csv.DictReader(open(sys.argv[1])))[0]; print(r["experts_used"], r["activations"], r["kv"], r["prefetch"], r["draft"], r["kernels"] != "", r["io"] != "", int(r["batch"]) > 0, r["model"] != "")' "$out")" \
     "4 full f16 auto off True True True True"
+same "CSV, terms and single tokens" "$(python3 -c 'import csv,sys; p, g = csv.DictReader(open(sys.argv[1])); print(all(float(g[k]) > 0 for k in ("disk_busy_share", "disk_busy_gb_s", "disk_term_ms", "memory_term_ms", "token_ms_p10", "token_ms_p50", "token_ms_p90", "token_ms_max")), float(p["arithmetic_term_ms"]) > 0, repr(g["arithmetic_term_ms"]), repr(p["token_ms_p50"]))' "$out")" "True True '' ''"
 status 0 "$flashmoe" bench $m $small --memory 24M --json -q --kv f32 --prefetch off
 same "JSON, what was run" "$(json_get "$out" '(j["kv"], j["prefetch"], j["draft"])')" "('f32', 'off', 'off')"
 status 0 "$flashmoe" bench $m $small --memory 24M
 says "$out" '^generation +[0-9.]+ +[0-9.]+\.\.[0-9.]+'
 says "$out" 'bound, misses known after routers'
+says "$out" '^one token +[0-9.]+ ms \(median\); a tenth took at most [0-9.]+, a tenth at least'
 says "$out" "^token hash  $hash"
 says "$err" 'repeat 2 of 2, prompt [0-9.]+ tok/s'
 says "$err" '^memory plan'
