@@ -76,6 +76,44 @@ void fm_predict_trial_token(fm_predict_trial *t, uint64_t us, bool had_miss)
     t->n_compared = 0;
 }
 
+enum {
+    PASSES_READS = 64, /* experts read ahead that say something */
+    PASSES_FIRST = 64, /* layers */
+    PASSES_MOST = 4096,
+};
+
+void fm_predict_passes_init(fm_predict_passes *p, fm_prefetch mode)
+{
+    *p = (fm_predict_passes){.mode = mode, .period = PASSES_FIRST};
+}
+
+void fm_predict_passes_begin(fm_predict_passes *p, uint64_t reads, uint64_t used)
+{
+    p->seen_reads = reads;
+    p->seen_used = used;
+}
+
+bool fm_predict_passes_pay(fm_predict_passes *p, uint64_t reads, uint64_t used)
+{
+    p->reads += reads - p->seen_reads;
+    p->used += used - p->seen_used;
+    fm_predict_passes_begin(p, reads, used);
+    if (p->mode != FM_PREFETCH_AUTO) return p->mode == FM_PREFETCH_ON;
+    if (p->n_wait > 0) return --p->n_wait == 0;
+    if (p->reads < PASSES_READS) return true;
+    const bool pays = 2 * p->used >= p->reads;
+    p->n_wait = pays ? 0 : p->period;
+    if (pays) {
+        p->period = PASSES_FIRST;
+    } else if (p->period < PASSES_MOST) {
+        p->period *= 2;
+    }
+    /* A new try begins with nothing; else the past counts half. */
+    p->reads = pays ? p->reads / 2 : 0;
+    p->used = pays ? p->used / 2 : 0;
+    return pays;
+}
+
 /* ---- guesses ----------------------------------------------------------------------------- */
 
 int32_t fm_unseen_but_wanted(const int32_t *count, int32_t n_expert)
@@ -141,6 +179,11 @@ void fm_guess_next(fm_run *r, int32_t layer, const float *x)
     if (at >= hp->n_layer || r->model->layers[at].experts.n_expert == 0) return;
     if (r->n_tok == 1 && r->trial.use == FM_GUESS_NONE) return;
     if (r->trial.mode == FM_PREFETCH_OFF || fm_store_holds_layer(r->opt.store, at)) return;
+    if (r->n_tok > 1) {
+        fm_store_stats s;
+        fm_store_stats_get(r->opt.store, &s);
+        if (!fm_predict_passes_pay(&r->passes, s.prefetch_reads, s.prefetch_used)) return;
+    }
     fm_guess *g = &r->guess;
     int32_t n = 0;
     if (fm_trunk_is_resident(r->opt.store, at)) {

@@ -12,6 +12,8 @@
  * Early guesses are worse and read more in vain, but the disk has work while the layer's last experts are computed. Which
  * way pays depends on disk, processors, budget and model, so it is measured: from time to time tokens are evaluated in two
  * ways in turn, and the faster way stays. Passes of a token and a draft guess as passes of several tokens do.
+ * Passes of several tokens cannot be evaluated twice to compare. A wrong guess costs the time of its read, a right one
+ * saves that much at most: they guess no more for a while once more than half of what was read ahead was read in vain.
  */
 #pragma once
 
@@ -42,6 +44,22 @@ typedef struct {
 void fm_predict_trial_init(fm_predict_trial *t, fm_prefetch mode);
 /* One token of generation took this long. had_miss: it waited for experts, so it can be compared. */
 void fm_predict_trial_token(fm_predict_trial *t, uint64_t us, bool had_miss);
+
+/* What passes of several tokens have read ahead of late. Pure bookkeeping. */
+typedef struct {
+    fm_prefetch mode;
+    uint64_t seen_reads, seen_used; /* the store's counts when it was last looked at         */
+    uint64_t reads, used;           /* since then summed up; older ones count less and less  */
+    int32_t n_wait;                 /* layers until guesses are tried again; 0: they are made */
+    int32_t period;                 /* of the next wait; doubles while guesses stay wrong    */
+} fm_predict_passes;
+
+void fm_predict_passes_init(fm_predict_passes *p, fm_prefetch mode);
+/* A pass of several tokens begins: what was read ahead since the last one was for single tokens. */
+void fm_predict_passes_begin(fm_predict_passes *p, uint64_t reads, uint64_t used);
+/* A layer of it has asked for its experts; reads, used: the store's counts of experts read ahead and of those that were
+ * asked for. Whether the next layer's are to be guessed: always, but with FM_PREFETCH_AUTO. */
+bool fm_predict_passes_pay(fm_predict_passes *p, uint64_t reads, uint64_t used);
 
 /* count [n_expert]: how many tokens of a sample chose each expert. Of those that none chose so many will be wanted by the
  * tokens outside it: f1 (f1 - 1) / (2 (f2 + 1)), where f1 experts were chosen once and f2 twice, a lower bound (Chao 1984,

@@ -76,6 +76,7 @@ struct fm_run {
     fm_run_stats stats;
     const fm_pass_hooks *hooks;
     fm_predict_trial trial;
+    fm_predict_passes passes;
     fm_guess guess;
     fm_draft draft;
     uint64_t polled_us;

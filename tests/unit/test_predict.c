@@ -84,6 +84,52 @@ static void forced_modes_keep_their_word(void **state)
     assert_int_equal(feed(&t, 500, none_slowest, FM_GUESS_NONE), 500);
 }
 
+/* Feeds n layers whose guesses are read, `read` experts each, of which `right` were asked for; returns how many guessed. */
+static int feed_layers(fm_predict_passes *p, int n, uint64_t read, uint64_t right)
+{
+    int n_guess = 0;
+    uint64_t reads = p->seen_reads, used = p->seen_used;
+    for (int i = 0; i < n; i++) {
+        if (!fm_predict_passes_pay(p, reads, used)) continue;
+        n_guess++;
+        reads += read;
+        used += right;
+    }
+    return n_guess;
+}
+
+static void passes_that_guess_wrong_stop_for_a_while(void **state)
+{
+    (void)state;
+    fm_predict_passes p;
+    fm_predict_passes_init(&p, FM_PREFETCH_AUTO);
+    assert_int_equal(feed_layers(&p, 5000, 10, 9), 5000);
+    assert_int_equal(feed_layers(&p, 5000, 10, 6), 5000);
+    /* What was right before is forgotten in a few dozen reads; then less and less is tried. */
+    assert_in_range(feed_layers(&p, 100, 10, 1), 7, 40);
+    assert_in_range(feed_layers(&p, 5000, 10, 1), 7, 70);
+    assert_in_range(feed_layers(&p, 100000, 10, 1), 100, 300);
+    /* Guesses that have become right are noticed. */
+    (void)feed_layers(&p, 5000, 10, 9);
+    assert_int_equal(feed_layers(&p, 1000, 10, 9), 1000);
+    /* Few reads say nothing, and those of single tokens between two passes do not count. */
+    fm_predict_passes_init(&p, FM_PREFETCH_AUTO);
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(feed_layers(&p, 3, 2, 0), 3);
+        fm_predict_passes_begin(&p, p.seen_reads + 1000, p.seen_used);
+    }
+}
+
+static void passes_keep_forced_modes(void **state)
+{
+    (void)state;
+    fm_predict_passes p;
+    fm_predict_passes_init(&p, FM_PREFETCH_ON);
+    assert_int_equal(feed_layers(&p, 1000, 10, 0), 1000);
+    fm_predict_passes_init(&p, FM_PREFETCH_OFF);
+    assert_int_equal(feed_layers(&p, 1000, 10, 10), 0);
+}
+
 /* Of 256 experts the first n_wanted are wanted equally by all tokens; 64 tokens choose 8 each. What the sample misses of
  * them is known here. */
 static void the_estimate_of_unseen_experts_is_near_the_truth(void **state)
@@ -118,6 +164,8 @@ int main(void)
         cmocka_unit_test(a_wrong_change_is_soon_undone),
         cmocka_unit_test(tokens_without_misses_say_nothing),
         cmocka_unit_test(forced_modes_keep_their_word),
+        cmocka_unit_test(passes_that_guess_wrong_stop_for_a_while),
+        cmocka_unit_test(passes_keep_forced_modes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
