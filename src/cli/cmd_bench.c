@@ -15,8 +15,8 @@
 #include "os/probe.h"
 
 enum {
-    MEMORY_PROBE_PASSES = 10,
-    WEIGHTS_PASSES = 2, /* of a call: two differ in how they ask for memory */
+    MEMORY_PROBE_PASSES = 12,
+    WEIGHTS_PASSES = 3, /* of a call: they differ in how they ask for memory */
     WEIGHTS_CALLS = 2,
     DISK_PROBE_US = 2000000,
     WARM_UP = -1, /* number of the first repeat that is not measured; further ones count down */

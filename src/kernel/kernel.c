@@ -28,7 +28,7 @@ static const char *const set_names[SET_COUNT] = {"amx",  "avx512", "avxvnni", "a
 
 static fm_kernels sets[SET_COUNT], sets_int8[SET_COUNT];
 static const char *available[SET_COUNT + 1];
-bool fm_follows_streams;
+bool fm_follows_streams, fm_asks_twice;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void build_int8(unsigned can_run)
@@ -69,6 +69,7 @@ static void build_tables(void)
     const unsigned have = fm_os_cpu_features();
     /* Measured on Zen 4; without AVX-512 on none. docs/experiments.md */
     fm_follows_streams = (have & FM_CPU_AMD) && (have & FM_CPU_AVX512VNNI);
+    fm_asks_twice = !(have & FM_CPU_AMD); /* measured on Emerald Rapids */
     if ((have & need_avx2) == need_avx2) {
         can_run |= 1u << SET_AVX2;
         fm_ops_avx2(&sets[SET_AVX2]);

@@ -29,6 +29,12 @@ static FM_ALWAYS_INLINE void fm_prefetch_far(const uint8_t *p)
     __builtin_prefetch(p, 0, 2);
 }
 
+/* The same for the first-level cache. */
+static FM_ALWAYS_INLINE void fm_prefetch_near(const uint8_t *p)
+{
+    __builtin_prefetch(p, 0, 3);
+}
+
 /* act [nt]: the tokens' activation rows. */
 typedef void (*fm_panel_fn)(float *out, const uint8_t *panel, int64_t n_block,
                             const void *const *act);
@@ -47,8 +53,12 @@ static inline fm_panel_fn fm_panel_kernel(const fm_panel_kernels *k, int64_t nt)
     return k->by_log2[nt > 4 ? 3 : nt > 2 ? 2 : nt > 1 ? 1 : 0];
 }
 
-/* How far ahead of its use a weight is asked for. */
-enum { FM_PANEL_AHEAD_BYTES = 8192 };
+/* How far ahead of its use a weight is asked for; and once more, for the first-level cache (fm_asks_twice). */
+enum { FM_PANEL_AHEAD_BYTES = 8192, FM_PANEL_NEAR_BYTES = 4096 };
+
+/* True where weights of few tokens are asked for twice: a processor whose memory bus is full forgets some of what it was
+ * asked for, and what is in the first-level cache already delays nobody. Set by kernel.c before the first product. */
+extern bool fm_asks_twice;
 
 /* Part k of n of what lies FM_PANEL_AHEAD_BYTES behind a block of 16 rows (bytes long). The processor follows a stream
  * by itself, but not across pages, not in the order of some formats' fields, and not far enough when many cores
@@ -62,6 +72,18 @@ static FM_ALWAYS_INLINE void fm_prefetch_panel(const uint8_t *block, const int b
     const uint8_t *const part = block + FM_PANEL_AHEAD_BYTES + 64 * n_line * k;
     FM_UNROLL
     for (int i = 0; i < n_line; i++) fm_prefetch_far(part + 64 * i);
+}
+
+/* The same by a kernel of nt tokens; few are asked for twice. */
+static FM_ALWAYS_INLINE void fm_prefetch_panel_for(const int nt, const uint8_t *block,
+                                                   const int bytes, const int k, const int n)
+{
+    fm_prefetch_panel(block, bytes, k, n);
+    if (nt > 2 || !fm_asks_twice) return;
+    const int n_line = (bytes / 64 + n) / n;
+    const uint8_t *const part = block + FM_PANEL_NEAR_BYTES + 64 * n_line * k;
+    FM_UNROLL
+    for (int i = 0; i < n_line; i++) fm_prefetch_near(part + 64 * i);
 }
 
 /* How a kernel goes through a block: from its first byte to its last, or through several fields side by side, or with
@@ -80,10 +102,11 @@ static FM_ALWAYS_INLINE bool fm_asks_ahead(const fm_read_order order, const int 
     return nt > 1 || order == FM_READ_BY_FIELDS || !fm_follows_streams;
 }
 
-/* Asks ahead in a row that is read from end to end, a line or less at a time. */
+/* Asks ahead in a row that is read from end to end, a line at a time. */
 static FM_ALWAYS_INLINE void fm_prefetch_row(const uint8_t *at)
 {
     fm_prefetch_far(at + (fm_follows_streams ? 512 : FM_PANEL_AHEAD_BYTES));
+    if (fm_asks_twice) fm_prefetch_near(at + FM_PANEL_NEAR_BYTES);
 }
 
 /* A stretch of panels that stays in the second-level cache while all tokens visit it. */

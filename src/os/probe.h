@@ -22,8 +22,8 @@ typedef struct {
     void *go_user;
 } fm_memory_probe;
 
-/* Streams `bytes` through the threads and gives the best pass in 1e9 bytes per second; even passes ask for memory ahead
- * as kernels do, odd ones leave that to the processor. The buffer is
+/* Streams `bytes` through the threads and gives the best pass in 1e9 bytes per second; in turn passes ask for memory ahead
+ * twice and once, as kernels do, or leave that to the processor. The buffer is
  * written first, so that its pages exist, and is gone when the call returns. FM_E_NOMEM. */
 fm_status fm_probe_memory(double *gb_s, const fm_memory_probe *probe, fm_error *err);
 

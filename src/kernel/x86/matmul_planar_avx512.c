@@ -134,7 +134,7 @@ static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, con
         __m512i w[8];
         codes(w, at);
         if (nt == 1 && fm_asks_ahead(order, nt))
-            fm_prefetch_panel(at, 4 * sh.bits * FM_PANEL_ROWS, 0, 1);
+            fm_prefetch_panel_for(nt, at, 4 * sh.bits * FM_PANEL_ROWS, 0, 1);
         const fm_act_i15_32 *x[8];
         const int8_t *hi[8], *lo[8];
         __m512i s[8];

@@ -115,7 +115,8 @@ static FM_ALWAYS_INLINE void add_groups(sums_512 *r, block_source from,
     for (int i = 0; i < n; i++) {
         const int k = k0 + i;
         if (fm_asks_ahead(shape.order, nt))
-            fm_prefetch_panel(from.panel, shape.block_bytes * FM_PANEL_ROWS, k, shape.n_group);
+            fm_prefetch_panel_for(nt, from.panel, shape.block_bytes * FM_PANEL_ROWS, k,
+                                  shape.n_group);
         add_group(r, from.sc ? from.sc[k] : scale(from.panel, k),
                   from.codes ? from.codes + k / n * CODES_BYTES : from.panel, from.codes ? i : k, x,
                   nt, n_plane, shape, unit, k);

@@ -72,15 +72,19 @@ static FM_ALWAYS_INLINE __m256i book_e2m1_unsigned(void)
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)fm_e2m1_unsigned));
 }
 
-/* How far ahead of its use a weight is asked for. Less than with AVX-512: processors that have only AVX2 have smaller
- * second-level caches, and what is asked for too early has left them again, or its page has left the TLB. */
+/* How far ahead of its use a weight is asked for where that is done once. Less than with AVX-512: AMD processors that have
+ * only AVX2 have smaller second-level caches, and what is asked for too early has left them again, or its page has left the
+ * TLB. */
 enum { AHEAD_BYTES = 2048 };
 
 static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *block, const int bytes)
 {
+    const int ahead = fm_asks_twice ? FM_PANEL_AHEAD_BYTES : AHEAD_BYTES;
     FM_UNROLL
-    for (int i = 0; i < bytes / 64; i++)
-        _mm_prefetch((const char *)(block + AHEAD_BYTES + 64 * i), _MM_HINT_T1);
+    for (int i = 0; i < bytes / 64; i++) fm_prefetch_far(block + ahead + 64 * i);
+    if (!fm_asks_twice) return;
+    FM_UNROLL
+    for (int i = 0; i < bytes / 64; i++) fm_prefetch_near(block + FM_PANEL_NEAR_BYTES + 64 * i);
 }
 
 /* The float step of quant.h for half a panel: acc [8] plus what a block with this sum, scale and minimum adds for one token,

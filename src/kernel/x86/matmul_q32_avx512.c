@@ -20,7 +20,7 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
     for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
         block_512 wb;
         if (fm_asks_ahead(FM_READ_IN_ORDER, nt))
-            fm_prefetch_panel(panel, shape.block_bytes * FM_PANEL_ROWS, 0, 1);
+            fm_prefetch_panel_for(nt, panel, shape.block_bytes * FM_PANEL_ROWS, 0, 1);
         unpack(&wb, panel);
         const fm_act_i15_32 *x[8];
         const int8_t *hi[8], *lo[8];
