@@ -56,8 +56,8 @@ static inline fm_panel_fn fm_panel_kernel(const fm_panel_kernels *k, int64_t nt)
 /* How far ahead of its use a weight is asked for; and once more, for the first-level cache (fm_asks_twice). */
 enum { FM_PANEL_AHEAD_BYTES = 8192, FM_PANEL_NEAR_BYTES = 4096 };
 
-/* True where weights of few tokens are asked for twice: a processor whose memory bus is full forgets some of what it was
- * asked for, and what is in the first-level cache already delays nobody. Set by kernel.c before the first product. */
+/* True where weights of one or two tokens are asked for twice: with a full memory bus a processor may forget some of what it
+ * was asked for. Set by kernel.c before the first product. */
 extern bool fm_asks_twice;
 
 /* Part k of n of what lies FM_PANEL_AHEAD_BYTES behind a block of 16 rows (bytes long). The processor follows a stream
@@ -74,7 +74,7 @@ static FM_ALWAYS_INLINE void fm_prefetch_panel(const uint8_t *block, const int b
     for (int i = 0; i < n_line; i++) fm_prefetch_far(part + 64 * i);
 }
 
-/* The same by a kernel of nt tokens; few are asked for twice. */
+/* The same by a kernel of nt tokens; one or two may ask twice. */
 static FM_ALWAYS_INLINE void fm_prefetch_panel_for(const int nt, const uint8_t *block,
                                                    const int bytes, const int k, const int n)
 {
@@ -102,10 +102,16 @@ static FM_ALWAYS_INLINE bool fm_asks_ahead(const fm_read_order order, const int 
     return nt > 1 || order == FM_READ_BY_FIELDS || !fm_follows_streams;
 }
 
-/* Asks ahead in a row that is read from end to end, a line at a time. */
+/* Asks ahead in a row that is read from end to end, a line or less at a time. */
 static FM_ALWAYS_INLINE void fm_prefetch_row(const uint8_t *at)
 {
     fm_prefetch_far(at + (fm_follows_streams ? 512 : FM_PANEL_AHEAD_BYTES));
+}
+
+/* The same for one token, a line at a time. */
+static FM_ALWAYS_INLINE void fm_prefetch_row_of_one(const uint8_t *at)
+{
+    fm_prefetch_row(at);
     if (fm_asks_twice) fm_prefetch_near(at + FM_PANEL_NEAR_BYTES);
 }
 

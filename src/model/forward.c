@@ -353,7 +353,7 @@ fm_status fm_run_pass(fm_run *r, fm_kv *kv, const int32_t *ids, int32_t n, int64
     atomic_store(&r->stop, false);
     fm_store_stats before, after;
     fm_store_stats_get(r->opt.store, &before);
-    if (n > 1) fm_predict_passes_begin(&r->passes, before.prefetch_reads, before.prefetch_used);
+    fm_predict_passes_begin(&r->passes, before.prefetch_reads, before.prefetch_used);
     const uint64_t t0 = fm_now_us();
     FM_TRY(fm_embed(r, r->x, ids, n, err));
     fm_rope_tables(&r->hp->rope, r->rope_freq, pos0, n, r->rope_cos, r->rope_sin);

@@ -179,7 +179,7 @@ void fm_guess_next(fm_run *r, int32_t layer, const float *x)
     if (at >= hp->n_layer || r->model->layers[at].experts.n_expert == 0) return;
     if (r->n_tok == 1 && r->trial.use == FM_GUESS_NONE) return;
     if (r->trial.mode == FM_PREFETCH_OFF || fm_store_holds_layer(r->opt.store, at)) return;
-    if (r->n_tok > 1) {
+    if (r->n_tok > 1 && !r->is_drafted) {
         fm_store_stats s;
         fm_store_stats_get(r->opt.store, &s);
         if (!fm_predict_passes_pay(&r->passes, s.prefetch_reads, s.prefetch_used)) return;

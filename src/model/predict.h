@@ -11,9 +11,10 @@
  * layer waits for the disk, from the sum of the experts computed so far, to be read when all that it waits for is there.
  * Early guesses are worse and read more in vain, but the disk has work while the layer's last experts are computed. Which
  * way pays depends on disk, processors, budget and model, so it is measured: from time to time tokens are evaluated in two
- * ways in turn, and the faster way stays. Passes of a token and a draft guess as passes of several tokens do.
- * Passes of several tokens cannot be evaluated twice to compare. A wrong guess costs the time of its read, a right one
- * saves that much at most: they guess no more for a while once more than half of what was read ahead was read in vain.
+ * ways in turn, and the faster way stays. Passes of a token and a draft guess as passes of several tokens do, and always.
+ * Passes of a prompt cannot be evaluated twice to compare. A wrong guess costs the time of its read at most, a right one
+ * saves that at most, so half of them is where, as a rule of thumb, they stop to pay: FM_PREFETCH_AUTO then guesses no more
+ * for a while.
  */
 #pragma once
 
@@ -45,7 +46,7 @@ void fm_predict_trial_init(fm_predict_trial *t, fm_prefetch mode);
 /* One token of generation took this long. had_miss: it waited for experts, so it can be compared. */
 void fm_predict_trial_token(fm_predict_trial *t, uint64_t us, bool had_miss);
 
-/* What passes of several tokens have read ahead of late. Pure bookkeeping. */
+/* What passes of prompts have read ahead of late. Pure bookkeeping. */
 typedef struct {
     fm_prefetch mode;
     uint64_t seen_reads, seen_used; /* the store's counts when it was last looked at         */
@@ -55,10 +56,10 @@ typedef struct {
 } fm_predict_passes;
 
 void fm_predict_passes_init(fm_predict_passes *p, fm_prefetch mode);
-/* A pass of several tokens begins: what was read ahead since the last one was for single tokens. */
+/* A pass begins: what was read ahead since a pass last asked is not counted. */
 void fm_predict_passes_begin(fm_predict_passes *p, uint64_t reads, uint64_t used);
 /* A layer of it has asked for its experts; reads, used: the store's counts of experts read ahead and of those that were
- * asked for. Whether the next layer's are to be guessed: always, but with FM_PREFETCH_AUTO. */
+ * asked for. Whether the next layer's are to be guessed: with FM_PREFETCH_ON always, with FM_PREFETCH_OFF never. */
 bool fm_predict_passes_pay(fm_predict_passes *p, uint64_t reads, uint64_t used);
 
 /* count [n_expert]: how many tokens of a sample chose each expert. Of those that none chose so many will be wanted by the

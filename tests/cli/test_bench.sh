@@ -65,6 +65,7 @@ for right in 0 50 100; do
     same "token_hash with $right % of the drafts right" "$(json_get "$out" 'j["token_hash"]')" "$hash"
     same "drafts" "$(json_get "$out" '(j["draft"], 22 <= j["generation"]["drafts"] + j["generation"]["drafts_right"] <= 24, abs(100 * j["generation"]["drafts_right"] / j["generation"]["drafts"] - '$right') < 10)')" "('on', True, True)"
 done
+same "no single tokens with drafts" "$(json_get "$out" 'j["generation"]["token_ms_p50"]')" None
 same "share of the draft layer" "$(json_get "$out" '0 < j["generation"]["draft_share"] < 1')" True
 same "no drafts by itself" "$(json_get "$dir/a.json" '(j["draft"], j["generation"]["drafts"])')" "('off', 0)"
 

@@ -114,10 +114,14 @@ static void passes_that_guess_wrong_stop_for_a_while(void **state)
     assert_int_equal(feed_layers(&p, 1000, 10, 9), 1000);
     /* Few reads say nothing, and those of single tokens between two passes do not count. */
     fm_predict_passes_init(&p, FM_PREFETCH_AUTO);
-    for (int i = 0; i < 10; i++) {
-        assert_int_equal(feed_layers(&p, 3, 2, 0), 3);
-        fm_predict_passes_begin(&p, p.seen_reads + 1000, p.seen_used);
+    uint64_t reads = 0;
+    for (int i = 0; i < 30; i++) {
+        fm_predict_passes_begin(&p, reads, 0);
+        assert_true(fm_predict_passes_pay(&p, reads, 0));
+        assert_true(fm_predict_passes_pay(&p, reads + 2, 0));
+        reads += 1000;
     }
+    assert_false(fm_predict_passes_pay(&p, reads, 0)); /* no pass began */
 }
 
 static void passes_keep_forced_modes(void **state)

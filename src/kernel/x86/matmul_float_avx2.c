@@ -55,7 +55,7 @@ static FM_ALWAYS_INLINE void rows_of_token(const fm_matrix *w, int64_t row, cons
         FM_UNROLL
         for (int r = 0; r < nr; r++) {
             const uint8_t *const p = src + (uint64_t)r * w->row_bytes;
-            if (nr == 1 && (size_t)i * elem % 64 == 0) fm_prefetch_row(p + (size_t)i * elem);
+            if (nr == 1 && (size_t)i * elem % 64 == 0) fm_prefetch_row_of_one(p + (size_t)i * elem);
             acc[r][0] = _mm256_fmadd_ps(load(p, i), x0, acc[r][0]);
             acc[r][1] = _mm256_fmadd_ps(load(p, i + 8), x1, acc[r][1]);
         }

@@ -24,7 +24,7 @@ static FM_ALWAYS_INLINE void unpack_256(block_words *dst, const uint8_t *panel,
         panel = forget(panel);
         FM_UNROLL
         for (int k = g * shape.n_unit / 4; k < (g + 1) * shape.n_unit / 4; k++)
-            ask_ahead(panel, bytes, k);
+            ask_ahead(panel, bytes, k, false);
         FM_UNROLL
         for (int half = 0; half < 2; half++) {
             /* A scale beside 0 takes one of two bytes. */

@@ -79,7 +79,7 @@ static FM_ALWAYS_INLINE void unpack_bytes(block_bytes *dst, const uint8_t *panel
     FM_UNROLL
     for (int k = 0; k < 16; k++) {
         panel = forget(panel);
-        ask_ahead(panel, bytes, k);
+        ask_ahead(panel, bytes, k, false);
         FM_UNROLL
         for (int u = 0; u < 4; u++) {
             FM_UNROLL

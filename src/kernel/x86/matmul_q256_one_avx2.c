@@ -112,7 +112,7 @@ static FM_ALWAYS_INLINE void one_256(float *out, const uint8_t *panel, int64_t n
                 panel = forget(panel);
                 FM_UNROLL
                 for (int k = g * shape.n_unit / 4; k < (g + 1) * shape.n_unit / 4; k++)
-                    ask_ahead(panel, bytes, k);
+                    ask_ahead(panel, bytes, k, true);
                 if (shape.n_pair == 0)
                     add_group_words(s, h, panel, &xp, shape, unit, g);
                 else

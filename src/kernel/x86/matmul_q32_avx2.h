@@ -72,17 +72,18 @@ static FM_ALWAYS_INLINE __m256i book_e2m1_unsigned(void)
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)fm_e2m1_unsigned));
 }
 
-/* How far ahead of its use a weight is asked for where that is done once. Less than with AVX-512: AMD processors that have
+/* How far ahead of its use a weight is asked for where that is done once, as for several tokens. Less than with AVX-512: AMD processors that have
  * only AVX2 have smaller second-level caches, and what is asked for too early has left them again, or its page has left the
  * TLB. */
 enum { AHEAD_BYTES = 2048 };
 
-static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *block, const int bytes)
+static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *block, const int bytes, const bool one)
 {
-    const int ahead = fm_asks_twice ? FM_PANEL_AHEAD_BYTES : AHEAD_BYTES;
+    const bool twice = one && fm_asks_twice;
+    const int ahead = twice ? FM_PANEL_AHEAD_BYTES : AHEAD_BYTES;
     FM_UNROLL
     for (int i = 0; i < bytes / 64; i++) fm_prefetch_far(block + ahead + 64 * i);
-    if (!fm_asks_twice) return;
+    if (!twice) return;
     FM_UNROLL
     for (int i = 0; i < bytes / 64; i++) fm_prefetch_near(block + FM_PANEL_NEAR_BYTES + 64 * i);
 }
@@ -175,7 +176,7 @@ static FM_ALWAYS_INLINE void one_32(float *out, const panel_32 *p, const fm_act_
     __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     for (int64_t b = 0; b < p->n_block; b++, block += bytes, x++) {
         __m256i s[2];
-        ask_ahead(block, bytes);
+        ask_ahead(block, bytes, true);
         if (shape.n_pair == 0)
             sum_words(s, block, x, unit);
         else
@@ -259,7 +260,7 @@ static FM_ALWAYS_INLINE const uint8_t *start_block(__m256 d[2], __m256 m[2], con
 {
     const int bytes = shape.block_bytes * FM_PANEL_ROWS;
     const uint8_t *const block = p->codes + b * bytes;
-    ask_ahead(block, bytes);
+    ask_ahead(block, bytes, false);
     FM_UNROLL
     for (int half = 0; half < 2; half++) {
         d[half] = scale(p, block, b, half);

@@ -71,7 +71,7 @@ static FM_ALWAYS_INLINE float float_row(const fm_matrix *w, int64_t row, const f
     const __mmask16 rest = (__mmask16)((1u << (w->n_in - whole)) - 1);
     __m512 acc = _mm512_setzero_ps();
     for (int64_t i = 0; i < whole; i += 16) {
-        if ((size_t)i * elem % 64 == 0) fm_prefetch_row(src + (size_t)i * elem);
+        if ((size_t)i * elem % 64 == 0) fm_prefetch_row_of_one(src + (size_t)i * elem);
         acc = _mm512_fmadd_ps(load(src, i, 0xffff), _mm512_loadu_ps(x + i), acc);
     }
     if (rest)
