@@ -72,9 +72,9 @@ static FM_ALWAYS_INLINE __m256i book_e2m1_unsigned(void)
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)fm_e2m1_unsigned));
 }
 
-/* How far ahead of its use a weight is asked for where that is done once, as for several tokens. Less than with AVX-512: AMD processors that have
- * only AVX2 have smaller second-level caches, and what is asked for too early has left them again, or its page has left the
- * TLB. */
+/* How far ahead of its use a weight is asked for where that is done once, as for several tokens. Less than with AVX-512: AMD
+ * processors that have only AVX2 have smaller second-level caches, and what is asked for too early has left them again, or
+ * its page has left the TLB. */
 enum { AHEAD_BYTES = 2048 };
 
 static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *block, const int bytes, const bool one)
