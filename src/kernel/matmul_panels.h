@@ -60,6 +60,17 @@ enum { FM_PANEL_AHEAD_BYTES = 8192, FM_PANEL_NEAR_BYTES = 4096 };
  * was asked for. Set by kernel.c before the first product. */
 extern bool fm_asks_twice;
 
+/* Asks for lines [first, end) of what lies `ahead` bytes behind a block; twice: and for the same lines nearer to it. */
+static FM_ALWAYS_INLINE void fm_prefetch_lines(const uint8_t *block, const int ahead,
+                                               const int first, const int end, const bool twice)
+{
+    FM_UNROLL
+    for (int i = first; i < end; i++) fm_prefetch_far(block + ahead + 64 * i);
+    if (!twice) return;
+    FM_UNROLL
+    for (int i = first; i < end; i++) fm_prefetch_near(block + FM_PANEL_NEAR_BYTES + 64 * i);
+}
+
 /* Part k of n of what lies FM_PANEL_AHEAD_BYTES behind a block of 16 rows (bytes long). The processor follows a stream
  * by itself, but not across pages, not in the order of some formats' fields, and not far enough when many cores
  * make the memory's answers late. Into the second-level cache: the first level can wait for
@@ -69,21 +80,16 @@ static FM_ALWAYS_INLINE void fm_prefetch_panel(const uint8_t *block, const int b
                                                const int n)
 {
     const int n_line = (bytes / 64 + n) / n;
-    const uint8_t *const part = block + FM_PANEL_AHEAD_BYTES + 64 * n_line * k;
-    FM_UNROLL
-    for (int i = 0; i < n_line; i++) fm_prefetch_far(part + 64 * i);
+    fm_prefetch_lines(block + 64 * n_line * k, FM_PANEL_AHEAD_BYTES, 0, n_line, false);
 }
 
 /* The same by a kernel of nt tokens; one or two may ask twice. */
 static FM_ALWAYS_INLINE void fm_prefetch_panel_for(const int nt, const uint8_t *block,
                                                    const int bytes, const int k, const int n)
 {
-    fm_prefetch_panel(block, bytes, k, n);
-    if (nt > 2 || !fm_asks_twice) return;
     const int n_line = (bytes / 64 + n) / n;
-    const uint8_t *const part = block + FM_PANEL_NEAR_BYTES + 64 * n_line * k;
-    FM_UNROLL
-    for (int i = 0; i < n_line; i++) fm_prefetch_near(part + 64 * i);
+    fm_prefetch_lines(block + 64 * n_line * k, FM_PANEL_AHEAD_BYTES, 0, n_line,
+                      nt <= 2 && fm_asks_twice);
 }
 
 /* How a kernel goes through a block: from its first byte to its last, or through several fields side by side, or with

@@ -270,20 +270,16 @@ static FM_ALWAYS_INLINE const uint8_t *forget(const uint8_t *p)
     return p;
 }
 
-/* Asks for part k of 16 of what lies ahead, a block and 1 KiB where that is done once, as for several tokens: a block's fields are not read in the
- * order in which they lie, so what its first group needs may be its end. */
+/* Asks for part k of 16 of what lies ahead, a block and 1 KiB where that is done once, as for several tokens: a block's
+ * fields are not read in the order in which they lie, so what its first group needs may be its end. */
 static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *panel, const int bytes, const int k,
                                        const bool one)
 {
     enum { MORE_LINES = 16 };
-    const int n_line = (bytes + 63) / 64, first = n_line * k / 16, end = n_line * (k + 1) / 16;
+    const int n_line = (bytes + 63) / 64;
     const bool twice = one && fm_asks_twice;
-    const int ahead = twice ? FM_PANEL_AHEAD_BYTES : 64 * (n_line + MORE_LINES);
-    FM_UNROLL
-    for (int i = first; i < end; i++) fm_prefetch_far(panel + ahead + 64 * i);
-    if (!twice) return;
-    FM_UNROLL
-    for (int i = first; i < end; i++) fm_prefetch_near(panel + FM_PANEL_NEAR_BYTES + 64 * i);
+    fm_prefetch_lines(panel, twice ? FM_PANEL_AHEAD_BYTES : 64 * (n_line + MORE_LINES),
+                      n_line * k / 16, n_line * (k + 1) / 16, twice);
 }
 
 /* Sum of minima times sums of v, whose lower plane is empty where n_plane is 1. */

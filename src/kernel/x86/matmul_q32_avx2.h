@@ -80,12 +80,7 @@ enum { AHEAD_BYTES = 2048 };
 static FM_ALWAYS_INLINE void ask_ahead(const uint8_t *block, const int bytes, const bool one)
 {
     const bool twice = one && fm_asks_twice;
-    const int ahead = twice ? FM_PANEL_AHEAD_BYTES : AHEAD_BYTES;
-    FM_UNROLL
-    for (int i = 0; i < bytes / 64; i++) fm_prefetch_far(block + ahead + 64 * i);
-    if (!twice) return;
-    FM_UNROLL
-    for (int i = 0; i < bytes / 64; i++) fm_prefetch_near(block + FM_PANEL_NEAR_BYTES + 64 * i);
+    fm_prefetch_lines(block, twice ? FM_PANEL_AHEAD_BYTES : AHEAD_BYTES, 0, bytes / 64, twice);
 }
 
 /* The float step of quant.h for half a panel: acc [8] plus what a block with this sum, scale and minimum adds for one token,
