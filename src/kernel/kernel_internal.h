@@ -21,7 +21,7 @@ void fm_matmul_reference(fm_kernels *k);
 void fm_matmul_generic(fm_kernels *k);
 void fm_matmul_avx2(fm_kernels *k);
 void fm_matmul_avxvnni(fm_kernels *k);
-void fm_matmul_avx512(fm_kernels *k, bool has_vbmi, bool many_as_words);
+void fm_matmul_avx512(fm_kernels *k, bool has_vbmi, bool one_multiplier);
 void fm_matmul_neon(fm_kernels *k);
 
 /* Products of several tokens, into a table of the avx512 resp. neon set; false, and nothing done, when the compiler knew
@@ -29,7 +29,8 @@ void fm_matmul_neon(fm_kernels *k);
 bool fm_matmul_amx(fm_kernels *k);
 bool fm_matmul_i8mm(fm_kernels *k);
 
-/* The matmul of the avx512 set, the one whose K formats meet many tokens as words, and with activations of 8 bits. */
+/* A matmul of the avx512 set by planes of bytes alone, one whose K formats all meet many tokens as words, and one of
+ * activations of 8 bits. */
 void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                        float *const *y, int64_t n_tok);
 void fm_product_words_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,

@@ -53,18 +53,23 @@ static const fm_kernels *const *all_sets(void)
     if (!have) printf("not tested: amx, for want of AVX-512 or of a compiler that knows it\n");
     list_kernel_sets(sets, have ? &amx : NULL);
 #if defined(__x86_64__)
-    /* The other one of its two ways for many tokens. */
-    if (avx512) {
-        static fm_kernels other;
-        const bool words = avx512->matmul == fm_product_words_avx512;
-        int n = 0;
-        while (sets[n]) n++;
+    /* Its other ways for many tokens. */
+    static fm_kernels other[2];
+    static const struct {
+        const char *name;
+        fm_matmul_fn matmul;
+    } ways[] = {{"avx512 by bytes", fm_product_avx512},
+                {"avx512 by words", fm_product_words_avx512}};
+    int n = 0, n_other = 0;
+    while (sets[n]) n++;
+    for (int i = 0; avx512 && i < 2; i++) {
+        if (ways[i].matmul == avx512->matmul) continue;
         assert_true(n < MAX_KERNEL_SETS);
-        other = *avx512;
-        other.name = words ? "avx512 by bytes" : "avx512 by words";
-        other.matmul = words ? fm_product_avx512 : fm_product_words_avx512;
-        sets[n] = &other;
-        sets[n + 1] = NULL;
+        other[n_other] = *avx512;
+        other[n_other].name = ways[i].name;
+        other[n_other].matmul = ways[i].matmul;
+        sets[n++] = &other[n_other++];
+        sets[n] = NULL;
     }
 #endif
     return sets;

@@ -20,10 +20,11 @@ extern const fm_panel_kernels fm_panels_256_avx512[2][FM_KERNEL_TYPES];
         }                                                                                          \
     }
 
-/* Rows [row0, ...) of panels of a type with blocks of 256 for many tokens with activations of two planes; returns the first
- * row that is left to compute. matmul_q256_words_avx512.c. */
+/* Rows [row0, ...) of panels of a type with blocks of 256, where words are faster than bytes for so many tokens on a processor
+ * with one unit that multiplies 512 bits, or two; activations of two planes. Returns the first row that is left to compute.
+ * matmul_q256_words_avx512.c. */
 int64_t fm_words_256_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                            float *const *y, int64_t n_tok);
+                            float *const *y, int64_t n_tok, bool one_multiplier);
 
 /* Products with formats of code books, n_plane planes of activations, for processors with VBMI: in panels; rows as the set
  * avx2. matmul_book_vbmi.c. */
@@ -45,6 +46,13 @@ static FM_ALWAYS_INLINE __m512i repeat_32(const void *p)
     int32_t v;
     memcpy(&v, p, sizeof v);
     return _mm512_set1_epi32(v);
+}
+
+/* p, but what is read there is read after what stands before. */
+static FM_ALWAYS_INLINE const uint8_t *from_here(const uint8_t *p)
+{
+    __asm__ volatile("" : "+r"(p));
+    return p;
 }
 
 /* What the compiler may do with a sum of products. SUM_AS_COMPILED: anything. SUM_WHOLE: product and spread activation are

@@ -27,9 +27,6 @@ static FM_ALWAYS_INLINE __m512 load_scale(const uint8_t *p, fm_scale type, const
     return type == FM_SCALE_F16 ? load_half(p) : _mm512_loadu_ps(p);
 }
 
-/* 32 columns of 16 rows as unsigned bytes, (q + offset) 2^down. */
-typedef void codes_fn(__m512i *w, const uint8_t *p);
-
 /* v with bit `from` of every byte in the place of bit `to`; bits that come from other bytes are to be masked off. */
 static FM_ALWAYS_INLINE __m512i move_bits(__m512i v, const int from, const int to)
 {
@@ -37,12 +34,10 @@ static FM_ALWAYS_INLINE __m512i move_bits(__m512i v, const int from, const int t
                       : _mm512_slli_epi32(v, (unsigned)(to - from));
 }
 
-/* Adds bit u of the bytes of dword p to unit u, as bit `to`. */
-static FM_ALWAYS_INLINE void add_bits(__m512i *w, const uint8_t *p, const int to)
+/* w plus bit u of the bytes of dword p as bit `to`. */
+static FM_ALWAYS_INLINE __m512i plus_bit(__m512i w, const uint8_t *p, const int u, const int to)
 {
-    const __m512i v = load_512(p), mask = _mm512_set1_epi8((char)(1 << to));
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) w[u] = or_masked(w[u], move_bits(v, u, to), mask);
+    return or_masked(w, move_bits(load_512(p), u, to), _mm512_set1_epi8((char)(1 << to)));
 }
 
 /* The pair of bits of unit u, at bits `to` and `to` + 1. */
@@ -51,57 +46,44 @@ static FM_ALWAYS_INLINE __m512i move_pair(const uint8_t *p, const int u, const i
     return move_bits(load_512(p + 64 * (u / 4)), 2 * (u % 4), to);
 }
 
-static FM_ALWAYS_INLINE void codes_u2(__m512i *w, const uint8_t *p)
+static FM_ALWAYS_INLINE __m512i unit_u2(const uint8_t *p, int u)
 {
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) w[u] = _mm512_and_si512(move_pair(p, u, 0), _mm512_set1_epi8(3));
+    return _mm512_and_si512(move_pair(p, u, 0), _mm512_set1_epi8(3));
 }
 
-static FM_ALWAYS_INLINE void codes_u3(__m512i *w, const uint8_t *p)
+static FM_ALWAYS_INLINE __m512i unit_u3(const uint8_t *p, int u)
 {
-    codes_u2(w, p);
-    add_bits(w, p + 2 * 64, 2);
+    return plus_bit(unit_u2(p, u), p + 2 * 64, u, 2);
 }
 
-static FM_ALWAYS_INLINE void codes_u4(__m512i *w, const uint8_t *p)
+static FM_ALWAYS_INLINE __m512i unit_u4(const uint8_t *p, int u)
 {
-    unpack_nibbles(w, p, 0);
+    return nibble_unit(p, u);
 }
 
-static FM_ALWAYS_INLINE void codes_i4(__m512i *w, const uint8_t *p)
+static FM_ALWAYS_INLINE __m512i unit_i4(const uint8_t *p, int u)
 {
-    unpack_nibbles(w, p, 4);
+    return nibble_unit(p, u);
 }
 
-static FM_ALWAYS_INLINE void codes_u5(__m512i *w, const uint8_t *p)
+static FM_ALWAYS_INLINE __m512i unit_u5(const uint8_t *p, int u)
 {
-    unpack_nibbles(w, p + 64, 0);
-    add_bits(w, p, 4);
+    return plus_bit(nibble_unit(p + 64, u), p, u, 4);
 }
 
-static FM_ALWAYS_INLINE void codes_u6(__m512i *w, const uint8_t *p)
+static FM_ALWAYS_INLINE __m512i unit_u6(const uint8_t *p, int u)
 {
-    unpack_nibbles(w, p, 0);
-    FM_UNROLL
-    for (int u = 0; u < 8; u++)
-        w[u] = or_masked(w[u], move_pair(p + 4 * 64, u, 4), _mm512_set1_epi8(0x30));
+    return or_masked(nibble_unit(p, u), move_pair(p + 4 * 64, u, 4), _mm512_set1_epi8(0x30));
 }
 
-static FM_ALWAYS_INLINE void codes_u8(__m512i *w, const uint8_t *p)
+static FM_ALWAYS_INLINE __m512i unit_u8(const uint8_t *p, int u)
 {
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) w[u] = load_512(p + 64 * u);
-}
-
-static FM_ALWAYS_INLINE void codes_e2m1(__m512i *w, const uint8_t *p)
-{
-    unpack_e2m1(w, p);
+    return load_512(p + 64 * u);
 }
 
 typedef struct {
     int bits;
-    int has_offset; /* 128, in the unsigned weights     */
-    int down;       /* they are 2^down times as large   */
+    int offset; /* of the unsigned codes: a power of two or 0 */
     int has_min;
     int is_e2m1;
     fm_read_order order;
@@ -109,7 +91,7 @@ typedef struct {
 
 static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, const void *const *act,
                                           const int nt, const int n_plane, const shape sh,
-                                          codes_fn *codes)
+                                          unit_32_fn *unit)
 {
     __m512 acc[8];
     FM_UNROLL
@@ -131,24 +113,15 @@ static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, con
             }
         }
         left--;
-        __m512i w[8];
-        codes(w, at);
         if (nt == 1 && fm_asks_ahead(order, nt))
             fm_prefetch_panel_for(nt, at, 4 * sh.bits * FM_PANEL_ROWS, 0, 1);
         const fm_act_i15_32 *x[8];
-        const int8_t *hi[8], *lo[8];
         __m512i s[8];
         FM_UNROLL
-        for (int t = 0; t < nt; t++) {
-            x[t] = (const fm_act_i15_32 *)act[t] + b;
-            hi[t] = x[t]->hi;
-            lo[t] = x[t]->lo;
-            s[t] = sh.has_offset ? _mm512_set1_epi32(x[t]->nsum) : _mm512_setzero_si512();
-        }
-        dot_planes(s, w, 8, hi, lo, nt, n_plane, FM_ACT_32_SHIFT, SUM_AS_COMPILED);
+        for (int t = 0; t < nt; t++) x[t] = (const fm_act_i15_32 *)act[t] + b;
+        dot_block_32(s, at, unit, sh.offset, x, nt, n_plane);
         FM_UNROLL
         for (int t = 0; t < nt; t++) {
-            if (sh.down != 0) s[t] = _mm512_srai_epi32(s[t], (unsigned)sh.down);
             const __m512 f = _mm512_mul_ps(d, _mm512_set1_ps(x[t]->d));
             __m512 term = _mm512_mul_ps(f, _mm512_cvtepi32_ps(s[t]));
             if (sh.has_min)
@@ -160,21 +133,21 @@ static FM_ALWAYS_INLINE void panel_planar(float *out, const panel_planes *p, con
     for (int t = 0; t < nt; t++) _mm512_storeu_ps(out + t * FM_PANEL_ROWS, acc[t]);
 }
 
-static const shape shape_u2 = {2, 0, 0, 1, 0, FM_READ_BY_FIELDS};
-static const shape shape_u3 = {3, 0, 0, 1, 0, FM_READ_BY_FIELDS};
-static const shape shape_u4 = {4, 0, 0, 1, 0, FM_READ_IN_ORDER};
-static const shape shape_u5 = {5, 0, 0, 1, 0, FM_READ_IN_ORDER};
-static const shape shape_u6 = {6, 0, 0, 1, 0, FM_READ_BY_FIELDS};
-static const shape shape_u8 = {8, 0, 0, 1, 0, FM_READ_IN_ORDER};
-static const shape shape_i4 = {4, 1, 4, 0, 0, FM_READ_IN_ORDER};
-static const shape shape_e2m1 = {4, 1, 3, 0, 1, FM_READ_IN_ORDER};
+static const shape shape_u2 = {2, 0, 1, 0, FM_READ_BY_FIELDS};
+static const shape shape_u3 = {3, 0, 1, 0, FM_READ_BY_FIELDS};
+static const shape shape_u4 = {4, 0, 1, 0, FM_READ_IN_ORDER};
+static const shape shape_u5 = {5, 0, 1, 0, FM_READ_IN_ORDER};
+static const shape shape_u6 = {6, 0, 1, 0, FM_READ_BY_FIELDS};
+static const shape shape_u8 = {8, 0, 1, 0, FM_READ_IN_ORDER};
+static const shape shape_i4 = {4, 8, 0, 0, FM_READ_IN_ORDER};
+static const shape shape_e2m1 = {4, 16, 0, 1, FM_READ_IN_ORDER};
 
 typedef void (*planar_fn)(float *out, const panel_planes *p, const void *const *act);
 
 #define KERNEL(code, nt, n_plane)                                                                  \
     static void code##_##nt##_##n_plane(float *out, const panel_planes *p, const void *const *act) \
     {                                                                                              \
-        panel_planar(out, p, act, nt, n_plane, shape_##code, codes_##code);                        \
+        panel_planar(out, p, act, nt, n_plane, shape_##code, unit_##code);                         \
     }
 #define KERNELS(code)                                                                              \
     KERNEL(code, 1, 2)                                                                             \

@@ -23,13 +23,6 @@ static FM_ALWAYS_INLINE int32_t minus_sum(const fm_act_i13_256 *x, const shape_2
     return shape.n_unit == 4 ? x->nsum[k] : x->nsum[2 * k] + x->nsum[2 * k + 1];
 }
 
-/* panel, but what is read there is taken apart after what stands before. */
-static FM_ALWAYS_INLINE const uint8_t *from_here(const uint8_t *panel)
-{
-    __asm__ volatile("" : "+r"(panel));
-    return panel;
-}
-
 /* Whether sums of nt tokens get the shift between the planes at the end of a block, not in every group. */
 static FM_ALWAYS_INLINE bool shifts_last(const shape_256 shape, const int nt, const int n_plane)
 {

@@ -1,5 +1,5 @@
 /* Products of many tokens with the K formats and IQ4_XS as words, for AVX-512 with VNNI: faster where the processor
- * multiplies in two units. A lane is a row.
+ * multiplies in two units, and where it has one for formats with much to do between the products. A lane is a row.
  *
  * A block of a panel is taken apart once for up to 32 tokens, to words that have their scale in them, (q - offset) sc:
  * 8 KB, which stay in the first cache. Activations are words too, put together from their planes once per stretch of
@@ -160,15 +160,24 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     fm_matmul_apart_256(w, row0, row1, act, y, nt, format, x, &weights);
 }
 
+/* From how many tokens on words are faster than planes of bytes, measured on Emerald Rapids, which multiplies in two units;
+ * and on Zen 4, which does in one, where a block taken apart costs as much as one to three tokens. 0: never. */
+static const uint8_t least_two[FM_KERNEL_TYPES] = {
+    [FM_TYPE_Q2_K] = 10, [FM_TYPE_Q3_K] = 10, [FM_TYPE_Q4_K] = 10,
+    [FM_TYPE_Q5_K] = 10, [FM_TYPE_Q6_K] = 10, [FM_TYPE_IQ4_XS] = 10,
+};
+static const uint8_t least_one[FM_KERNEL_TYPES] = {
+    [FM_TYPE_Q3_K] = 16, [FM_TYPE_Q5_K] = 16, [FM_TYPE_Q6_K] = 12};
+
 int64_t fm_words_256_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                            float *const *y, int64_t n_tok)
+                            float *const *y, int64_t n_tok, bool one_multiplier)
 {
-    enum { LEAST = 10 }; /* measured: with fewer, planes of bytes are as fast */
-    const fm_apart_256 *const f = &formats[w->type->id];
     const int64_t panel_end = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panel_end ? row1 : panel_end;
-    if (n_tok < LEAST || !f->unpack || row0 >= split) return row0;
-    fm_matmul_by_stretch(w, row0, split, act, y, n_tok, FM_APART_TOKENS, few_tokens, f);
+    const int from = (one_multiplier ? least_one : least_two)[w->type->id];
+    if (from == 0 || n_tok < from || row0 >= split) return row0;
+    fm_matmul_by_stretch(w, row0, split, act, y, n_tok, FM_APART_TOKENS, few_tokens,
+                         &formats[w->type->id]);
     return split;
 }
 

@@ -1,10 +1,9 @@
 /* Panel kernels of the formats with blocks of 32, for AVX-512 with VNNI. A lane is a row.
  *
  * vpdpbusd multiplies unsigned weights with signed activations, so formats with an offset bring
- * their weights to unsigned bytes (q + offset) 2^down with offset * 2^down = 128. Then the sum of
- * the high plane starts at -(sum v), which the shift between the planes multiplies by 128, and the
- * whole is shifted back by down, exactly. The largest sum is 32 * 255 * 16256 = 1.3e8, per block,
- * so the row length does not matter.
+ * their weights to unsigned bytes q + offset, and offset * sum v is taken away from the sum: where the offset is 128 the
+ * sum of the high plane starts at -(sum v), which the shift between the planes multiplies by 128. The largest sum is
+ * 32 * 255 * 16256 = 1.3e8, per block, so the row length does not matter.
  */
 #include "kernel/x86/matmul_q32_avx512.h"
 
@@ -12,31 +11,24 @@
 
 static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t n_block,
                                       const void *const *act, const int nt, const int n_plane,
-                                      const shape_32 shape, block_fn *unpack)
+                                      const shape_32 shape, head_32_fn *head, unit_32_fn *unit)
 {
     __m512 acc[8];
     FM_UNROLL
     for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
     for (int64_t b = 0; b < n_block; b++, panel += (size_t)shape.block_bytes * FM_PANEL_ROWS) {
-        block_512 wb;
+        __m512 d, m;
         if (fm_asks_ahead(FM_READ_IN_ORDER, nt))
             fm_prefetch_panel_for(nt, panel, shape.block_bytes * FM_PANEL_ROWS, 0, 1);
-        unpack(&wb, panel);
+        head(&d, &m, panel);
         const fm_act_i15_32 *x[8];
-        const int8_t *hi[8], *lo[8];
         __m512i s[8];
         FM_UNROLL
-        for (int t = 0; t < nt; t++) {
-            x[t] = (const fm_act_i15_32 *)act[t] + b;
-            hi[t] = x[t]->hi;
-            lo[t] = x[t]->lo;
-            s[t] = shape.has_offset ? _mm512_set1_epi32(x[t]->nsum) : _mm512_setzero_si512();
-        }
-        dot_planes(s, wb.w, 8, hi, lo, nt, n_plane, FM_ACT_32_SHIFT, SUM_AS_COMPILED);
+        for (int t = 0; t < nt; t++) x[t] = (const fm_act_i15_32 *)act[t] + b;
+        dot_block_32(s, panel, unit, shape.offset, x, nt, n_plane);
         FM_UNROLL
         for (int t = 0; t < nt; t++)
-            acc[t] = add_block_32(acc[t], s[t], wb.d, shape.has_min ? wb.m : wb.d, x[t]->d,
-                                  x[t]->dsum, shape);
+            acc[t] = add_block_32(acc[t], s[t], d, m, x[t]->d, x[t]->dsum, shape);
     }
     FM_UNROLL
     for (int t = 0; t < nt; t++) _mm512_storeu_ps(out + t * FM_PANEL_ROWS, acc[t]);
@@ -46,7 +38,7 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
     static void type##_##nt##_##n_plane(float *out, const uint8_t *panel, int64_t n_block,         \
                                         const void *const *act)                                    \
     {                                                                                              \
-        panel_32(out, panel, n_block, act, nt, n_plane, shape_##type, unpack_##type);              \
+        panel_32(out, panel, n_block, act, nt, n_plane, shape_##type, head_##type, unit_##type);    \
     }
 #define KERNELS(type)                                                                              \
     KERNEL(type, 1, 2)                                                                             \

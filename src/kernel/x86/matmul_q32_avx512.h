@@ -6,8 +6,13 @@
 
 #if defined(__x86_64__)
 
+/* Of a block: weights of unit u, columns 4u to 4u + 3, unsigned; its scale d and minimum m. */
+typedef __m512i unit_32_fn(const uint8_t *p, int u);
+typedef void head_32_fn(__m512 *d, __m512 *m, const uint8_t *p);
+
+/* A whole block taken apart. */
 typedef struct {
-    __m512i w[8]; /* unit u: columns 4u .. 4u+3, unsigned */
+    __m512i w[8];
     __m512 d, m;
 } block_512;
 
@@ -15,8 +20,7 @@ typedef void block_fn(block_512 *, const uint8_t *);
 
 typedef struct {
     int block_bytes;
-    int has_offset; /* 128, in the unsigned weights */
-    int down;       /* they are 2^down times as large */
+    int offset; /* of the unsigned weights: a power of two or 0 */
     int has_min;
 } shape_32;
 
@@ -25,76 +29,126 @@ typedef struct {
 static FM_ALWAYS_INLINE __m512 add_block_32(__m512 acc, __m512i s, __m512 d, __m512 m, float dx,
                                             float dsum, const shape_32 shape)
 {
-    if (shape.down != 0) s = _mm512_srai_epi32(s, (unsigned)shape.down);
     const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(dx));
     __m512 term = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(s));
     if (shape.has_min) term = _mm512_add_ps(term, _mm512_mul_ps(m, _mm512_set1_ps(dsum)));
     return _mm512_add_ps(acc, term);
 }
 
-/* 16 bytes of nibbles per row: low nibbles are columns 0..15, high ones 16..31; each times 2^up,
- * up <= 4. */
-static FM_ALWAYS_INLINE void unpack_nibbles(__m512i *w, const uint8_t *qs, const int up)
+/* s[t] = sum (w - offset) v for nt tokens with activations x [nt], over the 8 units of the block at p; offset: a constant,
+ * 128 costs nothing. With many tokens a unit is taken apart when its turn comes: a whole block leaves too few registers
+ * for the sums, and on Zen 4 a vector that is stored takes the time of a product and a half. */
+static FM_ALWAYS_INLINE void dot_block_32(__m512i *s, const uint8_t *p, unit_32_fn *unit,
+                                          const int offset, const fm_act_i15_32 *const *x,
+                                          const int nt, const int n_plane)
 {
-    const __m512i mask = _mm512_set1_epi8((char)(0x0f << up));
+    const int8_t *hi[8], *lo[8];
     FM_UNROLL
-    for (int u = 0; u < 4; u++) {
-        const __m512i v = load_512(qs + 64 * u);
-        w[u] = _mm512_and_si512(up ? _mm512_slli_epi32(v, (unsigned)up) : v, mask);
-        w[4 + u] = _mm512_and_si512(up < 4 ? _mm512_srli_epi32(v, (unsigned)(4 - up)) : v, mask);
+    for (int t = 0; t < nt; t++) {
+        hi[t] = x[t]->hi;
+        lo[t] = x[t]->lo;
+        s[t] =
+            offset == 1 << FM_ACT_32_SHIFT ? _mm512_set1_epi32(x[t]->nsum) : _mm512_setzero_si512();
     }
-}
-
-/* Adds 16 * 2^up to column c where bit c of the row's dword in qh is set. */
-static FM_ALWAYS_INLINE void add_fifth_bits(__m512i *w, const uint8_t *qh, const int up)
-{
-    const __m512i bits = load_512(qh), sixteen = _mm512_set1_epi8((char)(16 << up));
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) {
-        /* Byte u / 2 of the dword to all four bytes, then one bit of each. */
-        const __m512i spread = _mm512_set1_epi32((u / 2) * 0x01010101);
-        const __m512i lane = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
-        const __m512i byte = _mm512_shuffle_epi8(bits, _mm512_add_epi8(spread, lane));
-        const __m512i bit = _mm512_set1_epi32(u & 1 ? (int)0x80402010u : 0x08040201);
-        w[u] =
-            _mm512_or_si512(w[u], _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(byte, bit), sixteen));
+    if (nt <= 2) {
+        __m512i w[8];
+        FM_UNROLL
+        for (int u = 0; u < 8; u++) w[u] = unit(p, u);
+        dot_planes(s, w, 8, hi, lo, nt, n_plane, FM_ACT_32_SHIFT, SUM_AS_COMPILED);
+    } else {
+        __m512i other[8];
+        clear_sums(other, nt);
+        FM_UNROLL
+        for (int u = 0; u < 8; u++) {
+            p = from_here(p);
+            add_unit_apart(s, other, unit(p, u), hi, lo, u, nt, n_plane);
+        }
+        join_sums(s, other, nt, n_plane, FM_ACT_32_SHIFT);
     }
-}
-
-static FM_ALWAYS_INLINE void unpack_q4_0(block_512 *b, const uint8_t *p)
-{
-    b->d = load_half(p);
-    unpack_nibbles(b->w, p + 2 * 16, 4);
-}
-
-static FM_ALWAYS_INLINE void unpack_q4_1(block_512 *b, const uint8_t *p)
-{
-    b->d = load_half(p);
-    b->m = load_half(p + 2 * 16);
-    unpack_nibbles(b->w, p + 4 * 16, 0);
-}
-
-static FM_ALWAYS_INLINE void unpack_q5_0(block_512 *b, const uint8_t *p)
-{
-    b->d = load_half(p);
-    unpack_nibbles(b->w, p + 6 * 16, 3);
-    add_fifth_bits(b->w, p + 2 * 16, 3);
-}
-
-static FM_ALWAYS_INLINE void unpack_q5_1(block_512 *b, const uint8_t *p)
-{
-    b->d = load_half(p);
-    b->m = load_half(p + 2 * 16);
-    unpack_nibbles(b->w, p + 8 * 16, 0);
-    add_fifth_bits(b->w, p + 4 * 16, 0);
-}
-
-static FM_ALWAYS_INLINE void unpack_q8_0(block_512 *b, const uint8_t *p)
-{
-    b->d = load_half(p);
+    if (offset == 0 || offset == 1 << FM_ACT_32_SHIFT) return;
     FM_UNROLL
-    for (int u = 0; u < 8; u++)
-        b->w[u] = _mm512_xor_si512(load_512(p + 2 * 16 + 64 * u), _mm512_set1_epi8(-128));
+    for (int t = 0; t < nt; t++)
+        s[t] = _mm512_add_epi32(s[t], _mm512_slli_epi32(_mm512_set1_epi32(x[t]->nsum),
+                                                        (unsigned)__builtin_ctz((unsigned)offset)));
+}
+
+/* Unit u of 16 bytes of nibbles per row: low nibbles are columns 0..15, high ones 16..31. */
+static FM_ALWAYS_INLINE __m512i nibble_unit(const uint8_t *qs, const int u)
+{
+    const __m512i v = load_512(qs + 64 * (u % 4));
+    return _mm512_and_si512(u < 4 ? v : _mm512_srli_epi32(v, 4), _mm512_set1_epi8(0x0f));
+}
+
+/* w plus 16 in column c where bit c of the row's dword in qh is set. */
+static FM_ALWAYS_INLINE __m512i plus_fifth_bit(__m512i w, const uint8_t *qh, const int u)
+{
+    /* Byte u / 2 of the dword to all four bytes, then one bit of each. */
+    const __m512i spread = _mm512_set1_epi32((u / 2) * 0x01010101);
+    const __m512i lane = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
+    const __m512i byte = _mm512_shuffle_epi8(load_512(qh), _mm512_add_epi8(spread, lane));
+    const __m512i bit = _mm512_set1_epi32(u & 1 ? (int)0x80402010u : 0x08040201);
+    return _mm512_or_si512(
+        w, _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(byte, bit), _mm512_set1_epi8(16)));
+}
+
+static FM_ALWAYS_INLINE __m512i unit_q4_0(const uint8_t *p, int u)
+{
+    return nibble_unit(p + 2 * 16, u);
+}
+
+static FM_ALWAYS_INLINE __m512i unit_q4_1(const uint8_t *p, int u)
+{
+    return nibble_unit(p + 4 * 16, u);
+}
+
+static FM_ALWAYS_INLINE __m512i unit_q5_0(const uint8_t *p, int u)
+{
+    return plus_fifth_bit(nibble_unit(p + 6 * 16, u), p + 2 * 16, u);
+}
+
+static FM_ALWAYS_INLINE __m512i unit_q5_1(const uint8_t *p, int u)
+{
+    return plus_fifth_bit(nibble_unit(p + 8 * 16, u), p + 4 * 16, u);
+}
+
+static FM_ALWAYS_INLINE __m512i unit_q8_0(const uint8_t *p, int u)
+{
+    return _mm512_xor_si512(load_512(p + 2 * 16 + 64 * u), _mm512_set1_epi8(-128));
+}
+
+/* Nibbles to the doubled values of E2M1 plus 16. */
+static FM_ALWAYS_INLINE __m512i unit_e2m1(const uint8_t *qs, int u)
+{
+    const __m512i value = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4));
+    return _mm512_shuffle_epi8(value, nibble_unit(qs, u));
+}
+
+static FM_ALWAYS_INLINE __m512i unit_mxfp4(const uint8_t *p, int u)
+{
+    return unit_e2m1(p + 1 * 16, u);
+}
+
+/* The book's values plus 128. */
+static FM_ALWAYS_INLINE __m512i unit_iq4_nl(const uint8_t *p, int u)
+{
+    const __m512i value =
+        _mm512_xor_si512(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)fm_book_iq4)),
+                         _mm512_set1_epi8(-128));
+    return _mm512_shuffle_epi8(value, nibble_unit(p + 2 * 16, u));
+}
+
+/* One half per row, and of formats with a minimum another one behind them. */
+static FM_ALWAYS_INLINE void head_d(__m512 *d, __m512 *m, const uint8_t *p)
+{
+    *d = load_half(p);
+    *m = _mm512_setzero_ps();
+}
+
+static FM_ALWAYS_INLINE void head_dm(__m512 *d, __m512 *m, const uint8_t *p)
+{
+    *d = load_half(p);
+    *m = load_half(p + 2 * 16);
 }
 
 /* fm_e8m0_half for 16 exponents. */
@@ -107,42 +161,37 @@ static FM_ALWAYS_INLINE __m512 e8m0_half(const uint8_t *p)
     return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, is_small, small));
 }
 
-/* Nibbles to the doubled values of E2M1 plus 16, times 8. */
-static FM_ALWAYS_INLINE void unpack_e2m1(__m512i *w, const uint8_t *qs)
+static FM_ALWAYS_INLINE void head_e8m0(__m512 *d, __m512 *m, const uint8_t *p)
 {
-    const __m512i value =
-        _mm512_slli_epi32(_mm512_broadcast_i32x4(_mm_setr_epi8(16, 17, 18, 19, 20, 22, 24, 28, 16,
-                                                               15, 14, 13, 12, 10, 8, 4)),
-                          3);
-    unpack_nibbles(w, qs, 0);
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) w[u] = _mm512_shuffle_epi8(value, w[u]);
+    *d = e8m0_half(p);
+    *m = _mm512_setzero_ps();
 }
 
-static FM_ALWAYS_INLINE void unpack_mxfp4(block_512 *b, const uint8_t *p)
-{
-    b->d = e8m0_half(p);
-    unpack_e2m1(b->w, p + 1 * 16);
-}
+#define BLOCK_32(type, head)                                                                       \
+    static FM_ALWAYS_INLINE void head_##type(__m512 *d, __m512 *m, const uint8_t *p)               \
+    {                                                                                              \
+        head(d, m, p);                                                                             \
+    }                                                                                              \
+    static FM_ALWAYS_INLINE void unpack_##type(block_512 *b, const uint8_t *p)                     \
+    {                                                                                              \
+        head(&b->d, &b->m, p);                                                                     \
+        FM_UNROLL                                                                                  \
+        for (int u = 0; u < 8; u++) b->w[u] = unit_##type(p, u);                                   \
+    }
+BLOCK_32(q4_0, head_d)
+BLOCK_32(q4_1, head_dm)
+BLOCK_32(q5_0, head_d)
+BLOCK_32(q5_1, head_dm)
+BLOCK_32(q8_0, head_d)
+BLOCK_32(mxfp4, head_e8m0)
+BLOCK_32(iq4_nl, head_d)
 
-/* The book's values plus 128. */
-static FM_ALWAYS_INLINE void unpack_iq4_nl(block_512 *b, const uint8_t *p)
-{
-    const __m512i value =
-        _mm512_xor_si512(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)fm_book_iq4)),
-                         _mm512_set1_epi8(-128));
-    b->d = load_half(p);
-    unpack_nibbles(b->w, p + 2 * 16, 0);
-    FM_UNROLL
-    for (int u = 0; u < 8; u++) b->w[u] = _mm512_shuffle_epi8(value, b->w[u]);
-}
-
-static const shape_32 shape_q4_0 = {18, 1, 4, 0};
-static const shape_32 shape_q4_1 = {20, 0, 0, 1};
-static const shape_32 shape_q5_0 = {22, 1, 3, 0};
-static const shape_32 shape_q5_1 = {24, 0, 0, 1};
-static const shape_32 shape_q8_0 = {34, 1, 0, 0};
-static const shape_32 shape_mxfp4 = {17, 1, 3, 0};
-static const shape_32 shape_iq4_nl = {18, 1, 0, 0};
+static const shape_32 shape_q4_0 = {18, 8, 0};
+static const shape_32 shape_q4_1 = {20, 0, 1};
+static const shape_32 shape_q5_0 = {22, 16, 0};
+static const shape_32 shape_q5_1 = {24, 0, 1};
+static const shape_32 shape_q8_0 = {34, 128, 0};
+static const shape_32 shape_mxfp4 = {17, 16, 0};
+static const shape_32 shape_iq4_nl = {18, 128, 0};
 
 #endif

@@ -123,10 +123,13 @@ static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
 static fm_matmul_fn matmul_e4m3 = fm_matmul_e4m3_avx512;
 static bool has_book_panels;
 
-/* A product with activations of n_plane planes; words: of two, and blocks of 256 meet many tokens as words. */
+/* Whether blocks of 256 meet many tokens as words, by the rule for so many units that multiply. */
+typedef enum { NO_WORDS, WORDS_ONE_UNIT, WORDS_TWO_UNITS } word_rule;
+
+/* A product with activations of n_plane planes; words: only of two. */
 static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t row1,
                                      const void *const *act, float *const *y, int64_t n_tok,
-                                     const int n_plane, const bool words)
+                                     const int n_plane, const word_rule words)
 {
     if (w->layout == FM_LAYOUT_COLUMNS) {
         fm_matmul_columns(w, row0, row1, act, y, n_tok);
@@ -150,7 +153,8 @@ static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t r
         else if (w->type->is_book)
             fm_matmul_book_avx2(w, row0, row1, act, y, n_tok);
         else {
-            if (words) row0 = fm_words_256_avx512(w, row0, row1, act, y, n_tok);
+            if (words != NO_WORDS)
+                row0 = fm_words_256_avx512(w, row0, row1, act, y, n_tok, words == WORDS_ONE_UNIT);
             if (row0 < row1)
                 fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx512[n_plane - 1]);
         }
@@ -162,19 +166,25 @@ static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t r
 void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                        float *const *y, int64_t n_tok)
 {
-    product(w, row0, row1, act, y, n_tok, 2, false);
+    product(w, row0, row1, act, y, n_tok, 2, NO_WORDS);
 }
 
 void fm_product_words_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                              float *const *y, int64_t n_tok)
 {
-    product(w, row0, row1, act, y, n_tok, 2, true);
+    product(w, row0, row1, act, y, n_tok, 2, WORDS_TWO_UNITS);
+}
+
+static void product_one_unit(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                             float *const *y, int64_t n_tok)
+{
+    product(w, row0, row1, act, y, n_tok, 2, WORDS_ONE_UNIT);
 }
 
 void fm_product_avx512_int8(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                             float *const *y, int64_t n_tok)
 {
-    product(w, row0, row1, act, y, n_tok, 1, false);
+    product(w, row0, row1, act, y, n_tok, 1, NO_WORDS);
 }
 
 /* ---- quantization of activations: fm_quantize_generic has the reasons --------------------- */
@@ -263,7 +273,7 @@ static void quantize_int8(fm_act form, void *dst, const float *x, int64_t n)
     fm_quantize_row(form, dst, x, n, 1, quantize_32, quantize_256);
 }
 
-void fm_matmul_avx512(fm_kernels *k, bool has_vbmi, bool many_as_words)
+void fm_matmul_avx512(fm_kernels *k, bool has_vbmi, bool one_multiplier)
 {
     if (has_vbmi) {
         fm_matmul_book_init_vbmi();
@@ -274,7 +284,7 @@ void fm_matmul_avx512(fm_kernels *k, bool has_vbmi, bool many_as_words)
     k->act_form = fm_act_form_of_type;
     k->book_layout = has_vbmi ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS;
     k->quantize = fm_quantize_avx512;
-    k->matmul = many_as_words ? fm_product_words_avx512 : fm_product_avx512;
+    k->matmul = one_multiplier ? product_one_unit : fm_product_words_avx512;
 }
 
 void fm_int8_avx512(fm_kernels *k)

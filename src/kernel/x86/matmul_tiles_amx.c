@@ -391,7 +391,7 @@ static void lay_out_32(work_amx *a, const void *const *act, int64_t block0, int 
 
 /* How a block of 32 becomes tiles of weights. */
 typedef enum {
-    UNPACKED, /* into bytes, turned from (q + offset) 2^down to q 2^down; offset * 2^down is 128 */
+    UNPACKED, /* into bytes, turned from q + offset to q                                         */
     IN_PLACE, /* Q8_0: its panels hold signed bytes as they are needed, behind the scales         */
 } tile_source;
 
@@ -403,7 +403,7 @@ static FM_ALWAYS_INLINE void take_apart_32(work_amx *a, head_32 *h, const uint8_
                                            block_fn *unpack)
 {
     const int bytes = shape.block_bytes * FM_PANEL_ROWS;
-    const __m512i turn = _mm512_set1_epi8(-128);
+    const __m512i offset = _mm512_set1_epi8((char)shape.offset);
     int8_t *to = a->weights[0][0][0];
     for (int k = 0; k < n; k++, panel += bytes, to += BLOCK_TILE_BYTES) {
         block_512 block;
@@ -417,8 +417,7 @@ static FM_ALWAYS_INLINE void take_apart_32(work_amx *a, head_32 *h, const uint8_
         if (shape.has_min) h[k].m = block.m;
         FM_UNROLL
         for (int u = 0; u < 8; u++)
-            _mm512_store_si512(to + 64 * u,
-                               shape.has_offset ? _mm512_xor_si512(block.w[u], turn) : block.w[u]);
+            _mm512_store_si512(to + 64 * u, _mm512_sub_epi8(block.w[u], offset));
     }
 }
 
