@@ -85,7 +85,8 @@ static void build_tables(void)
         if (have & FM_CPU_AVX512VNNI) {
             can_run |= 1u << SET_AVX512;
             fm_ops_avx512(&sets[SET_AVX512]);
-            /* Zen 4 multiplies 512 bits in one unit; AMD's later ones were not measured. docs/experiments.md */
+            /* Zen 4 multiplies 512 bits in one unit, Emerald Rapids in two. Zen 5, which has two, and Intel's client
+             * processors, which have one, get the rule of their maker's: not measured. docs/experiments.md */
             fm_matmul_avx512(&sets[SET_AVX512], have & FM_CPU_AVX512VBMI, have & FM_CPU_AMD);
             sets[SET_AMX] = sets[SET_AVX512];
             if ((have & FM_CPU_AMX_INT8) && fm_matmul_amx(&sets[SET_AMX])) can_run |= 1u << SET_AMX;

@@ -4,7 +4,7 @@
  * A block of a panel is taken apart once for up to 32 tokens, to words that have their scale in them, (q - offset) sc:
  * 8 KB, which stay in the first cache. Activations are words too, put together from their planes once per stretch of
  * panels. So vpdpwssd multiplies 16 rows with 2 columns and there is nothing to do between the groups of a block; with
- * planes of bytes every sum is multiplied by its scale there, which takes both units for a cycle.
+ * planes of bytes every sum is multiplied by its scale there, which takes the place of a product.
  *
  * Ranges: as in matmul_q256_avx2.c; Q3_K's weights are eight times as large, at most 8 * 4 * 32, and so are its sums.
  */
@@ -160,24 +160,23 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     fm_matmul_apart_256(w, row0, row1, act, y, nt, format, x, &weights);
 }
 
-/* From how many tokens on words are faster than planes of bytes, measured on Emerald Rapids, which multiplies in two units;
- * and on Zen 4, which does in one, where a block taken apart costs as much as one to three tokens. 0: never. */
-static const uint8_t least_two[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q2_K] = 10, [FM_TYPE_Q3_K] = 10, [FM_TYPE_Q4_K] = 10,
-    [FM_TYPE_Q5_K] = 10, [FM_TYPE_Q6_K] = 10, [FM_TYPE_IQ4_XS] = 10,
+/* From how many tokens on words are faster than planes of bytes; 0: never. [0] with two units that multiply 512 bits, measured
+ * on Emerald Rapids; [1] with one, measured on Zen 4, where a block taken apart costs as much as one to three tokens. */
+static const uint8_t least[2][FM_KERNEL_TYPES] = {
+    {[FM_TYPE_Q2_K] = 10, [FM_TYPE_Q3_K] = 10, [FM_TYPE_Q4_K] = 10, [FM_TYPE_Q5_K] = 10,
+     [FM_TYPE_Q6_K] = 10, [FM_TYPE_IQ4_XS] = 10},
+    {[FM_TYPE_Q3_K] = 16, [FM_TYPE_Q5_K] = 16, [FM_TYPE_Q6_K] = 12},
 };
-static const uint8_t least_one[FM_KERNEL_TYPES] = {
-    [FM_TYPE_Q3_K] = 16, [FM_TYPE_Q5_K] = 16, [FM_TYPE_Q6_K] = 12};
 
 int64_t fm_words_256_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                             float *const *y, int64_t n_tok, bool one_multiplier)
 {
+    const fm_apart_256 *const f = &formats[w->type->id];
     const int64_t panel_end = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panel_end ? row1 : panel_end;
-    const int from = (one_multiplier ? least_one : least_two)[w->type->id];
+    const int from = least[one_multiplier][w->type->id];
     if (from == 0 || n_tok < from || row0 >= split) return row0;
-    fm_matmul_by_stretch(w, row0, split, act, y, n_tok, FM_APART_TOKENS, few_tokens,
-                         &formats[w->type->id]);
+    fm_matmul_by_stretch(w, row0, split, act, y, n_tok, FM_APART_TOKENS, few_tokens, f);
     return split;
 }
 

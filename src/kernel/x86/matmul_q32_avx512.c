@@ -11,7 +11,7 @@
 
 static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t n_block,
                                       const void *const *act, const int nt, const int n_plane,
-                                      const shape_32 shape, head_32_fn *head, unit_32_fn *unit)
+                                      const shape_32 shape, scales_32_fn *scales, unit_32_fn *unit)
 {
     __m512 acc[8];
     FM_UNROLL
@@ -20,7 +20,7 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
         __m512 d, m;
         if (fm_asks_ahead(FM_READ_IN_ORDER, nt))
             fm_prefetch_panel_for(nt, panel, shape.block_bytes * FM_PANEL_ROWS, 0, 1);
-        head(&d, &m, panel);
+        scales(&d, &m, panel);
         const fm_act_i15_32 *x[8];
         __m512i s[8];
         FM_UNROLL
@@ -38,7 +38,7 @@ static FM_ALWAYS_INLINE void panel_32(float *out, const uint8_t *panel, int64_t 
     static void type##_##nt##_##n_plane(float *out, const uint8_t *panel, int64_t n_block,         \
                                         const void *const *act)                                    \
     {                                                                                              \
-        panel_32(out, panel, n_block, act, nt, n_plane, shape_##type, head_##type, unit_##type);    \
+        panel_32(out, panel, n_block, act, nt, n_plane, shape_##type, scales_##type, unit_##type); \
     }
 #define KERNELS(type)                                                                              \
     KERNEL(type, 1, 2)                                                                             \

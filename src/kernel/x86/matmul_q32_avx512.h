@@ -8,15 +8,7 @@
 
 /* Of a block: weights of unit u, columns 4u to 4u + 3, unsigned; its scale d and minimum m. */
 typedef __m512i unit_32_fn(const uint8_t *p, int u);
-typedef void head_32_fn(__m512 *d, __m512 *m, const uint8_t *p);
-
-/* A whole block taken apart. */
-typedef struct {
-    __m512i w[8];
-    __m512 d, m;
-} block_512;
-
-typedef void block_fn(block_512 *, const uint8_t *);
+typedef void scales_32_fn(__m512 *d, __m512 *m, const uint8_t *p);
 
 typedef struct {
     int block_bytes;
@@ -35,9 +27,9 @@ static FM_ALWAYS_INLINE __m512 add_block_32(__m512 acc, __m512i s, __m512 d, __m
     return _mm512_add_ps(acc, term);
 }
 
-/* s[t] = sum (w - offset) v for nt tokens with activations x [nt], over the 8 units of the block at p; offset: a constant,
- * 128 costs nothing. With many tokens a unit is taken apart when its turn comes: a whole block leaves too few registers
- * for the sums, and on Zen 4 a vector that is stored takes the time of a product and a half. */
+/* s[t] = sum (w - offset) v for nt tokens with activations x [nt], over the 8 units of the block at p; offset: a
+ * constant, 0 or a power of two; 128 costs nothing. From three tokens on a unit is taken apart when its turn comes: a whole
+ * block leaves too few registers for the sums, and on Zen 4 a vector that is stored takes the time of 1.6 products. */
 static FM_ALWAYS_INLINE void dot_block_32(__m512i *s, const uint8_t *p, unit_32_fn *unit,
                                           const int offset, const fm_act_i15_32 *const *x,
                                           const int nt, const int n_plane)
@@ -139,13 +131,13 @@ static FM_ALWAYS_INLINE __m512i unit_iq4_nl(const uint8_t *p, int u)
 }
 
 /* One half per row, and of formats with a minimum another one behind them. */
-static FM_ALWAYS_INLINE void head_d(__m512 *d, __m512 *m, const uint8_t *p)
+static FM_ALWAYS_INLINE void scales_d(__m512 *d, __m512 *m, const uint8_t *p)
 {
     *d = load_half(p);
     *m = _mm512_setzero_ps();
 }
 
-static FM_ALWAYS_INLINE void head_dm(__m512 *d, __m512 *m, const uint8_t *p)
+static FM_ALWAYS_INLINE void scales_dm(__m512 *d, __m512 *m, const uint8_t *p)
 {
     *d = load_half(p);
     *m = load_half(p + 2 * 16);
@@ -161,30 +153,19 @@ static FM_ALWAYS_INLINE __m512 e8m0_half(const uint8_t *p)
     return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, is_small, small));
 }
 
-static FM_ALWAYS_INLINE void head_e8m0(__m512 *d, __m512 *m, const uint8_t *p)
+static FM_ALWAYS_INLINE void scales_e8m0(__m512 *d, __m512 *m, const uint8_t *p)
 {
     *d = e8m0_half(p);
     *m = _mm512_setzero_ps();
 }
 
-#define BLOCK_32(type, head)                                                                       \
-    static FM_ALWAYS_INLINE void head_##type(__m512 *d, __m512 *m, const uint8_t *p)               \
-    {                                                                                              \
-        head(d, m, p);                                                                             \
-    }                                                                                              \
-    static FM_ALWAYS_INLINE void unpack_##type(block_512 *b, const uint8_t *p)                     \
-    {                                                                                              \
-        head(&b->d, &b->m, p);                                                                     \
-        FM_UNROLL                                                                                  \
-        for (int u = 0; u < 8; u++) b->w[u] = unit_##type(p, u);                                   \
-    }
-BLOCK_32(q4_0, head_d)
-BLOCK_32(q4_1, head_dm)
-BLOCK_32(q5_0, head_d)
-BLOCK_32(q5_1, head_dm)
-BLOCK_32(q8_0, head_d)
-BLOCK_32(mxfp4, head_e8m0)
-BLOCK_32(iq4_nl, head_d)
+#define scales_q4_0 scales_d
+#define scales_q4_1 scales_dm
+#define scales_q5_0 scales_d
+#define scales_q5_1 scales_dm
+#define scales_q8_0 scales_d
+#define scales_mxfp4 scales_e8m0
+#define scales_iq4_nl scales_d
 
 static const shape_32 shape_q4_0 = {18, 8, 0};
 static const shape_32 shape_q4_1 = {20, 0, 1};

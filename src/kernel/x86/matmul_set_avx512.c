@@ -123,10 +123,11 @@ static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
 static fm_matmul_fn matmul_e4m3 = fm_matmul_e4m3_avx512;
 static bool has_book_panels;
 
-/* Whether blocks of 256 meet many tokens as words, by the rule for so many units that multiply. */
+/* Which products of many tokens with blocks of 256 go by words: none, or by the rule for processors with one unit that
+ * multiplies 512 bits, or with two. */
 typedef enum { NO_WORDS, WORDS_ONE_UNIT, WORDS_TWO_UNITS } word_rule;
 
-/* A product with activations of n_plane planes; words: only of two. */
+/* A product with activations of n_plane planes; words need both. */
 static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t row1,
                                      const void *const *act, float *const *y, int64_t n_tok,
                                      const int n_plane, const word_rule words)
@@ -175,8 +176,8 @@ void fm_product_words_avx512(const fm_matrix *w, int64_t row0, int64_t row1, con
     product(w, row0, row1, act, y, n_tok, 2, WORDS_TWO_UNITS);
 }
 
-static void product_one_unit(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                             float *const *y, int64_t n_tok)
+void fm_product_some_words_avx512(const fm_matrix *w, int64_t row0, int64_t row1,
+                                  const void *const *act, float *const *y, int64_t n_tok)
 {
     product(w, row0, row1, act, y, n_tok, 2, WORDS_ONE_UNIT);
 }
@@ -284,7 +285,7 @@ void fm_matmul_avx512(fm_kernels *k, bool has_vbmi, bool one_multiplier)
     k->act_form = fm_act_form_of_type;
     k->book_layout = has_vbmi ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS;
     k->quantize = fm_quantize_avx512;
-    k->matmul = one_multiplier ? product_one_unit : fm_product_words_avx512;
+    k->matmul = one_multiplier ? fm_product_some_words_avx512 : fm_product_words_avx512;
 }
 
 void fm_int8_avx512(fm_kernels *k)

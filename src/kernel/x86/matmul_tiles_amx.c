@@ -400,24 +400,18 @@ enum { BLOCK_TILE_BYTES = 32 * FM_PANEL_ROWS };
 /* Scales of n blocks of a panel, and unless they are used in place their weights. */
 static FM_ALWAYS_INLINE void take_apart_32(work_amx *a, head_32 *h, const uint8_t *panel, int n,
                                            const shape_32 shape, const tile_source source,
-                                           block_fn *unpack)
+                                           scales_32_fn *scales, unit_32_fn *unit)
 {
     const int bytes = shape.block_bytes * FM_PANEL_ROWS;
     const __m512i offset = _mm512_set1_epi8((char)shape.offset);
     int8_t *to = a->weights[0][0][0];
     for (int k = 0; k < n; k++, panel += bytes, to += BLOCK_TILE_BYTES) {
-        block_512 block;
         fm_prefetch_panel(panel, bytes, 0, 1);
-        if (source == IN_PLACE) {
-            h[k].d = load_half(panel);
-            continue;
-        }
-        unpack(&block, panel);
-        h[k].d = block.d;
-        if (shape.has_min) h[k].m = block.m;
+        scales(&h[k].d, &h[k].m, panel);
+        if (source == IN_PLACE) continue;
         FM_UNROLL
         for (int u = 0; u < 8; u++)
-            _mm512_store_si512(to + 64 * u, _mm512_sub_epi8(block.w[u], offset));
+            _mm512_store_si512(to + 64 * u, _mm512_sub_epi8(unit(panel, u), offset));
     }
 }
 
@@ -496,7 +490,8 @@ static FM_ALWAYS_INLINE void sum_step_32(work_amx *a, pipe_32 *pipe, int tile, c
 static FM_ALWAYS_INLINE void rows_32(const fm_matrix *w, int64_t row0, int64_t row1,
                                      const void *const *act, float *const *y, int64_t n_tok,
                                      const int n_plane, const shape_32 shape,
-                                     const tile_source source, block_fn *unpack)
+                                     const tile_source source, scales_32_fn *scales,
+                                     unit_32_fn *unit)
 {
     work_amx a;
     head_32 heads[2][STEP_BLOCKS]; /* of this step and the last one */
@@ -520,7 +515,7 @@ static FM_ALWAYS_INLINE void rows_32(const fm_matrix *w, int64_t row0, int64_t r
                     const void *const tiles =
                         source == IN_PLACE ? (const void *)(panel + 2 * FM_PANEL_ROWS) : a.weights;
                     step = (int)n - b < STEP_BLOCKS ? (int)n - b : STEP_BLOCKS;
-                    take_apart_32(&a, h, panel, step, shape, source, unpack);
+                    take_apart_32(&a, h, panel, step, shape, source, scales, unit);
                     for (int i = 0; i < a.n_tile; i++)
                         sum_step_32(&a, &pipe, i, h, 2 * i * a.n_chunk + b, b / 2, step, tiles,
                                     stride, n_plane, shape);
@@ -556,7 +551,8 @@ TILES_256(iq4_xs, TWO_BYTES, scale_iq4_xs, NULL, unit_iq4_xs)
     static void type##_##n_plane(const fm_matrix *w, int64_t row0, int64_t row1,                   \
                                  const void *const *act, float *const *y, int64_t n_tok)           \
     {                                                                                              \
-        rows_32(w, row0, row1, act, y, n_tok, n_plane, shape_##type, source, unpack_##type);       \
+        rows_32(w, row0, row1, act, y, n_tok, n_plane, shape_##type, source, scales_##type,        \
+                unit_##type);                                                                      \
     }
 #define TILES_32(type, source) TILES_32_OF(type, 1, source) TILES_32_OF(type, 2, source)
 TILES_32(q4_0, UNPACKED)
