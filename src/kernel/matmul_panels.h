@@ -228,8 +228,10 @@ static FM_ALWAYS_INLINE void fm_get_sums(float (*acc)[FM_PANEL_ROWS], float *con
 
 /* How blocks of 256 of a format are taken apart once for several tokens: a block of 16 rows, the activations that it meets,
  * and the sums of both for 1, 2, ... tile_tokens tokens, which meet 16 rows in registers. */
-enum { FM_APART_TOKENS = 32, FM_APART_BLOCKS = 256, FM_APART_TILE = 8 };
+enum { FM_APART_TOKENS = 64, FM_APART_TILE = 8 };
 typedef struct {
+    int tokens;       /* for how many at once, at most FM_APART_TOKENS */
+    int blocks;       /* of activations are prepared at a time, for all tokens together */
     int tile_tokens;  /* at most FM_APART_TILE */
     size_t act_bytes; /* of a block of activations prepared */
     void (*prepare)(void *dst, const fm_act_i13_256 *x);
@@ -237,15 +239,15 @@ typedef struct {
     void (*tile[FM_APART_TILE])(float (*acc)[FM_PANEL_ROWS], const void *w, const void *x);
 } fm_apart_256;
 
-/* Panels [row0, row1) for up to FM_APART_TOKENS tokens. As many columns at a time as there is room for their activations;
- * between them the sums wait in y. x: room for FM_APART_BLOCKS blocks of activations prepared, weights: for a block. */
+/* Panels [row0, row1) for up to f->tokens tokens. As many columns at a time as there is room for their activations;
+ * between them the sums wait in y. x: room for f->blocks blocks of activations prepared, weights: for a block. */
 static inline void fm_matmul_apart_256(const fm_matrix *w, int64_t row0, int64_t row1,
                                        const void *const *act, float *const *y, int64_t nt,
                                        const fm_apart_256 *f, uint8_t *x, void *weights)
 {
     const uint64_t panel_bytes = w->row_bytes * FM_PANEL_ROWS;
     const uint64_t bytes = (uint64_t)w->type->block_bytes * FM_PANEL_ROWS;
-    const int64_t n_block = w->n_in / w->type->block_elems, step = FM_APART_BLOCKS / nt;
+    const int64_t n_block = w->n_in / w->type->block_elems, step = f->blocks / nt;
     const int64_t n_call = (nt + f->tile_tokens - 1) / f->tile_tokens;
     _Alignas(64) float acc[FM_APART_TOKENS][FM_PANEL_ROWS];
     for (int64_t b0 = 0; b0 < n_block; b0 += step) {

@@ -26,14 +26,19 @@ extern const fm_panel_kernels fm_panels_256_avx512[2][FM_KERNEL_TYPES];
 int64_t fm_words_256_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                             float *const *y, int64_t n_tok, bool one_multiplier);
 
+/* The same for types with blocks of 32 on a processor with one such unit: matmul_q32_halved_avx512.c. */
+int64_t fm_words_32_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                           float *const *y, int64_t n_tok);
+
 /* Products with formats of code books, n_plane planes of activations, for processors with VBMI: in panels; rows as the set
  * avx2. matmul_book_vbmi.c. */
 void fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok, int n_plane);
 
-/* Products with formats of several planes but E4M3, n_plane planes of activations: matmul_planar_avx512.c. */
+/* Products with formats of several planes but E4M3, n_plane planes of activations; one_multiplier: on a processor with one
+ * unit that multiplies 512 bits. matmul_planar_avx512.c. */
 void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                             float *const *y, int64_t n_tok, int n_plane);
+                             float *const *y, int64_t n_tok, int n_plane, bool one_multiplier);
 
 static FM_ALWAYS_INLINE __m512i load_512(const void *p)
 {

@@ -1,20 +1,12 @@
 /* Products with the formats of several planes, for AVX-512 with VNNI: panels, a lane is a row, as in
  * matmul_q32_avx512.c, but codes, scales and biases come from places of their own. */
-#include "kernel/x86/matmul_q32_avx512.h"
+#include "kernel/x86/matmul_halved_avx512.h"
 
 #if defined(__x86_64__)
 
 #include "kernel/generic/matmul_planar.h"
 
 /* ---- panels ------------------------------------------------------------------------------ */
-
-/* One panel of each plane. */
-typedef struct {
-    const uint8_t *codes, *scale, *bias;
-    int64_t n_block; /* of 32 columns        */
-    int blocks_per_group;
-    fm_scale scale_type;
-} panel_planes;
 
 /* 16 scales of a group, one per row. */
 static FM_ALWAYS_INLINE __m512 load_scale(const uint8_t *p, fm_scale type, const int is_e2m1)
@@ -175,6 +167,20 @@ KERNELS(e2m1)
 /* By planes of activations, code and log2 of the number of tokens. */
 static const planar_fn kernels[2][FM_CODE_E2M1 + 1][4] = {TABLE(1), TABLE(2)};
 
+/* One panel of each plane. */
+static panel_planes panel_at(const fm_matrix *w, int64_t row)
+{
+    const uint64_t aux = (uint64_t)row * w->aux_row_bytes;
+    return (panel_planes){
+        .codes = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes,
+        .scale = (const uint8_t *)w->aux[0] + aux,
+        .bias = w->type->n_plane == 3 ? (const uint8_t *)w->aux[1] + aux : NULL,
+        .n_block = w->n_in / 32,
+        .blocks_per_group = w->type->block_elems / 32,
+        .scale_type = (fm_scale)w->type->scale,
+    };
+}
+
 /* fm_matmul_panel_rows() with planes. */
 static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                        float *const *y, int64_t n_tok, int n_plane)
@@ -191,15 +197,7 @@ static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const voi
             const void *x[GROUP];
             for (int64_t t = 0; t < GROUP; t++) x[t] = act[t0 + (t < nt ? t : 0)];
             for (int64_t row = r0; row < r1; row += FM_PANEL_ROWS) {
-                const uint64_t aux = (uint64_t)row * w->aux_row_bytes;
-                const panel_planes p = {
-                    .codes = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes,
-                    .scale = (const uint8_t *)w->aux[0] + aux,
-                    .bias = w->type->n_plane == 3 ? (const uint8_t *)w->aux[1] + aux : NULL,
-                    .n_block = w->n_in / 32,
-                    .blocks_per_group = w->type->block_elems / 32,
-                    .scale_type = (fm_scale)w->type->scale,
-                };
+                const panel_planes p = panel_at(w, row);
                 float out[GROUP * FM_PANEL_ROWS];
                 kernels[n_plane - 1][w->type->code][log2](out, &p, x);
                 for (int64_t t = 0; t < nt; t++)
@@ -209,9 +207,49 @@ static void panel_rows(const fm_matrix *w, int64_t row0, int64_t row1, const voi
     }
 }
 
-void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                             float *const *y, int64_t n_tok, int n_plane)
+/* Many tokens, see matmul_halved_avx512.h. */
+static FM_ALWAYS_INLINE void unpack_planar(halved_block_32 *dst, const panel_planes *p, int64_t b,
+                                           const shape sh, unit_32_fn *unit)
 {
+    const int64_t scales = b / p->blocks_per_group * FM_PANEL_ROWS * fm_scale_bytes(p->scale_type);
+    const uint8_t *const block = p->codes + b * 4 * sh.bits * FM_PANEL_ROWS;
+    fm_prefetch_panel(block, 4 * sh.bits * FM_PANEL_ROWS, 0, 1);
+    dst->d = load_scale(p->scale + scales, p->scale_type, sh.is_e2m1);
+    dst->m = sh.has_min ? load_scale(p->bias + scales, p->scale_type, 0) : _mm512_setzero_ps();
+    unpack_halved_32(dst, block, unit);
+}
+
+#define HALVED(code)                                                                               \
+    static void unpack_##code(halved_block_32 *dst, const panel_planes *p, int64_t b)              \
+    {                                                                                              \
+        unpack_planar(dst, p, b, shape_##code, unit_##code);                                       \
+    }
+HALVED(u2)
+HALVED(u3)
+HALVED(u4)
+HALVED(u5)
+HALVED(u6)
+HALVED(u8)
+HALVED(i4)
+HALVED(e2m1)
+
+#define HALVED_ENTRY(code, least)                                                                  \
+    {                                                                                              \
+        least, shape_##code.offset, shape_##code.has_min, panel_at, unpack_##code                  \
+    }
+/* By code. */
+static const halved_32 halved[FM_CODE_E2M1 + 1] = {
+    [FM_CODE_U2] = HALVED_ENTRY(u2, 8), [FM_CODE_U3] = HALVED_ENTRY(u3, 8),
+    [FM_CODE_U4] = HALVED_ENTRY(u4, 8), [FM_CODE_U5] = HALVED_ENTRY(u5, 8),
+    [FM_CODE_U6] = HALVED_ENTRY(u6, 8), [FM_CODE_U8] = HALVED_ENTRY(u8, 8),
+    [FM_CODE_I4] = HALVED_ENTRY(i4, 8), [FM_CODE_E2M1] = HALVED_ENTRY(e2m1, 8),
+};
+
+void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                             float *const *y, int64_t n_tok, int n_plane, bool one_multiplier)
+{
+    if (n_plane == 2 && one_multiplier)
+        row0 = fm_halved_32_avx512(w, row0, row1, act, y, n_tok, &halved[w->type->code]);
     const int64_t panels = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panels ? row1 : panels;
     if (row0 < split) {

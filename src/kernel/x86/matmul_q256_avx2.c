@@ -126,7 +126,8 @@ FORMAT(iq4_xs, head_iq4_xs)
     {                                                                                              \
         fm_panel_##type##_one_avx2, 3,                                                             \
         {                                                                                          \
-            TILE_TOKENS, sizeof(act_words), prepare_##type, unpack_##type, TILES_OF(form)          \
+            MAX_TOK, MAX_BLOCKS, TILE_TOKENS, sizeof(act_words), prepare_##type, unpack_##type,    \
+                TILES_OF(form)                                                                     \
         }                                                                                          \
     }
 /* By type id. */
@@ -139,7 +140,7 @@ static const format_256 formats[FM_KERNEL_TYPES] = {
 static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                        float *const *y, int64_t nt, const void *format)
 {
-    _Alignas(32) uint8_t x[FM_APART_BLOCKS * sizeof(act_words)];
+    _Alignas(32) uint8_t x[MAX_BLOCKS * sizeof(act_words)];
     block_words weights;
     fm_matmul_apart_256(w, row0, row1, act, y, nt, format, x, &weights);
 }
@@ -167,8 +168,7 @@ void FM_SET(fm_matmul_256)(const fm_matrix *w, int64_t row0, int64_t row1, const
         if (n_tok < f->least)
             panels_by_token(w, row0, split, act, y, n_tok, f->one);
         else
-            fm_matmul_by_stretch(w, row0, split, act, y, n_tok, FM_APART_TOKENS, few_tokens,
-                                 &f->several);
+            fm_matmul_by_stretch(w, row0, split, act, y, n_tok, MAX_TOK, few_tokens, &f->several);
         row0 = split;
     }
     if (row0 < row1) fm_rows_kernels[w->type->id](w, row0, row1, act, y, n_tok);

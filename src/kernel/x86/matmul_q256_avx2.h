@@ -321,8 +321,10 @@ static FM_ALWAYS_INLINE __m256 add_block(__m256 acc, const head_256 *h, __m256i 
 /* ---- several tokens ------------------------------------------------------------------------ */
 
 enum {
-    TILE_TOKENS = 6, /* that meet 16 rows in registers: as words */
-    BYTES_TOKENS = 4 /* and as bytes                             */
+    MAX_TOK = 32,     /* tokens for which weights are taken apart once           */
+    MAX_BLOCKS = 256, /* blocks of activations that are kept prepared at a time */
+    TILE_TOKENS = 6,  /* that meet 16 rows in registers: as words                */
+    BYTES_TOKENS = 4  /* and as bytes                                            */
 };
 
 /* A block of 16 rows taken apart to words with their scale in them. */

@@ -156,7 +156,7 @@ FORMAT(q6_k, head_q6_k)
     {                                                                                              \
         fm_panel_##type##_one_int8_avx2, 3,                                                        \
         {                                                                                          \
-            BYTES_TOKENS, sizeof(act_bytes), prepare_##type, unpack_##type,                        \
+            MAX_TOK, MAX_BLOCKS, BYTES_TOKENS, sizeof(act_bytes), prepare_##type, unpack_##type,   \
             {                                                                                      \
                 tile_##type##_1, tile_##type##_2, tile_##type##_3, tile_##type##_4                 \
             }                                                                                      \

@@ -141,12 +141,14 @@ static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t r
         if (is_e4m3)
             matmul_e4m3(w, row0, row1, act, y, n_tok);
         else
-            fm_matmul_planar_avx512(w, row0, row1, act, y, n_tok, n_plane);
+            fm_matmul_planar_avx512(w, row0, row1, act, y, n_tok, n_plane, words == WORDS_ONE_UNIT);
         return;
     }
     switch (w->type->act) {
     case FM_ACT_I15_32:
-        fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx512[n_plane - 1]);
+        if (words == WORDS_ONE_UNIT) row0 = fm_words_32_avx512(w, row0, row1, act, y, n_tok);
+        if (row0 < row1)
+            fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx512[n_plane - 1]);
         break;
     case FM_ACT_I13_256:
         if (w->type->is_book && has_book_panels)

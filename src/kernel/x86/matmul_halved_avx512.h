@@ -1,0 +1,100 @@
+/* Sums of products with half the multiplications, for AVX-512 with VNNI, where the processor adds while it multiplies.
+ *
+ * S. Winograd, "A New Algorithm for Inner Product", IEEE Transactions on Computers C-17 (1968): for columns 0 and 1 with
+ * activations x and weights w
+ *     x0 w0 + x1 w1 = (x0 + w1) (x1 + w0) - x0 x1 - w0 w1.
+ * The last two are summed once for a block of activations, whatever weights it meets, and once for a block of weights,
+ * whatever activations; what is left has one multiplication for two products, and two additions. Everything is an integer,
+ * modulo 2^32, so the sum is the same. One unit that multiplies 512 bits and room for one addition more in every cycle (Zen
+ * 4) take 1.5 cycles for 64 products of words, instead of 2.
+ *
+ * Words lie side by side in lanes of 32 bits and are added as those, by an instruction that also spreads the activation.
+ * So neither may be negative: activations are `top` larger, the bound of their form, and weights `offset`; what that adds
+ * is in the two sums, too. With X = x + top and W = w + offset, over n pairs of columns,
+ *     sum x w = sum (X0 + W1) (X1 + W0) - [sum (X0 + offset) (X1 + offset) - n (top + offset)^2]
+ *                                       - sum (W0 + top) (W1 + top).
+ */
+#pragma once
+
+#include "kernel/x86/matmul_q32_avx512.h"
+#include "quant/planar.h"
+
+#if defined(__x86_64__)
+
+/* sum plus (a + more) (b + more), words. */
+static FM_ALWAYS_INLINE __m512i add_own(__m512i sum, __m512i a, __m512i b, const int more)
+{
+    const __m512i m = _mm512_set1_epi16((short)more);
+    return _mm512_dpwssd_epi32(sum, _mm512_add_epi16(a, m), _mm512_add_epi16(b, m));
+}
+
+/* n (top + offset)^2 less own, the sum of (X0 + offset) (X1 + offset): where the sum for these activations starts. */
+static FM_ALWAYS_INLINE uint32_t halved_start(uint32_t n, int top, int offset, int32_t own)
+{
+    return n * (uint32_t)((top + offset) * (top + offset)) - (uint32_t)own;
+}
+
+/* sum plus (W1 + X0) (W0 + X1) of two pairs of columns of each row: w0 and w1 hold W0 and W1, *x0 and *x1 hold X0 and X1. In
+ * the order of the source, as SUM_IN_ORDER. */
+static FM_ALWAYS_INLINE __m512i add_halved(__m512i sum, __m512i w0, __m512i w1, const int32_t *x0,
+                                           const int32_t *x1)
+{
+#if defined(FM_ADDRESS_SANITIZER)
+    return _mm512_dpwssd_epi32(sum, _mm512_add_epi32(w1, _mm512_set1_epi32(*x0)),
+                               _mm512_add_epi32(w0, _mm512_set1_epi32(*x1)));
+#else
+    __m512i a, b;
+    __asm__ volatile("vpaddd %1%{1to16%}, %2, %0" : "=v"(a) : "m"(*x0), "v"(w1));
+    __asm__ volatile("vpaddd %1%{1to16%}, %2, %0" : "=v"(b) : "m"(*x1), "v"(w0));
+    __asm__ volatile("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+#endif
+}
+
+/* ---- blocks of 32: matmul_q32_halved_avx512.c ---------------------------------------------- */
+
+/* Where a panel's blocks come from; formats of one plane have codes only. */
+typedef struct {
+    const uint8_t *codes, *scale, *bias;
+    int64_t n_block; /* of 32 columns        */
+    int blocks_per_group;
+    fm_scale scale_type;
+} panel_planes;
+
+/* A block of 16 rows taken apart. */
+typedef struct {
+    __m512i w[8][2]; /* unit; W of columns 4u and 4u + 2, 4u + 1 and 4u + 3 */
+    __m512i less;    /* minus the sum of (W0 + top) (W1 + top)               */
+    __m512 d, m;
+} halved_block_32;
+
+/* What a format supplies. */
+typedef struct {
+    int least;  /* tokens for which this is faster than planes of bytes, measured on Zen 4 */
+    int offset; /* of its unsigned codes */
+    int has_min;
+    panel_planes (*panel)(const fm_matrix *w, int64_t row);
+    void (*unpack)(halved_block_32 *dst, const panel_planes *p, int64_t b);
+} halved_32;
+
+/* Takes apart the weights of a block at p; scale and minimum are the caller's. */
+static FM_ALWAYS_INLINE void unpack_halved_32(halved_block_32 *dst, const uint8_t *p,
+                                              unit_32_fn *unit)
+{
+    __m512i own = _mm512_setzero_si512();
+    FM_UNROLL
+    for (int u = 0; u < 8; u++) {
+        const __m512i q = unit(p, u);
+        dst->w[u][0] = _mm512_and_si512(q, _mm512_set1_epi16(0xff));
+        dst->w[u][1] = _mm512_srli_epi16(q, 8);
+        own = add_own(own, dst->w[u][0], dst->w[u][1], FM_ACT_32_TOP);
+    }
+    dst->less = _mm512_sub_epi32(_mm512_setzero_si512(), own);
+}
+
+/* Panels [row0, row1) where f is faster for so many tokens, and else none; activations of two planes. Returns the first row
+ * that is left to compute. */
+int64_t fm_halved_32_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                            float *const *y, int64_t n_tok, const halved_32 *f);
+
+#endif
