@@ -173,11 +173,13 @@ static inline void fm_matmul_quantized(const fm_matrix *w, int64_t row0, int64_t
 /* Rows of the stretches of panels of which all tokens visit one before the next, all about equally long. Weights taken
  * apart serve up to 32 tokens, those of code books with avx2, which have fewer bytes, up to 16; so a core asks for 2 bytes
  * in a cycle at most and the third-level cache can hold the stretch; the longer it is, the more rows share the activations'
- * being arranged. Measured with avx2; boards whose last cache is smaller than a stretch for each thread may want less. */
+ * being arranged. Measured with avx2; where they serve 64 tokens, a core asks for less and a stretch is twice as long.
+ * Boards whose last cache is smaller than a stretch for each thread may want less. */
 enum { FM_STRETCH_BYTES = 2 << 20 };
-static inline int64_t fm_panel_stretch(const fm_matrix *w, int64_t n_row) /* n_row > 0 */
+static inline int64_t fm_panel_stretch(const fm_matrix *w, int64_t n_row, int max_tok) /* n_row > 0 */
 {
-    const int64_t most = (int64_t)(FM_STRETCH_BYTES / w->row_bytes) + 1;
+    const int64_t bytes = max_tok > 32 ? 2 * FM_STRETCH_BYTES : FM_STRETCH_BYTES;
+    const int64_t most = bytes / (int64_t)w->row_bytes + 1;
     const int64_t n = (n_row + most - 1) / most, rows = (n_row + n - 1) / n;
     return (rows + FM_PANEL_ROWS - 1) / FM_PANEL_ROWS * FM_PANEL_ROWS;
 }
@@ -194,7 +196,7 @@ static inline void fm_matmul_by_stretch(const fm_matrix *w, int64_t row0, int64_
 {
     if (row0 >= row1) return;
     const int64_t n_call = (n_tok + max_tok - 1) / max_tok;
-    const int64_t stretch = fm_panel_stretch(w, row1 - row0);
+    const int64_t stretch = fm_panel_stretch(w, row1 - row0, max_tok);
     for (int64_t r0 = row0; r0 < row1; r0 += stretch) {
         const int64_t r1 = r0 + stretch < row1 ? r0 + stretch : row1;
         for (int64_t c = 0; c < n_call; c++) {

@@ -19,7 +19,7 @@
 #include "support/kernel_sets.h"
 #include "support/random_weights.h"
 
-/* Kernels take up to 32 tokens at a time and make even parts of more: every number near where a tile of tokens or
+/* Kernels take up to 32 or 64 tokens at a time and make even parts of more: every number near where a tile of tokens or
  * such a part ends. */
 static const int64_t token_counts[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13,
                                        14, 15, 16, 17, 18, 19, 31, 32, 33, 63, 64, 65};
@@ -383,7 +383,7 @@ static void large_products_have_the_same_bits_in_every_set_layout_and_split(void
         int64_t n_in, n_tok;
     } cases[] = {{FM_TYPE_Q8_0, 8192, 33}, {FM_TYPE_Q6_K, 10240, 5}, {FM_TYPE_Q6_K, 10240, 35}, {FM_TYPE_IQ3_S, 20480, 5},
                  {FM_TYPE_IQ2_XXS, 32768, 35}, {FM_TYPE_Q4_K, 14336, 37},
-                 {FM_TYPE_Q4_0, 32 * 421, 17}};
+                 {FM_TYPE_Q4_0, 32 * 421, 17}, {FM_TYPE_Q5_1, 32 * 411, 65}};
     enum { N_CASES = sizeof cases / sizeof cases[0] };
     for (int i = 0; i < N_CASES; i++) {
         const fm_type_traits *const type = fm_type_get(cases[i].type);
