@@ -18,10 +18,10 @@ enum {
     BATCH_STEP = 64, /* the planner may shrink a pass to this many tokens */
 };
 
-/* Code, libraries and small allocations of a running process (4 MiB were measured), 256 KiB of
+/* Code, libraries and small allocations of a running process (4 MiB were measured), 384 KiB of
  * touched stack per thread, and page tables for the trunk (1/512 of what they map). */
 #define PROGRAM_BYTES (UINT64_C(8) << 20)
-#define THREAD_BYTES (UINT64_C(256) << 10)
+#define THREAD_BYTES (UINT64_C(384) << 10)
 enum { PAGE_TABLE_SHARE = 512 };
 
 /* What may be used when the user names no budget: what is free, less a reserve that keeps the

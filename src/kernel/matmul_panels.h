@@ -173,8 +173,8 @@ static inline void fm_matmul_quantized(const fm_matrix *w, int64_t row0, int64_t
 /* Rows of the stretches of panels of which all tokens visit one before the next, all about equally long. Weights taken
  * apart serve up to 32 tokens, those of code books with avx2, which have fewer bytes, up to 16; so a core asks for 2 bytes
  * in a cycle at most and the third-level cache can hold the stretch; the longer it is, the more rows share the activations'
- * being arranged. Measured with avx2; where they serve 64 tokens, a core asks for less and a stretch is twice as long.
- * Boards whose last cache is smaller than a stretch for each thread may want less. */
+ * being arranged. Measured with avx2; where they serve 64 tokens, a core asks for 2 GB/s, which memory has, and a stretch is
+ * twice as long. Boards whose last cache is smaller than a stretch for each thread may want less. */
 enum { FM_STRETCH_BYTES = 2 << 20 };
 static inline int64_t fm_panel_stretch(const fm_matrix *w, int64_t n_row, int max_tok) /* n_row > 0 */
 {

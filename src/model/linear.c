@@ -7,7 +7,7 @@
 enum {
     TOKENS_PER_ITEM = 64,  /* rows of pointers kept on the stack               */
     ITEMS_PER_THREAD = 12, /* enough to even out threads of unequal speed      */
-    MAX_ROWS_PER_ITEM = 512,
+    MAX_ROWS_PER_ITEM = 2048,
     MAX_OPS = 8,
     EXPECT_BYTES = 256 << 10, /* a part of the second-level cache */
 };

@@ -31,9 +31,9 @@ int64_t fm_words_32_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const
                            float *const *y, int64_t n_tok);
 
 /* Products with formats of code books, n_plane planes of activations, for processors with VBMI: in panels; rows as the set
- * avx2. matmul_book_vbmi.c. */
+ * avx2. one_multiplier: on a processor with one unit that multiplies 512 bits. matmul_book_vbmi.c. */
 void fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                         float *const *y, int64_t n_tok, int n_plane);
+                         float *const *y, int64_t n_tok, int n_plane, bool one_multiplier);
 
 /* Products with formats of several planes but E4M3, n_plane planes of activations; one_multiplier: on a processor with one
  * unit that multiplies 512 bits. matmul_planar_avx512.c. */

@@ -7,6 +7,7 @@
  */
 #include "kernel/kernel_internal.h"
 #include "kernel/x86/matmul_book_vbmi.h"
+#include "kernel/x86/matmul_words_avx512.h"
 
 #if defined(__x86_64__)
 
@@ -320,7 +321,7 @@ KERNEL_OF(iq3_s, 1)
 #define iq1_s_1_2 fm_panel_iq1_s_one_vbmi
 #define iq1_m_1_2 fm_panel_iq1_m_one_vbmi
 
-enum { FEW_TOKENS = 4, MANY_TOKENS = 32 };
+enum { FEW_TOKENS = 4, MANY_TOKENS = 32, HALVED_TOKENS = 11 };
 #define ENTRY(type, name) [FM_TYPE_##name] = {{type##_1_2, type##_2_2, type##_4_2}, {type##_3_2}},
 static const fm_panel_kernels few_tokens[FM_KERNEL_TYPES] = {FORMATS(ENTRY)};
 
@@ -446,8 +447,76 @@ static void many_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const vo
     }
 }
 
+/* ---- many tokens, with half the products: matmul_words_avx512.h -------------------------------- */
+
+static FM_ALWAYS_INLINE void unpack_halved(block_words *dst, const uint8_t *panel,
+                                           const shape_256 shape, scale_fn *scale,
+                                           codes_fn *get_codes, unit_fn *unit)
+{
+    const int n = shape.n_group / N_CODES;
+    _Alignas(64) uint8_t codes[N_CODES * CODES_BYTES];
+    __m512i own = _mm512_setzero_si512();
+    FM_NO_UNROLL
+    for (int i = 0; i < N_CODES; i++) get_codes(codes + i * CODES_BYTES, panel, i);
+    fm_in_memory(codes);
+    FM_NO_UNROLL
+    for (int i = 0; i < N_CODES; i++) {
+        fm_prefetch_panel(panel, shape.block_bytes * FM_PANEL_ROWS, i, N_CODES);
+        FM_UNROLL
+        for (int k = 0; k < n; k++)
+            unpack_words(dst, &own, scale(panel, n * i + k), codes + i * CODES_BYTES, k, n * i + k,
+                         true, shape, unit);
+    }
+    dst->half = read_halves(panel, shape);
+}
+
+#define HALVED(type, name)                                                                         \
+    static void unpack_halved_##type(void *dst, const uint8_t *panel)                              \
+    {                                                                                              \
+        unpack_halved(dst, panel, shape_##type, scale_##type, codes_##type, unit_##type);          \
+    }
+FORMATS(HALVED)
+
+/* All that activations and sums need to know of the formats. */
+static const shape_256 shape_of_all = {.offset_32 = WEIGHT_OFFSET / 32, .n_part = 1};
+
+static void prepare_halved(void *dst, const fm_act_i13_256 *x)
+{
+    prepare_words(dst, x, true, shape_of_all);
+}
+
+#define TILE_HALVED(nt)                                                                            \
+    static void tile_halved_##nt(float(*acc)[FM_PANEL_ROWS], const void *w, const void *x)         \
+    {                                                                                              \
+        tile_words(acc, w, x, nt, true, shape_of_all);                                                   \
+    }
+TILE_HALVED(1)
+TILE_HALVED(2)
+TILE_HALVED(3)
+TILE_HALVED(4) TILE_HALVED(5) TILE_HALVED(6) TILE_HALVED(7) TILE_HALVED(8)
+
+#define ENTRY_HALVED(type, name)                                                                   \
+    [FM_TYPE_##name] = {halved_tokens,                                                             \
+                        halved_blocks,                                                             \
+                        FM_APART_TILE,                                                             \
+                        sizeof(act_words),                                                         \
+                        prepare_halved,                                                            \
+                        unpack_halved_##type,                                                      \
+                        {tile_halved_1, tile_halved_2, tile_halved_3, tile_halved_4,               \
+                         tile_halved_5, tile_halved_6, tile_halved_7, tile_halved_8}},
+static const fm_apart_256 halved[FM_KERNEL_TYPES] = {FORMATS(ENTRY_HALVED)};
+
+static void many_tokens_halved(const fm_matrix *w, int64_t row0, int64_t row1,
+                               const void *const *act, float *const *y, int64_t nt,
+                               const void *format)
+{
+    _Alignas(64) uint8_t x[halved_blocks * sizeof(act_words)];
+    block_words weights;
+    fm_matmul_apart_256(w, row0, row1, act, y, nt, format, x, &weights);
+}
+
 void fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                         float *const *y, int64_t n_tok, int n_plane)
+                         float *const *y, int64_t n_tok, int n_plane, bool one_multiplier)
 {
     const int64_t panel_rows = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panel_rows ? row1 : panel_rows;
@@ -456,6 +525,9 @@ void fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const v
         const many_kernels k = {f->unpack, add_kernels[n_plane - 1][f->shape->n_unit == 8]};
         if (n_tok <= FEW_TOKENS)
             fm_matmul_panel_rows(w, row0, split, act, y, n_tok, &few_tokens[w->type->id]);
+        else if (one_multiplier && n_plane == 2 && n_tok >= HALVED_TOKENS)
+            fm_matmul_by_stretch(w, row0, split, act, y, n_tok, halved_tokens, many_tokens_halved,
+                                 &halved[w->type->id]);
         else
             fm_matmul_by_stretch(w, row0, split, act, y, n_tok, MANY_TOKENS, many_tokens, &k);
         row0 = split;

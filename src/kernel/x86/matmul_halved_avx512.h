@@ -28,10 +28,23 @@ static FM_ALWAYS_INLINE __m512i add_own(__m512i sum, __m512i a, __m512i b, const
     return _mm512_dpwssd_epi32(sum, _mm512_add_epi16(a, m), _mm512_add_epi16(b, m));
 }
 
-/* n (top + offset)^2 less own, the sum of (X0 + offset) (X1 + offset): where the sum for these activations starts. */
-static FM_ALWAYS_INLINE uint32_t halved_start(uint32_t n, int top, int offset, int32_t own)
+/* The sum of the lanes, modulo 2^32. */
+static FM_ALWAYS_INLINE uint32_t sum_of_8(__m256i v)
 {
-    return n * (uint32_t)((top + offset) * (top + offset)) - (uint32_t)own;
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+
+static FM_ALWAYS_INLINE uint32_t sum_of_16(__m512i v)
+{
+    return sum_of_8(_mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1)));
+}
+
+/* n (top + offset)^2 less own, the sum of (X0 + offset) (X1 + offset): where the sum for these activations starts. */
+static FM_ALWAYS_INLINE uint32_t halved_start(uint32_t n, int top, int offset, uint32_t own)
+{
+    return n * (uint32_t)((top + offset) * (top + offset)) - own;
 }
 
 /* sum plus (W1 + X0) (W0 + X1) of two pairs of columns of each row: w0 and w1 hold W0 and W1, *x0 and *x1 hold X0 and X1. In
@@ -56,7 +69,8 @@ static FM_ALWAYS_INLINE __m512i add_halved(__m512i sum, __m512i w0, __m512i w1, 
 /* Where a panel's blocks come from; formats of one plane have codes only. */
 typedef struct {
     const uint8_t *codes, *scale, *bias;
-    int64_t n_block; /* of 32 columns        */
+    uint64_t bytes;  /* to the next panel's codes */
+    int64_t n_block; /* of 32 columns             */
     int blocks_per_group;
     fm_scale scale_type;
 } panel_planes;
@@ -76,6 +90,17 @@ typedef struct {
     panel_planes (*panel)(const fm_matrix *w, int64_t row);
     void (*unpack)(halved_block_32 *dst, const panel_planes *p, int64_t b);
 } halved_32;
+
+/* Asks for the block of the next panel in the place of one with so many bytes: tokens meet some blocks of one panel, then
+ * the same blocks of the next. */
+static FM_ALWAYS_INLINE void ask_for_next_panel(const panel_planes *p, const uint8_t *block,
+                                                const int bytes)
+{
+    FM_UNROLL
+    for (int i = 0; i < bytes; i += 64) fm_prefetch_far(block + p->bytes + i);
+}
+
+_Static_assert(2 * FM_ACT_32_TOP + UINT8_MAX <= INT16_MAX, "X + W is a word");
 
 /* Takes apart the weights of a block at p; scale and minimum are the caller's. */
 static FM_ALWAYS_INLINE void unpack_halved_32(halved_block_32 *dst, const uint8_t *p,

@@ -174,6 +174,7 @@ static panel_planes panel_at(const fm_matrix *w, int64_t row)
     return (panel_planes){
         .codes = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes,
         .scale = (const uint8_t *)w->aux[0] + aux,
+        .bytes = w->row_bytes * FM_PANEL_ROWS,
         .bias = w->type->n_plane == 3 ? (const uint8_t *)w->aux[1] + aux : NULL,
         .n_block = w->n_in / 32,
         .blocks_per_group = w->type->block_elems / 32,
@@ -213,7 +214,7 @@ static FM_ALWAYS_INLINE void unpack_planar(halved_block_32 *dst, const panel_pla
 {
     const int64_t scales = b / p->blocks_per_group * FM_PANEL_ROWS * fm_scale_bytes(p->scale_type);
     const uint8_t *const block = p->codes + b * 4 * sh.bits * FM_PANEL_ROWS;
-    fm_prefetch_panel(block, 4 * sh.bits * FM_PANEL_ROWS, 0, 1);
+    ask_for_next_panel(p, block, 4 * sh.bits * FM_PANEL_ROWS);
     dst->d = load_scale(p->scale + scales, p->scale_type, sh.is_e2m1);
     dst->m = sh.has_min ? load_scale(p->bias + scales, p->scale_type, 0) : _mm512_setzero_ps();
     unpack_halved_32(dst, block, unit);

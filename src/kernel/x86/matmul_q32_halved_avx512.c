@@ -32,11 +32,7 @@ static void prepare(act_words *dst, const fm_act_i15_32 *x, int offset)
     _mm256_storeu_si256((__m256i *)dst->odd, odd);
     const __m256i own = _mm256_dpwssd_epi32(_mm256_setzero_si256(), _mm256_add_epi16(even, more),
                                             _mm256_add_epi16(odd, more));
-    const __m128i four =
-        _mm_add_epi32(_mm256_castsi256_si128(own), _mm256_extracti128_si256(own, 1));
-    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-    const int32_t sum = _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
-    dst->start = halved_start(16, FM_ACT_32_TOP, offset, sum);
+    dst->start = halved_start(16, FM_ACT_32_TOP, offset, sum_of_8(own));
     dst->d = x->d;
     dst->dsum = x->dsum;
 }
@@ -152,7 +148,8 @@ int64_t fm_halved_32_avx512(const fm_matrix *w, int64_t row0, int64_t row1, cons
 
 static panel_planes panel_at(const fm_matrix *w, int64_t row)
 {
-    return (panel_planes){.codes = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes};
+    return (panel_planes){.codes = (const uint8_t *)w->data + (uint64_t)row * w->row_bytes,
+                          .bytes = w->row_bytes * FM_PANEL_ROWS};
 }
 
 #define FORMAT(type)                                                                               \
@@ -160,7 +157,7 @@ static panel_planes panel_at(const fm_matrix *w, int64_t row)
     {                                                                                              \
         const int bytes = shape_##type.block_bytes * FM_PANEL_ROWS;                                \
         const uint8_t *const block = p->codes + b * bytes;                                         \
-        fm_prefetch_panel(block, bytes, 0, 1);                                                     \
+        ask_for_next_panel(p, block, bytes);                                                       \
         scales_##type(&dst->d, &dst->m, block);                                                    \
         unpack_halved_32(dst, block, unit_##type);                                                 \
     }

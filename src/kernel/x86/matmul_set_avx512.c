@@ -1,6 +1,7 @@
 /* The avx512 set's matmul and quantize: entry points, products with f32, f16 and bf16 weights, and
  * quantization of activations. The panel kernels are in matmul_q32_avx512.c and
- * matmul_q256_avx512.c, those of many tokens as words in matmul_q256_words_avx512.c. */
+ * matmul_q256_avx512.c, those of many tokens as words in matmul_q256_words_avx512.c and, with half the products,
+ * matmul_q32_halved_avx512.c. */
 #include "kernel/kernel_internal.h"
 
 #include "kernel/generic/matmul_columns.h"
@@ -123,9 +124,9 @@ static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
 static fm_matmul_fn matmul_e4m3 = fm_matmul_e4m3_avx512;
 static bool has_book_panels;
 
-/* Which products of many tokens with blocks of 256 go by words: none, or by the rule for processors with one unit that
- * multiplies 512 bits, or with two. */
-typedef enum { NO_WORDS, WORDS_ONE_UNIT, WORDS_TWO_UNITS } word_rule;
+/* Which products of many tokens go by words: none, those with blocks of 256, or all and with half the products, for
+ * processors with one unit that multiplies 512 bits. */
+typedef enum { NO_WORDS, HALVED_WORDS, WORDS } word_rule;
 
 /* A product with activations of n_plane planes; words need both. */
 static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t row1,
@@ -141,23 +142,23 @@ static FM_ALWAYS_INLINE void product(const fm_matrix *w, int64_t row0, int64_t r
         if (is_e4m3)
             matmul_e4m3(w, row0, row1, act, y, n_tok);
         else
-            fm_matmul_planar_avx512(w, row0, row1, act, y, n_tok, n_plane, words == WORDS_ONE_UNIT);
+            fm_matmul_planar_avx512(w, row0, row1, act, y, n_tok, n_plane, words == HALVED_WORDS);
         return;
     }
     switch (w->type->act) {
     case FM_ACT_I15_32:
-        if (words == WORDS_ONE_UNIT) row0 = fm_words_32_avx512(w, row0, row1, act, y, n_tok);
+        if (words == HALVED_WORDS) row0 = fm_words_32_avx512(w, row0, row1, act, y, n_tok);
         if (row0 < row1)
             fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_32_avx512[n_plane - 1]);
         break;
     case FM_ACT_I13_256:
         if (w->type->is_book && has_book_panels)
-            fm_matmul_book_vbmi(w, row0, row1, act, y, n_tok, n_plane);
+            fm_matmul_book_vbmi(w, row0, row1, act, y, n_tok, n_plane, words == HALVED_WORDS);
         else if (w->type->is_book)
             fm_matmul_book_avx2(w, row0, row1, act, y, n_tok);
         else {
             if (words != NO_WORDS)
-                row0 = fm_words_256_avx512(w, row0, row1, act, y, n_tok, words == WORDS_ONE_UNIT);
+                row0 = fm_words_256_avx512(w, row0, row1, act, y, n_tok, words == HALVED_WORDS);
             if (row0 < row1)
                 fm_matmul_quantized(w, row0, row1, act, y, n_tok, fm_panels_256_avx512[n_plane - 1]);
         }
@@ -175,13 +176,13 @@ void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const voi
 void fm_product_words_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                              float *const *y, int64_t n_tok)
 {
-    product(w, row0, row1, act, y, n_tok, 2, WORDS_TWO_UNITS);
+    product(w, row0, row1, act, y, n_tok, 2, WORDS);
 }
 
-void fm_product_some_words_avx512(const fm_matrix *w, int64_t row0, int64_t row1,
+void fm_product_halved_avx512(const fm_matrix *w, int64_t row0, int64_t row1,
                                   const void *const *act, float *const *y, int64_t n_tok)
 {
-    product(w, row0, row1, act, y, n_tok, 2, WORDS_ONE_UNIT);
+    product(w, row0, row1, act, y, n_tok, 2, HALVED_WORDS);
 }
 
 void fm_product_avx512_int8(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
@@ -287,7 +288,7 @@ void fm_matmul_avx512(fm_kernels *k, bool has_vbmi, bool one_multiplier)
     k->act_form = fm_act_form_of_type;
     k->book_layout = has_vbmi ? FM_LAYOUT_PANELS : FM_LAYOUT_ROWS;
     k->quantize = fm_quantize_avx512;
-    k->matmul = one_multiplier ? fm_product_some_words_avx512 : fm_product_words_avx512;
+    k->matmul = one_multiplier ? fm_product_halved_avx512 : fm_product_words_avx512;
 }
 
 void fm_int8_avx512(fm_kernels *k)
