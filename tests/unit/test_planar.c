@@ -414,7 +414,7 @@ static void e4m3_rows_of_many_blocks_agree_in_every_batch(void **state)
     }
 }
 
-enum { CODE_ROWS = 37, CODE_COLS = 9 * 128, CODE_TOKENS = 70 };
+enum { CODE_ROWS = 37, CODE_COLS = 9 * 128, CODE_TOKENS = 66 };
 
 /* Products of several tokens with whole panels leave the lower plane of activations of 8 bits out. They would have the
  * right bits with it, too: it is 0. So here it is not. */
@@ -450,7 +450,7 @@ static void check_codes(const fm_type_traits *type, const void *const *act, int6
                         bool int8)
 {
     static float want[CODE_TOKENS][CODE_ROWS], got[CODE_TOKENS][CODE_ROWS];
-    static const int batches[] = {1, 2, 3, 8, 31, 64, CODE_TOKENS};
+    static const int batches[] = {1, 3, 8, 31, 64};
     const int n_plane = fm_type_n_plane(type);
     fm_matrix w[2];
     uint8_t *plane[2][FM_MAX_PLANES] = {{NULL}};
