@@ -176,7 +176,8 @@ static inline void fm_matmul_quantized(const fm_matrix *w, int64_t row0, int64_t
  * being arranged. Measured with avx2; where they serve 64 tokens, a core asks for 2 GB/s, which memory has, and a stretch is
  * twice as long. Boards whose last cache is smaller than a stretch for each thread may want less. */
 enum { FM_STRETCH_BYTES = 2 << 20 };
-static inline int64_t fm_panel_stretch(const fm_matrix *w, int64_t n_row, int max_tok) /* n_row > 0 */
+static inline int64_t fm_panel_stretch(const fm_matrix *w, int64_t n_row,
+                                       int max_tok) /* n_row > 0 */
 {
     const int64_t bytes = max_tok > 32 ? 2 * FM_STRETCH_BYTES : FM_STRETCH_BYTES;
     const int64_t most = bytes / (int64_t)w->row_bytes + 1;

@@ -82,13 +82,16 @@ typedef struct {
     __m512 d, m;
 } halved_block_32;
 
+/* Takes apart block b of a panel. */
+typedef void unpack_halved_fn(halved_block_32 *dst, const panel_planes *p, int64_t b);
+
 /* What a format supplies. */
 typedef struct {
     int least;  /* tokens for which this is faster than planes of bytes, measured on Zen 4 */
     int offset; /* of its unsigned codes */
     int has_min;
     panel_planes (*panel)(const fm_matrix *w, int64_t row);
-    void (*unpack)(halved_block_32 *dst, const panel_planes *p, int64_t b);
+    unpack_halved_fn *unpack;
 } halved_32;
 
 /* Asks for the block of the next panel in the place of one with so many bytes: tokens meet some blocks of one panel, then

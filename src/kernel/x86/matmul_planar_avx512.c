@@ -1,5 +1,7 @@
 /* Products with the formats of several planes, for AVX-512 with VNNI: panels, a lane is a row, as in
  * matmul_q32_avx512.c, but codes, scales and biases come from places of their own. */
+#include <assert.h>
+
 #include "kernel/x86/matmul_halved_avx512.h"
 
 #if defined(__x86_64__)
@@ -234,23 +236,33 @@ HALVED(u8)
 HALVED(i4)
 HALVED(e2m1)
 
-#define HALVED_ENTRY(code, least)                                                                  \
-    {                                                                                              \
-        least, shape_##code.offset, shape_##code.has_min, panel_at, unpack_##code                  \
-    }
-/* By code. */
-static const halved_32 halved[FM_CODE_E2M1 + 1] = {
-    [FM_CODE_U2] = HALVED_ENTRY(u2, 8), [FM_CODE_U3] = HALVED_ENTRY(u3, 8),
-    [FM_CODE_U4] = HALVED_ENTRY(u4, 8), [FM_CODE_U5] = HALVED_ENTRY(u5, 8),
-    [FM_CODE_U6] = HALVED_ENTRY(u6, 8), [FM_CODE_U8] = HALVED_ENTRY(u8, 8),
-    [FM_CODE_I4] = HALVED_ENTRY(i4, 8), [FM_CODE_E2M1] = HALVED_ENTRY(e2m1, 8),
+/* By code; from how many tokens on, for all, see bench_matmul: weights from memory are asked for here. */
+enum { HALVED_LEAST = 8 };
+static const struct {
+    const shape *shape;
+    unpack_halved_fn *unpack;
+} halved[FM_CODE_E2M1 + 1] = {
+    [FM_CODE_U2] = {&shape_u2, unpack_u2}, [FM_CODE_U3] = {&shape_u3, unpack_u3},
+    [FM_CODE_U4] = {&shape_u4, unpack_u4}, [FM_CODE_U5] = {&shape_u5, unpack_u5},
+    [FM_CODE_U6] = {&shape_u6, unpack_u6}, [FM_CODE_U8] = {&shape_u8, unpack_u8},
+    [FM_CODE_I4] = {&shape_i4, unpack_i4}, [FM_CODE_E2M1] = {&shape_e2m1, unpack_e2m1},
 };
+
+/* As fm_halved_32_avx512(). */
+static int64_t many_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
+                           float *const *y, int64_t n_tok)
+{
+    assert(w->type->code <= FM_CODE_E2M1);
+    const shape *const sh = halved[w->type->code].shape;
+    const halved_32 f = {HALVED_LEAST, sh->offset, sh->has_min, panel_at,
+                         halved[w->type->code].unpack};
+    return fm_halved_32_avx512(w, row0, row1, act, y, n_tok, &f);
+}
 
 void fm_matmul_planar_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                              float *const *y, int64_t n_tok, int n_plane, bool one_multiplier)
 {
-    if (n_plane == 2 && one_multiplier)
-        row0 = fm_halved_32_avx512(w, row0, row1, act, y, n_tok, &halved[w->type->code]);
+    if (n_plane == 2 && one_multiplier) row0 = many_tokens(w, row0, row1, act, y, n_tok);
     const int64_t panels = fm_matrix_panel_rows(w);
     const int64_t split = row1 < panels ? row1 : panels;
     if (row0 < split) {

@@ -169,22 +169,30 @@ FORMAT(q8_0)
 FORMAT(mxfp4)
 FORMAT(iq4_nl)
 
+typedef struct {
+    int least;
+    const shape_32 *shape;
+    unpack_halved_fn *unpack;
+} format_32;
+#define ENTRY(type, least)                                                                         \
+    {                                                                                              \
+        least, &shape_##type, unpack_##type                                                        \
+    }
+/* By type id. */
+static const format_32 formats[FM_KERNEL_TYPES] = {
+    [FM_TYPE_Q4_0] = ENTRY(q4_0, 10),     [FM_TYPE_Q4_1] = ENTRY(q4_1, 11),
+    [FM_TYPE_Q5_0] = ENTRY(q5_0, 9),      [FM_TYPE_Q5_1] = ENTRY(q5_1, 9),
+    [FM_TYPE_Q8_0] = ENTRY(q8_0, 13),     [FM_TYPE_MXFP4] = ENTRY(mxfp4, 9),
+    [FM_TYPE_IQ4_NL] = ENTRY(iq4_nl, 12),
+};
+
 int64_t fm_words_32_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                            float *const *y, int64_t n_tok)
 {
-#define ENTRY(type, least)                                                                         \
-    {                                                                                              \
-        least, shape_##type.offset, shape_##type.has_min, panel_at, unpack_##type                  \
-    }
-    /* By type id. */
-    static const halved_32 formats[FM_KERNEL_TYPES] = {
-        [FM_TYPE_Q4_0] = ENTRY(q4_0, 10),     [FM_TYPE_Q4_1] = ENTRY(q4_1, 11),
-        [FM_TYPE_Q5_0] = ENTRY(q5_0, 9),      [FM_TYPE_Q5_1] = ENTRY(q5_1, 9),
-        [FM_TYPE_Q8_0] = ENTRY(q8_0, 13),     [FM_TYPE_MXFP4] = ENTRY(mxfp4, 9),
-        [FM_TYPE_IQ4_NL] = ENTRY(iq4_nl, 12),
-    };
-    const halved_32 *const f = &formats[w->type->id];
-    return f->unpack ? fm_halved_32_avx512(w, row0, row1, act, y, n_tok, f) : row0;
+    const format_32 *const f = &formats[w->type->id];
+    if (!f->unpack) return row0;
+    const halved_32 halved = {f->least, f->shape->offset, f->shape->has_min, panel_at, f->unpack};
+    return fm_halved_32_avx512(w, row0, row1, act, y, n_tok, &halved);
 }
 
 #endif
