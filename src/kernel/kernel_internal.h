@@ -36,7 +36,7 @@ void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const voi
 void fm_product_words_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                              float *const *y, int64_t n_tok);
 void fm_product_halved_avx512(const fm_matrix *w, int64_t row0, int64_t row1,
-                                  const void *const *act, float *const *y, int64_t n_tok);
+                              const void *const *act, float *const *y, int64_t n_tok);
 void fm_product_avx512_int8(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                             float *const *y, int64_t n_tok);
 

@@ -229,6 +229,13 @@ static FM_ALWAYS_INLINE void fm_get_sums(float (*acc)[FM_PANEL_ROWS], float *con
     }
 }
 
+/* While block b of 32 activations of one token is arranged, the next token's, which lies elsewhere, is asked for. */
+static FM_ALWAYS_INLINE void fm_ask_for_next_token(const void *const *act, int64_t t, int64_t nt,
+                                                   int64_t b)
+{
+    if (t + 1 < nt) fm_prefetch_near((const uint8_t *)((const fm_act_i15_32 *)act[t + 1] + b));
+}
+
 /* How blocks of 256 of a format are taken apart once for several tokens: a block of 16 rows, the activations that it meets,
  * and the sums of both for 1, 2, ... tile_tokens tokens, which meet 16 rows in registers. */
 enum { FM_APART_TOKENS = 64, FM_APART_TILE = 8 };

@@ -333,15 +333,21 @@ typedef struct {
     halves_512 h;
 } unpacked_block;
 
+static FM_ALWAYS_INLINE void put_all_codes(uint8_t codes[N_CODES * CODES_BYTES],
+                                           const uint8_t *panel, codes_fn *get_codes)
+{
+    FM_NO_UNROLL
+    for (int i = 0; i < N_CODES; i++) get_codes(codes + i * CODES_BYTES, panel, i);
+    fm_in_memory(codes);
+}
+
 static FM_ALWAYS_INLINE void unpack_block(unpacked_block *dst, const uint8_t *panel,
                                           const shape_256 shape, scale_fn *scale,
                                           codes_fn *get_codes, unit_fn *unit)
 {
     const int n = shape.n_group / N_CODES;
     _Alignas(64) uint8_t codes[N_CODES * CODES_BYTES];
-    FM_NO_UNROLL
-    for (int i = 0; i < N_CODES; i++) get_codes(codes + i * CODES_BYTES, panel, i);
-    fm_in_memory(codes);
+    put_all_codes(codes, panel, get_codes);
     FM_NO_UNROLL
     for (int i = 0; i < N_CODES; i++) {
         fm_prefetch_panel(panel, shape.block_bytes * FM_PANEL_ROWS, i, N_CODES);
@@ -456,9 +462,7 @@ static FM_ALWAYS_INLINE void unpack_halved(block_words *dst, const uint8_t *pane
     const int n = shape.n_group / N_CODES;
     _Alignas(64) uint8_t codes[N_CODES * CODES_BYTES];
     __m512i own = _mm512_setzero_si512();
-    FM_NO_UNROLL
-    for (int i = 0; i < N_CODES; i++) get_codes(codes + i * CODES_BYTES, panel, i);
-    fm_in_memory(codes);
+    put_all_codes(codes, panel, get_codes);
     FM_NO_UNROLL
     for (int i = 0; i < N_CODES; i++) {
         fm_prefetch_panel(panel, shape.block_bytes * FM_PANEL_ROWS, i, N_CODES);
@@ -488,7 +492,7 @@ static void prepare_halved(void *dst, const fm_act_i13_256 *x)
 #define TILE_HALVED(nt)                                                                            \
     static void tile_halved_##nt(float(*acc)[FM_PANEL_ROWS], const void *w, const void *x)         \
     {                                                                                              \
-        tile_words(acc, w, x, nt, true, shape_of_all);                                                   \
+        tile_words(acc, w, x, nt, true, shape_of_all);                                             \
     }
 TILE_HALVED(1)
 TILE_HALVED(2)
@@ -506,15 +510,6 @@ TILE_HALVED(4) TILE_HALVED(5) TILE_HALVED(6) TILE_HALVED(7) TILE_HALVED(8)
                          tile_halved_5, tile_halved_6, tile_halved_7, tile_halved_8}},
 static const fm_apart_256 halved[FM_KERNEL_TYPES] = {FORMATS(ENTRY_HALVED)};
 
-static void many_tokens_halved(const fm_matrix *w, int64_t row0, int64_t row1,
-                               const void *const *act, float *const *y, int64_t nt,
-                               const void *format)
-{
-    _Alignas(64) uint8_t x[halved_blocks * sizeof(act_words)];
-    block_words weights;
-    fm_matmul_apart_256(w, row0, row1, act, y, nt, format, x, &weights);
-}
-
 void fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                          float *const *y, int64_t n_tok, int n_plane, bool one_multiplier)
 {
@@ -526,7 +521,7 @@ void fm_matmul_book_vbmi(const fm_matrix *w, int64_t row0, int64_t row1, const v
         if (n_tok <= FEW_TOKENS)
             fm_matmul_panel_rows(w, row0, split, act, y, n_tok, &few_tokens[w->type->id]);
         else if (one_multiplier && n_plane == 2 && n_tok >= HALVED_TOKENS)
-            fm_matmul_by_stretch(w, row0, split, act, y, n_tok, halved_tokens, many_tokens_halved,
+            fm_matmul_by_stretch(w, row0, split, act, y, n_tok, halved_tokens, words_few_tokens,
                                  &halved[w->type->id]);
         else
             fm_matmul_by_stretch(w, row0, split, act, y, n_tok, MANY_TOKENS, many_tokens, &k);

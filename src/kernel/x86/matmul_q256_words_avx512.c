@@ -66,23 +66,6 @@ FORMAT(iq4_xs, scale_iq4_xs, NULL)
 /* By type id; [1] with products halved. */
 static const fm_apart_256 formats[2][FM_KERNEL_TYPES] = {FORMATS(words), FORMATS(halved)};
 
-static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
-                       float *const *y, int64_t nt, const void *format)
-{
-    _Alignas(64) uint8_t x[words_blocks * sizeof(act_words)];
-    block_words weights;
-    fm_matmul_apart_256(w, row0, row1, act, y, nt, format, x, &weights);
-}
-
-static void few_tokens_halved(const fm_matrix *w, int64_t row0, int64_t row1,
-                              const void *const *act, float *const *y, int64_t nt,
-                              const void *format)
-{
-    _Alignas(64) uint8_t x[halved_blocks * sizeof(act_words)];
-    block_words weights;
-    fm_matmul_apart_256(w, row0, row1, act, y, nt, format, x, &weights);
-}
-
 /* From how many tokens on words are faster than planes of bytes. [0] as they are, measured on Emerald Rapids, with two units
  * that multiply 512 bits; [1] halved, measured on Zen 4, with one, where a block taken apart costs as much as three
  * tokens. */
@@ -109,8 +92,7 @@ int64_t fm_words_256_avx512(const fm_matrix *w, int64_t row0, int64_t row1, cons
     const int64_t split = row1 < panel_end ? row1 : panel_end;
     const int from = least[one_multiplier][w->type->id];
     if (from == 0 || n_tok < from || row0 >= split) return row0;
-    fm_matmul_by_stretch(w, row0, split, act, y, n_tok, f->tokens,
-                         one_multiplier ? few_tokens_halved : few_tokens, f);
+    fm_matmul_by_stretch(w, row0, split, act, y, n_tok, f->tokens, words_few_tokens, f);
     return split;
 }
 

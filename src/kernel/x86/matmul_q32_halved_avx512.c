@@ -92,14 +92,6 @@ static tile_fn *const tiles[2][TILE_TOKENS] = {
      tile_min_8},
 };
 
-/* While block b of one token is made words, the next token's, which lies elsewhere, is asked for. */
-static FM_ALWAYS_INLINE void ask_for_next_token(const void *const *act, int64_t t, int64_t nt,
-                                                int64_t b)
-{
-    if (t + 1 < nt)
-        _mm_prefetch((const char *)((const fm_act_i15_32 *)act[t + 1] + b), _MM_HINT_T0);
-}
-
 /* Panels [row0, row1) for up to MAX_TOK tokens. As many columns at a time as there is room for their activations; between
  * them the sums wait in y. */
 static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
@@ -115,7 +107,7 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
         const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
         for (int64_t t = 0; t < nt; t++)
             for (int64_t b = b0; b < b1; b++) {
-                ask_for_next_token(act, t, nt, b);
+                fm_ask_for_next_token(act, t, nt, b);
                 prepare(&x[(b - b0) * nt + t], (const fm_act_i15_32 *)act[t] + b, f->offset);
             }
         for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS) {

@@ -180,7 +180,7 @@ void fm_product_words_avx512(const fm_matrix *w, int64_t row0, int64_t row1, con
 }
 
 void fm_product_halved_avx512(const fm_matrix *w, int64_t row0, int64_t row1,
-                                  const void *const *act, float *const *y, int64_t n_tok)
+                              const void *const *act, float *const *y, int64_t n_tok)
 {
     product(w, row0, row1, act, y, n_tok, 2, HALVED_WORDS);
 }

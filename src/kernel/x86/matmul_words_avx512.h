@@ -165,4 +165,14 @@ static FM_ALWAYS_INLINE void tile_words(float (*acc)[FM_PANEL_ROWS], const block
 /* How many tokens a block is taken apart for, and how many blocks of activations are prepared at a time. */
 enum { words_tokens = 32, words_blocks = 256, halved_tokens = 64, halved_blocks = 512 };
 
+/* fm_few_tokens_fn; format: fm_apart_256 of act_words and block_words. */
+static inline void words_few_tokens(const fm_matrix *w, int64_t row0, int64_t row1,
+                                    const void *const *act, float *const *y, int64_t nt,
+                                    const void *format)
+{
+    _Alignas(64) uint8_t x[halved_blocks * sizeof(act_words)]; /* room for either */
+    block_words weights;
+    fm_matmul_apart_256(w, row0, row1, act, y, nt, format, x, &weights);
+}
+
 #endif
