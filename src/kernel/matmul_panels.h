@@ -268,16 +268,16 @@ static inline void fm_matmul_apart_256(const fm_matrix *w, int64_t row0, int64_t
                            (const fm_act_i13_256 *)act[t] + b);
         const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
         for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS, panel += panel_bytes) {
-            fm_get_sums(acc, y, row, nt, b0 == 0);
             for (int64_t b = b0; b < b1; b++) {
                 f->unpack(weights, panel + (uint64_t)b * bytes);
                 for (int64_t c = 0, t = 0, n; c < n_call; c++, t += n) {
                     n = nt * (c + 1) / n_call - t;
+                    if (b == b0) fm_get_sums(acc + t, y + t, row, n, b0 == 0);
                     f->tile[n - 1](acc + t, weights,
                                    x + f->act_bytes * (size_t)((b - b0) * nt + t));
+                    if (b + 1 == b1) fm_put_sums(y + t, row, n, acc + t);
                 }
             }
-            fm_put_sums(y, row, nt, acc);
         }
     }
 }

@@ -1,4 +1,4 @@
-/* Products of many tokens with blocks of 32, of one plane or several, with half the multiplications: matmul_halved_avx512.h
+/* Products of many tokens with blocks of 32, of one plane or several, with fewer multiplications: matmul_halved_avx512.h
  * has the arithmetic. A lane is a row. Weights are taken apart to words once for up to 64 tokens. */
 #include "kernel/x86/matmul_halved_avx512.h"
 
@@ -6,7 +6,7 @@
 
 enum {
     MAX_TOK = 64,       /* tokens for which weights are taken apart once          */
-    MAX_BLOCKS = 2048,  /* blocks of activations that are kept as words at a time */
+    MAX_BLOCKS = 4096,  /* blocks of activations that are kept as words at a time */
     BLOCKS_AT_ONCE = 8, /* of weights                                             */
     TILE_TOKENS = 8     /* that meet 16 rows in registers                         */
 };
@@ -22,7 +22,7 @@ static void prepare(act_words *dst, const fm_act_i15_32 *x, int offset)
 {
     const __m256i hi = _mm256_loadu_si256((const __m256i *)x->hi);
     const __m256i lo = _mm256_loadu_si256((const __m256i *)x->lo);
-    const __m256i top = _mm256_set1_epi16(FM_ACT_32_TOP), more = _mm256_set1_epi16((short)offset);
+    const __m256i top = _mm256_set1_epi16(FM_ACT_32_TOP);
     const __m256i hi_even = _mm256_srai_epi16(_mm256_slli_epi16(hi, 8), 8 - FM_ACT_32_SHIFT);
     const __m256i hi_odd = _mm256_slli_epi16(_mm256_srai_epi16(hi, 8), FM_ACT_32_SHIFT);
     const __m256i lo_even = _mm256_srai_epi16(_mm256_slli_epi16(lo, 8), 8);
@@ -30,9 +30,8 @@ static void prepare(act_words *dst, const fm_act_i15_32 *x, int offset)
     const __m256i odd = _mm256_add_epi16(_mm256_add_epi16(hi_odd, _mm256_srai_epi16(lo, 8)), top);
     _mm256_storeu_si256((__m256i *)dst->even, even);
     _mm256_storeu_si256((__m256i *)dst->odd, odd);
-    const __m256i own = _mm256_dpwssd_epi32(_mm256_setzero_si256(), _mm256_add_epi16(even, more),
-                                            _mm256_add_epi16(odd, more));
-    dst->start = halved_start(16, FM_ACT_32_TOP, offset, sum_of_8(own));
+    dst->start =
+        halved_start(8, FM_ACT_32_TOP, offset, sum_of_8(own_acts_32(even, odd, offset)));
     dst->d = x->d;
     dst->dsum = x->dsum;
 }
@@ -56,7 +55,7 @@ static FM_ALWAYS_INLINE void tile(float (*acc)[FM_PANEL_ROWS], const halved_bloc
             const __m512i w0 = w->w[u][0], w1 = w->w[u][1];
             FM_UNROLL
             for (int t = 0; t < nt; t++)
-                s[t] = add_halved(s[t], w0, w1, &x[t].even[u], &x[t].odd[u]);
+                s[t] = add_unit_of_words(s[t], w0, w1, &x[t].even[u], &x[t].odd[u], u);
         }
         FM_UNROLL
         for (int t = 0; t < nt; t++)
@@ -112,16 +111,16 @@ static void few_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const voi
             }
         for (int64_t row = row0; row < row1; row += FM_PANEL_ROWS) {
             const panel_planes panel = f->panel(w, row);
-            fm_get_sums(acc, y, row, nt, b0 == 0);
             for (int64_t b = b0; b < b1; b += BLOCKS_AT_ONCE) {
                 const int n = b1 - b < BLOCKS_AT_ONCE ? (int)(b1 - b) : BLOCKS_AT_ONCE;
                 for (int i = 0; i < n; i++) f->unpack(&weights[i], &panel, b + i);
                 for (int64_t c = 0, t = 0, nc; c < n_call; c++, t += nc) {
                     nc = nt * (c + 1) / n_call - t;
+                    if (b == b0) fm_get_sums(acc + t, y + t, row, nc, b0 == 0);
                     tiles[f->has_min][nc - 1](acc + t, weights, n, &x[(b - b0) * nt + t], nt);
+                    if (b + n == b1) fm_put_sums(y + t, row, nc, acc + t);
                 }
             }
-            fm_put_sums(y, row, nt, acc);
         }
     }
 }

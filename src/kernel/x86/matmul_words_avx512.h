@@ -61,10 +61,10 @@ static FM_ALWAYS_INLINE void prepare_words(act_words *dst, const fm_act_i13_256 
         if (halved) {
             even = _mm512_add_epi16(even, _mm512_set1_epi16(FM_ACT_256_TOP));
             odd = _mm512_add_epi16(odd, _mm512_set1_epi16(FM_ACT_256_TOP));
-            own = add_own(own, even, odd, more);
+            own = add_own_acts(own, even, odd, more);
             if ((i + 64) % (256 / shape.n_part) == 0) {
                 dst->start[i / (256 / shape.n_part)] =
-                    halved_start(128u / shape.n_part, FM_ACT_256_TOP, more, sum_of_16(own));
+                    halved_start(64u / shape.n_part, FM_ACT_256_TOP, more, sum_of_16(own));
                 own = _mm512_setzero_si512();
             }
         }
@@ -102,23 +102,12 @@ static FM_ALWAYS_INLINE void unpack_words(block_words *dst, __m512i *own, __m512
         }
         dst->w[k * shape.n_unit + i][0] = w0;
         dst->w[k * shape.n_unit + i][1] = w1;
-        if (halved) *own = add_own(*own, w0, w1, FM_ACT_256_TOP);
+        if (halved) *own = add_own_weights(*own, w0, w1, FM_ACT_256_TOP, i);
     }
     if (halved && (k + 1) % n_part_group == 0) {
         dst->own[k / n_part_group] = *own;
         *own = _mm512_setzero_si512();
     }
-}
-
-/* sum plus the products of two columns of each row in w with the two activations at p. */
-static FM_ALWAYS_INLINE __m512i add_pair(__m512i sum, __m512i w, const int32_t *p)
-{
-#if defined(FM_ADDRESS_SANITIZER)
-    return _mm512_dpwssd_epi32(sum, w, _mm512_set1_epi32(*p));
-#else
-    __asm__ volatile("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*p));
-    return sum;
-#endif
 }
 
 /* Adds a block for nt tokens to acc [nt][16]. */
@@ -140,15 +129,18 @@ static FM_ALWAYS_INLINE void tile_words(float (*acc)[FM_PANEL_ROWS], const block
                 s[t][0] = _mm512_sub_epi32(_mm512_set1_epi32((int)x[t].start[part]), w->own[part]);
         }
         FM_NO_UNROLL
-        for (int u = n_unit * part; u < n_unit * (part + 1); u++) {
-            if (halved) {
+        for (int u = n_unit * part; u < n_unit * (part + 1); u += halved ? 4 : 1) {
+            FM_UNROLL
+            for (int i = 0; i < 4 && halved; i++) {
+                const __m512i w0 = w->w[u + i][0], w1 = w->w[u + i][1];
                 FM_UNROLL
-                for (int t = 0; t < nt; t++)
-                    s[t][0] = add_halved(s[t][0], w->w[u][0], w->w[u][1], x[t].v[u], x[t].v[u] + 1);
-                continue;
+                for (int t = 0; t < nt; t++) {
+                    const int32_t *const v = x[t].v[u + i];
+                    s[t][0] = add_unit_of_words(s[t][0], w0, w1, v, v + 1, i);
+                }
             }
             FM_UNROLL
-            for (int odd = 0; odd < 2; odd++) {
+            for (int odd = 0; odd < 2 && !halved; odd++) {
                 FM_UNROLL
                 for (int t = 0; t < nt; t++)
                     s[t][odd] = add_pair(s[t][odd], w->w[u][odd], &x[t].v[u][odd]);
