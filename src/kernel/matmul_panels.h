@@ -262,8 +262,8 @@ static inline void fm_matmul_apart_256(const fm_matrix *w, int64_t row0, int64_t
     _Alignas(64) float acc[FM_APART_TOKENS][FM_PANEL_ROWS];
     for (int64_t b0 = 0; b0 < n_block; b0 += step) {
         const int64_t b1 = b0 + step < n_block ? b0 + step : n_block;
-        for (int64_t b = b0; b < b1; b++)
-            for (int64_t t = 0; t < nt; t++)
+        for (int64_t t = 0; t < nt; t++)
+            for (int64_t b = b0; b < b1; b++)
                 f->prepare(x + f->act_bytes * (size_t)((b - b0) * nt + t),
                            (const fm_act_i13_256 *)act[t] + b);
         const uint8_t *panel = (const uint8_t *)w->data + (uint64_t)row0 * w->row_bytes;
