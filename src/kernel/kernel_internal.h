@@ -30,7 +30,7 @@ bool fm_matmul_amx(fm_kernels *k);
 bool fm_matmul_i8mm(fm_kernels *k);
 
 /* The matmul of the avx512 set by planes of bytes alone; with the K formats and IQ4_XS of many tokens as words; with all
- * formats of many tokens as words and half the products, for one multiplier; and with activations of 8 bits. */
+ * formats of many tokens as words and fewer multiplications, for one multiplier; and with activations of 8 bits. */
 void fm_product_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,
                        float *const *y, int64_t n_tok);
 void fm_product_words_avx512(const fm_matrix *w, int64_t row0, int64_t row1, const void *const *act,

@@ -60,7 +60,7 @@ static const fm_kernels *const *all_sets(void)
         fm_matmul_fn matmul;
     } ways[] = {{"avx512 by bytes", fm_product_avx512},
                 {"avx512 by words", fm_product_words_avx512},
-                {"avx512 with half the products", fm_product_halved_avx512}};
+                {"avx512 with fewer multiplications", fm_product_halved_avx512}};
     enum { N_WAYS = sizeof ways / sizeof ways[0] };
     int n = 0, n_other = 0;
     while (sets[n]) n++;

@@ -453,7 +453,7 @@ static void many_tokens(const fm_matrix *w, int64_t row0, int64_t row1, const vo
     }
 }
 
-/* ---- many tokens, with half the products: matmul_words_avx512.h -------------------------------- */
+/* ---- many tokens, with fewer multiplications: matmul_words_avx512.h ------------------------- */
 
 static FM_ALWAYS_INLINE void unpack_halved(block_words *dst, const uint8_t *panel,
                                            const shape_256 shape, scale_fn *scale,

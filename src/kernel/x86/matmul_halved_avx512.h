@@ -73,7 +73,7 @@ static FM_ALWAYS_INLINE uint32_t sum_of_16(__m512i v)
     return sum_of_8(_mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1)));
 }
 
-/* Where the sum over n units starts for activations that take away own. */
+/* Where the sum over n units, a multiple of 4, starts for activations that take away own. */
 static FM_ALWAYS_INLINE uint32_t halved_start(uint32_t n, int top, int offset, uint32_t own)
 {
     const uint32_t halved = (uint32_t)((top + offset) * (top + offset)), plain = 2u * top * offset;

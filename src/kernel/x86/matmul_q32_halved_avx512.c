@@ -30,8 +30,7 @@ static void prepare(act_words *dst, const fm_act_i15_32 *x, int offset)
     const __m256i odd = _mm256_add_epi16(_mm256_add_epi16(hi_odd, _mm256_srai_epi16(lo, 8)), top);
     _mm256_storeu_si256((__m256i *)dst->even, even);
     _mm256_storeu_si256((__m256i *)dst->odd, odd);
-    dst->start =
-        halved_start(8, FM_ACT_32_TOP, offset, sum_of_8(own_acts_32(even, odd, offset)));
+    dst->start = halved_start(8, FM_ACT_32_TOP, offset, sum_of_8(own_acts_32(even, odd, offset)));
     dst->d = x->d;
     dst->dsum = x->dsum;
 }

@@ -1,6 +1,6 @@
 /* The avx512 set's matmul and quantize: entry points, products with f32, f16 and bf16 weights, and
  * quantization of activations. The panel kernels are in matmul_q32_avx512.c and
- * matmul_q256_avx512.c, those of many tokens as words in matmul_q256_words_avx512.c and, with half the products,
+ * matmul_q256_avx512.c, those of many tokens as words in matmul_q256_words_avx512.c and, with fewer multiplications,
  * matmul_q32_halved_avx512.c. */
 #include "kernel/kernel_internal.h"
 
@@ -124,7 +124,7 @@ static const fm_matmul_fn float_kernels[FM_KERNEL_TYPES] = {
 static fm_matmul_fn matmul_e4m3 = fm_matmul_e4m3_avx512;
 static bool has_book_panels;
 
-/* Which products of many tokens go by words: none, those with blocks of 256, or all and with half the products, for
+/* Which products of many tokens go by words: none, those with blocks of 256, or all and with fewer multiplications, for
  * processors with one unit that multiplies 512 bits. */
 typedef enum { NO_WORDS, HALVED_WORDS, WORDS } word_rule;
 

@@ -6,7 +6,7 @@
  * vpdpwssd multiplies 16 rows with 2 columns and there is nothing to do between the groups of a block; with planes of bytes
  * every sum is multiplied by its scale there, which takes the place of a product.
  *
- * Where the processor adds while it multiplies, half the products are made of sums: matmul_halved_avx512.h.
+ * Where the processor adds while it multiplies, products are partly made of sums: matmul_halved_avx512.h.
  *
  * Ranges: as in matmul_q256_avx2.c; Q3_K's weights are eight times as large, at most 8 * 4 * 32, and so are its sums. The
  * largest words are Q6_K's, -4064 to 4096; halved products have them 4096 larger.
@@ -77,8 +77,8 @@ static FM_ALWAYS_INLINE void prepare_words(act_words *dst, const fm_act_i13_256 
     }
 }
 
-/* Group k of a block with the scale sc, whose weights are those of group `of` at from. own: the sum of a part of the block so
- * far, 0 where a part begins. */
+/* Group k, of a multiple of 4 units, of a block with the scale sc, whose weights are those of group `of` at from. own: the
+ * sum of a part of the block so far, 0 where a part begins. */
 static FM_ALWAYS_INLINE void unpack_words(block_words *dst, __m512i *own, __m512i scale,
                                           const uint8_t *from, int of, int k, const bool halved,
                                           const shape_256 shape, unit_fn *unit)
