@@ -24,7 +24,7 @@
 enum {
     LINE = 128, /* two cache lines: neighbours are fetched in pairs on x86 */
     PAUSES_PER_CLOCK = 32,
-    /* Up to 332 KiB are used (tests/model/test_stack.c); some systems' default is 128 KiB. */
+    /* FM_POOL_STACK_USED, and more for the library below; some systems' default is 128 KiB. */
     STACK_BYTES = 2 << 20,
 };
 

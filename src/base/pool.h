@@ -18,7 +18,10 @@ typedef struct fm_pool fm_pool;
 /* item in [0, n_items); thread in [0, fm_pool_size()). */
 typedef void (*fm_pool_fn)(void *ctx, int64_t item, int thread);
 
-enum { FM_POOL_THREADS_MAX = 1024 };
+enum {
+    FM_POOL_THREADS_MAX = 1024,
+    FM_POOL_STACK_USED = 384 << 10, /* of a thread's stack, at most; 366 KiB were measured (tests/model/test_stack.c) */
+};
 /* How many threads who asked for so many gets; 0: one for each of n_cpu processors, as far as that goes. */
 static inline int fm_pool_threads(int asked, int n_cpu)
 {

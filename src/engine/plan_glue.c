@@ -18,10 +18,9 @@ enum {
     BATCH_STEP = 64, /* the planner may shrink a pass to this many tokens */
 };
 
-/* Code, libraries and small allocations of a running process (4 MiB were measured), 384 KiB of
- * touched stack per thread, and page tables for the trunk (1/512 of what they map). */
+/* Code, libraries and small allocations of a running process (4 MiB were measured), and page tables for the trunk (1/512
+ * of what they map). */
 #define PROGRAM_BYTES (UINT64_C(8) << 20)
-#define THREAD_BYTES (UINT64_C(384) << 10)
 enum { PAGE_TABLE_SHARE = 512 };
 
 /* What may be used when the user names no budget: what is free, less a reserve that keeps the
@@ -129,7 +128,7 @@ fm_status fm_engine_make_plan(fm_engine *e, uint64_t budget, int32_t n_ctx, int3
         .budget_bytes = budget_bytes,
         .budget_given = budget != 0,
         .program_bytes =
-            PROGRAM_BYTES + THREAD_BYTES * (uint64_t)e->n_thread +
+            PROGRAM_BYTES + (uint64_t)FM_POOL_STACK_USED * (uint64_t)e->n_thread +
             (m->trunk_bytes + (m->n_draft ? m->draft_trunk_bytes : 0)) / PAGE_TABLE_SHARE +
             fm_round_up(fm_model_pack_scratch(m) * (uint64_t)e->n_thread, 4096),
         .importance_bytes = importance ? fm_input_sums_bytes(m) : 0,

@@ -374,7 +374,7 @@ static void quantized_products_have_the_same_bits_in_every_set_layout_and_split(
     }
 }
 
-/* Matrices of more than 2 MiB, which are cut; two of more than 4, which half the products cut, too. */
+/* Matrices of more than 2 MiB, which are cut; two of more than 4, which the way with fewer multiplications cuts, too. */
 static void large_products_have_the_same_bits_in_every_set_layout_and_split(void **state)
 {
     (void)state;

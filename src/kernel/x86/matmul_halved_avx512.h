@@ -5,10 +5,10 @@
  *     x0 w0 + x1 w1 = (x0 + w1) (x1 + w0) - x0 x1 - w0 w1.
  * The last two are summed once for a block of activations, whatever weights it meets, and once for a block of weights,
  * whatever activations; what is left has one multiplication for two products, and two additions. Everything is an integer,
- * modulo 2^32, so the sum is the same. One unit that multiplies 512 bits and room for one addition more in every cycle (Zen
- * 4) take 1.5 cycles for 64 products of words, instead of 2, and the unit that multiplies is idle for a third of them. So one
- * unit of four columns in four is multiplied as it is: 256 products are then 5 multiplications and 6 additions, 1.375
- * cycles for 64.
+ * modulo 2^32, so the sum is the same. One multiplier of 512 bits and room for one addition more in every cycle (Zen 4) take
+ * 1.5 cycles for 64 products of words, instead of 2, and the multiplier is idle for a third of them. So of four units, of
+ * four columns each, one is multiplied as it is: 256 products are then 5 multiplications and 6 additions, 1.375 cycles for
+ * 64.
  *
  * Words lie side by side in lanes of 32 bits and are added as those, by an instruction that also spreads the activation.
  * So neither may be negative: activations are `top` larger, the bound of their form, and weights `offset`; what that adds
@@ -25,12 +25,12 @@
 
 #if defined(__x86_64__)
 
-/* Whether the columns of unit u are multiplied as they are. */
+/* Whether the columns of unit u are multiplied as they are; of a vector whose lanes are units, from a multiple of 4 on. */
 static FM_ALWAYS_INLINE bool is_plain(const int u)
 {
     return u % 4 == 1;
 }
-enum { PLAIN_LANES = 0x2222 }; /* of a vector of 16 units */
+enum { PLAIN_LANES = 0x2222 };
 
 /* sum plus what the weights w0, w1 of unit u take away. */
 static FM_ALWAYS_INLINE __m512i add_own_weights(__m512i sum, __m512i w0, __m512i w1, const int top,
@@ -76,12 +76,13 @@ static FM_ALWAYS_INLINE uint32_t sum_of_16(__m512i v)
 /* Where the sum over n units, a multiple of 4, starts for activations that take away own. */
 static FM_ALWAYS_INLINE uint32_t halved_start(uint32_t n, int top, int offset, uint32_t own)
 {
-    const uint32_t halved = (uint32_t)((top + offset) * (top + offset)), plain = 2u * top * offset;
+    const uint32_t halved = (uint32_t)((top + offset) * (top + offset));
+    const uint32_t plain = (uint32_t)(2 * top * offset);
     return n / 4 * 2 * (3 * halved + plain) - own;
 }
 
-/* sum plus the products of two columns of each row in w with the two activations at p. In the order of the source, as
- * SUM_IN_ORDER. */
+/* sum plus the products of two columns of each row in w with the two activations at p. This and the next are in the order of
+ * the source, as SUM_IN_ORDER. */
 static FM_ALWAYS_INLINE __m512i add_pair(__m512i sum, __m512i w, const int32_t *p)
 {
 #if defined(FM_ADDRESS_SANITIZER)

@@ -13,6 +13,8 @@
  */
 #pragma once
 
+#include <assert.h>
+
 #include "kernel/x86/matmul_halved_avx512.h"
 #include "kernel/x86/matmul_q256_avx512.h"
 
@@ -34,7 +36,7 @@ typedef struct {
 /* A block of 16 rows taken apart. */
 typedef struct {
     __m512i w[N_UNIT][2];
-    __m512i own[2]; /* what they add to halved products of the parts of a block */
+    __m512i own[2]; /* what they take away from the parts of a block, halved */
     __m512i mn[16];
     halves_512 half;
 } block_words;
@@ -92,6 +94,7 @@ static FM_ALWAYS_INLINE void unpack_words(block_words *dst, __m512i *own, __m512
     __m512i low =
         _mm512_mullo_epi16(_mm512_srai_epi16(odd, 8), _mm512_set1_epi16(32 * shape.offset_32));
     if (halved) low = _mm512_sub_epi16(low, _mm512_set1_epi16((short)more_weight(shape)));
+    assert(shape.n_unit % 4 == 0);
     FM_UNROLL
     for (int i = 0; i < shape.n_unit; i++) {
         const __m512i w = unit(from, of, i, 1);
