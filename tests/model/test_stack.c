@@ -15,6 +15,7 @@
 #include "support/fixture.h"
 
 enum { PROMISED = 512 << 10, STACK = 4 << 20, PAINT = 0xA5, N_TOKENS = 136 };
+_Static_assert((int)FM_POOL_STACK_USED <= (int)PROMISED, "a caller's stack holds what a thread uses");
 
 typedef struct {
     const char *model;
@@ -91,7 +92,6 @@ static void evaluation_needs_no_more_stack_than_promised(void **state)
     print_message("at most %zu KiB\n", most >> 10);
     assert_true(most > 0);
     assert_true(most <= FM_POOL_STACK_USED);
-    _Static_assert((int)FM_POOL_STACK_USED <= (int)PROMISED, "a caller's stack holds what is used of a thread's");
 }
 
 int main(void)

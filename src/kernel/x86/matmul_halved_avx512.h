@@ -25,12 +25,13 @@
 
 #if defined(__x86_64__)
 
-/* Whether the columns of unit u are multiplied as they are; of a vector whose lanes are units, from a multiple of 4 on. */
+/* Which of four units is multiplied as it is, and the lanes of such in a vector of units, from a multiple of 4 on. */
+enum { PLAIN_UNIT = 1, PLAIN_LANES = 0x1111 << PLAIN_UNIT };
+
 static FM_ALWAYS_INLINE bool is_plain(const int u)
 {
-    return u % 4 == 1;
+    return u % 4 == PLAIN_UNIT;
 }
-enum { PLAIN_LANES = 0x2222 };
 
 /* sum plus what the weights w0, w1 of unit u take away. */
 static FM_ALWAYS_INLINE __m512i add_own_weights(__m512i sum, __m512i w0, __m512i w1, const int top,
@@ -48,16 +49,6 @@ static FM_ALWAYS_INLINE __m512i add_own_acts(__m512i sum, __m512i x0, __m512i x1
     const __m512i a = _mm512_mask_add_epi32(x0, (__mmask16)~PLAIN_LANES, x0, o);
     const __m512i b = _mm512_mask_add_epi32(o, (__mmask16)~PLAIN_LANES, x1, o);
     return _mm512_mask_dpwssd_epi32(_mm512_dpwssd_epi32(sum, a, b), PLAIN_LANES, x1, o);
-}
-
-/* The same for a block of 32. */
-static FM_ALWAYS_INLINE __m256i own_acts_32(__m256i x0, __m256i x1, const int offset)
-{
-    const __m256i o = _mm256_set1_epi16((short)offset);
-    const __m256i a = _mm256_mask_add_epi32(x0, (__mmask8)~PLAIN_LANES, x0, o);
-    const __m256i b = _mm256_mask_add_epi32(o, (__mmask8)~PLAIN_LANES, x1, o);
-    return _mm256_mask_dpwssd_epi32(_mm256_dpwssd_epi32(_mm256_setzero_si256(), a, b),
-                                    (__mmask8)PLAIN_LANES, x1, o);
 }
 
 /* The sum of the lanes, modulo 2^32. */

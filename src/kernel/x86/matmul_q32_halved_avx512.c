@@ -30,7 +30,10 @@ static void prepare(act_words *dst, const fm_act_i15_32 *x, int offset)
     const __m256i odd = _mm256_add_epi16(_mm256_add_epi16(hi_odd, _mm256_srai_epi16(lo, 8)), top);
     _mm256_storeu_si256((__m256i *)dst->even, even);
     _mm256_storeu_si256((__m256i *)dst->odd, odd);
-    dst->start = halved_start(8, FM_ACT_32_TOP, offset, sum_of_8(own_acts_32(even, odd, offset)));
+    /* The upper lanes are no units. */
+    const __m512i own = add_own_acts(_mm512_setzero_si512(), _mm512_zextsi256_si512(even),
+                                     _mm512_zextsi256_si512(odd), offset);
+    dst->start = halved_start(8, FM_ACT_32_TOP, offset, sum_of_8(_mm512_castsi512_si256(own)));
     dst->d = x->d;
     dst->dsum = x->dsum;
 }

@@ -133,20 +133,23 @@ static FM_ALWAYS_INLINE void tile_words(float (*acc)[FM_PANEL_ROWS], const block
         }
         FM_NO_UNROLL
         for (int u = n_unit * part; u < n_unit * (part + 1); u += halved ? 4 : 1) {
-            FM_UNROLL
-            for (int i = 0; i < 4 && halved; i++) {
-                const __m512i w0 = w->w[u + i][0], w1 = w->w[u + i][1];
+            if (halved) {
                 FM_UNROLL
-                for (int t = 0; t < nt; t++) {
-                    const int32_t *const v = x[t].v[u + i];
-                    s[t][0] = add_unit_of_words(s[t][0], w0, w1, v, v + 1, i);
+                for (int i = 0; i < 4; i++) {
+                    const __m512i w0 = w->w[u + i][0], w1 = w->w[u + i][1];
+                    FM_UNROLL
+                    for (int t = 0; t < nt; t++) {
+                        const int32_t *const v = x[t].v[u + i];
+                        s[t][0] = add_unit_of_words(s[t][0], w0, w1, v, v + 1, i);
+                    }
                 }
-            }
-            FM_UNROLL
-            for (int odd = 0; odd < 2 && !halved; odd++) {
+            } else {
                 FM_UNROLL
-                for (int t = 0; t < nt; t++)
-                    s[t][odd] = add_pair(s[t][odd], w->w[u][odd], &x[t].v[u][odd]);
+                for (int odd = 0; odd < 2; odd++) {
+                    FM_UNROLL
+                    for (int t = 0; t < nt; t++)
+                        s[t][odd] = add_pair(s[t][odd], w->w[u][odd], &x[t].v[u][odd]);
+                }
             }
         }
         sum_minima(low, w->mn, NULL, a, nt, shape.min, NULL);
